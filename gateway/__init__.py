@@ -1,0 +1,1 @@
+"""Pipeline Gateway: start and follow the data pipelines of one server over HTTP."""

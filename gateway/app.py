@@ -1,0 +1,156 @@
+"""The composition root: the only module that wires the parts together."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+
+import structlog
+from aiohttp import web
+
+from gateway.config import Settings
+from gateway.errors import StateError
+from gateway.jobs.retention import Retention
+from gateway.jobs.service import Service
+from gateway.jobs.store import Store
+from gateway.web import data_analytics, guard, jobs_api, operations
+from runners.local import LocalRunner
+
+SETTINGS = web.AppKey("settings", Settings)
+ENVIRONMENT = web.AppKey("environment", Mapping[str, str])
+STORE = web.AppKey("store", Store)
+SERVICE = web.AppKey("service", Service)
+# Done with the exception of a service-wide task that died; the process then goes down, loudly.
+BROKEN = web.AppKey("broken", asyncio.Future[None])
+
+_KEEPALIVE = 15.0  # also what ends a client that never finishes its headers
+_SHUTDOWN = 5.0
+_LONGEST_LINE = 32 * 1024  # so that an absurd job id gets our own answer
+
+_log = structlog.get_logger()
+
+
+def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Application:
+    """The service, not yet started. environment: what steps inherit."""
+    app = web.Application(middlewares=[guard.guard(settings.allowed_hosts)], client_max_size=guard.BODY_LIMIT)
+    app[SETTINGS] = settings
+    app[ENVIRONMENT] = environment
+    app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention])
+    return app
+
+
+async def _broken(app: web.Application) -> AsyncIterator[None]:
+    app[BROKEN] = asyncio.get_running_loop().create_future()
+    yield
+    app[BROKEN].cancel()
+
+
+async def _state(app: web.Application) -> AsyncIterator[None]:
+    """The state directory, which one process owns."""
+    folder = app[SETTINGS].state_directory
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        why = f"The state directory {folder} can't be used: {error.strerror}; make it writable or set STATE_DIRECTORY."
+        raise StateError(why) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            why = f"Another gateway runs on the state directory {folder}: stop it, or set another STATE_DIRECTORY."
+            raise StateError(why) from None
+        yield
+
+
+async def _store(app: web.Application) -> AsyncIterator[None]:
+    app[STORE] = store = await Store.open(app[SETTINGS].state_directory / "gateway.db")
+    store.committer.add_done_callback(lambda task: _report(app, task))
+    yield
+    await store.close()
+
+
+async def _service(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    runners = {"local": LocalRunner(settings.output_cap)}
+    app[SERVICE] = service = Service(settings, app[STORE], runners, app[ENVIRONMENT])
+    await service.recover()
+    app.on_shutdown.append(_drain)
+    for routes in (data_analytics.routes(service), jobs_api.routes(service), operations.routes()):
+        app.add_routes(routes)
+    yield
+    await service.close()
+
+
+async def _drain(app: web.Application) -> None:
+    app[SERVICE].drain()
+
+
+async def _retention(app: web.Application) -> AsyncIterator[None]:
+    task = asyncio.create_task(Retention(app[SETTINGS], app[STORE]).run(), name="retention")
+    task.add_done_callback(lambda done: _report(app, done))
+    yield
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _report(app: web.Application, task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and not app[BROKEN].done():
+        app[BROKEN].set_exception(task.exception() or RuntimeError(f"the task {task.get_name()} ended"))
+
+
+class Server:
+    """The service on its addresses."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._runner = web.AppRunner(
+            build_app(settings, environment),
+            access_log=None,
+            keepalive_timeout=_KEEPALIVE,
+            shutdown_timeout=_SHUTDOWN,
+            max_line_size=_LONGEST_LINE,
+        )
+        self.port = 0
+
+    async def start(self) -> None:
+        """Recover what was running, then listen. Raises StateError."""
+        await self._runner.setup()
+        self.port = self._settings.port
+        for host in ("127.0.0.1", "::1") if self._settings.host == "localhost" else (self._settings.host,):
+            await self._listen(host)
+        _log.info("serving", host=self._settings.host, port=self.port, enabled=self._settings.enabled)
+
+    async def _listen(self, host: str) -> None:
+        site = web.TCPSite(self._runner, host, self.port, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            if host == "::1" and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                return  # a host without IPv6
+            raise StateError(
+                f"Can't listen on {host} port {self.port}: {error.strerror}; free it, or set HOST and PORT."
+            ) from None
+        self.port = site.port  # the real one, where 0 was asked for
+
+    async def wait(self) -> None:
+        """Until SIGTERM or SIGINT. Raises what a service-wide task died of."""
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        broken = self._runner.app[BROKEN]
+        broken.add_done_callback(lambda _: stopped.set())
+        await stopped.wait()
+        if broken.done():
+            broken.result()
+
+    async def close(self) -> None:
+        """Stop listening and let go of the jobs, which run on."""
+        with suppress(asyncio.CancelledError):
+            await self._runner.cleanup()
+        _log.info("stopped")

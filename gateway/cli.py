@@ -1,0 +1,152 @@
+"""The command `pipeline-gateway`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from gateway import check, config, log
+from gateway.app import Server
+from gateway.demo import run as demo
+from gateway.demo import starter
+from gateway.errors import ConfigError, GatewayError, StateError
+
+_DESCRIPTION = "Start and follow the data pipelines of one server over HTTP."
+_EPILOG = """\
+first steps:
+  pipeline-gateway demo              see it work: real flights, dlt, dbt and DuckDB in ./lakehouse
+  pipeline-gateway init DIR          begin your own from the same files
+  pipeline-gateway check             find out what is wrong before anybody triggers anything
+  pipeline-gateway serve             serve ./gateway.yaml on http://localhost:3000
+
+environment (it beats gateway.yaml):
+  PIPELINE_ENABLED    take triggers (off unless set)
+  ENABLE_OPENLINEAGE  run dbt through dbt-ol; unset: where dbt-ol is installed
+  ENABLE_ELEMENTARY   end `daily` with Elementary; unset: where the project has its package
+  HOST, PORT          where to listen (localhost, 3000)
+  JOB_TTL             seconds an ended job stays in the list (3600)
+  STATE_DIRECTORY     where jobs, their output and the database are kept
+  GATEWAY_<SETTING>   any other setting of gateway.yaml, as YAML
+
+exit codes: 0 done, 1 the demo or a check failed, 70 a bug, 73 state directory or port unusable, 78 wrong configuration
+"""
+_BUG = 70
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (ConfigError, StateError) as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except GatewayError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pipeline-gateway",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"pipeline-gateway {metadata.version('pipeline-gateway')}"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    serve = commands.add_parser("serve", help="serve the HTTP API", description="Serve the HTTP API until SIGTERM.")
+    _add_configuration(serve)
+    serve.set_defaults(run=_serve)
+
+    show = commands.add_parser(
+        "demo",
+        help="run a real pipeline from end to end",
+        description="Make a lakehouse in a folder, serve it on loopback, trigger `full` over HTTP, show the outcome.",
+    )
+    show.add_argument("folder", nargs="?", type=Path, default=Path("lakehouse"), help="default: ./lakehouse")
+    show.add_argument("--port", type=int, help="default: 3000, or a free one where that is taken")
+    show.add_argument("--serve", action="store_true", help="keep serving afterwards, and say what to try")
+    show.set_defaults(run=_demo)
+
+    init = commands.add_parser(
+        "init", help="begin a lakehouse of your own", description="Copy the demo's files into a new or empty folder."
+    )
+    init.add_argument("folder", type=Path, metavar="DIR")
+    init.set_defaults(run=_init)
+
+    look = commands.add_parser(
+        "check",
+        help="say what is wrong, without serving",
+        description="Check configuration, programs and their versions, dbt project and profile, state directory, disk.",
+    )
+    _add_configuration(look)
+    look.add_argument("--user", metavar="NAME", help="also say what this user could not read or write (needs root)")
+    look.set_defaults(run=_check)
+    return parser
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="default: ./gateway.yaml, if there is one")
+    parser.add_argument(
+        "--env-file",
+        type=Path,
+        metavar="FILE",
+        help="NAME=VALUE lines, for settings and steps; the environment beats it",
+    )
+
+
+def _environment(options: argparse.Namespace) -> Mapping[str, str]:
+    given = {} if options.env_file is None else config.read_env_file(options.env_file)
+    return {**given, **os.environ}
+
+
+def _serve(options: argparse.Namespace) -> int:
+    log.set_up()
+    environment = _environment(options)
+    return asyncio.run(_serving(Server(config.load(options.config, environment), environment)))
+
+
+async def _serving(server: Server) -> int:
+    try:
+        await server.start()
+        await server.wait()
+    except GatewayError:
+        raise
+    except Exception:  # noqa: BLE001, a service-wide task died, of whatever: down, loudly, for systemd to start anew
+        log.crashed()
+        return _BUG
+    finally:
+        await server.close()
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    log.set_up(quiet=True)
+    return asyncio.run(
+        demo.run(options.folder.absolute(), os.environ, options.port, serve=options.serve, out=sys.stdout)
+    )
+
+
+def _init(options: argparse.Namespace) -> int:
+    starter.copy(options.folder)
+    print(f"{options.folder} is ready. Next: cd {options.folder}; pipeline-gateway check; pipeline-gateway serve")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    environment = _environment(options)
+    findings = check.findings(config.load(options.config, environment), environment, options.user)
+    for finding in findings:
+        print(f"{'ok   ' if finding.good else 'WRONG'}  {finding.text}")
+    return 0 if all(finding.good for finding in findings) else 1

@@ -1,0 +1,280 @@
+"""The configuration: gateway.yaml and environment variables, validated whole before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from gateway.errors import ConfigError
+from runners.dbt import RESERVED_ARGUMENTS
+
+DEFAULT_FILE = Path("gateway.yaml")
+_PREFIX = "GATEWAY_"
+# Variables with a name of their own; every other setting is GATEWAY_<KEY>.
+_VARIABLES = {
+    "PIPELINE_ENABLED": "enabled",
+    "ENABLE_OPENLINEAGE": "enable_openlineage",
+    "ENABLE_ELEMENTARY": "enable_elementary",
+    "HOST": "host",
+    "PORT": "port",
+    "JOB_TTL": "job_ttl",
+    "STATE_DIRECTORY": "state_directory",
+}
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]+$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Seconds = Annotated[float, Field(gt=0, le=366 * 86400)]
+
+
+def _not_reserved(argument: str) -> str:
+    if argument.partition("=")[0] in RESERVED_ARGUMENTS:
+        raise ValueError(f"{argument} is set by the gateway itself; use the settings of the fabric's dbt")
+    return argument
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DbtSettings(_Section):
+    """How dbt is run in a fabric. Programs are found by path, or by name on PATH."""
+
+    executable: Text = "dbt"
+    openlineage_executable: Text = "dbt-ol"
+    edr: Text | None = None
+    target: Text | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    profiles_directory: Path | None = None
+    arguments: tuple[Annotated[Text, AfterValidator(_not_reserved)], ...] = ()
+    grace: Seconds = 10
+
+
+class Resources(_Section):
+    """What the steps of a fabric hold while they run; one name for both where they share a single-writer database."""
+
+    ingester: Name | None = None
+    dbt: Name | None = None
+
+
+class Fabric(_Section):
+    """An execution environment: where steps run and with which settings."""
+
+    runner: Literal["local"] = "local"
+    resources: Resources = Resources()
+    time_limit: Seconds = 6 * 3600
+    environment: dict[VariableName, str] = {}
+    dbt: DbtSettings = DbtSettings()
+
+
+class IngesterSettings(_Section):
+    """The command that brings data in, the folder it runs in, and what its environment has besides the gateway's."""
+
+    command: Annotated[tuple[Text, ...], Field(min_length=1)]
+    directory: Path | None = None
+    environment: dict[VariableName, str] = {}
+    grace: Seconds = 60  # dlt needs up to 37 s to finish the load jobs it has begun
+
+
+class Project(_Section):
+    """A folder with a dbt project and its pipelines."""
+
+    directory: Path = Path()
+    dbt: Path = Path()
+    ingester: IngesterSettings | None = None
+
+
+class Settings(_Section):
+    """Everything that can be configured; paths are absolute once loaded.
+
+    job_ttl: seconds an ended job stays in the list. record_days: how long its record is kept.
+    output_cap: bytes of output kept per job. state_cap: bytes of all ended jobs' files.
+    free_disk_floor: bytes that must be free for a trigger to be accepted.
+    """
+
+    enabled: bool = False
+    enable_openlineage: bool | None = None
+    enable_elementary: bool | None = None
+    host: Text = "localhost"
+    port: Annotated[int, Field(ge=0, le=65535)] = 3000
+    allowed_hosts: tuple[Text, ...] = ()
+    state_directory: Path = Path(".pipeline-gateway")
+    job_ttl: Seconds = 3600
+    record_days: Annotated[float, Field(gt=0, le=36500)] = 30
+    output_cap: Annotated[ByteSize, Field(ge=64 * 1024)] = ByteSize(64 * 2**20)
+    state_cap: Annotated[ByteSize, Field(ge=2**20)] = ByteSize(4 * 2**30)
+    free_disk_floor: ByteSize = ByteSize(64 * 2**20)
+    ingester_failure: Literal["stop", "continue"] = "stop"
+    fabrics: Annotated[dict[Name, Fabric], Field(min_length=1)] = {"local": Fabric()}
+    projects: Annotated[dict[Name, Project], Field(min_length=1)] = {"default": Project()}
+    default_fabric: str = ""
+    default_project: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_one_is_the_default(cls, values: Any) -> Any:
+        """Where there is one fabric, or one project, it is the default without being named."""
+        if not isinstance(values, dict):
+            return values
+        chosen = dict(values)
+        for key, among, fallback in (("fabric", "fabrics", "local"), ("project", "projects", "default")):
+            named = values.get(among)
+            names = list(named) if isinstance(named, dict) else [fallback]
+            if f"default_{key}" not in values and len(names) == 1:
+                chosen[f"default_{key}"] = str(names[0])
+        return chosen
+
+    @model_validator(mode="after")
+    def _defaults_exist(self) -> Settings:
+        for key, chosen, names in (
+            ("default_fabric", self.default_fabric, list(self.fabrics)),
+            ("default_project", self.default_project, list(self.projects)),
+        ):
+            if chosen not in names:
+                raise ValueError(f"{key}: expected one of {', '.join(names)}, found {chosen!r}")
+        return self
+
+    def resources(self, fabric: str) -> tuple[str, str]:
+        """The resources of a fabric's ingester and dbt steps."""
+        named = self.fabrics[fabric].resources
+        return named.ingester or f"{fabric}.ingester", named.dbt or f"{fabric}.dbt"
+
+
+def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
+    """The settings of a file (gateway.yaml of this folder, if there is one) under those of the environment.
+
+    Raises ConfigError with one line per mistake: which key, what was expected, what was found.
+    """
+    source = file or DEFAULT_FILE
+    content = _content(source) if file is not None or source.exists() else {}
+    try:
+        settings = Settings.model_validate({**content, **dict(_from_environment(environment))})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(source, problem) for problem in error.errors())) from None
+    return _absolute(settings, source.absolute().parent)
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: can't be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected a mapping of settings, found {type(content).__name__}")
+    return {str(key): _string_keys(value) for key, value in content.items()}
+
+
+def _string_keys(value: Any) -> Any:
+    """Ids of fabrics and projects may be written as numbers."""
+    if isinstance(value, dict):
+        return {str(key): _string_keys(item) for key, item in value.items()}
+    return value
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """Settings by variable; an empty variable is not given."""
+    for variable, value in environment.items():
+        key = _VARIABLES.get(variable)
+        if not value or (key is None and not variable.startswith(_PREFIX)):
+            continue
+        if key == "state_directory":
+            value = value.partition(":")[0]  # systemd separates several with a colon; the first is ours
+        if key is not None:
+            yield key, value
+            continue
+        try:
+            yield variable.removeprefix(_PREFIX).lower(), _string_keys(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{variable}: is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _sentence(source: Path, problem: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    variables = [name for name, key in _VARIABLES.items() if key == where] or [f"{_PREFIX}{where.upper()}"]
+    if not where:
+        return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
+    found = repr(problem["input"])
+    found = found if len(found) <= 100 else found[:99] + "…"
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: {where}: there is no such setting"
+    expected = problem["msg"].removeprefix("Value error, ")
+    return f"{source} or {variables[0]}: {where}: {expected}; found {found}"
+
+
+def _absolute(settings: Settings, base: Path) -> Settings:
+    """All paths made absolute: from the file's folder, or the project's where they belong to one."""
+
+    def project(given: Project) -> Project:
+        directory = _resolve(base, given.directory)
+        ingester = given.ingester
+        if ingester is not None:
+            folder = _resolve(directory, ingester.directory or Path())
+            ingester = ingester.model_copy(update={"directory": folder})
+        return given.model_copy(
+            update={"directory": directory, "dbt": _resolve(directory, given.dbt), "ingester": ingester}
+        )
+
+    def fabric(given: Fabric) -> Fabric:
+        dbt = given.dbt
+        programs = {
+            key: str(_resolve(base, Path(program)))
+            for key in ("executable", "openlineage_executable", "edr")
+            if (program := getattr(dbt, key)) is not None and "/" in program
+        }
+        profiles = dbt.profiles_directory
+        folder = None if profiles is None else _resolve(base, profiles)
+        return given.model_copy(update={"dbt": dbt.model_copy(update={"profiles_directory": folder, **programs})})
+
+    return settings.model_copy(
+        update={
+            "state_directory": _resolve(base, settings.state_directory),
+            "fabrics": {name: fabric(given) for name, given in settings.fabrics.items()},
+            "projects": {name: project(given) for name, given in settings.projects.items()},
+        }
+    )
+
+
+def _resolve(base: Path, path: Path) -> Path:
+    return Path(os.path.normpath(base / path.expanduser()))
+
+
+def read_env_file(file: Path) -> dict[str, str]:
+    """The variables of a file of NAME=VALUE lines; comments, blank lines, `export` and quotes are understood.
+
+    Raises ConfigError that names the file and the line.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: can't be read: {error}") from None
+    variables = {}
+    for number, raw in enumerate(lines, 1):
+        line = raw.strip().removeprefix("export ").lstrip()
+        if not line or line.startswith("#"):
+            continue
+        name, separator, value = line.partition("=")
+        name, value = name.strip(), value.strip()
+        if not separator or not name.isidentifier():
+            raise ConfigError(f"{file}, line {number}: expected NAME=VALUE, found {raw.strip()[:60]!r}")
+        quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
+        variables[name] = value[1:-1] if quoted else value
+    return variables

@@ -1,0 +1,107 @@
+"""The demo: a lakehouse in a folder, a gateway beside it, one `full` pipeline through its own HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import aiohttp
+
+from gateway import config
+from gateway.app import Server
+from gateway.client import Client
+from gateway.demo import starter
+from gateway.demo.screen import Screen
+from gateway.web.data_analytics import PATH
+
+_WAIT = 10.0  # seconds a look at the job may wait for a change
+_TRY = """
+The gateway serves on {base} until Ctrl-C. Try:
+
+  BASE={base}
+  curl -s -X POST "$BASE{path}" -H "Content-Type: application/json" -d '{{"pipeline": "full"}}'
+  curl -s "$BASE{path}?jobId={job_id}"
+  curl -s "$BASE{path}"
+  curl -s "$BASE/api/v1/jobs/{job_id}"
+"""
+
+
+async def run(folder: Path, environment: Mapping[str, str], port: int | None, *, serve: bool, out: TextIO) -> int:
+    """Run the demo in `folder`, which is made if need be; 0 only if all of it worked."""
+    screen = Screen(out)
+    if not (folder / "gateway.yaml").exists():
+        starter.copy(folder)
+    screen.say(f"Lakehouse: {folder}")
+    settings = config.load(
+        folder / "gateway.yaml",
+        {**environment, "PIPELINE_ENABLED": "true", "HOST": "localhost", "PORT": str(port or _free_port(3000))},
+    )
+    server = Server(settings, environment)
+    try:
+        await server.start()
+        base = f"http://localhost:{server.port}"
+        screen.say(f"Gateway:   {base}")
+        async with aiohttp.ClientSession() as session:
+            client = Client(session, base)
+            record = await _pipeline(client, screen)
+            succeeded = record["status"] == "completed" and record["exitCode"] == 0
+            if not succeeded:
+                await _explain(client, record, screen)
+        succeeded = succeeded and await _show(folder, screen)
+        if serve:
+            screen.say(_TRY.format(base=base, path=PATH, job_id=record["jobId"]))
+            await server.wait()
+    finally:
+        await server.close()
+    return 0 if succeeded else 1
+
+
+def _free_port(wanted: int) -> int:
+    """The wanted port of the loopback address, or any where that is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return 0
+    return wanted
+
+
+async def _pipeline(client: Client, screen: Screen) -> dict[str, Any]:
+    """Trigger `full` and show it to its end; the job is cancelled if the person has enough of it."""
+    job_id = await client.trigger({"pipeline": "full"})
+    screen.say(f"Job:       {job_id}\n")
+    try:
+        record = await client.job(job_id)
+        while record["status"] == "running":
+            screen.show(record)
+            record = await client.job(job_id, wait=_WAIT)
+    except asyncio.CancelledError:
+        await client.cancel(job_id)
+        raise
+    screen.show(record)
+    screen.say(f"\n  {record['status']}, exit code {record['exitCode']}, {record['durationSeconds']:.1f} s in all")
+    for note in record["notes"]:
+        screen.say(f"  {note}")
+    return record
+
+
+async def _explain(client: Client, record: Mapping[str, Any], screen: Screen) -> None:
+    failure = record.get("firstFailure") or {}
+    screen.say(f"\n{record.get('error') or failure.get('message')}\n")
+    screen.say(await client.output(record["jobId"]))
+
+
+async def _show(folder: Path, screen: Screen) -> bool:
+    """What is in the lakehouse now, by the script that comes with it."""
+    screen.say()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(folder / "show.py"), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    shown, _ = await process.communicate()
+    screen.say(shown.decode(errors="replace").rstrip())
+    return process.returncode == 0

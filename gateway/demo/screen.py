@@ -1,0 +1,69 @@
+"""What a person sees while a job runs: a line a step, with a bar, redrawn in place on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+_WIDTH = 24
+_ERASE = "\r\x1b[K"
+_MARKS = {"completed": "ok", "failed": "failed", "skipped": "skipped"}
+
+
+class Screen:
+    """Shows the records of one job as they come."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._live = out.isatty()
+        self._told = 0  # steps whose end was shown
+        self._last = ""
+
+    def say(self, text: str = "") -> None:
+        """A line of its own."""
+        self._out.write(f"{text}\n")
+        self._out.flush()
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """What has changed since the last record."""
+        steps = record["steps"]
+        while self._told < len(steps) and steps[self._told]["status"] in _MARKS:
+            self._replace(_ended(steps[self._told]))
+            self._out.write("\n")
+            self._told += 1
+        running = [step for step in steps if step["status"] == "running"]
+        if running and (line := _running(running[0])) != self._last:
+            self._last = line
+            self._replace(line)
+            if not self._live:
+                self._out.write("\n")
+        self._out.flush()
+
+    def _replace(self, line: str) -> None:
+        self._out.write(f"{_ERASE if self._live else ''}{line}")
+
+
+def _running(step: Mapping[str, Any]) -> str:
+    progress = step["progress"] or {"done": 0, "total": 0, "current": None}
+    done, total = progress["done"], progress["total"]
+    filled = _WIDTH * done // total if total else 0
+    bar = "█" * filled + "·" * (_WIDTH - filled)
+    count = f"{done}/{total}" if total else "..."
+    return f"  {step['name']:<11} {bar} {count:>7}  {progress['current'] or ''}".rstrip()
+
+
+def _ended(step: Mapping[str, Any]) -> str:
+    mark = _MARKS[step["status"]]
+    if step["status"] == "completed" and step["exitCode"]:
+        mark = f"exit {step['exitCode']}"
+    seconds = "" if step["durationSeconds"] is None else f"{step['durationSeconds']:6.1f} s"
+    return f"  {step['name']:<11} {mark:<8} {seconds}  {_counts(step) or step['note'] or ''}".rstrip()
+
+
+def _counts(step: Mapping[str, Any]) -> str:
+    progress = step["progress"]
+    if progress is None:
+        return ""
+    if step["name"] == "ingester":
+        return f"{progress['done']} of {progress['total']} tables"
+    return " ".join(f"{name.upper()}={progress[name]}" for name in ("pass", "warn", "error", "skip"))

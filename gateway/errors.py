@@ -1,0 +1,138 @@
+"""Every error of the service, one tree. A run that fails is no error: it is an outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """The root: its text names the thing, the value and what to do."""
+
+
+class ConfigError(GatewayError):
+    """The configuration is wrong: the service does not start."""
+
+    exit_code: ClassVar[int] = 78  # EX_CONFIG, which systemd is told not to restart on
+
+
+class StateError(GatewayError):
+    """The state directory can't be used: taken by another gateway, not writable, or made by a newer version."""
+
+    exit_code: ClassVar[int] = 73  # EX_CANTCREAT
+
+
+class RequestError(GatewayError):
+    """A request that is refused. `status` is its HTTP status; `code` never changes once published."""
+
+    status: ClassVar[int]
+    code: str
+    headers: Mapping[str, str] = {}
+    details: Mapping[str, object] = {}
+
+
+class PipelinesDisabledError(RequestError):
+    """Triggers are off."""
+
+    status = 403
+    code = "pipelines_disabled"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Pipelines are disabled. Set PIPELINE_ENABLED=true, or `enabled: true` in gateway.yaml, and restart."
+        )
+
+
+class ForeignOriginError(RequestError):
+    """A web page of somebody else's sent it."""
+
+    status = 403
+    code = "foreign_origin"
+
+
+class BadRequestError(RequestError):
+    """The request is not what the API takes."""
+
+    status = 400
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UnknownJobError(RequestError):
+    """No such job, or it left the list."""
+
+    status = 404
+    code = "unknown_job"
+
+
+class UnknownPathError(RequestError):
+    """Nothing is served there."""
+
+    status = 404
+    code = "unknown_path"
+
+
+class MethodNotAllowedError(RequestError):
+    """Something is served there, but not with this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class SlowBodyError(RequestError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "slow_body"
+    headers: Mapping[str, str] = {"Connection": "close"}
+
+
+class ConflictError(RequestError):
+    """A resource that the job needs is held by another."""
+
+    status = 409
+    code = "already_running"
+
+    def __init__(self, message: str, *, conflict: Mapping[str, object], retry_after: int) -> None:
+        super().__init__(message)
+        self.details = {"conflict": conflict}
+        self.headers = {"Retry-After": str(retry_after)}
+
+
+class BodyTooLargeError(RequestError):
+    """The body is over its limit."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedTypeError(RequestError):
+    """The body is not JSON by its own word."""
+
+    status = 415
+    code = "unsupported_type"
+
+
+class MisdirectedError(RequestError):
+    """The Host header names somebody else."""
+
+    status = 421
+    code = "misdirected"
+
+
+class DrainingError(RequestError):
+    """The service is stopping."""
+
+    status = 503
+    code = "draining"
+    headers: Mapping[str, str] = {"Retry-After": "5"}
+
+
+class StorageError(RequestError):
+    """The state directory can't take a new job now."""
+
+    status = 507
+    code = "storage_unavailable"
+    headers: Mapping[str, str] = {"Retry-After": "60"}

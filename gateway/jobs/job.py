@@ -1,0 +1,328 @@
+"""A job: one accepted trigger, its states, and what comes next in its life. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Literal
+
+from gateway.clock import Instant
+from runners.report import Failure, Progress
+from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
+
+CANCELLED = "the job was cancelled"
+
+
+class StepName(StrEnum):
+    """The commands a plan is made of."""
+
+    INGESTER = "ingester"
+    DEPS = "deps"
+    BUILD = "build"
+    RUN = "run"
+    TEST = "test"
+    ELEMENTARY = "elementary"
+
+
+class Status(StrEnum):
+    """What the APIs call the states of a job and of a step."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Reason(StrEnum):
+    """Why a job failed."""
+
+    NOT_STARTED = "not_started"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    KILLED = "killed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step of a plan.
+
+    lineage: dbt runs through dbt-ol.
+    without_elementary: Elementary's models are left to a later step of the same plan.
+    tolerates: the highest exit code after which the plan goes on.
+    """
+
+    name: StepName
+    lineage: bool = False
+    without_elementary: bool = False
+    tolerates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The ordered steps of a job and the resources it holds while it is active; notes are for people."""
+
+    steps: tuple[PlannedStep, ...]
+    resources: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The step's turn has not come."""
+
+    kind: Literal["pending"] = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The step was given to its runner; output_from is the first byte of the job's output that may be its own."""
+
+    started: Instant
+    output_from: int
+    kind: Literal["active"] = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The step is over. failure: what went wrong first, where it left with a non-zero code."""
+
+    outcome: Outcome
+    progress: Progress | None
+    failure: Failure | None
+    kind: Literal["finished"] = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The step never ran; the note says why."""
+
+    note: str
+    kind: Literal["skipped"] = "skipped"
+
+
+StepState = Pending | Active | Finished | Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Every step that had to run ran to its end; exit_code is the first non-zero one."""
+
+    exit_code: int
+    failure: Failure | None
+    kind: Literal["completed"] = "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job did not do its work; error is one sentence: what, why, what to do."""
+
+    reason: Reason
+    error: str
+    kind: Literal["failed"] = "failed"
+
+
+Ending = Completed | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The job holds its resources and its steps run."""
+
+    kind: Literal["running"] = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelling:
+    """Somebody asked for its end; something of it may still be alive."""
+
+    asked: Instant
+    kind: Literal["cancelling"] = "cancelling"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing of it is alive and nothing about it changes again."""
+
+    at: Instant
+    ending: Ending
+    kind: Literal["ended"] = "ended"
+
+
+State = Running | Cancelling | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One accepted trigger. `steps` are the states of the plan's steps, in its order."""
+
+    id: str
+    pipeline: str
+    command: str | None
+    project: str
+    fabric: str
+    plan: Plan
+    created: Instant
+    steps: tuple[StepState, ...]
+    state: State
+
+    def with_step(self, n: int, state: StepState) -> Job:
+        """This job with its nth step in another state."""
+        return replace(self, steps=(*self.steps[:n], state, *self.steps[n + 1 :]))
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """Next: run, or go on following, step n."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class SkipStep:
+    """Next: step n does not run."""
+
+    n: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndJob:
+    """Next: nothing is left to do."""
+
+    ending: Ending
+
+
+def next_move(job: Job) -> RunStep | SkipStep | EndJob:
+    """What to do next with a job that has not ended. Only its record decides, so a restart goes on alike."""
+    stopped_by: str | None = None
+    for n, (planned, state) in enumerate(zip(job.plan.steps, job.steps, strict=True)):
+        match state:
+            case Active():
+                return RunStep(n)
+            case Pending() if stopped_by is not None:
+                return SkipStep(n, stopped_by)
+            case Pending() if isinstance(job.state, Cancelling):
+                return SkipStep(n, CANCELLED)
+            case Pending():
+                return RunStep(n)
+            case Finished(outcome=outcome) if stopped_by is None and not _goes_on(planned, outcome):
+                stopped_by = f"earlier step failed: {planned.name}"
+            case Finished() | Skipped():
+                pass
+    return EndJob(_ending(job))
+
+
+def _goes_on(planned: PlannedStep, outcome: Outcome) -> bool:
+    match outcome:
+        case Exited(code=code):
+            return code <= planned.tolerates
+        case Killed() | NotStarted() | TimedOut() | Stopped() | Lost():
+            return False
+
+
+def _ending(job: Job) -> Ending:
+    """The first thing that made the job fail wins; else the first non-zero exit code."""
+    code, failure = 0, None
+    for planned, state in zip(job.plan.steps, job.steps, strict=True):
+        if not isinstance(state, Finished):
+            continue
+        if isinstance(state.outcome, Exited):
+            if code == 0:
+                code, failure = state.outcome.code, state.failure
+        else:
+            return _failed(planned.name, state.outcome, asked=isinstance(job.state, Cancelling))
+    if Skipped(CANCELLED) in job.steps:
+        return Failed(Reason.CANCELLED, "The job was cancelled between two steps.")
+    return Completed(code, failure)
+
+
+def _failed(name: StepName, outcome: Killed | NotStarted | TimedOut | Stopped | Lost, *, asked: bool) -> Failed:
+    match outcome:
+        case NotStarted() if asked:
+            return Failed(Reason.CANCELLED, f"The job was cancelled before the step {name} began.")
+        case NotStarted(why=why):
+            return Failed(Reason.NOT_STARTED, why)
+        case TimedOut(span=span):
+            return Failed(
+                Reason.TIMED_OUT,
+                f"The step {name} passed its time limit and was stopped after {span.duration:.0f} s; "
+                "raise time_limit of the fabric or make the step faster.",
+            )
+        case Stopped() if asked:
+            return Failed(Reason.CANCELLED, f"The job was cancelled during the step {name}.")
+        case Stopped():
+            return Failed(
+                Reason.KILLED,
+                f"The step {name} was stopped by a SIGTERM to its supervisor that was not the gateway's "
+                "(a shutdown of the host?); trigger it again.",
+            )
+        case Killed(signal=signal):
+            return Failed(
+                Reason.KILLED,
+                f"The step {name} was ended by signal {signal} that was not the gateway's"
+                f"{' (out of memory?)' if signal == 9 else ''}; look at the host's log and trigger it again.",
+            )
+        case Lost(why=why):
+            return Failed(Reason.UNKNOWN, f"How the step {name} ended can't be known: {why}")
+
+
+def step_status(state: StepState) -> Status:
+    """What the APIs call the state of a step."""
+    match state:
+        case Pending():
+            return Status.PENDING
+        case Active():
+            return Status.RUNNING
+        case Skipped():
+            return Status.SKIPPED
+        case Finished(outcome=Exited()):
+            return Status.COMPLETED
+        case Finished():
+            return Status.FAILED
+
+
+def step_exit_code(outcome: Outcome) -> int | None:
+    """The step's own exit code, 128 + n for signal n, None where it never had one."""
+    match outcome:
+        case Exited(code=code) | Stopped(code=code) | TimedOut(code=code):
+            return code if code >= 0 else None
+        case Killed(signal=signal):
+            return 128 + signal
+        case NotStarted(code=code):
+            return code
+        case Lost():
+            return None
+
+
+def step_span(outcome: Outcome) -> Span | None:
+    """When the step ran, where that is known."""
+    match outcome:
+        case Exited(span=span) | Killed(span=span) | TimedOut(span=span) | Stopped(span=span):
+            return span
+        case NotStarted(span=span):
+            return span
+        case Lost():
+            return None
+
+
+def phase(job: Job, *, orphaned: bool = False) -> str:
+    """Where the job is: `starting`, the running step's name, `cancelling`, `orphaned` or `ended`."""
+    match job.state:
+        case Ended():
+            return "ended"
+        case _ if orphaned:
+            return "orphaned"
+        case Cancelling():
+            return "cancelling"
+        case Running():
+            return current_step(job) or "starting"
+
+
+def current_step(job: Job) -> str | None:
+    """The name of the step that runs now."""
+    for planned, state in zip(job.plan.steps, job.steps, strict=True):
+        if isinstance(state, Active):
+            return planned.name
+    return None

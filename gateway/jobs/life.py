@@ -1,0 +1,214 @@
+"""The life of one job, from wherever its record says it is to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from gateway import clock
+from gateway.errors import StorageError
+from gateway.jobs.follow import Follower
+from gateway.jobs.job import (
+    Active,
+    Cancelling,
+    Ended,
+    EndJob,
+    Failed,
+    Finished,
+    Job,
+    Pending,
+    PlannedStep,
+    Reason,
+    Running,
+    RunStep,
+    Skipped,
+    SkipStep,
+    StepState,
+    next_move,
+)
+from gateway.jobs.store import Store
+from gateway.jobs.work import Work
+from runners.output import Ring
+from runners.report import Progress
+from runners.runner import Liveness, Runner
+from runners.step import Lost, NotStarted
+
+_RETRY_STORE = 1.0  # seconds until a disk that refused is asked again
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A job as it is now: its record, the live progress of its running step, and whether that is orphaned."""
+
+    job: Job
+    progress: Progress | None = None
+    orphaned: bool = False
+
+
+class Life:
+    """Runs the steps of one job in order and records what becomes of them.
+
+    Nothing here assumes that it began with the job: every step's folder knows whether it was started, so a life that
+    was cut off is lived on by the next one.
+    """
+
+    def __init__(self, job: Job, store: Store, runner: Runner, work: Work, folder: Path) -> None:
+        self.job = job
+        self.settled = asyncio.Event()  # the truth about the job is known: it is alive, or it has ended
+        self._store = store
+        self._runner = runner
+        self._work = work
+        self._folder = folder
+        self._follower: Follower | None = None
+        self._orphaned = False
+        self._changed = asyncio.Event()
+        self._lock = asyncio.Lock()
+
+    def snapshot(self) -> Snapshot:
+        """The job as it is now."""
+        return Snapshot(self.job, self._follower.progress if self._follower else None, self._orphaned)
+
+    async def wait(self, known: Snapshot, seconds: float) -> None:
+        """Return once the job is other than `known`, or after that many seconds."""
+        if self.snapshot() == known:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), seconds)
+
+    async def run(self) -> None:
+        """Live until the job has ended. A bug ends the job, and loudly; cancelling this task leaves its steps alone."""
+        try:
+            await self._check()
+            while not isinstance(self.job.state, Ended):
+                await self._move()
+        except Exception:  # noqa: BLE001, whatever it is: the job must not read running for ever
+            incident = secrets.token_hex(6)
+            _log.exception("job broke", job=self.job.id, incident=incident)
+            await self._abandon(incident)
+        self.settled.set()
+        _log.info("job ended", job=self.job.id, state=self.job.state.kind)
+
+    async def cancel(self) -> None:
+        """Ask for the job's end, unless it has ended. Raises StorageError."""
+        # Durable before anything is stopped, so that a restarted gateway goes on cancelling.
+        await self._update(_cancelling)
+        await self._stop()
+
+    async def _check(self) -> None:
+        """Before the first step of a new job: whether every step has what it needs. If not, none is begun."""
+        if any(not isinstance(state, Pending) for state in self.job.steps):
+            return
+        for n, planned in enumerate(self.job.plan.steps):
+            why = await asyncio.to_thread(self._work.problem, planned)
+            if why is not None:
+                before = [Skipped(f"{planned.name} could not have run")] * n
+                await self._set_steps([*before, Finished(NotStarted(why), None, None)])
+                return
+
+    async def _move(self) -> None:
+        match next_move(self.job):
+            case RunStep(n=n):
+                await self._step(n)
+            case SkipStep(n=n, note=note):
+                await self._persist(lambda job: job.with_step(n, Skipped(note)))
+            case EndJob(ending=ending):
+                await self._persist(lambda job: replace(job, state=Ended(clock.now(), ending)))
+
+    async def _step(self, n: int) -> None:
+        """Run a step, or go on following it."""
+        planned, folder, ring = self.job.plan.steps[n], self._step_folder(n), Ring(self._folder)
+        state = self.job.steps[n]
+        if not isinstance(state, Active):
+            active = state = Active(clock.now(), ring.bounds()[1])
+            await self._persist(lambda job: job.with_step(n, active))
+        obstacle = await self._start(planned, folder)
+        if isinstance(self.job.state, Cancelling):
+            await self._runner.stop(folder)  # asked for while it was being started
+        reader = self._work.reader(planned)
+        self._follower = Follower(ring, state.output_from, reader)
+        following = asyncio.create_task(self._follower.run(self._notify), name=f"follow-{self.job.id}")
+        try:
+            outcome = await self._runner.wait(folder, self._see)
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+        await asyncio.to_thread(self._follower.catch_up)
+        if obstacle is not None and isinstance(outcome, NotStarted):
+            outcome = obstacle
+        finished = await asyncio.to_thread(self._work.conclude, planned, outcome, reader, folder)
+        await self._persist(lambda job: job.with_step(n, finished))
+        self._follower, self._orphaned = None, False
+
+    async def _start(self, planned: PlannedStep, folder: Path) -> NotStarted | None:
+        """Start the step unless it ever was; what kept it from being described, if anything did."""
+        try:
+            command = await asyncio.to_thread(self._work.command, planned, folder)
+        except OSError as error:
+            return NotStarted(f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again.")
+        await self._runner.start(folder, command)
+        return None
+
+    async def _stop(self) -> None:
+        for n, state in enumerate(self.job.steps):
+            if isinstance(state, Active):
+                await self._runner.stop(self._step_folder(n))
+
+    async def _abandon(self, incident: str) -> None:
+        """End a job that can't be gone on with, once nothing of it is alive."""
+        await self._stop()
+        for n, state in enumerate(self.job.steps):
+            if isinstance(state, Active):
+                await self._runner.wait(self._step_folder(n), self._see)
+        lost = Finished(Lost(f"the gateway made a mistake (incident {incident})"), None, None)
+        await self._set_steps([lost if isinstance(state, Active) else state for state in self.job.steps])
+        error = f"The gateway made a mistake and gave this job up; its log tells more under incident {incident}."
+        await self._persist(lambda job: replace(job, state=Ended(clock.now(), Failed(Reason.UNKNOWN, error))))
+
+    async def _set_steps(self, first: list[StepState]) -> None:
+        await self._persist(lambda job: replace(job, steps=(*first, *job.steps[len(first) :])))
+
+    async def _persist(self, change: Callable[[Job], Job]) -> None:
+        """Record what has happened. It has happened, so a disk that refuses is asked again until it takes it."""
+        while True:
+            try:
+                await self._update(change)
+            except StorageError as error:
+                _log.warning("job not recorded", job=self.job.id, error=str(error))
+                await asyncio.sleep(_RETRY_STORE)
+            else:
+                return
+
+    async def _update(self, change: Callable[[Job], Job]) -> None:
+        """The one way a job's record changes: on the disk first, then for everyone to see. Raises StorageError."""
+        async with self._lock:
+            job = change(self.job)
+            if job == self.job or isinstance(self.job.state, Ended):
+                return
+            await self._store.save(job)
+            self.job = job
+            self._notify()
+
+    def _notify(self) -> None:
+        """Wake whoever waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _see(self, liveness: Liveness) -> None:
+        """The runner found the current step alive."""
+        self._orphaned = liveness is Liveness.ORPHANED
+        self.settled.set()
+        self._notify()
+
+    def _step_folder(self, n: int) -> Path:
+        return self._folder / f"{n + 1}-{self.job.plan.steps[n].name}"
+
+
+def _cancelling(job: Job) -> Job:
+    return replace(job, state=Cancelling(clock.now())) if isinstance(job.state, Running) else job

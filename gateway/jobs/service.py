@@ -1,0 +1,192 @@
+"""Submits, finds, cancels and recovers jobs; owns the task of every job that has not ended."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import shutil
+import string
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from gateway import clock
+from gateway.config import Fabric, Settings
+from gateway.errors import ConflictError, DrainingError, PipelinesDisabledError, StorageError, UnknownJobError
+from gateway.jobs import catalog
+from gateway.jobs.catalog import Pipeline, Trigger
+from gateway.jobs.job import Ended, Job, Pending, Plan, Running, current_step
+from gateway.jobs.life import Life, Snapshot
+from gateway.jobs.store import Store
+from gateway.jobs.work import Work
+from runners.runner import Runner
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_ID_LETTERS = string.ascii_lowercase + string.digits
+_RETRY_AFTER_CONFLICT = 10
+_SETTLE = 2.0  # seconds that recovery waits before it listens; what needs longer settles in the background
+
+_log = structlog.get_logger()
+
+
+class Service:
+    """What both published APIs and the jobs API are skins over."""
+
+    def __init__(
+        self, settings: Settings, store: Store, runners: Mapping[str, Runner], environment: Mapping[str, str]
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._runners = runners
+        self._environment = environment
+        self._jobs = settings.state_directory / "jobs"
+        self._lives: dict[str, tuple[Life, asyncio.Task[None]]] = {}
+        self._draining = False
+
+    async def trigger(self, trigger: Trigger) -> Job:
+        """Plan and submit a job of the default project on the default fabric.
+
+        Raises PipelinesDisabledError, DrainingError, StorageError, ConflictError.
+        """
+        self.must_be_enabled()
+        project, fabric = self._settings.default_project, self._settings.default_fabric
+        installation = await asyncio.to_thread(self._work(fabric, project).installation)
+        plan = catalog.plan(trigger, installation)
+        command = None if trigger.pipeline is Pipeline.INGESTER else str(trigger.command)
+        return await self.submit(trigger.pipeline, command, project, fabric, plan)
+
+    def must_be_enabled(self) -> None:
+        """Raises PipelinesDisabledError where triggers are off."""
+        if not self._settings.enabled:
+            raise PipelinesDisabledError
+
+    async def submit(self, pipeline: str, command: str | None, project: str, fabric: str, plan: Plan) -> Job:
+        """Record a job and start it; once this returns it is durable, and nothing has been spawned yet.
+
+        Raises DrainingError, StorageError, ConflictError.
+        """
+        if self._draining:
+            raise DrainingError("The gateway is stopping; try again in a few seconds.")
+        self._must_have_room()
+        job = Job(
+            id=f"{pipeline}-{time.time_ns() // 1_000_000}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(6))}",
+            pipeline=str(pipeline),
+            command=command,
+            project=project,
+            fabric=fabric,
+            plan=plan,
+            created=clock.now(),
+            steps=(Pending(),) * len(plan.steps),
+            state=Running(),
+        )
+        holder = await self._store.insert(job)
+        if holder is not None:
+            raise self._conflict(holder)
+        _log.info("job accepted", job=job.id, steps=[str(step.name) for step in plan.steps])
+        self._launch(job)
+        return job
+
+    async def get(self, job_id: str) -> Snapshot:
+        """A job as it is now. Raises UnknownJobError."""
+        if job_id in self._lives:
+            return self._lives[job_id][0].snapshot()
+        job = await self._store.get(job_id) if _ID.fullmatch(job_id) else None
+        if job is None:
+            raise UnknownJobError(f"Job {job_id[:100]!a} not found. It may never have been, or its record has expired.")
+        return Snapshot(job)
+
+    async def get_recent(self, job_id: str) -> Snapshot:
+        """A job that is active or ended within the list's hour. Raises UnknownJobError."""
+        snapshot = await self.get(job_id)
+        state = snapshot.job.state
+        if isinstance(state, Ended) and state.at.until(clock.now()) >= self._settings.job_ttl:
+            raise UnknownJobError(f"Job {job_id} ended long ago and left the list; GET /api/v1/jobs/{job_id} has it.")
+        return snapshot
+
+    async def recent(self) -> list[Snapshot]:
+        """The active jobs and those that ended within the list's hour, newest first."""
+        jobs = await self._store.recent(clock.now(), self._settings.job_ttl)
+        return [self._lives[job.id][0].snapshot() if job.id in self._lives else Snapshot(job) for job in jobs]
+
+    async def wait(self, job_id: str, known: Snapshot, seconds: float) -> Snapshot:
+        """The job once it is other than `known`, or after that many seconds. Raises UnknownJobError."""
+        if job_id in self._lives:
+            await self._lives[job_id][0].wait(known, seconds)
+        return await self.get(job_id)
+
+    async def cancel(self, job_id: str) -> Snapshot:
+        """Ask for a job's end; it ends when nothing of it is alive. A job that has ended stays as it is.
+
+        Raises UnknownJobError, StorageError.
+        """
+        if job_id in self._lives:
+            await self._lives[job_id][0].cancel()
+            _log.info("job cancelled", job=job_id)
+        return await self.get(job_id)
+
+    def folder(self, job_id: str) -> Path:
+        """Where a job's output and its steps' files are."""
+        return self._jobs / job_id
+
+    async def recover(self) -> None:
+        """Take up every job that had not ended, and wait a moment for the truth about each."""
+        for job in await self._store.active():
+            _log.info("job recovered", job=job.id)
+            self._launch(job)
+        waiters = [asyncio.create_task(life.settled.wait()) for life, _ in self._lives.values()]
+        if waiters:
+            _, late = await asyncio.wait(waiters, timeout=_SETTLE)
+            for waiter in late:
+                waiter.cancel()
+
+    def drain(self) -> None:
+        """Take no more jobs."""
+        self._draining = True
+
+    async def close(self) -> None:
+        """Let go of the jobs, which run on; a later start takes them up again. Closing twice is harmless."""
+        self.drain()
+        tasks = [task for _, task in self._lives.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _work(self, fabric: str, project: str) -> Work:
+        return Work(self._settings, fabric, project, self._environment)
+
+    def _launch(self, job: Job) -> None:
+        runner = self._runners[self._settings.fabrics.get(job.fabric, Fabric()).runner]
+        life = Life(job, self._store, runner, self._work(job.fabric, job.project), self.folder(job.id))
+        task = asyncio.create_task(life.run(), name=f"job-{job.id}")
+        self._lives[job.id] = life, task
+        task.add_done_callback(lambda _: self._lives.pop(job.id))
+
+    def _must_have_room(self) -> None:
+        """A disk that is nearly full is left to the jobs that run."""
+        state, floor = self._settings.state_directory, self._settings.free_disk_floor
+        try:
+            free = shutil.disk_usage(state).free
+        except OSError as error:
+            raise StorageError(f"The state directory {state} can't be read: {error.strerror}.") from None
+        if free < floor:
+            raise StorageError(
+                f"The disk of the state directory {state} has {free // 2**20} MiB free, under its floor of "
+                f"{floor // 2**20} MiB (free_disk_floor); free some and try again."
+            )
+
+    def _conflict(self, holder: str) -> ConflictError:
+        conflict: dict[str, object] = {"jobId": holder}
+        what = f"Job {holder} is already running"
+        if holder in self._lives:
+            job = self._lives[holder][0].job
+            conflict |= {"since": clock.rfc3339(job.created.wall), "step": current_step(job)}
+            what += f" since {conflict['since']}, now at step {conflict['step']},"
+        return ConflictError(
+            f"{what} and holds what this one needs; wait for its end or cancel it.",
+            conflict=conflict,
+            retry_after=_RETRY_AFTER_CONFLICT,
+        )

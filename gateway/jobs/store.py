@@ -1,0 +1,249 @@
+"""The jobs on disk: SQLite, one writer with group commit. The only SQL of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+from pydantic import TypeAdapter
+
+from gateway.clock import Instant
+from gateway.errors import StateError, StorageError
+from gateway.jobs.job import Ended, Job
+
+# One script per schema version, in order; `user_version` counts those that have run. A released one never changes.
+_MIGRATIONS = ("schema.sql",)
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # an accepted job survives a power cut
+    "PRAGMA busy_timeout = 5000",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA journal_size_limit = 67108864",
+    "PRAGMA trusted_schema = OFF",
+)
+_BATCH = 500
+_RECORD: TypeAdapter[Job] = TypeAdapter(Job)
+
+# Ended within `ttl` seconds: by the uptime where the host has not rebooted since, so that a clock that jumps hides and
+# shows nothing; else by the wall clock.
+_RECENT = """
+    SELECT record FROM job
+    WHERE state <> 'ended' OR CASE WHEN ended_boot = :boot THEN :uptime - ended_uptime ELSE :wall - ended_at END < :ttl
+    ORDER BY seq DESC
+"""
+_OLDER = """
+    SELECT id FROM job
+    WHERE state = 'ended'
+      AND CASE WHEN ended_boot = :boot THEN :uptime - ended_uptime ELSE :wall - ended_at END >= :age
+    ORDER BY seq LIMIT 1000
+"""
+
+Operation = Callable[[aiosqlite.Connection], Awaitable[Any]]
+
+
+class Store:
+    """All jobs, durable once a call that writes has returned. Raises StorageError where the disk refuses."""
+
+    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._waiting: asyncio.Queue[tuple[Operation, asyncio.Future[Any]]] = asyncio.Queue(maxsize=10_000)
+        self._closed = False
+        self.committer = asyncio.create_task(self._commit_groups(), name="store-writer")
+
+    @classmethod
+    async def open(cls, file: Path) -> Store:
+        """Open or create the database. Raises StateError if it can't be used or is of a newer version."""
+        try:
+            writer = await _connect(f"{file.as_uri()}?mode=rwc")
+            try:
+                await _migrate(writer, file)
+                reader = await _connect(f"{file.as_uri()}?mode=ro")
+            except BaseException:
+                await writer.close()
+                raise
+        except sqlite3.Error as error:
+            raise StateError(f"{file}: the database can't be used: {error}; check the disk and the owner") from None
+        return cls(writer, reader)
+
+    async def close(self) -> None:
+        """Write what waits, then close. Closing twice is harmless; any use afterwards raises StateError."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._waiting.join()
+        self.committer.cancel()
+        await asyncio.wait([self.committer])
+        await self._reader.close()
+        await self._writer.close()
+
+    async def insert(self, job: Job) -> str | None:
+        """Record a new job with its claims, all or none; the id of a job that holds one of its resources, if any."""
+
+        async def operation(connection: aiosqlite.Connection) -> str | None:
+            await connection.execute_fetchall(
+                "INSERT INTO job (id, state, record) VALUES (?, ?, ?)", (job.id, job.state.kind, _dump(job))
+            )
+            for resource in job.plan.resources:
+                try:
+                    await connection.execute_fetchall(
+                        "INSERT INTO claim (job, resource, phase) VALUES (?, ?, 'holds')", (job.id, resource)
+                    )
+                except sqlite3.IntegrityError:
+                    return await _holder(connection, resource)
+            return None
+
+        return await self._write(operation)  # type: ignore[no-any-return]  # the queue forgets an operation's type
+
+    async def save(self, job: Job) -> None:
+        """Record a job's new state; ending it releases what it holds. A job that has ended never changes again."""
+
+        async def operation(connection: aiosqlite.Connection) -> None:
+            at = job.state.at if isinstance(job.state, Ended) else None
+            await connection.execute_fetchall(
+                "UPDATE job SET state = ?, record = ?, ended_at = ?, ended_uptime = ?, ended_boot = ?"
+                " WHERE id = ? AND state <> 'ended'",
+                (job.state.kind, _dump(job), at and at.wall, at and at.uptime, at and at.boot, job.id),
+            )
+            if at is not None:
+                await connection.execute_fetchall("UPDATE claim SET phase = 'over' WHERE job = ?", (job.id,))
+
+        await self._write(operation)
+
+    async def delete(self, job_id: str) -> None:
+        """Forget an ended job."""
+
+        async def operation(connection: aiosqlite.Connection) -> None:
+            await connection.execute_fetchall("DELETE FROM job WHERE id = ? AND state = 'ended'", (job_id,))
+
+        await self._write(operation)
+
+    async def get(self, job_id: str) -> Job | None:
+        """The record of a job."""
+        rows = await self._read("SELECT record FROM job WHERE id = ?", (job_id,))
+        return _load(rows[0]) if rows else None
+
+    async def active(self) -> list[Job]:
+        """The jobs that have not ended, oldest first."""
+        return [_load(row) for row in await self._read("SELECT record FROM job WHERE state <> 'ended' ORDER BY seq")]
+
+    async def recent(self, now: Instant, ttl: float) -> list[Job]:
+        """The active jobs and those that ended within `ttl` seconds, newest first."""
+        return [_load(row) for row in await self._read(_RECENT, _moment(now) | {"ttl": ttl})]
+
+    async def older(self, now: Instant, age: float) -> list[str]:
+        """The ids of up to 1,000 jobs that ended `age` seconds ago or before, oldest first."""
+        return [row[0] for row in await self._read(_OLDER, _moment(now) | {"age": age})]
+
+    async def ended(self) -> list[str]:
+        """The ids of all ended jobs, oldest first."""
+        return [row[0] for row in await self._read("SELECT id FROM job WHERE state = 'ended' ORDER BY seq")]
+
+    async def _read(self, query: str, values: Any = ()) -> list[Any]:
+        if self._closed:
+            raise StateError("the store is closed")
+        return list(await self._reader.execute_fetchall(query, values))
+
+    async def _write(self, operation: Operation) -> Any:
+        if self._closed:
+            raise StateError("the store is closed")
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        await self._waiting.put((operation, done))
+        # A caller that gives up must not leave its operation half reported: it is committed or not, whoever waits.
+        return await asyncio.shield(done)
+
+    async def _commit_groups(self) -> None:
+        """Everything that waits goes into one transaction: one sync of the disk, however many callers."""
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < _BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            try:
+                for (_, done), (result, error) in zip(batch, await self._commit(batch), strict=True):
+                    if error is None:
+                        done.set_result(result)
+                    else:
+                        done.set_exception(error)
+                        done.exception()  # seen: the caller may have given up
+            finally:
+                for _ in batch:
+                    self._waiting.task_done()
+
+    async def _commit(self, batch: list[tuple[Operation, asyncio.Future[Any]]]) -> list[tuple[Any, Exception | None]]:
+        try:
+            await self._writer.execute_fetchall("BEGIN IMMEDIATE")
+            results = [await self._attempt(operation) for operation, _ in batch]
+            await self._writer.execute_fetchall("COMMIT")
+        except sqlite3.Error as error:
+            if self._writer.in_transaction:
+                await self._writer.execute_fetchall("ROLLBACK")
+            return [(None, _translated(error))] * len(batch)
+        return results
+
+    async def _attempt(self, operation: Operation) -> tuple[Any, Exception | None]:
+        """One operation inside the group: a loser is undone alone, and so is a refusal that it answers with."""
+        await self._writer.execute_fetchall("SAVEPOINT one")
+        try:
+            result, error = await operation(self._writer), None
+        except sqlite3.IntegrityError as broken:
+            result, error = None, broken
+        if error is not None or result is not None:
+            await self._writer.execute_fetchall("ROLLBACK TO one")
+        await self._writer.execute_fetchall("RELEASE one")
+        return result, error
+
+
+async def _connect(uri: str) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(uri, uri=True, isolation_level=None)
+    try:
+        for pragma in _PRAGMAS:
+            await connection.execute_fetchall(pragma)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def _migrate(connection: aiosqlite.Connection, file: Path) -> None:
+    [[version]] = await connection.execute_fetchall("PRAGMA user_version")
+    if version > len(_MIGRATIONS):
+        raise StateError(
+            f"{file}: made by a newer version of the gateway (schema {version}, this one knows {len(_MIGRATIONS)}); "
+            "install that version again, or use another state directory"
+        )
+    for number, name in enumerate(_MIGRATIONS[version:], version + 1):
+        script = resources.files("gateway.jobs").joinpath(name).read_text(encoding="utf-8")
+        await connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+
+async def _holder(connection: aiosqlite.Connection, resource: str) -> str:
+    [[holder]] = await connection.execute_fetchall(
+        "SELECT job FROM claim WHERE resource = ? AND phase = 'holds'", (resource,)
+    )
+    return str(holder)
+
+
+def _translated(error: sqlite3.Error) -> Exception:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return StorageError(
+            f"The state directory can't be written ({error}); free disk space or make it writable, then try again."
+        )
+    return error
+
+
+def _moment(now: Instant) -> dict[str, Any]:
+    return {"wall": now.wall, "uptime": now.uptime, "boot": now.boot}
+
+
+def _dump(job: Job) -> str:
+    return _RECORD.dump_json(job).decode()
+
+
+def _load(row: Any) -> Job:
+    return _RECORD.validate_json(row[0])

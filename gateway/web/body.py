@@ -1,0 +1,84 @@
+"""Reads what a client sends, and says in one sentence what is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.errors import BadRequestError, SlowBodyError
+
+_SECONDS = 10.0
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read(request: web.Request, model: type[Model]) -> Model:
+    """The JSON object of a request's body as a model. Raises BadRequestError, SlowBodyError."""
+    return validate(model, _object(await _bytes(request)), "field")
+
+
+def query(request: web.Request, model: type[Model]) -> Model:
+    """The query of a request as a model; a name that comes twice, or is unknown, is refused. Raises BadRequestError."""
+    values: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in values:
+            raise BadRequestError("invalid_field", f"The query parameter {name[:100]!a} is given more than once.")
+        values[name] = value
+    return validate(model, values, "query parameter")
+
+
+def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
+    """The values as a model. Raises BadRequestError that names the field, the value and what is allowed."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _refusal(error.errors()[0], what) from None
+
+
+async def _bytes(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise SlowBodyError(f"The body did not arrive within {_SECONDS:.0f} s; send it at once.") from None
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        content = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise BadRequestError("invalid_json", "The body is not JSON that can be read: it is nested too deep.") from None
+    except ValueError as error:
+        raise BadRequestError("invalid_json", f"The body is not JSON: {str(error)[:200]}.") from None
+    if not isinstance(content, dict):
+        why = f'The body must be a JSON object such as {{"pipeline": "full"}}, not {type(content).__name__}.'
+        raise BadRequestError("invalid_json", why)
+    return content
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refusal(problem: ErrorDetails, what: str) -> BadRequestError:
+    field = ".".join(str(part)[:100] for part in problem["loc"])
+    given = ascii(problem["input"])
+    given = given if len(given) <= 100 else given[:99] + "…"
+    allowed = problem.get("ctx", {}).get("expected")
+    match problem["type"]:
+        case "missing":
+            return BadRequestError("missing_field", f"The {what} {field!a} is missing.")
+        case "extra_forbidden":
+            return BadRequestError("unknown_field", f"The {what} {field!a} (value {given}) is not known here.")
+        case "enum" if isinstance(problem["input"], str):
+            return BadRequestError(f"unknown_{field}", f"Unknown {field} {given}: it must be {allowed}.")
+        case "enum":
+            return BadRequestError("invalid_field", f"The {what} {field!a} must be {allowed}, not {given}.")
+        case _:
+            return BadRequestError("invalid_field", f"The {what} {field!a} is {given}: {problem['msg']}.")

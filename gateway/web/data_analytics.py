@@ -1,0 +1,74 @@
+"""The data-analytics API: trigger, poll, list."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from gateway.jobs.catalog import DbtCommand, Pipeline, Trigger
+from gateway.jobs.job import Status
+from gateway.jobs.service import Service
+from gateway.web import body
+from gateway.web.records import record
+from runners import dbt_output
+from runners.output import Ring, tail_text
+
+PATH = "/api/data-analytics/pipeline/trigger"
+OUTPUT_SIZE = 10_240
+
+
+class TriggerBody(BaseModel):
+    """What a trigger says; null is the same as nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    pipeline: Annotated[Pipeline, Field(strict=False)]
+    command: Annotated[
+        DbtCommand, Field(strict=False), BeforeValidator(lambda given: DbtCommand.DAILY if given is None else given)
+    ] = DbtCommand.DAILY
+    enableOpenlineage: bool | None = None  # noqa: N815, the API's name
+    enableElementary: bool | None = None  # noqa: N815, the API's name
+
+
+class JobQuery(BaseModel):
+    """Which job is asked for; without an id, all of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    jobId: Annotated[str, StringConstraints(min_length=1)] | None = None  # noqa: N815, the API's name
+
+
+def routes(service: Service) -> list[web.AbstractRouteDef]:
+    """The routes of this API over a service."""
+
+    async def trigger(request: web.Request) -> web.Response:
+        service.must_be_enabled()
+        wanted = await body.read(request, TriggerBody)
+        job = await service.trigger(
+            Trigger(wanted.pipeline, wanted.command, wanted.enableOpenlineage, wanted.enableElementary)
+        )
+        return web.json_response(
+            {
+                "success": True,
+                "output": f'Pipeline "{wanted.pipeline}" started in background.',
+                "exitCode": -1,
+                "jobId": job.id,
+                "status": Status.RUNNING,
+            },
+            status=202,
+            headers={"Location": f"{PATH}?jobId={job.id}"},
+        )
+
+    async def find(request: web.Request) -> web.Response:
+        asked = body.query(request, JobQuery)
+        if asked.jobId is None:
+            return web.json_response({"success": True, "jobs": [record(job) for job in await service.recent()]})
+        snapshot = await service.get_recent(asked.jobId)
+        ring = Ring(service.folder(snapshot.job.id))
+        output = await asyncio.to_thread(tail_text, ring, OUTPUT_SIZE, dbt_output.text)
+        return web.json_response(record(snapshot) | {"output": output})
+
+    return [web.post(PATH, trigger), web.get(PATH, find)]

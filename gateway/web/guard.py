@@ -1,0 +1,120 @@
+"""The outermost middleware: who gets in, and the one shape of every error."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Collection
+from http import HTTPStatus
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from gateway.errors import (
+    BadRequestError,
+    BodyTooLargeError,
+    ForeignOriginError,
+    MethodNotAllowedError,
+    MisdirectedError,
+    RequestError,
+    UnknownPathError,
+    UnsupportedTypeError,
+)
+
+BODY_LIMIT = 2**20
+
+_log = structlog.get_logger()
+
+
+def guard(allowed_hosts: Collection[str]) -> Middleware:
+    """A middleware that checks every request, known path or not, and turns every error into an answer.
+
+    allowed_hosts: names a Host header may have besides localhost and IP literals.
+    """
+    names = {"localhost", *(name.lower() for name in allowed_hosts)}
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            _check_host(request, names)
+            _check_origin(request)
+            _check_type(request)
+            return await handler(request)
+        except RequestError as error:
+            return _answer(error)
+        except web.HTTPException as error:
+            return _answer(_ours(request, error))
+        except Exception as error:  # noqa: BLE001, whatever it is: its traceback is for the log and not for the client
+            return _unexpected(request, error)
+
+    return middleware
+
+
+def _check_host(request: web.Request, names: Collection[str]) -> None:
+    """A rebinding attack needs a name, so only known names and plain addresses are served."""
+    hosts = request.headers.getall("Host", [])
+    if len(hosts) != 1 or not (_is_address(_name(hosts[0])) or _name(hosts[0]) in names):
+        raise MisdirectedError(
+            f"The Host {', '.join(hosts)[:100]!a} is not served here: use localhost or an IP address, "
+            "or add the name to `allowed_hosts`."
+        )
+
+
+def _name(host: str) -> str:
+    name, _, port = host.rpartition(":")
+    return (name if name and port.isdigit() else host).lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _check_origin(request: web.Request) -> None:
+    """A browser says whose page sent the request; only our own may."""
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    if site not in ("none", "same-origin"):
+        raise ForeignOriginError(f"The request comes from a page of another site (Sec-Fetch-Site: {site[:50]!a}).")
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2].lower() != request.headers["Host"].lower():
+        raise ForeignOriginError(f"The request comes from a page of another origin ({origin[:100]!a}).")
+
+
+def _check_type(request: web.Request) -> None:
+    """A page of another site can send any body but JSON without asking first."""
+    if request.can_read_body and request.content_type != "application/json":
+        given = request.content_type[:100]
+        raise UnsupportedTypeError(f"The body's type is {given!a}: send it with Content-Type: application/json.")
+
+
+def _ours(request: web.Request, error: web.HTTPException) -> RequestError:
+    match error.status:
+        case HTTPStatus.NOT_FOUND:
+            return UnknownPathError(f"Nothing is served at {request.path[:200]!a}.")
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            refused = MethodNotAllowedError(f"{request.method[:20]} is not allowed at {request.path[:200]!a}.")
+            refused.headers = {"Allow": error.headers.get("Allow", "")}
+            return refused
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return BodyTooLargeError(f"The body is over its limit of {BODY_LIMIT} bytes.")
+        case _:
+            return BadRequestError("bad_request", f"The request can't be read: {error.reason}.")
+
+
+def _answer(error: RequestError) -> web.Response:
+    return web.json_response(
+        {"success": False, "code": error.code, "error": str(error), "output": str(error), **error.details},
+        status=error.status,
+        headers=error.headers,
+    )
+
+
+def _unexpected(request: web.Request, error: Exception) -> web.Response:
+    incident = secrets.token_hex(6)
+    _log.error("request broke", incident=incident, method=request.method, path=request.path, exc_info=error)
+    text = f"The gateway made a mistake; its log tells more under request id {incident}."
+    return web.json_response({"success": False, "code": "internal", "error": text, "output": text}, status=500)

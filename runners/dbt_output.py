@@ -1,0 +1,201 @@
+"""What dbt says while it runs and leaves when it ends: its log lines, its results, and what they mean."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runners.dbt import DbtStep, report, target
+from runners.report import Failure, Progress, one_line
+from runners.step import Exited, Killed, NotStarted, Outcome
+
+_RESULT_EVENTS = frozenset(
+    {"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResult", "LogFunctionResult", "LogNodeResult"}
+)
+_FAILED = frozenset({"error", "fail", "runtime error", "partial success"})
+_HIGHEST_SIGNAL = 64
+
+
+def event(line: str) -> Mapping[str, Any] | None:
+    """The dbt log event that a line holds, None for any other line."""
+    if not line.startswith("{") or '"info"' not in line:
+        return None
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    info = found.get("info") if isinstance(found, dict) else None
+    return found if isinstance(info, dict) and isinstance(info.get("msg"), str) and "name" in info else None
+
+
+def text(line: str) -> str:
+    """A line of output as dbt's text log would show it; any other line as it is."""
+    found = event(line)
+    if found is None:
+        return line
+    info = found["info"]
+    return f"{str(info.get('ts', ''))[11:19]}  {info['msg']}"
+
+
+class DbtReader:
+    """Follows a dbt step by its log events.
+
+    started: dbt itself ran. loaded: it loaded project and profile. connecting: it went on to its database.
+    error: the message of the error that ended dbt, empty if there was none.
+    """
+
+    def __init__(self) -> None:
+        self.started = False
+        self.loaded = False
+        self.connecting = False
+        self.error = ""
+        self.last_line = ""
+        self._progress: Progress | None = None
+
+    @property
+    def progress(self) -> Progress | None:
+        """Nodes so far, None until dbt said how many there are."""
+        return self._progress
+
+    def feed(self, line: str) -> None:
+        """Take one line of the step's output."""
+        found = event(line)
+        if found is None:
+            self.last_line = line.strip() or self.last_line
+            return
+        info, data = found["info"], found.get("data")
+        message = info["msg"].strip()
+        match info["name"]:
+            case "MainReportVersion":
+                self.started = True
+            case "AdapterRegistered":
+                self.loaded = True
+            case "MainEncounteredError":
+                self.error = message.removeprefix("Encountered an error:")
+            case "MainStackTrace":
+                return  # no line for people
+            case name:
+                self._count(name, data if isinstance(data, dict) else {})
+        self.last_line = message or self.last_line
+
+    def _count(self, name: str, data: Mapping[str, Any]) -> None:
+        progress = self._progress or Progress()
+        if name == "ConcurrencyLine":
+            self.connecting = True
+            self._progress = replace(progress, total=_number(data.get("node_count")))
+        elif name == "LogStartLine":
+            self._progress = replace(progress, current=_node_name(data), total=_number(data.get("total")))
+        elif name in _RESULT_EVENTS:
+            self._progress = _one_more(progress, str(_status(name, data)))
+        elif name == "SkippingDetails":
+            self._progress = _one_more(progress, "skipped")
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _node_name(data: Mapping[str, Any]) -> str | None:
+    node = data.get("node_info")
+    return str(node["node_name"]) if isinstance(node, dict) and "node_name" in node else None
+
+
+def _status(name: str, data: Mapping[str, Any]) -> object:
+    """A model's own status is the adapter's text ("OK"); its node's is dbt's word."""
+    node = data.get("node_info")
+    if name == "LogTestResult" or not isinstance(node, dict):
+        return data.get("status")
+    return node.get("node_status")
+
+
+def _one_more(progress: Progress, status: str) -> Progress:
+    progress = replace(progress, done=progress.done + 1)
+    if status in _FAILED:
+        return replace(progress, error=progress.error + 1)
+    match status:
+        case "warn":
+            return replace(progress, warn=progress.warn + 1)
+        case "skipped":
+            return replace(progress, skip=progress.skip + 1)
+        case _:
+            return replace(progress, passed=progress.passed + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a run_results.json says: how many nodes of each status, and what failed first."""
+
+    progress: Progress
+    failure: Failure | None
+
+
+def results(folder: Path) -> Results | None:
+    """The results that the step whose folder this is left behind; None if it left none.
+
+    The folder is the step's own, so results in it are never those of an earlier run.
+    """
+    try:
+        document = json.loads((target(folder) / "run_results.json").read_bytes())
+        nodes = [(str(node["status"]), str(node["unique_id"]), node.get("message")) for node in document["results"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    progress = functools.reduce(_one_more, (status for status, _, _ in nodes), Progress(total=len(nodes)))
+    failed = [(node, message) for status, node, message in nodes if status in _FAILED]
+    failure = None
+    if failed:
+        node, message = failed[0]
+        failure = Failure(node, one_line(str(message or "failed without a message")), len(failed) - 1)
+    return Results(progress, failure)
+
+
+def judge(outcome: Outcome, step: DbtStep, reader: DbtReader, folder: Path) -> Outcome:
+    """What the end of a dbt step means: an exit code is a claim, which the step's log and results must bear out."""
+    match outcome:
+        case Exited(code=0):
+            lie = _broken_promise(step, reader, folder)
+            return NotStarted(lie, 0, outcome.span) if lie else outcome
+        case Exited(code=code) if step.lineage and code >= 256 - _HIGHEST_SIGNAL:
+            return Killed(256 - code, outcome.span)  # dbt-ol leaves with minus the signal that ended its dbt
+        case Exited(code=code):
+            obstacle = _obstacle(step, reader, folder)
+            return NotStarted(f"dbt {step.verb} {obstacle}", code, outcome.span) if obstacle else outcome
+        case _:
+            return outcome
+
+
+def _broken_promise(step: DbtStep, reader: DbtReader, folder: Path) -> str | None:
+    """Why a step that exited 0 did not do its work."""
+    if step.verb == "deps":
+        return None if reader.started else "dbt deps exited 0 without having run; is it dbt 1.x? Look at its output."
+    left = results(folder)
+    if left is None:
+        return f"dbt {step.verb} exited 0 without leaving a run_results.json: it did not run; look at its output."
+    if left.failure is not None:
+        return f"dbt {step.verb} exited 0, but {left.failure.node} failed: {left.failure.message}"
+    if step.elementary and left.progress.done == 0:
+        return "dbt found no model of Elementary to run; run `deps`, and see that the package is enabled."
+    if step.report and not report(folder).exists():
+        return "edr exited 0 without leaving its report; look at its output."
+    return None
+
+
+def _obstacle(step: DbtStep, reader: DbtReader, folder: Path) -> str | None:
+    """What kept a step that exited non-zero from even beginning its work; None if it began.
+
+    A run that began has results, or an error in its models. Before that lie the program, the project and its
+    profile, and the database: without them nothing was started.
+    """
+    why = one_line(reader.error or reader.last_line or "it said nothing")
+    if not reader.started:
+        return f"could not be started: {why}"
+    if step.verb == "deps" or results(folder) is not None:
+        return None
+    if not reader.loaded:
+        return f"could not load its project or profile: {why}"
+    if reader.connecting:
+        return f"could not use its database: {why}"
+    return None

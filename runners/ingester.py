@@ -1,0 +1,57 @@
+"""What the ingester step runs: any command of the user's, and the progress it may print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runners.report import Progress
+from runners.step import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Ingester:
+    """How data is brought in: a command, and the absolute folder it runs in."""
+
+    command: tuple[str, ...]
+    directory: Path
+
+
+def command(ingester: Ingester, environment: Mapping[str, str], *, grace: float, time_limit: float) -> Command:
+    """The command of an ingester step; grace and time_limit in seconds."""
+    return Command(
+        argvs=(ingester.command,),
+        cwd=str(ingester.directory),
+        # Python buffers what it prints into a pipe, and all of it would arrive at the end.
+        environment={"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", **environment},
+        grace=grace,
+        time_limit=time_limit,
+    )
+
+
+class IngesterReader:
+    """Follows an ingester by the JSON lines it may print: `{"table": "flights", "done": 3, "total": 5}`."""
+
+    def __init__(self) -> None:
+        self.last_line = ""
+        self._progress: Progress | None = None
+
+    @property
+    def progress(self) -> Progress | None:
+        """Tables so far, None until the ingester said how many there are."""
+        return self._progress
+
+    def feed(self, line: str) -> None:
+        """Take one line of the step's output."""
+        self.last_line = line.strip() or self.last_line
+        if not line.startswith("{") or '"total"' not in line:
+            return
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            return
+        done, total = said.get("done"), said.get("total")
+        if isinstance(done, int) and isinstance(total, int):
+            self._progress = Progress(done=done, total=total, passed=done, current=str(said.get("table") or "") or None)

@@ -1,0 +1,41 @@
+"""Where a step runs: the protocol that every runner fulfils."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from enum import Enum
+from typing import Protocol
+
+from runners.step import Command, Outcome
+
+
+class Liveness(Enum):
+    """How a step was found alive: under its supervisor, or without it."""
+
+    SUPERVISED = "supervised"
+    ORPHANED = "orphaned"
+
+
+class Runner(Protocol):
+    """Starts, follows and stops steps that live longer than the process that asked.
+
+    A step's folder is its durable identity: every call takes it and none needs to be made by the process
+    that made the call before. Nothing but cancellation leaves a runner as an exception.
+    """
+
+    async def start(self, folder: Path, command: Command) -> None:
+        """Start the step, unless this folder's step was ever started. A start that fails is told by `wait`."""
+        ...
+
+    async def wait(self, folder: Path, seen: Callable[[Liveness], None]) -> Outcome:
+        """How the step ended, once nothing of it is alive.
+
+        `seen` is called when the step is found alive, before it is waited for.
+        Cancelling the wait leaves the step alone.
+        """
+        ...
+
+    async def stop(self, folder: Path) -> None:
+        """Ask the step to end, with its whole process tree; `wait` tells when it did. Asking twice is harmless."""
+        ...

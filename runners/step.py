@@ -1,0 +1,97 @@
+"""What a step is and how it ended: plain frozen values."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a step runs, made when it starts.
+
+    argvs: the commands, one after the other; the first that does not exit 0 ends the step.
+    cwd: absolute path.
+    environment: the whole environment. It may hold secrets, so it is never written to the disk.
+    interrupt: the first signal of a stop, to the whole process group; SIGTERM and SIGKILL follow.
+    grace: seconds between the signals of a stop.
+    time_limit: seconds the step may take before it is stopped.
+    """
+
+    argvs: tuple[tuple[str, ...], ...]
+    cwd: str
+    environment: Mapping[str, str] = field(repr=False)
+    interrupt: signal.Signals = signal.SIGTERM
+    grace: float = 10.0
+    time_limit: float = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When a step ran: wall clock for people (epoch seconds), duration by a clock that never jumps."""
+
+    started: float
+    finished: float
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """It ran to its end and exited by itself with this code (0 to 255)."""
+
+    code: int
+    span: Span
+    kind: Literal["exited"] = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A signal that was not ours ended it."""
+
+    signal: int
+    span: Span
+    kind: Literal["killed"] = "killed"
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """It could not be started, or did nothing though it exited 0: a sentence that says why and what to do.
+
+    code: its exit code, where it got that far.
+    """
+
+    why: str
+    code: int | None = None
+    span: Span | None = None
+    kind: Literal["not_started"] = "not_started"
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """It passed its time limit and was stopped; code is what it left with (128 + n for signal n)."""
+
+    code: int
+    span: Span
+    kind: Literal["timed_out"] = "timed_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """It was asked to stop and did; code is what it left with (128 + n for signal n)."""
+
+    code: int
+    span: Span
+    kind: Literal["stopped"] = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Nobody saw how it ended: a sentence that says why."""
+
+    why: str
+    kind: Literal["lost"] = "lost"
+
+
+Outcome = Exited | Killed | NotStarted | TimedOut | Stopped | Lost

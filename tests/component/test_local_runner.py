@@ -1,0 +1,498 @@
+"""Steps on this host: real processes, started, followed, stopped, lost and found again through their folders."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runners import pidfd
+from runners.local import LocalRunner
+from runners.output import Ring
+from runners.process import MARKER
+from runners.runner import Liveness, Runner
+from runners.step import Command, Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
+
+CAP = 64 << 20
+ENVIRONMENT = {"PATH": os.environ["PATH"]}
+# waits for a file in its folder, as something that takes its time
+UNTIL_GO = "until [ -e go ]; do sleep 0.02; done"
+
+
+def sh(folder: Path, *scripts: str, **more: object) -> Command:
+    argvs = tuple(("sh", "-c", script) for script in scripts)
+    return Command(**{"argvs": argvs, "cwd": str(folder), "environment": ENVIRONMENT, **more})  # type: ignore[arg-type]
+
+
+def python(script: str) -> tuple[str, ...]:
+    return sys.executable, "-I", "-S", "-c", textwrap.dedent(script)
+
+
+def nothing(seen: Liveness) -> None:
+    assert seen is Liveness.SUPERVISED
+
+
+async def run(runner: Runner, folder: Path, command: Command) -> Outcome:
+    await runner.start(folder, command)
+    return await runner.wait(folder, nothing)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while not condition():  # noqa: ASYNC110 - what other processes do sets no event here
+            await asyncio.sleep(0.01)
+
+
+def alive(folder: Path) -> list[int]:
+    return list(pidfd.marked(f"{MARKER}={folder}"))
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def output(job: Path) -> str:
+    return Ring(job).read(0, CAP).data.decode()
+
+
+def said(job: Path, *lines: str) -> list[str]:
+    """Which of these lines the output has, in its order; a shell whose own `sleep` was hit adds words of its own."""
+    return [line for line in output(job).splitlines() if line in lines]
+
+
+def shim_of(folder: Path) -> int:
+    pid = json.loads((folder / "started").read_text())["pid"]
+    assert isinstance(pid, int)
+    return pid
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+@pytest.fixture
+def runner() -> LocalRunner:
+    return LocalRunner(CAP)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 77, 255])
+async def test_the_exit_code_is_the_programs(tmp_path: Path, runner: LocalRunner, code: int) -> None:
+    outcome = await run(runner, tmp_path / "1-run", sh(tmp_path, f"exit {code}"))
+    assert isinstance(outcome, Exited)
+    assert outcome.code == code
+    assert outcome.span.duration >= 0
+    assert outcome.span.started <= outcome.span.finished
+
+
+async def test_both_streams_are_one_output_in_order(tmp_path: Path, runner: LocalRunner) -> None:
+    await run(runner, tmp_path / "1-run", sh(tmp_path, "for i in 1 2 3; do echo out $i; echo err $i >&2; done"))
+    assert output(tmp_path) == "out 1\nerr 1\nout 2\nerr 2\nout 3\nerr 3\n"
+
+
+async def test_the_steps_of_a_job_share_one_ring(tmp_path: Path, runner: LocalRunner) -> None:
+    for number in range(1, 4):
+        await run(runner, tmp_path / f"{number}-run", sh(tmp_path, f"seq {number}0000 {number}9999"))
+    assert output(tmp_path) == "".join(f"{i}\n" for i in range(10000, 40000))
+    assert (tmp_path / f"output.{0:020}").stat().st_size == 30000 * 6
+
+
+async def test_the_commands_of_a_step_follow_each_other_until_one_fails(tmp_path: Path, runner: LocalRunner) -> None:
+    outcome = await run(runner, tmp_path / "1-run", sh(tmp_path, "echo one", "echo two; exit 3", "echo three"))
+    assert isinstance(outcome, Exited)
+    assert outcome.code == 3
+    assert output(tmp_path) == "one\ntwo\n"
+
+
+async def test_the_next_command_waits_for_everything_of_the_one_before(tmp_path: Path, runner: LocalRunner) -> None:
+    left = "(trap 'sleep 0.3; echo left; exit' TERM; : > ready; while :; do sleep 0.02; done) &"
+    ready = "until [ -e ready ]; do sleep 0.02; done"
+    await run(runner, tmp_path / "1-run", sh(tmp_path, f"{left} {ready}", "echo next"))
+    assert said(tmp_path, "left", "next") == ["left", "next"]
+
+
+async def test_a_program_that_is_missing_is_named(tmp_path: Path, runner: LocalRunner) -> None:
+    command = Command((("/x/dbt", "build"),), str(tmp_path), ENVIRONMENT)
+    outcome = await run(runner, tmp_path / "1-run", command)
+    assert isinstance(outcome, NotStarted)
+    assert outcome.why.startswith("the program /x/dbt could not be started: No such file or directory; check")
+    assert output(tmp_path) == outcome.why + "\n"
+
+
+async def test_a_later_program_that_is_missing_is_named_too(tmp_path: Path, runner: LocalRunner) -> None:
+    command = Command((("echo", "first"), ("no-such-program",)), str(tmp_path), ENVIRONMENT)
+    outcome = await run(runner, tmp_path / "1-run", command)
+    assert isinstance(outcome, NotStarted)
+    assert output(tmp_path) == f"first\n{outcome.why}\n"
+
+
+async def test_a_working_folder_that_is_missing_is_named(tmp_path: Path, runner: LocalRunner) -> None:
+    outcome = await run(runner, tmp_path / "1-run", sh(tmp_path / "gone", "echo no"))
+    assert isinstance(outcome, NotStarted)
+    assert f"working folder {tmp_path / 'gone'}" in outcome.why
+
+
+async def test_a_reason_that_is_too_long_for_its_place_is_cut(tmp_path: Path, runner: LocalRunner) -> None:
+    program = "/" + "ä" * 100 + "\u20ac/" * 80
+    outcome = await run(runner, tmp_path / "1-run", Command(((program,),), str(tmp_path), ENVIRONMENT))
+    assert isinstance(outcome, NotStarted)
+    assert outcome.why.startswith("the program /ää")
+    assert outcome.why.endswith("…")
+    assert (tmp_path / "1-run" / "exit").stat().st_size == 512
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Command((("echo", "a\0b"),), "/", ENVIRONMENT),
+        Command((("echo", "\ud800"),), "/", ENVIRONMENT),
+        Command((("echo", "x" * 200_000),), "/", ENVIRONMENT),
+        Command((), "/", ENVIRONMENT),
+        Command(((),), "/", ENVIRONMENT),
+        Command((("echo",),), "/\0", ENVIRONMENT),
+        Command((("echo",),), "/", {**ENVIRONMENT, "A": "the secret\0"}),
+        Command((("echo",),), "/", {**ENVIRONMENT, "A=B": "the secret"}),
+        Command((("echo",),), "/", {**ENVIRONMENT, "A": "the secret" * 50_000}),
+    ],
+    ids=["NUL", "surrogate", "long", "none", "empty", "cwd NUL", "variable NUL", "variable name", "long variable"],
+)
+async def test_a_command_that_no_process_can_be_given_is_refused(
+    tmp_path: Path, runner: LocalRunner, command: Command
+) -> None:
+    folder = tmp_path / "1-run"
+    outcome = await run(runner, folder, command)
+    assert isinstance(outcome, NotStarted)
+    assert outcome.why.endswith(("trigger it again", "shorten its arguments or its environment"))
+    assert "the secret" not in outcome.why
+    assert await LocalRunner(CAP).wait(folder, nothing) == outcome
+
+
+async def test_a_folder_that_can_not_be_made_is_a_refusal(tmp_path: Path, runner: LocalRunner) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "1-run"):
+        outcome = await run(runner, folder, sh(tmp_path, "echo no"))
+        assert isinstance(outcome, NotStarted)
+        assert str(tmp_path / "file") in outcome.why
+
+
+async def test_a_refused_start_may_be_tried_again(tmp_path: Path, runner: LocalRunner) -> None:
+    folder = tmp_path / "1-run"
+    assert isinstance(await run(runner, folder, sh(tmp_path)), NotStarted)
+    assert isinstance(await run(runner, folder, sh(tmp_path, "exit 0")), Exited)
+
+
+async def test_what_was_never_started_says_so(tmp_path: Path, runner: LocalRunner) -> None:
+    await runner.stop(tmp_path / "1-run")
+    assert await runner.wait(tmp_path / "1-run", nothing) == NotStarted("it was never started")
+
+
+async def test_a_folder_runs_its_step_once(tmp_path: Path, runner: LocalRunner) -> None:
+    folder, command = tmp_path / "1-run", sh(tmp_path, "echo ran >> runs")
+    starts = [(LocalRunner(CAP) if n % 2 else runner).start(folder, command) for n in range(6)]
+    await asyncio.gather(*starts)
+    outcomes = await asyncio.gather(*(LocalRunner(CAP).wait(folder, nothing) for _ in range(3)))
+    assert {type(outcome) for outcome in outcomes} == {Exited}
+    await runner.start(folder, command)
+    assert await runner.wait(folder, nothing) == outcomes[0]
+    assert (tmp_path / "runs").read_text() == "ran\n"
+
+
+async def test_another_runner_re_attaches(tmp_path: Path, runner: LocalRunner) -> None:
+    folder = tmp_path / "1-run"
+    await runner.start(folder, sh(tmp_path, f"{UNTIL_GO}; exit 9"))
+    seen: list[Liveness] = []
+    waiting = asyncio.create_task(LocalRunner(CAP).wait(folder, seen.append))
+    await until(lambda: bool(seen))
+    (tmp_path / "go").touch()
+    outcome = await waiting
+    assert isinstance(outcome, Exited)
+    assert outcome.code == 9
+    assert seen == [Liveness.SUPERVISED]
+
+
+async def test_a_step_outlives_the_process_that_started_it(tmp_path: Path, runner: LocalRunner) -> None:
+    gateway = """
+        import asyncio, pathlib, sys
+        from runners.local import LocalRunner
+        from runners.step import Command
+        async def main(job):
+            runner = LocalRunner(1 << 20)
+            script = "echo before; until [ -e go ]; do sleep 0.02; done; seq 50000; exit 7"
+            await runner.start(job / "1-run", Command((("sh", "-c", script),), str(job), {}))
+            await runner.wait(job / "1-run", print)
+        asyncio.run(main(pathlib.Path(sys.argv[1])))
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(gateway), str(tmp_path)]
+    with subprocess.Popen(  # noqa: ASYNC220 - nothing else is to run meanwhile
+        argv, stdout=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    ) as process:
+        assert process.stdout is not None
+        assert b"SUPERVISED" in process.stdout.readline()
+        process.kill()
+    (tmp_path / "go").touch()
+    outcome = await runner.wait(tmp_path / "1-run", nothing)
+    assert isinstance(outcome, Exited)
+    assert outcome.code == 7
+    assert output(tmp_path) == "before\n" + "".join(f"{i}\n" for i in range(1, 50001))
+
+
+async def test_cancelling_the_wait_leaves_the_step_alone(tmp_path: Path, runner: LocalRunner) -> None:
+    folder = tmp_path / "1-run"
+    await runner.start(folder, sh(tmp_path, UNTIL_GO))
+    before = descriptors()
+    seen: list[Liveness] = []
+    waiting = asyncio.create_task(runner.wait(folder, seen.append))
+    await until(lambda: bool(seen))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert descriptors() == before
+    (tmp_path / "go").touch()
+    assert isinstance(await runner.wait(folder, nothing), Exited)
+
+
+async def test_a_stop_ends_the_step_however_early_it_comes(tmp_path: Path, runner: LocalRunner) -> None:
+    for number in range(15):
+        folder = tmp_path / f"{number}-run"
+        await runner.start(folder, sh(tmp_path, "exec sleep 1000"))
+        await runner.stop(folder)
+        outcome = await runner.wait(folder, nothing)
+        assert isinstance(outcome, Stopped)
+        assert outcome.code in (-1, 128 + signal.SIGTERM)
+
+
+async def test_a_second_stop_changes_nothing(tmp_path: Path, runner: LocalRunner) -> None:
+    folder = tmp_path / "1-run"
+    command = sh(tmp_path, "trap ': > told; until [ -e go ]; do sleep 0.02; done; exit 4' TERM; : > ready; " + UNTIL_GO)
+    await runner.start(folder, command)
+    await until((tmp_path / "ready").exists)
+    await runner.stop(folder)
+    await until((tmp_path / "told").exists)
+    await runner.stop(folder)
+    (tmp_path / "go").touch()
+    outcome = await runner.wait(folder, nothing)
+    assert isinstance(outcome, Stopped)
+    assert outcome.code == 4
+    await runner.stop(folder)
+    assert await runner.wait(folder, nothing) == outcome
+
+
+async def test_a_stopped_step_starts_no_further_command(tmp_path: Path, runner: LocalRunner) -> None:
+    folder = tmp_path / "1-run"
+    await runner.start(folder, sh(tmp_path, f"trap 'exit 0' TERM; : > ready; {UNTIL_GO}", "echo no"))
+    await until((tmp_path / "ready").exists)
+    await runner.stop(folder)
+    outcome = await runner.wait(folder, nothing)
+    assert isinstance(outcome, Stopped)
+    assert outcome.code == 0
+    assert said(tmp_path, "no") == []
+
+
+async def test_a_child_keeps_its_grace_when_its_parent_leaves_at_once(tmp_path: Path, runner: LocalRunner) -> None:
+    """As dbt under dbt-ol: the wrapper dies of the interrupt, and dbt still has its results to write."""
+    child = (
+        "trap 'sleep 0.5; echo results; exit' INT; trap 'echo too early' TERM; : > ready; while :; do sleep 0.02; done"
+    )
+    wrapper = f"""
+        import signal, subprocess
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        subprocess.run(["sh", "-c", {child!r}])
+    """
+    folder = tmp_path / "1-run"
+    command = Command((python(wrapper),), str(tmp_path), ENVIRONMENT, interrupt=signal.SIGINT, grace=60.0)
+    await runner.start(folder, command)
+    await until((tmp_path / "ready").exists)
+    await runner.stop(folder)
+    outcome = await runner.wait(folder, nothing)
+    assert isinstance(outcome, Stopped)
+    assert outcome.code == 128 + signal.SIGINT
+    assert said(tmp_path, "results", "too early") == ["results"]
+
+
+async def test_a_step_that_ignores_every_request_is_killed(tmp_path: Path, runner: LocalRunner) -> None:
+    folder = tmp_path / "1-run"
+    script = "trap '' INT TERM; : > ready; (while :; do sleep 0.02; done) & while :; do sleep 0.02; done"
+    await runner.start(folder, sh(tmp_path, script, interrupt=signal.SIGINT, grace=0.2))
+    await until((tmp_path / "ready").exists)
+    await runner.stop(folder)
+    outcome = await runner.wait(folder, nothing)
+    assert isinstance(outcome, Stopped)
+    assert outcome.code == 128 + signal.SIGKILL
+    assert alive(folder) == []
+
+
+async def test_a_step_is_stopped_at_its_time_limit(tmp_path: Path, runner: LocalRunner) -> None:
+    command = sh(tmp_path, "exec sleep 1000", "echo no", interrupt=signal.SIGINT, time_limit=0.3)
+    outcome = await run(runner, tmp_path / "1-run", command)
+    assert isinstance(outcome, TimedOut)
+    assert outcome.code == 128 + signal.SIGINT
+    assert outcome.span.duration >= 0.3
+
+
+async def test_a_signal_that_was_not_ours_is_told(tmp_path: Path, runner: LocalRunner) -> None:
+    outcome = await run(runner, tmp_path / "1-run", sh(tmp_path, "kill -KILL $$"))
+    assert isinstance(outcome, Killed)
+    assert outcome.signal == signal.SIGKILL
+
+
+RUNAWAY = """
+    import os, signal, sys, time
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            if "stubborn" in sys.argv:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            with open("runaway.new", "w") as file:
+                file.write(str(os.getpid()))
+            os.rename("runaway.new", "runaway")
+            os.closerange(0, 1000)
+            while True:
+                time.sleep(60)
+        os._exit(0)
+    os.wait()
+    while "stays" in sys.argv or not os.path.exists("runaway"):
+        time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("how", [(), ("stubborn",)], ids=["mild", "stubborn"])
+async def test_a_runaway_grandchild_is_gone_when_the_step_has_ended(
+    tmp_path: Path, runner: LocalRunner, how: tuple[str, ...]
+) -> None:
+    command = Command(((*python(RUNAWAY), *how),), str(tmp_path), ENVIRONMENT, grace=0.2)
+    outcome = await run(runner, tmp_path / "1-run", command)
+    assert isinstance(outcome, Exited)
+    assert outcome.code == 0
+    assert not running(int((tmp_path / "runaway").read_text()))
+
+
+@pytest.mark.parametrize("how", [(), ("stubborn",)], ids=["mild", "stubborn"])
+async def test_a_runaway_grandchild_is_gone_when_the_step_was_stopped(
+    tmp_path: Path, runner: LocalRunner, how: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "1-run"
+    await runner.start(folder, Command(((*python(RUNAWAY), "stays", *how),), str(tmp_path), ENVIRONMENT, grace=0.2))
+    await until((tmp_path / "runaway").exists)
+    await runner.stop(folder)
+    assert isinstance(await runner.wait(folder, nothing), Stopped)
+    assert not running(int((tmp_path / "runaway").read_text()))
+
+
+async def test_a_child_that_holds_the_output_open_holds_nothing_up(tmp_path: Path, runner: LocalRunner) -> None:
+    outcome = await run(runner, tmp_path / "1-run", sh(tmp_path, "sleep 1000 & echo done"))
+    assert isinstance(outcome, Exited)
+    assert output(tmp_path) == "done\n"
+    assert alive(tmp_path / "1-run") == []
+
+
+@pytest.mark.parametrize("how", [(), ("stubborn",)], ids=["mild", "stubborn"])
+async def test_what_a_killed_supervisor_left_is_ended_and_the_step_is_lost(
+    tmp_path: Path, runner: LocalRunner, how: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "1-run"
+    await runner.start(folder, Command(((*python(RUNAWAY), "stays", *how),), str(tmp_path), ENVIRONMENT, grace=0.2))
+    await until((tmp_path / "runaway").exists)
+    seen: list[Liveness] = []
+    waiting = asyncio.create_task(runner.wait(folder, seen.append))
+    await until(lambda: bool(seen))
+    os.kill(shim_of(folder), signal.SIGKILL)
+    outcome = await waiting
+    assert isinstance(outcome, Lost)
+    assert outcome.why.startswith("its supervisor was killed")
+    assert seen == [Liveness.SUPERVISED, Liveness.ORPHANED]
+    assert alive(folder) == []
+    assert not running(int((tmp_path / "runaway").read_text()))
+    # and it stays lost, with nobody left to be seen
+    seen.clear()
+    assert await LocalRunner(CAP).wait(folder, seen.append) == outcome
+    await runner.start(folder, sh(tmp_path, "echo again"))
+    assert await runner.wait(folder, seen.append) == outcome
+    assert seen == []
+    assert output(tmp_path) == ""
+
+
+async def test_a_step_of_before_a_reboot_is_lost(tmp_path: Path, runner: LocalRunner) -> None:
+    folder = tmp_path / "1-run"
+    await run(runner, folder, sh(tmp_path, "exit 0"))
+    started = json.loads((folder / "started").read_text())
+    (folder / "started").write_text(json.dumps({**started, "boot": "another"}))
+    (folder / "exit").write_bytes(b" " * 512)
+    outcome = await runner.wait(folder, nothing)
+    assert isinstance(outcome, Lost)
+    assert outcome.why.startswith("the host was rebooted")
+
+
+async def test_a_half_written_folder_of_a_power_cut_is_lost(tmp_path: Path, runner: LocalRunner) -> None:
+    folder = tmp_path / "1-run"
+    folder.mkdir()
+    (folder / "started").touch()
+    (folder / "exit").write_bytes(b"\0" * 512)
+    assert isinstance(await runner.wait(folder, nothing), Lost)
+    await runner.stop(folder)
+
+
+async def test_no_value_of_the_environment_is_written_anywhere(tmp_path: Path, runner: LocalRunner) -> None:
+    secret = "hunter2-and-some-more"
+    command = sh(tmp_path, 'echo ${#SECRET}; [ -z "$LC_CTYPE$LANG" ]', environment={"SECRET": secret})
+    outcome = await run(runner, tmp_path / "1-run", command)
+    assert isinstance(outcome, Exited)
+    assert outcome.code == 0
+    assert output(tmp_path) == f"{len(secret)}\n"
+    assert [path for path in files(tmp_path) if secret.encode() in path.read_bytes()] == []
+    assert "SECRET" in json.loads((tmp_path / "1-run" / "spec.json").read_text())["environment"]
+
+
+async def test_thirty_steps_leak_no_descriptor_and_no_zombie(tmp_path: Path, runner: LocalRunner) -> None:
+    async def one(number: int) -> Outcome:
+        return await run(runner, tmp_path / f"{number}-run", sh(tmp_path, f"exit {number}"))
+
+    await one(0)
+    before = descriptors()
+    for first in range(1, 31, 5):
+        outcomes = await asyncio.gather(*map(one, range(first, first + 5)))
+        assert [outcome.code for outcome in outcomes if isinstance(outcome, Exited)] == list(range(first, first + 5))
+    assert descriptors() == before
+    assert not has_children()
+
+
+async def test_a_talkative_step_is_bounded_and_its_offsets_stay_true(tmp_path: Path) -> None:
+    cap, total = 8 << 20, 200_000_000
+    script = """
+        import sys
+        for first in range(0, 2_000_000, 10_000):
+            sys.stdout.write("".join(f"{n * 100:099}\\n" for n in range(first, first + 10_000)))
+    """
+    job = tmp_path
+    outcome = await run(LocalRunner(cap), job / "1-run", Command((python(script),), str(job), ENVIRONMENT))
+    assert isinstance(outcome, Exited)
+    assert outcome.code == 0
+    ring = Ring(job)
+    first, end = ring.bounds()
+    assert end == total
+    assert cap // 2 < end - first <= cap
+    assert sum(path.stat().st_size for path in files(job) if path.parent == job) == end - first
+    for offset in range(first + 99 - (first + 99) % 100, end, 100_000):  # every line says where it is
+        assert ring.read(offset, 100).data == b"%099d\n" % offset
+    assert ring.read(0, 10).start == first
+    assert ring.tail(100).data == b"%099d\n" % (total - 100)
+    assert json.loads((job / "1-run" / "exit").read_text())["dropped"] == 0

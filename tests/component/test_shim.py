@@ -1,0 +1,264 @@
+"""The shim by itself, as the command that it is."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runners import shim
+from runners.output import Ring
+
+SHIM = [sys.executable, "-I", "-S", "-X", "utf8", shim.__file__]
+
+
+def make(job: Path, script: str, **more: Any) -> Path:
+    folder = job / "1-run"
+    folder.mkdir(exist_ok=True)
+    spec = {
+        "v": 1,
+        "argvs": [["sh", "-c", script]],
+        "cwd": str(job),
+        "environment": ["PATH"],
+        "interrupt": signal.SIGTERM,
+        "grace": 10.0,
+        "time_limit": 600.0,
+        "output_cap": 64 << 20,
+    }
+    (folder / "spec.json").write_text(json.dumps({**spec, **more}))
+    return folder
+
+
+def popen(folder: Path, *before: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [*before, *SHIM, str(folder)], env={"PATH": os.environ["PATH"]}, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def launch(folder: Path, *before: str) -> tuple[int, str]:
+    with popen(folder, *before) as process:
+        _, stderr = process.communicate()
+    return process.returncode, stderr.decode()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def ended(folder: Path) -> dict[str, Any]:
+    until(lambda: bool((folder / "exit").read_bytes().strip()))
+    end = json.loads((folder / "exit").read_bytes())
+    assert isinstance(end, dict)
+    return end
+
+
+def output(job: Path) -> bytes:
+    return Ring(job).read(0, 64 << 20).data
+
+
+def test_it_writes_down_how_the_step_ended(tmp_path: Path) -> None:
+    folder = make(tmp_path, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; exit 3")
+    before = time.time()
+    assert launch(folder) == (0, "")
+    end = ended(folder)
+    assert (folder / "exit").stat().st_size == 512
+    assert before <= end["started"] <= end["finished"]
+    assert 0 < end["cpu"] <= end["duration"] * (os.cpu_count() or 1) + 1
+    assert 1 << 20 < end["peak_memory"] < 1 << 30
+    assert {key: end[key] for key in ("code", "signal", "stopped", "error", "dropped")} == {
+        "code": 3,
+        "signal": None,
+        "stopped": None,
+        "error": None,
+        "dropped": 0,
+    }
+
+
+def test_it_stands_on_its_own(tmp_path: Path) -> None:
+    """Own session, no terminal, no pipe of its starter, and no folder kept busy."""
+    folder = make(tmp_path, "until [ -e go ]; do sleep 0.02; done")
+    assert launch(folder)[0] == 0
+    started = json.loads((folder / "started").read_text())
+    process = Path(f"/proc/{started['pid']}")
+    assert os.getsid(started["pid"]) == started["pid"]
+    assert process.joinpath("cwd").readlink() == Path("/")
+    assert {process.joinpath("fd", fd).readlink() for fd in "012"} == {Path("/dev/null")}
+    (tmp_path / "go").touch()
+    assert ended(folder)["code"] == 0
+
+
+def test_a_second_one_is_refused_while_the_first_runs_and_after(tmp_path: Path) -> None:
+    folder = make(tmp_path, "echo ran >> runs; until [ -e go ]; do sleep 0.02; done")
+    assert launch(folder)[0] == 0
+    assert launch(folder)[0] == 75
+    (tmp_path / "go").touch()
+    ended(folder)
+    until(lambda: launch(folder)[0] == 76)  # its record comes a moment before its lock is let go
+    assert (tmp_path / "runs").read_text() == "ran\n"
+
+
+def test_of_many_at_once_one_runs(tmp_path: Path) -> None:
+    folder = make(tmp_path, "echo ran >> runs")
+    processes = [popen(folder) for _ in range(8)]
+    for process in processes:
+        process.communicate()
+    codes = [process.returncode for process in processes]
+    assert codes.count(0) == 1
+    assert set(codes) <= {0, 75, 76}
+    assert ended(folder)["code"] == 0
+    assert (tmp_path / "runs").read_text() == "ran\n"
+
+
+def test_a_launcher_that_is_killed_at_any_moment_never_makes_two_runs(tmp_path: Path) -> None:
+    for number in range(12):
+        job = tmp_path / str(number)
+        job.mkdir()
+        folder = make(job, "echo ran >> runs")
+        with popen(folder) as process:
+            time.sleep(number * 0.004)  # the moments; whichever is hit, what follows must hold
+            process.kill()
+            process.communicate()
+        assert launch(folder)[0] in (0, 75, 76)
+        assert ended(folder)["code"] == 0
+        assert (job / "runs").read_text() == "ran\n"
+
+
+def test_without_a_spec_nothing_is_started(tmp_path: Path) -> None:
+    folder = tmp_path / "1-run"
+    folder.mkdir()
+    code, why = launch(folder)
+    assert code == 74
+    assert "spec.json" in why
+    assert not (folder / "started").exists()
+
+
+def test_the_step_ignores_no_signal_that_its_starter_ignored_or_blocked(tmp_path: Path) -> None:
+    folder = make(tmp_path, "grep -E '^Sig(Blk|Ign)' /proc/self/status; cat /proc/self/oom_score_adj; ls /proc/self/fd")
+    assert launch(folder, "sh", "-c", "trap '' INT QUIT HUP TERM CHLD PIPE; exec \"$@\"", "sh")[0] == 0
+    assert ended(folder)["code"] == 0
+    lines = output(tmp_path).decode().split("\n")
+    assert [line.split()[1] for line in lines[:2]] == ["0" * 16] * 2
+    assert lines[2] == "500"
+    assert lines[3:] == ["0", "1", "2", "3", ""]  # 3 is how ls reads the list
+
+
+def test_the_step_has_no_input_and_a_group_of_its_own(tmp_path: Path) -> None:
+    folder = make(tmp_path, "cat; readlink /proc/self/fd/0; [ $(cut -d' ' -f5,6 /proc/$$/stat | tr ' ' -) = $$-$$ ]")
+    assert launch(folder)[0] == 0
+    assert ended(folder)["code"] == 0
+    assert output(tmp_path) == b"/dev/null\n"
+
+
+def test_an_output_that_the_step_closes_is_no_end(tmp_path: Path) -> None:
+    folder = make(tmp_path, "echo before; exec >&- 2>&-; sleep 0.3; exit 5")
+    assert launch(folder)[0] == 0
+    assert ended(folder)["code"] == 5
+    assert output(tmp_path) == b"before\n"
+
+
+def test_a_stranger_that_was_handed_the_output_is_not_waited_for(tmp_path: Path) -> None:
+    folder = make(tmp_path, "echo before; : > ready; until [ -e go ]; do sleep 0.02; done; echo after")
+    assert launch(folder)[0] == 0
+    until((tmp_path / "ready").exists)
+    shim_pid = json.loads((folder / "started").read_text())["pid"]
+    leader = next(
+        path.name
+        for path in Path("/proc").glob("[0-9]*")
+        if path.joinpath("stat").read_text().rpartition(")")[2].split()[1] == str(shim_pid)
+    )
+    with Path(f"/proc/{leader}/fd/1").open("wb", buffering=0):
+        (tmp_path / "go").touch()
+        assert ended(folder)["code"] == 0
+    assert output(tmp_path) == b"before\nafter\n"
+
+
+def test_the_ring_goes_on_where_the_last_step_ended(tmp_path: Path) -> None:
+    (tmp_path / f"output.{0:020}").write_bytes(b"a" * 100)
+    (tmp_path / f"output.{100:020}").write_bytes(b"b" * 30)
+    folder = make(tmp_path, "printf %070d 0; printf %0230d 0", output_cap=400)
+    assert launch(folder)[0] == 0
+    ended(folder)
+    assert Ring(tmp_path).bounds() == (100, 430)
+    assert [path.name[-3:] for path in sorted(tmp_path.glob("output.*"))] == ["100", "200", "300", "400"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mount.returncode:
+        pytest.skip(f"needs a small disk: {mount.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with (disk / "filler").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            return
+
+
+def test_on_a_full_disk_nothing_is_started_and_the_reason_is_told(small_disk: Path) -> None:
+    folder = make(small_disk, "echo no")
+    fill(small_disk)
+    code, why = launch(folder)
+    assert code == 74
+    assert "No space left" in why
+    assert not (folder / "started").exists()
+
+
+# prints 2 MB, never more than 4 KiB ahead of the shim, then waits and prints a last line
+STEADY = """
+import fcntl, os, struct, sys, termios, time
+for _ in range(500):
+    os.write(1, b"x" * 4095 + b"\\n")
+    while any(fcntl.ioctl(1, termios.FIONREAD, bytes(4))):
+        time.sleep(0.0005)
+open("full", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.02)
+print("room again")
+sys.exit(6)
+"""
+
+
+def test_a_full_disk_costs_output_and_nothing_else_and_only_until_there_is_room(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    reserve = small_disk / "reserve"
+    reserve.write_bytes(b"x" * 500_000)
+    folder = make(small_disk, "", argvs=[[sys.executable, "-I", "-S", "-c", STEADY]], cwd=str(tmp_path))
+    assert launch(folder)[0] == 0
+    until((tmp_path / "full").exists)
+    reserve.unlink()
+    (tmp_path / "go").touch()
+    end = ended(folder)
+    assert end["code"] == 6
+    assert end["dropped"] > 1_000_000
+    assert output(small_disk).endswith(b"room again\n")
+    assert Ring(small_disk).bounds()[1] + end["dropped"] == 500 * 4096 + len("room again\n")
+
+
+def test_the_end_is_written_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    folder = make(small_disk, f"cd {tmp_path}; until [ -e go ]; do sleep 0.02; done; echo lost; exit 6")
+    assert launch(folder)[0] == 0
+    fill(small_disk)
+    (tmp_path / "go").touch()
+    end = ended(folder)
+    assert (end["code"], end["dropped"]) == (6, len("lost\n"))
+    assert output(small_disk) == b""

@@ -1,0 +1,146 @@
+"""The ring as its readers see it, and what a terminal would show."""
+
+from pathlib import Path
+
+import pytest
+
+from runners.output import Chunk, Ring, plain, render, tail_text
+
+
+def every(line: str) -> str | None:
+    return line
+
+
+def segments(folder: Path, *pieces: bytes, first: int = 0) -> Ring:
+    for piece in pieces:
+        (folder / f"output.{first:020}").write_bytes(piece)
+        first += len(piece)
+    return Ring(folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("nothing special\tbut a tab, ä and 日本", "nothing special\tbut a tab, ä and 日本"),
+        ("\x1b[32mgreen\x1b[0m", "green"),
+        ("\x9b1mbold\x9b0m", "bold"),
+        ("windows line\r", "windows line"),
+        ("10%\r100%", "100%"),
+        ("100%\r10%", "10%%"),
+        ("100%\r\x1b[K10%", "10%"),
+        ("100%\r\x1b[0K", ""),
+        ("a long line\x1b[2K\rshort", "short"),
+        ("a long line\r\x1b[2Kshort", "short"),
+        ("abcdef\b\b\b\x1b[Kx", "abcx"),
+        ("abc\b\bX", "aXc"),
+        ("\b\bstart", "start"),
+        ("\x1b]0;a title\x07text", "text"),
+        ("\x1b]8;;https://x\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1bPdevice control\x1b\\text", "text"),
+        ("text\x1b]0;never ended", "text"),
+        ("text\x1b[3", "text"),
+        ("text\x1b", "text"),
+        ("\x1b(Btext\x1b7", "text"),
+        ("\x1b\x1b[0m[Kshown", "[Kshown"),
+        ("bell\x07 nul\x00 del\x7f c1\x85 end", "bell nul del c1 end"),
+        ("\x1b[2A\x1b[5Gtext", "text"),
+    ],
+)
+def test_a_line_reads_as_a_terminal_shows_it(line: str, shown: str) -> None:
+    assert plain(line) == shown
+
+
+def test_no_control_character_survives_whatever_surrounds_it() -> None:
+    signs = ["\x1b", "[", "K", "]", "\x07", "\r", "\b", "0", "m", "\x9b", "a"]
+    for first in signs:
+        for second in signs:
+            for third in signs:
+                shown = plain(first + second + third + "\x1b[0mz")
+                assert all(sign == "\t" or " " <= sign < "\x7f" for sign in shown), (first, second, third)
+
+
+def test_a_hostile_line_takes_no_long_time() -> None:
+    for piece in ("\x1b]", "\x1b[0", "\b", "\r", "a\x1b[2K", "\x1b[;"):
+        plain(piece * 100_000)  # the timeout of the suite is the judge
+
+
+def test_render_leaves_out_lines_and_takes_more_than_one_for_one() -> None:
+    def text(line: str) -> str | None:
+        return {"drop": None, "two": "1\n\x1b[1m2\x1b[0m"}.get(line, line)
+
+    assert render(b"a\ndrop\ntwo\n\nlast", text) == "a\n1\n2\n\nlast"
+    assert render(b"a\ndrop", text) == "a\n"
+    assert render(b"", text) == ""
+
+
+def test_bytes_that_are_no_utf8_are_replaced_and_an_unfinished_character_is_left_out() -> None:
+    assert render(b"\xff\xe2\x82\nok \xe2\x82", every) == "��\nok "
+
+
+def test_an_empty_or_missing_ring_has_nothing(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        ring = Ring(folder)
+        assert ring.bounds() == (0, 0)
+        assert ring.read(0, 10) == Chunk(0, b"")
+        assert ring.tail(10) == Chunk(0, b"")
+        assert tail_text(ring, 10, every) == ""
+
+
+def test_a_read_spans_segments_and_begins_where_the_kept_part_begins(tmp_path: Path) -> None:
+    (tmp_path / "output.txt").write_text("not ours")
+    ring = segments(tmp_path, b"abcd", b"efgh", b"ij", first=100)
+    assert ring.bounds() == (100, 110)
+    assert ring.read(0, 6) == Chunk(100, b"abcdef")
+    assert ring.read(103, 100) == Chunk(103, b"defghij")
+    assert ring.read(104, 4) == Chunk(104, b"efgh")
+    assert ring.read(110, 5) == Chunk(110, b"")
+    assert ring.read(500, 5) == Chunk(500, b"")
+    assert ring.tail(3) == Chunk(107, b"hij")
+    assert ring.tail(1000) == Chunk(100, b"abcdefghij")
+
+
+def test_a_hole_is_never_glued_over(tmp_path: Path) -> None:
+    (tmp_path / f"output.{0:020}").write_bytes(b"abc")
+    (tmp_path / f"output.{10:020}").write_bytes(b"klm")
+    ring = Ring(tmp_path)
+    assert ring.read(0, 100) == Chunk(0, b"abc")
+    assert ring.read(3, 100) == Chunk(10, b"klm")
+
+
+def test_a_segment_that_is_dropped_while_it_is_read_moves_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = segments(tmp_path, b"abcd", b"efgh")
+    listed = ring._starts()
+    (tmp_path / f"output.{0:020}").unlink()
+    monkeypatch.setattr(ring, "_starts", lambda: listed)
+    assert ring.read(1, 100) == Chunk(4, b"efgh")
+
+
+def test_the_tail_is_cut_at_a_character(tmp_path: Path) -> None:
+    ring = segments(tmp_path, "ä€😀".encode() * 100)
+    for size in range(1, 40):
+        text = tail_text(ring, size, every)
+        assert "�" not in text
+        assert size - 4 < len(text.encode()) <= size
+    assert tail_text(ring, 0, every) == ""
+
+
+def test_the_tail_leaves_out_a_line_without_its_beginning(tmp_path: Path) -> None:
+    ring = segments(tmp_path, b"lf of it\nwhole\n", first=1000)
+    assert tail_text(ring, 1000, every) == "whole\n"
+
+
+def test_one_endless_line_is_shown_though_its_beginning_is_gone(tmp_path: Path) -> None:
+    ring = segments(tmp_path, "€".encode()[1:] + b"endless", first=1000)
+    assert tail_text(ring, 1000, every) == "endless"
+
+
+def test_the_tail_looks_further_back_where_most_lines_are_left_out(tmp_path: Path) -> None:
+    ring = segments(tmp_path, b"wanted\n" * 10 + b"debug\n" * 200_000)
+    assert tail_text(ring, 14, lambda line: line if line == "wanted" else None) == "wanted\nwanted\n"
+
+
+def test_the_tail_looks_only_so_far_back(tmp_path: Path) -> None:
+    ring = segments(tmp_path, b"wanted\n" + b"debug\n" * 1_000_000)
+    assert tail_text(ring, 14, lambda line: line if line == "wanted" else None) == ""

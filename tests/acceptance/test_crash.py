@@ -1,0 +1,123 @@
+"""Kill -9 at the worst moment: nothing lost, nothing run twice, the same record as an undisturbed run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import MakeGateway
+from tests.support import projects
+from tests.support.gateway import wait_for
+
+TALKER = """
+    import pathlib, sys, time
+    with pathlib.Path("runs").open("a") as runs:
+        runs.write("run\\n")
+    for number in range(200):
+        print("line", number, flush=True)
+        time.sleep(0.01)
+    print("waiting", flush=True)
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+    print("done", flush=True)
+    sys.exit({code})
+"""
+
+
+def _outline(record: dict[str, Any]) -> dict[str, Any]:
+    """What of a record must not depend on whether the gateway was killed meanwhile."""
+    return {
+        "status": record["status"],
+        "success": record["success"],
+        "exitCode": record["exitCode"],
+        "firstFailure": record.get("firstFailure"),
+        "steps": [(step["name"], step["status"], step["exitCode"], step["progress"]) for step in record["steps"]],
+    }
+
+
+def test_a_killed_gateway_finds_its_job_running_and_takes_its_exit_code(
+    tmp_path: Path, make_gateway: MakeGateway
+) -> None:
+    folder = projects.make(tmp_path / "project", ingester=TALKER.format(code=7))
+    gateway = make_gateway(folder)
+    job = gateway.trigger(pipeline="ingester")
+    wait_for(lambda: "line 5\n" in gateway.poll(job)["output"], "some output")
+    gateway.kill()
+    gateway.start()
+    record = gateway.poll(job)
+    assert (record["status"], record["phase"]) == ("running", "ingester")
+    (folder / "go").touch()
+    record = gateway.finished(job)
+    assert (record["status"], record["exitCode"]) == ("completed", 7)
+    expected = "".join(f"line {number}\n" for number in range(200)) + "waiting\ndone\n"
+    assert record["output"] == expected
+    assert (folder / "runs").read_text() == "run\n"
+
+
+def test_a_job_that_ended_while_the_gateway_was_down_has_ended_at_the_first_look(
+    tmp_path: Path, make_gateway: MakeGateway
+) -> None:
+    folder = projects.make(tmp_path / "project", ingester=TALKER.format(code=3))
+    gateway = make_gateway(folder)
+    job = gateway.trigger(pipeline="ingester")
+    wait_for(lambda: "waiting" in gateway.poll(job)["output"], "the end of the lines")
+    gateway.kill()
+    (folder / "go").touch()
+    exit_file = gateway.state / "jobs" / job / "1-ingester" / "exit"
+    wait_for(lambda: exit_file.read_bytes().strip(), "the exit record")
+    gateway.start()
+    record = gateway.poll(job)
+    assert (record["status"], record["exitCode"]) == ("completed", 3)
+    assert record["output"].endswith("waiting\ndone\n")
+
+
+def test_kill_9_in_the_middle_of_full_ends_with_the_same_record_as_an_undisturbed_run(
+    tmp_path: Path, make_gateway: MakeGateway
+) -> None:
+    undisturbed = make_gateway(projects.make(tmp_path / "undisturbed")).run(pipeline="full")
+    assert undisturbed["exitCode"] == 0, undisturbed
+    gateway = make_gateway(projects.make(tmp_path / "killed"))
+    job = gateway.trigger(pipeline="full")
+    for phase in ("deps", "build"):
+        wait_for(lambda phase=phase: gateway.poll(job)["phase"] == phase, f"the step {phase}")
+        gateway.kill()
+        gateway.start()
+    record = gateway.finished(job)
+    assert _outline(record) == _outline(undisturbed)
+    assert "Done. PASS=5 " in record["output"]
+
+
+def test_a_cancel_that_the_gateway_did_not_live_to_see_is_carried_out_by_the_next_one(
+    tmp_path: Path, make_gateway: MakeGateway
+) -> None:
+    stubborn = """
+        import pathlib, signal, time
+        signal.signal(signal.SIGTERM, lambda *_: pathlib.Path("asked").touch())
+        print("ready", flush=True)
+        while not pathlib.Path("go").exists():
+            time.sleep(0.01)
+    """
+    folder = projects.make(tmp_path / "project", ingester=stubborn)
+    gateway = make_gateway(folder)
+    job = gateway.trigger(pipeline="ingester")
+    wait_for(lambda: "ready" in gateway.poll(job)["output"], "the ingester")
+    assert gateway.call("POST", f"/api/v1/jobs/{job}/cancel").status == 202
+    wait_for((folder / "asked").exists, "the first signal")
+    gateway.kill()
+    gateway.start()
+    assert gateway.poll(job)["phase"] == "cancelling"
+    (folder / "go").touch()
+    record = gateway.finished(job)
+    assert (record["status"], record["reason"], record["exitCode"]) == ("failed", "cancelled", -1)
+
+
+def test_sigterm_leaves_jobs_running_for_the_next_start(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    folder = projects.make(tmp_path / "project", ingester=TALKER.format(code=0))
+    gateway = make_gateway(folder)
+    job = gateway.trigger(pipeline="ingester")
+    wait_for(lambda: "line 1\n" in gateway.poll(job)["output"], "some output")
+    assert gateway.stop() == 0
+    gateway.start()
+    assert gateway.poll(job)["status"] == "running"
+    (folder / "go").touch()
+    assert gateway.finished(job)["exitCode"] == 0

@@ -1,0 +1,136 @@
+"""A real gateway process: the installed command, on a free port, with its own state."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PATH = "/api/data-analytics/pipeline/trigger"
+COMMAND = Path(sys.executable).with_name("pipeline-gateway")
+DEADLINE = 120.0  # seconds; generous, for a machine that is slow and busy
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        decoded: dict[str, Any] = json.loads(self.body)
+        return decoded
+
+
+class Gateway:
+    """One gateway on a folder with a gateway.yaml; it can be killed and started again."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.state = folder / ".pipeline-gateway"
+        self.log = folder / "gateway.log"
+        self.environment = {**os.environ, "PIPELINE_ENABLED": "true", "PORT": "0", **(environment or {})}
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def base(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    def start(self) -> Gateway:
+        """Start it and wait until it serves."""
+        already = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([COMMAND, "serve"], cwd=self.folder, env=self.environment, stderr=log)
+        self.port = int(wait_for(lambda: self._said("serving", already), f"a gateway in {self.folder}")["port"])
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM, as systemd would; its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        if self.process is None:
+            return 0
+        process, self.process = self.process, None
+        process.send_signal(number)
+        return process.wait(DEADLINE)
+
+    def _said(self, event: str, since: int) -> dict[str, Any] | None:
+        assert self.process is not None
+        text = self.log.read_bytes()[since:].decode()
+        assert self.process.poll() is None, f"the gateway ended:\n{text}"
+        for line in text.splitlines():
+            if f'"event": "{event}"' in line:
+                said: dict[str, Any] = json.loads(line)
+                return said
+        return None
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = DEADLINE,
+    ) -> Answer:
+        """One HTTP request on a connection of its own; a body that is not bytes is sent as JSON."""
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        given = {} if content is None else {"Content-Type": "application/json"}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, content, {**given, **(headers or {})})
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.headers.items()), response.read())
+        finally:
+            connection.close()
+
+    def trigger(self, **fields: Any) -> str:
+        """Trigger a pipeline, which must be accepted; the job's id."""
+        answer = self.call("POST", PATH, fields)
+        assert answer.status == 202, answer
+        return str(answer.json["jobId"])
+
+    def poll(self, job_id: str) -> dict[str, Any]:
+        """The data-analytics record of a job, which must be there."""
+        answer = self.call("GET", f"{PATH}?jobId={job_id}")
+        assert answer.status == 200, answer
+        return answer.json
+
+    def finished(self, job_id: str) -> dict[str, Any]:
+        """The record of a job once it has ended."""
+
+        def ended() -> dict[str, Any] | None:
+            record = self.poll(job_id)
+            return None if record["status"] == "running" else record
+
+        return wait_for(ended, f"the end of {job_id}")
+
+    def run(self, **fields: Any) -> dict[str, Any]:
+        """Trigger a pipeline and wait for its end; the record."""
+        return self.finished(self.trigger(**fields))
+
+
+def wait_for(condition: Any, what: str, deadline: float = DEADLINE) -> Any:
+    """The first true answer of a condition; fails with what was waited for."""
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {deadline:.0f} s for {what}")

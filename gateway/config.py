@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,6 +48,14 @@ def _not_reserved(argument: str) -> str:
     if argument.partition("=")[0] in RESERVED_ARGUMENTS:
         raise ValueError(f"{argument} is set by the gateway itself; use the settings of the fabric's dbt")
     return argument
+
+
+def _loopback(host: str) -> str:
+    """Whoever reaches the service may run its pipelines, so only this host's own programs reach it."""
+    with contextlib.suppress(ValueError):
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return host
+    raise ValueError("expected localhost or a loopback address such as 127.0.0.1 or ::1")
 
 
 class _Section(BaseModel):
@@ -110,7 +120,7 @@ class Settings(_Section):
     enabled: bool = False
     enable_openlineage: bool | None = None
     enable_elementary: bool | None = None
-    host: Text = "localhost"
+    host: Annotated[str, AfterValidator(_loopback)] = "localhost"
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     allowed_hosts: tuple[Text, ...] = ()
     state_directory: Path = Path(".pipeline-gateway")

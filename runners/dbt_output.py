@@ -18,6 +18,7 @@ _RESULT_EVENTS = frozenset(
 )
 _FAILED = frozenset({"error", "fail", "runtime error", "partial success"})
 _HIGHEST_SIGNAL = 64
+_EVENT_STARTS = ('{"data": {', '{"info": {')
 
 
 def event(line: str) -> Mapping[str, Any] | None:
@@ -32,11 +33,14 @@ def event(line: str) -> Mapping[str, Any] | None:
     return found if isinstance(info, dict) and isinstance(info.get("msg"), str) and "name" in info else None
 
 
-def text(line: str) -> str:
-    """A line of output as dbt's text log would show it; any other line as it is."""
+def text(line: str) -> str | None:
+    """A line of output as dbt's text log would show it; any other line as it is.
+
+    None for an event that has not arrived whole.
+    """
     found = event(line)
     if found is None:
-        return line
+        return None if line.startswith(_EVENT_STARTS) and not line.endswith("}") else line
     info = found["info"]
     return f"{str(info.get('ts', ''))[11:19]}  {info['msg']}"
 

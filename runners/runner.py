@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from enum import Enum
+from pathlib import Path
 from typing import Protocol
 
 from runners.step import Command, Outcome

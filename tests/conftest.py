@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from runners import process
+from tests.support import measured as measured_shim
 from tests.support import projects
 from tests.support.gateway import Gateway
 
@@ -24,6 +26,31 @@ _SETTINGS = (
 )
 
 MakeGateway = Callable[..., Gateway]
+
+_seconds: dict[str, float] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up how long each ring of tests takes."""
+    ring = report.nodeid.split("/")[1]
+    _seconds[ring] = _seconds.get(ring, 0.0) + report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it."""
+    terminalreporter.section("rings")
+    for ring, seconds in _seconds.items():
+        terminalreporter.write_line(f"{ring}: {seconds:.1f} s")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _measure_the_shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Under coverage, the supervisors of steps that a test itself starts are measured too."""
+    with pytest.MonkeyPatch.context() as patch:
+        measured = measured_shim.wrapper(tmp_path_factory.mktemp("measured"))
+        if measured is not None:
+            patch.setattr(process, "_SHIM", str(measured))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +77,7 @@ def make_gateway() -> Iterator[MakeGateway]:
 
     yield make
     for gateway in made:
-        gateway.kill()
+        gateway.stop()
 
 
 @pytest.fixture

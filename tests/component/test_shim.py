@@ -1,5 +1,7 @@
 """The shim by itself, as the command that it is."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -12,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from runners import shim
+from runners import process as process_module
 from runners.output import Ring
-
-SHIM = [sys.executable, "-I", "-S", "-X", "utf8", shim.__file__]
 
 
 def make(job: Path, script: str, **more: Any) -> Path:
@@ -35,9 +35,12 @@ def make(job: Path, script: str, **more: Any) -> Path:
     return folder
 
 
-def popen(folder: Path, *before: str) -> "subprocess.Popen[bytes]":
+def popen(folder: Path, *before: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [*before, *SHIM, str(folder)], env={"PATH": os.environ["PATH"]}, stderr=subprocess.PIPE, start_new_session=True
+        [*before, sys.executable, "-I", "-S", "-X", "utf8", process_module._SHIM, str(folder)],
+        env={"PATH": os.environ["PATH"]},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +30,15 @@ class Finding:
 def findings(settings: Settings, environment: Mapping[str, str], user: str | None) -> list[Finding]:
     """Everything that was looked at, in the order of a trigger's way. Raises ConfigError for an unknown user."""
     found = [Finding(True, "configuration"), *_triggers(settings), *_state(settings)]
-    for fabric in settings.fabrics:
-        for project in settings.projects:
-            found.extend(_work(Work(settings, fabric, project, environment), f"{project} on {fabric}"))
+    works = {
+        f"{project} on {fabric}": Work(settings, fabric, project, environment)
+        for fabric in settings.fabrics
+        for project in settings.projects
+    }
+    for where, work in works.items():
+        found.extend(_work(work, where))
     if user is not None:
-        found.extend(_user(settings, user))
+        found.extend(_user(settings, list(works.values()), user))
     return found
 
 
@@ -45,9 +48,7 @@ def _triggers(settings: Settings) -> Iterator[Finding]:
 
 def _state(settings: Settings) -> Iterator[Finding]:
     folder = settings.state_directory
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
+    existing = _existing(folder)
     writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     yield Finding(writable, f"state directory {folder}" + ("" if writable else f": {existing} is not writable"))
     free = shutil.disk_usage(existing).free
@@ -97,44 +98,49 @@ def _dbt_version(work: Work, where: str) -> Iterator[Finding]:
     yield Finding(good, f"{where}: {program} is dbt {number}" + ("" if good else ", but the gateway drives dbt 1.x"))
 
 
-def _user(settings: Settings, name: str) -> list[Finding]:
-    """What a user could not read or write, found by being that user for a moment."""
+def _user(settings: Settings, works: list[Work], name: str) -> list[Finding]:
+    """What a user could not read, run or write, found by being that user for a moment."""
     try:
         user = pwd.getpwnam(name)
     except KeyError:
         raise ConfigError(f"--user: there is no user {name!r} on this host") from None
     if os.geteuid() not in (0, user.pw_uid):
         raise ConfigError(f"--user {name}: only root can find out what another user may do")
-    wanted = [(str(path), os.R_OK | os.X_OK) for path in _read_folders(settings)]
-    wanted += [(str(path), os.W_OK | os.X_OK) for path in _written_folders(settings)]
-    denied = _as_user(user, wanted)
-    found = []
-    for path, mode in wanted:
-        can = "write" if mode & os.W_OK else "read"
-        good = [path, mode] not in denied
-        found.append(Finding(good, f"{name} {'can' if good else 'can not'} {can} {path}"))
-    return found
+    wanted = [
+        *(("read", path, os.R_OK | os.X_OK) for path in _read(settings)),
+        *(("run", path, os.X_OK) for path in dict.fromkeys(path for work in works for path in work.programs())),
+        *(("write", path, os.W_OK | os.X_OK) for path in _written(settings)),
+    ]
+    may = _as_user(user, [(path, mode) for _, path, mode in wanted])
+    return [
+        Finding(good, f"{name} {'can' if good else 'can not'} {verb} {path}")
+        for (verb, path, _), good in zip(wanted, may, strict=True)
+    ]
 
 
-def _read_folders(settings: Settings) -> list[Path]:
-    folders = [project.dbt for project in settings.projects.values()]
+def _read(settings: Settings) -> Iterable[str]:
+    folders: list[Path | None] = []
     for project in settings.projects.values():
-        folders.append(project.directory)
-        if project.ingester is not None and project.ingester.directory is not None:
-            folders.append(project.ingester.directory)
-    folders += [fabric.dbt.profiles_directory for fabric in settings.fabrics.values() if fabric.dbt.profiles_directory]
-    return list(dict.fromkeys(folders))
+        folders += [project.directory, project.dbt, project.ingester.directory if project.ingester else None]
+    folders += [fabric.dbt.profiles_directory for fabric in settings.fabrics.values()]
+    return dict.fromkeys(str(folder) for folder in folders if folder is not None)
 
 
-def _written_folders(settings: Settings) -> list[Path]:
-    state = settings.state_directory
-    while not state.exists():
-        state = state.parent
-    return [state, *dict.fromkeys(project.dbt for project in settings.projects.values())]
+def _written(settings: Settings) -> Iterable[str]:
+    """The state directory, and the dbt projects, into which dbt installs packages."""
+    folders = [_existing(settings.state_directory), *(project.dbt for project in settings.projects.values())]
+    return dict.fromkeys(str(folder) for folder in folders)
 
 
-def _as_user(user: pwd.struct_passwd, wanted: list[tuple[str, int]]) -> list[list[object]]:
-    """Which of these paths that user is denied. A child changes its user: what it may do is the kernel's answer."""
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _as_user(user: pwd.struct_passwd, wanted: Sequence[tuple[str, int]]) -> list[bool]:
+    """Whether that user is granted each of these. A child changes its user: what it may do is the kernel's answer."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -143,13 +149,11 @@ def _as_user(user: pwd.struct_passwd, wanted: list[tuple[str, int]]) -> list[lis
                 os.initgroups(user.pw_name, user.pw_gid)
                 os.setgid(user.pw_gid)
                 os.setuid(user.pw_uid)
-            denied = [(path, mode) for path, mode in wanted if not os.access(path, mode)]
-            os.write(writer, json.dumps(denied).encode())
+            os.write(writer, bytes(os.access(path, mode) for path, mode in wanted))
         finally:
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as answers:
-        answer = answers.read()
+        granted = answers.read()
     os.waitpid(child, 0)
-    denied_paths: list[list[object]] = json.loads(answer)
-    return denied_paths
+    return [bool(answer) for answer in granted]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from pytest_aiohttp import AiohttpClient
 
 from runners import process
 from tests.support import measured as measured_shim
-from tests.support import projects
+from tests.support import api, projects
+from tests.support.api import Api
 from tests.support.gateway import Gateway
 
 # Settings of whoever runs the tests must not reach the gateways under test.
@@ -26,6 +29,7 @@ _SETTINGS = (
 )
 
 MakeGateway = Callable[..., Gateway]
+MakeApi = Callable[..., Awaitable[Api]]
 
 _seconds: dict[str, float] = {}
 
@@ -53,10 +57,12 @@ def _measure_the_shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [*_SETTINGS, *(name for name in os.environ if name.startswith("GATEWAY_"))]:
-        monkeypatch.delenv(name, raising=False)
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*_SETTINGS, *(name for name in os.environ if name.startswith("GATEWAY_"))]:
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture
@@ -78,6 +84,23 @@ def make_gateway() -> Iterator[MakeGateway]:
     yield make
     for gateway in made:
         gateway.stop()
+
+
+@pytest.fixture
+async def make_api(aiohttp_client: AiohttpClient) -> AsyncIterator[MakeApi]:
+    """Starts the service in this process on a folder; what it still runs at the end of the test is ended."""
+    made: list[Api] = []
+
+    async def make(
+        folder: Path, environment: Mapping[str, str] | None = None, routes: Iterable[web.AbstractRouteDef] = ()
+    ) -> Api:
+        client = await aiohttp_client(api.app(folder, environment, routes))
+        made.append(Api(client.session, client.make_url("/"), folder))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.end()
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from gateway.jobs.job import (
     Active,
     Cancelling,
     Ended,
-    EndJob,
     Failed,
     Finished,
     Job,
@@ -26,12 +25,10 @@ from gateway.jobs.job import (
     PlannedStep,
     Reason,
     Running,
-    RunStep,
     Skipped,
-    SkipStep,
     StepState,
-    next_move,
 )
+from gateway.jobs.moves import EndJob, RunStep, SkipStep, next_move
 from gateway.jobs.store import Store
 from gateway.jobs.work import Work
 from runners.output import Ring

@@ -76,6 +76,15 @@ class Work:
             ingester_may_fail=self._settings.ingester_failure == "continue",
         )
 
+    def programs(self) -> list[str]:
+        """The programs of its steps that are there. Looks at the disk."""
+        dbt_programs = [
+            self._find(name) for name in (self.dbt.executable, self.dbt.lineage_executable, self.dbt.edr or "")
+        ]
+        settings = self._project.ingester
+        ingester_program = None if settings is None else self._find(settings.command[0], settings.directory)
+        return [program for program in (*dbt_programs, ingester_program) if program]
+
     def problem(self, planned: PlannedStep) -> str | None:
         """Why a step could not start, as far as files tell, in a sentence that says what to do. Looks at the disk."""
         if planned.name is StepName.INGESTER:

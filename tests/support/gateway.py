@@ -119,7 +119,8 @@ class Gateway:
             record = self.poll(job_id)
             return None if record["status"] == "running" else record
 
-        return wait_for(ended, f"the end of {job_id}")
+        record: dict[str, Any] = wait_for(ended, f"the end of {job_id}")
+        return record
 
     def run(self, **fields: Any) -> dict[str, Any]:
         """Trigger a pipeline and wait for its end; the record."""

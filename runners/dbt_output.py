@@ -195,11 +195,13 @@ def _obstacle(step: DbtStep, reader: DbtReader, folder: Path) -> str | None:
     """
     why = one_line(reader.error or reader.last_line or "it said nothing")
     if not reader.started:
-        return f"could not be started: {why}"
+        return f"could not be started: {why}; mend that and trigger it again."
     if step.verb == "deps" or results(folder) is not None:
         return None
     if not reader.loaded:
-        return f"could not load its project or profile: {why}"
+        return f"could not load its project or profile: {why}; mend that and trigger it again."
     if reader.connecting:
-        return f"could not use its database: {why}"
+        return (
+            f"could not use its database: {why}; make sure it can be reached and is not in use, then trigger it again."
+        )
     return None

@@ -27,6 +27,7 @@ class Retention:
         self._settings = settings
         self._store = store
         self._jobs = settings.state_directory / "jobs"
+        self._sizes: dict[str, int] = {}  # of ended jobs, whose files never change
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -48,15 +49,19 @@ class Retention:
         await asyncio.to_thread(self._shrink, await self._store.ended())
 
     def _shrink(self, ended: list[str]) -> None:
-        sizes = {path.name: _size(path) for path in self._jobs.iterdir()} if self._jobs.exists() else {}
+        sizes = {path.name: self._sizes.get(path.name) or _size(path) for path in self._folders()}
+        self._sizes = {job_id: sizes[job_id] for job_id in ended if job_id in sizes}
         surplus = sum(sizes.values()) - self._settings.state_cap
-        for job_id in ended:
+        for job_id, size in list(self._sizes.items()):
             if surplus <= 0:
                 return
-            if job_id in sizes:
-                _remove(self._jobs / job_id)
-                surplus -= sizes[job_id]
-                _log.info("files removed", job=job_id, bytes=sizes[job_id])
+            _remove(self._jobs / job_id)
+            del self._sizes[job_id]
+            surplus -= size
+            _log.info("files removed", job=job_id, bytes=size)
+
+    def _folders(self) -> list[Path]:
+        return list(self._jobs.iterdir()) if self._jobs.exists() else []
 
 
 def _size(folder: Path) -> int:

@@ -77,7 +77,8 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
 async def _service(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     runners = {"local": LocalRunner(settings.output_cap)}
-    app[SERVICE] = service = Service(settings, app[STORE], runners, app[ENVIRONMENT])
+    service = Service(settings, app[STORE], runners, app[ENVIRONMENT], broken=lambda task: _report(app, task))
+    app[SERVICE] = service
     await service.recover()
     app.on_shutdown.append(_drain)
     for routes in (data_analytics.routes(service), jobs_api.routes(service), operations.routes()):

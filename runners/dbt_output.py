@@ -30,7 +30,8 @@ def event(line: str) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     info = found.get("info") if isinstance(found, dict) else None
-    return found if isinstance(info, dict) and isinstance(info.get("msg"), str) and "name" in info else None
+    whole = isinstance(info, dict) and isinstance(info.get("msg"), str) and isinstance(info.get("name"), str)
+    return found if whole else None
 
 
 def text(line: str) -> str | None:

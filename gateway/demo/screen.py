@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -40,7 +41,10 @@ class Screen:
         self._out.flush()
 
     def _replace(self, line: str) -> None:
-        self._out.write(f"{_ERASE if self._live else ''}{line}")
+        if self._live:  # a line that wraps could not be redrawn in place
+            self._out.write(_ERASE + line[: shutil.get_terminal_size().columns - 1])
+        else:
+            self._out.write(line)
 
 
 def _running(step: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import string
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -36,12 +36,19 @@ class Service:
     """What both published APIs and the jobs API are skins over."""
 
     def __init__(
-        self, settings: Settings, store: Store, runners: Mapping[str, Runner], environment: Mapping[str, str]
+        self,
+        settings: Settings,
+        store: Store,
+        runners: Mapping[str, Runner],
+        environment: Mapping[str, str],
+        broken: Callable[[asyncio.Task[None]], None],
     ) -> None:
+        """environment: what steps inherit. broken: told of a job's task that died with its job not ended."""
         self._settings = settings
         self._store = store
         self._runners = runners
         self._environment = environment
+        self._broken = broken
         self._jobs = settings.state_directory / "jobs"
         self._lives: dict[str, tuple[Life, asyncio.Task[None]]] = {}
         self._draining = False
@@ -163,7 +170,12 @@ class Service:
         life = Life(job, self._store, runner, self._work(job.fabric, job.project), self.folder(job.id))
         task = asyncio.create_task(life.run(), name=f"job-{job.id}")
         self._lives[job.id] = life, task
-        task.add_done_callback(lambda _: self._lives.pop(job.id))
+        task.add_done_callback(lambda _: self._forget(job.id, task))
+
+    def _forget(self, job_id: str, task: asyncio.Task[None]) -> None:
+        del self._lives[job_id]
+        if not task.cancelled() and task.exception() is not None:
+            self._broken(task)
 
     def _must_have_room(self) -> None:
         """A disk that is nearly full is left to the jobs that run."""

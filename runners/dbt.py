@@ -25,7 +25,9 @@ RESERVED_ARGUMENTS = frozenset(
         "--target-path",
         "--log-path",
         "--log-format",
+        "--log-format-file",
         "--log-level",
+        "--log-level-file",
         "--threads",
         "--quiet",
         "-q",
@@ -117,6 +119,8 @@ def _options(dbt: Dbt, step: DbtStep, folder: Path, parse_cache: Path) -> Iterab
     yield f"--log-path={folder / 'logs'}"
     # One stream serves people and programs: JSON lines in the output, rendered as dbt's own text when they are read.
     yield from ("--log-format=json", "--log-level=info", "--no-quiet", "--no-use-colors")
+    # The two above would speak for dbt's own log file too, which people expect to be as detailed as it always is.
+    yield from ("--log-format-file=debug", "--log-level-file=debug")
     if step.verb == "deps":
         return
     yield f"--target-path={target(folder)}"

@@ -1,0 +1,195 @@
+"""A project that looks like nobody's demo: programs elsewhere, folders of its own, another target."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.support import projects
+from tests.support.gateway import Gateway
+
+REAL_DBT = Path(sys.executable).with_name("dbt")
+
+
+def _program(file: Path, script: str) -> Path:
+    projects.write(file, script)
+    file.chmod(0o755)
+    return file
+
+
+def _step_folder(gateway: Gateway, job_id: str, step: str) -> Path:
+    return gateway.state / "jobs" / job_id / step
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((folder / "target/run_results.json").read_bytes())
+    return results
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, make_gateway: MakeGateway) -> Gateway:
+    """A gateway whose dbt is in a folder of its own, and whose dbt project, profiles and ingester lie apart."""
+    dbt = _program(
+        tmp_path / "opt/dbt/bin/dbt",
+        f"""
+        #!/bin/sh
+        echo run >> {tmp_path}/dbt_runs
+        exec {REAL_DBT} "$@"
+        """,
+    )
+    folder = projects.make(
+        tmp_path / "gateway",
+        settings={
+            "projects": {
+                "shop": {
+                    "directory": "../shop",
+                    "dbt": "models of the shop",
+                    "ingester": {
+                        "command": ["./load.sh", "a b", "$HOME;x"],
+                        "directory": "loading",
+                        "environment": {"SHOP": "corner"},
+                    },
+                }
+            },
+            "fabrics": {
+                "night": {
+                    "resources": {"ingester": "warehouse", "dbt": "warehouse"},
+                    "dbt": {
+                        "executable": str(dbt),
+                        "target": "prod",
+                        "threads": 3,
+                        "profiles_directory": "../profiles",
+                        "arguments": ["--fail-fast", '--vars={"who": "shop"}'],
+                    },
+                }
+            },
+        },
+    )
+    _program(tmp_path / "shop/loading/load.sh", '#!/bin/sh\necho "$PWD|$SHOP|$1|$2"\n')
+    project = projects.dbt_project(tmp_path / "shop/models of the shop")
+    (project / "profiles.yml").unlink()
+    projects.write(
+        tmp_path / "profiles/profiles.yml",
+        """
+        small:
+          target: dev
+          outputs:
+            dev: {type: duckdb, path: /nowhere/at/all.duckdb}
+            prod: {type: duckdb, path: "{{ env_var('WAREHOUSE') }}", threads: 1}
+        """,
+    )
+    # what a careless project leaves lying about, and must not redirect lineage
+    (project / "openlineage.yml").write_text("transport: {type: console}\n")
+    return make_gateway(folder, {"WAREHOUSE": str(tmp_path / "prod.duckdb"), "OPENLINEAGE_URL": "http://127.0.0.1:9"})
+
+
+def test_programs_folders_environment_target_and_arguments_are_the_configured_ones(
+    elsewhere: Gateway, tmp_path: Path
+) -> None:
+    before = sorted(path.name for path in (tmp_path / "shop/models of the shop").iterdir())
+    job = elsewhere.trigger(pipeline="full", command="build", enableOpenlineage=True)
+    record = elsewhere.finished(job)
+    assert (record["status"], record["exitCode"]) == ("completed", 0), record
+    assert record["output"].startswith(f"{tmp_path}/shop/loading|corner|a b|$HOME;x\n")
+    folder = _step_folder(elsewhere, job, "2-build")
+    arguments = _results(folder)["args"]
+    assert (arguments["fail_fast"], arguments["vars"]) == (True, {"who": "shop"})
+    assert "target='prod'" in record["output"]
+    assert "Concurrency: 3 threads" in record["output"]
+    assert (tmp_path / "prod.duckdb").exists()
+    # through dbt-ol too, it was the configured dbt, and lineage went nowhere but to the state directory
+    assert (tmp_path / "dbt_runs").read_text() == "run\n"
+    assert (folder / "lineage.ndjson").stat().st_size > 0
+    # and nothing but dbt's own work was left in the project
+    assert sorted(path.name for path in (tmp_path / "shop/models of the shop").iterdir()) == before
+
+
+def test_a_second_run_reads_what_the_first_one_parsed(elsewhere: Gateway, tmp_path: Path) -> None:
+    assert elsewhere.run(pipeline="dbt", command="run")["exitCode"] == 0
+    [shared] = (elsewhere.state / "parse").iterdir()
+    job = elsewhere.trigger(pipeline="dbt", command="run")
+    assert elsewhere.finished(job)["exitCode"] == 0
+    log = (_step_folder(elsewhere, job, "1-run") / "logs/dbt.log").read_text()
+    assert str(shared) in log
+    assert "Partial parsing enabled: 0 files deleted, 0 files added, 0 files changed" in log
+
+
+def test_elementary_comes_last_also_after_failed_tests_with_the_report_of_a_fake_edr(
+    tmp_path: Path, make_gateway: MakeGateway
+) -> None:
+    edr = _program(
+        tmp_path / "edr",
+        """
+        #!/bin/sh
+        for argument; do case "$argument" in --file-path=*) echo report > "${argument#--file-path=}";; esac; done
+        echo "edr was called with $1"
+        """,
+    )
+    folder = projects.make(tmp_path / "project", settings={"fabrics": {"local": {"dbt": {"edr": str(edr)}}}})
+    projects.add_elementary(folder / "transform")
+    projects.write(folder / "transform/tests/never.sql", "select 1 as wrong\n")
+    gateway = make_gateway(folder)
+    job = gateway.trigger(pipeline="dbt", enableOpenlineage=False)
+    record = gateway.finished(job)
+    assert (record["status"], record["exitCode"]) == ("completed", 1)
+    assert record["firstFailure"]["node"] == "test.small.never"
+    assert [(step["name"], step["exitCode"]) for step in record["steps"]] == [
+        ("deps", 0),
+        ("build", 1),
+        ("elementary", 0),
+    ]
+    assert (_step_folder(gateway, job, "3-elementary") / "elementary_report.html").read_text() == "report\n"
+    assert record["output"].endswith("edr was called with report\n")
+
+
+def test_an_edr_that_leaves_no_report_has_not_done_its_work(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    edr = _program(tmp_path / "edr", "#!/bin/sh\nexit 0\n")
+    folder = projects.make(tmp_path / "project", settings={"fabrics": {"local": {"dbt": {"edr": str(edr)}}}})
+    projects.add_elementary(folder / "transform")
+    gateway = make_gateway(folder)
+    assert gateway.run(pipeline="dbt", command="deps")["exitCode"] == 0
+    record = gateway.run(pipeline="dbt", command="elementary")
+    assert (record["status"], record["reason"]) == ("failed", "not_started")
+    assert "report" in record["error"]
+
+
+def test_a_database_that_another_process_holds_is_told_as_such(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    gateway = make_gateway(projects.make(tmp_path / "project"))
+    with duckdb.connect(str(tmp_path / "project/warehouse.duckdb")):
+        record = gateway.run(pipeline="dbt", command="run")
+    assert (record["status"], record["reason"], record["exitCode"]) == ("failed", "not_started", -1)
+    assert "Could not set lock" in record["error"]
+    assert record["error"].endswith("trigger it again.")
+
+
+def test_a_model_that_does_not_compile_ran_and_failed(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    folder = projects.make(tmp_path / "project")
+    projects.write(folder / "transform/models/broken.sql", "select {{ nonsense( }}\n")
+    gateway = make_gateway(folder)
+    record = gateway.run(pipeline="dbt", command="daily")
+    assert (record["status"], record["success"], record["exitCode"]) == ("completed", True, 2)
+    assert "Compilation Error" in record["firstFailure"]["message"]
+
+
+def test_an_adapter_of_another_kind_is_nothing_the_gateway_knows_of(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    """An adapter that is not installed is dbt's to refuse, in dbt's words."""
+    folder = projects.make(tmp_path / "project")
+    profile = folder / "transform/profiles.yml"
+    profile.write_text(profile.read_text().replace("duckdb,", "teradata,"))
+    gateway = make_gateway(folder)
+    record = gateway.run(pipeline="dbt", command="run")
+    assert (record["status"], record["reason"]) == ("failed", "not_started")
+    assert "teradata" in record["error"]
+
+
+def test_the_state_directory_is_the_owners_alone(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    gateway = make_gateway(projects.make(tmp_path / "project"))
+    job = gateway.trigger(pipeline="ingester")
+    gateway.finished(job)
+    assert gateway.state.stat().st_mode & 0o777 == 0o700

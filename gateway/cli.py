@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from gateway import check, config, log
+from gateway import check, config, env_file, log
 from gateway.app import Server
 from gateway.demo import run as demo
 from gateway.demo import starter
@@ -107,7 +107,7 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
 
 
 def _environment(options: argparse.Namespace) -> Mapping[str, str]:
-    given = {} if options.env_file is None else config.read_env_file(options.env_file)
+    given = {} if options.env_file is None else env_file.read(options.env_file)
     return {**given, **os.environ}
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError
+from runners import yaml_file
 from runners.dbt import RESERVED_ARGUMENTS
 
 DEFAULT_FILE = Path("gateway.yaml")
@@ -45,7 +46,8 @@ Seconds = Annotated[float, Field(gt=0, le=366 * 86400)]
 
 
 def _not_reserved(argument: str) -> str:
-    if argument.partition("=")[0] in RESERVED_ARGUMENTS:
+    name = argument.partition("=")[0] if argument.startswith("--") else argument[:2]
+    if name in RESERVED_ARGUMENTS:
         raise ValueError(f"{argument} is set by the gateway itself; use the settings of the fabric's dbt")
     return argument
 
@@ -56,6 +58,19 @@ def _loopback(host: str) -> str:
         if host == "localhost" or ipaddress.ip_address(host).is_loopback:
             return host
     raise ValueError("expected localhost or a loopback address such as 127.0.0.1 or ::1")
+
+
+def _usable(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("expected a path without NUL characters")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("expected a path whose user exists") from None
+
+
+Location = Annotated[Path, AfterValidator(_usable)]
+Value = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 
 
 class _Section(BaseModel):
@@ -70,7 +85,7 @@ class DbtSettings(_Section):
     edr: Text | None = None
     target: Text | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    profiles_directory: Path | None = None
+    profiles_directory: Location | None = None
     arguments: tuple[Annotated[Text, AfterValidator(_not_reserved)], ...] = ()
     grace: Seconds = 10
 
@@ -88,7 +103,7 @@ class Fabric(_Section):
     runner: Literal["local"] = "local"
     resources: Resources = Resources()
     time_limit: Seconds = 6 * 3600
-    environment: dict[VariableName, str] = {}
+    environment: dict[VariableName, Value] = {}
     dbt: DbtSettings = DbtSettings()
 
 
@@ -96,16 +111,16 @@ class IngesterSettings(_Section):
     """The command that brings data in, the folder it runs in, and what its environment has besides the gateway's."""
 
     command: Annotated[tuple[Text, ...], Field(min_length=1)]
-    directory: Path | None = None
-    environment: dict[VariableName, str] = {}
+    directory: Location | None = None
+    environment: dict[VariableName, Value] = {}
     grace: Seconds = 60  # dlt needs up to 37 s to finish the load jobs it has begun
 
 
 class Project(_Section):
     """A folder with a dbt project and its pipelines."""
 
-    directory: Path = Path()
-    dbt: Path = Path()
+    directory: Location = Path()
+    dbt: Location = Path()
     ingester: IngesterSettings | None = None
 
 
@@ -123,7 +138,7 @@ class Settings(_Section):
     host: Annotated[str, AfterValidator(_loopback)] = "localhost"
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     allowed_hosts: tuple[Text, ...] = ()
-    state_directory: Path = Path(".pipeline-gateway")
+    state_directory: Location = Path(".pipeline-gateway")
     job_ttl: Seconds = 3600
     record_days: Annotated[float, Field(gt=0, le=36500)] = 30
     output_cap: Annotated[ByteSize, Field(ge=64 * 1024)] = ByteSize(64 * 2**20)
@@ -180,17 +195,10 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: can't be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: expected a mapping of settings, found {type(content).__name__}")
-    return {str(key): _string_keys(value) for key, value in content.items()}
+    content = yaml_file.mapping(file)
+    if isinstance(content, str):
+        raise ConfigError(content)
+    return {key: _string_keys(value) for key, value in content.items()}
 
 
 def _string_keys(value: Any) -> Any:
@@ -203,23 +211,30 @@ def _string_keys(value: Any) -> Any:
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     """Settings by variable; an empty variable is not given."""
     for variable, value in environment.items():
-        key = _VARIABLES.get(variable)
-        if not value or (key is None and not variable.startswith(_PREFIX)):
+        if not value:
             continue
-        if key == "state_directory":
-            value = value.partition(":")[0]  # systemd separates several with a colon; the first is ours
-        if key is not None:
-            yield key, value
-            continue
-        try:
-            yield variable.removeprefix(_PREFIX).lower(), _string_keys(yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{variable}: is not YAML: {' '.join(str(error).split())}") from None
+        if variable == "STATE_DIRECTORY":
+            yield "state_directory", value.partition(":")[0]  # systemd separates several; the first is ours
+        elif variable in _VARIABLES:
+            yield _VARIABLES[variable], value
+        elif variable.startswith(_PREFIX):
+            yield _other_setting(variable, value)
+
+
+def _other_setting(variable: str, value: str) -> tuple[str, Any]:
+    key = variable.removeprefix(_PREFIX).lower()
+    if key not in Settings.model_fields:
+        raise ConfigError(f"{variable}: there is no such setting")
+    try:
+        return key, _string_keys(yaml.safe_load(value))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{variable}: is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _sentence(source: Path, problem: ErrorDetails) -> str:
     where = ".".join(str(part) for part in problem["loc"])
-    variables = [name for name, key in _VARIABLES.items() if key == where] or [f"{_PREFIX}{where.upper()}"]
+    variables = [name for name, key in _VARIABLES.items() if key == where]
+    variables.append(f"{_PREFIX}{where.partition('.')[0].upper()}")
     if not where:
         return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
     found = repr(problem["input"])
@@ -264,27 +279,4 @@ def _absolute(settings: Settings, base: Path) -> Settings:
 
 
 def _resolve(base: Path, path: Path) -> Path:
-    return Path(os.path.normpath(base / path.expanduser()))
-
-
-def read_env_file(file: Path) -> dict[str, str]:
-    """The variables of a file of NAME=VALUE lines; comments, blank lines, `export` and quotes are understood.
-
-    Raises ConfigError that names the file and the line.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: can't be read: {error}") from None
-    variables = {}
-    for number, raw in enumerate(lines, 1):
-        line = raw.strip().removeprefix("export ").lstrip()
-        if not line or line.startswith("#"):
-            continue
-        name, separator, value = line.partition("=")
-        name, value = name.strip(), value.strip()
-        if not separator or not name.isidentifier():
-            raise ConfigError(f"{file}, line {number}: expected NAME=VALUE, found {raw.strip()[:60]!r}")
-        quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
-        variables[name] = value[1:-1] if quoted else value
-    return variables
+    return Path(os.path.normpath(base / path))

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from runners.step import Command
+from runners.yaml_file import mapping
 
 # What the gateway sets itself, since the truth about a run depends on it.
 RESERVED_ARGUMENTS = frozenset(
@@ -204,11 +203,11 @@ def problem(dbt: Dbt, environment: Mapping[str, str]) -> str | None:
     Looks at files only, as dbt would find them with this environment.
     """
     project_file = dbt.project / "dbt_project.yml"
-    project = _mapping(project_file)
+    project = mapping(project_file) or f"{project_file}: is empty"
     if isinstance(project, str):
         return f"The dbt project can't be read: {project}; set `dbt` of the project to the folder of dbt_project.yml."
     folder = dbt.profiles_folder or _dbts_own_profiles_folder(dbt.project, environment)
-    profiles = _mapping(folder / "profiles.yml")
+    profiles = mapping(folder / "profiles.yml") or f"{folder / 'profiles.yml'}: is empty"
     if isinstance(profiles, str):
         return f"The dbt profile can't be read: {profiles}; set profiles_directory of the fabric's dbt."
     return _profile_problem(project, profiles, folder / "profiles.yml", environment, dbt.target)
@@ -250,20 +249,9 @@ def _dbts_own_profiles_folder(project: Path, environment: Mapping[str, str]) -> 
     return Path(environment.get("HOME") or os.path.expanduser("~")) / ".dbt"  # noqa: PTH111, HOME decides in dbt too
 
 
-def _mapping(file: Path) -> Mapping[str, object] | str:
-    """A YAML file's mapping, or what is wrong with it."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        return f"{file}: {error.strerror}"
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return f"{file} is not YAML ({' '.join(str(error).split())})"
-    return content if isinstance(content, dict) else f"{file} is not a YAML mapping"
-
-
 def has_elementary(project: Path) -> bool:
     """Whether the project has the Elementary package, installed or declared."""
-    settings = _mapping(project / "dbt_project.yml")
+    settings = mapping(project / "dbt_project.yml")
     install_path = settings.get("packages-install-path") if not isinstance(settings, str) else None
     installed = project / str(install_path or "dbt_packages") / "elementary" / "dbt_project.yml"
     return installed.is_file() or any(_is_elementary(project, entry) for entry in _declared_packages(project))
@@ -271,7 +259,7 @@ def has_elementary(project: Path) -> bool:
 
 def _declared_packages(project: Path) -> Iterable[Mapping[str, object]]:
     for name in ("packages.yml", "dependencies.yml"):
-        declared = _mapping(project / name)
+        declared = mapping(project / name)
         packages = declared.get("packages") if not isinstance(declared, str) else None
         if isinstance(packages, list):
             yield from (entry for entry in packages if isinstance(entry, dict))
@@ -279,7 +267,7 @@ def _declared_packages(project: Path) -> Iterable[Mapping[str, object]]:
 
 def _is_elementary(project: Path, entry: Mapping[str, object]) -> bool:
     if "local" in entry:
-        package = _mapping(project / str(entry["local"]) / "dbt_project.yml")
+        package = mapping(project / str(entry["local"]) / "dbt_project.yml")
         return not isinstance(package, str) and package.get("name") == "elementary"
     source = str(entry.get("package") or entry.get("git") or entry.get("tarball") or "")
     last = source.removesuffix("/").removesuffix(".git").rpartition("/")[2]

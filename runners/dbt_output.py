@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.dbt import DbtStep, report, target
-from runners.report import Failure, Progress, one_line
+from runners.report import Failure, Progress, clean, one_line
 from runners.step import Exited, Killed, NotStarted, Outcome
 
 _RESULT_EVENTS = frozenset(
@@ -43,7 +43,7 @@ def text(line: str) -> str | None:
     if found is None:
         return None if line.startswith(_EVENT_STARTS) and not line.endswith("}") else line
     info = found["info"]
-    return f"{str(info.get('ts', ''))[11:19]}  {info['msg']}"
+    return clean(f"{str(info.get('ts', ''))[11:19]}  {info['msg']}")
 
 
 class DbtReader:
@@ -73,7 +73,7 @@ class DbtReader:
             self.last_line = line.strip() or self.last_line
             return
         info, data = found["info"], found.get("data")
-        message = info["msg"].strip()
+        message = clean(info["msg"]).strip()
         match info["name"]:
             case "MainReportVersion":
                 self.started = True
@@ -106,7 +106,7 @@ def _number(value: object) -> int:
 
 def _node_name(data: Mapping[str, Any]) -> str | None:
     node = data.get("node_info")
-    return str(node["node_name"]) if isinstance(node, dict) and "node_name" in node else None
+    return one_line(str(node["node_name"])) if isinstance(node, dict) and "node_name" in node else None
 
 
 def _status(name: str, data: Mapping[str, Any]) -> object:
@@ -153,7 +153,7 @@ def results(folder: Path) -> Results | None:
     failure = None
     if failed:
         node, message = failed[0]
-        failure = Failure(node, one_line(str(message or "failed without a message")), len(failed) - 1)
+        failure = Failure(one_line(node), one_line(str(message or "failed without a message")), len(failed) - 1)
     return Results(progress, failure)
 
 

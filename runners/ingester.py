@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runners.report import Progress
+from runners.report import Progress, one_line
 from runners.step import Command
 
 
@@ -53,5 +53,6 @@ class IngesterReader:
         except (ValueError, RecursionError):
             return
         done, total = said.get("done"), said.get("total")
-        if isinstance(done, int) and isinstance(total, int):
-            self._progress = Progress(done=done, total=total, passed=done, current=str(said.get("table") or "") or None)
+        if type(done) is int and type(total) is int:  # a bool is an int, but no number
+            table = one_line(str(said.get("table") or "")) or None
+            self._progress = Progress(done=done, total=total, passed=done, current=table)

@@ -46,7 +46,12 @@ class Reader(Protocol):
         ...
 
 
+def clean(text: str) -> str:
+    """Text that can be encoded: JSON may escape halves of characters that no encoding has."""
+    return text.encode(errors="replace").decode()
+
+
 def one_line(text: str, limit: int = 500) -> str:
-    """Text with all white space folded, cut at `limit` characters."""
-    folded = " ".join(text.split())
+    """Text that can be encoded, with all white space folded, cut at `limit` characters."""
+    folded = " ".join(clean(text).split())
     return folded if len(folded) <= limit else folded[: limit - 1] + "…"

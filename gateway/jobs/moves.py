@@ -91,7 +91,7 @@ def _ending(job: Job) -> Ending:
 
 def _failed(name: StepName, outcome: Killed | NotStarted | TimedOut | Stopped | Lost, *, asked: bool) -> Failed:
     match outcome:
-        case NotStarted() if asked:
+        case NotStarted(code=None) if asked:
             return Failed(Reason.CANCELLED, f"The job was cancelled before the step {name} began.")
         case NotStarted(why=why):
             return Failed(Reason.NOT_STARTED, why)

@@ -44,7 +44,7 @@ class Api:
         given = {} if content is None else {"Content-Type": "application/json"}
         url = URL(f"{self.base.origin()}{path}", encoded=True)
         async with self._session.request(method, url, data=content, headers={**given, **(headers or {})}) as response:
-            return Answer(response.status, dict(response.headers.items()), await response.read())
+            return Answer(response.status, response.headers, await response.read())
 
     async def get(self, path: str) -> dict[str, Any]:
         """What a GET that must succeed answers."""
@@ -90,7 +90,7 @@ async def until(condition: Callable[[], Awaitable[Found]], what: str) -> Found:
     """The first true answer of a condition; fails with what was waited for."""
     try:
         async with asyncio.timeout(DEADLINE):
-            while not (found := await condition()):
+            while not (found := await condition()):  # noqa: ASYNC110, what other processes do sets no event here
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"waited {DEADLINE:.0f} s for {what}") from None

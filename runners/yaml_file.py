@@ -1,0 +1,23 @@
+"""Reads the YAML files that people write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+
+def mapping(file: Path) -> Mapping[str, object] | str:
+    """A YAML file's mapping, empty for an empty file; or what is wrong with it, the file named."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        return f"{file}: can't be read: {error.strerror}"
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a path with a NUL, a date that is none
+        return f"{file}: is not YAML: {' '.join(str(error).split())}"
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        return f"{file}: expected a YAML mapping, found {type(content).__name__}"
+    return {str(key): value for key, value in content.items()}

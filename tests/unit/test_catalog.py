@@ -1,0 +1,178 @@
+"""The contract's table of plans, written down a second time and compared cell by cell."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from gateway.jobs import catalog
+from gateway.jobs.catalog import DbtCommand, Installation, Pipeline, Trigger
+from gateway.jobs.job import Plan
+
+# The steps of `dbt` by command, without what the toggle adds to daily.
+DBT_STEPS = {
+    "daily": ["deps", "build"],
+    "run": ["run"],
+    "build": ["build"],
+    "test": ["test"],
+    "deps": ["deps"],
+    "elementary": ["elementary"],
+}
+THROUGH_LINEAGE = {"build", "run", "test"}
+NO_LINEAGE_NOTE = "OpenLineage is off: dbt-ol was not found."
+NO_ELEMENTARY_NOTE = "Elementary is off: the project does not have its package."
+
+# What was given, what the server's default is, whether the thing is installed: is it on?
+TOGGLE = {
+    (True, True, True): True,
+    (True, True, False): True,
+    (True, False, True): True,
+    (True, False, False): True,
+    (True, None, True): True,
+    (True, None, False): True,
+    (False, True, True): False,
+    (False, True, False): False,
+    (False, False, True): False,
+    (False, False, False): False,
+    (False, None, True): False,
+    (False, None, False): False,
+    (None, True, True): True,
+    (None, True, False): True,  # and fails before the first step, with a sentence
+    (None, False, True): False,
+    (None, False, False): False,
+    (None, None, True): True,
+    (None, None, False): False,  # the only one of which the record says so
+}
+CELLS = [(pipeline, command) for pipeline in Pipeline for command in DbtCommand]
+
+
+def installed(
+    *,
+    openlineage: bool | None = None,
+    elementary: bool | None = None,
+    has_openlineage: bool = True,
+    has_elementary: bool = True,
+    resources: tuple[str, str] = ("local.ingester", "local.dbt"),
+    ingester_may_fail: bool = False,
+) -> Installation:
+    return Installation(
+        openlineage=openlineage,
+        elementary=elementary,
+        has_openlineage=has_openlineage,
+        has_elementary=has_elementary,
+        ingester_resource=resources[0],
+        dbt_resource=resources[1],
+        ingester_may_fail=ingester_may_fail,
+    )
+
+
+def names(plan: Plan) -> list[str]:
+    return [str(step.name) for step in plan.steps]
+
+
+def toggled(
+    pipeline: Pipeline,
+    command: DbtCommand,
+    lineage: tuple[bool | None, bool | None, bool],
+    elementary: tuple[bool | None, bool | None, bool],
+) -> Plan:
+    return catalog.plan(
+        Trigger(pipeline, command, lineage[0], elementary[0]),
+        installed(
+            openlineage=lineage[1],
+            has_openlineage=lineage[2],
+            elementary=elementary[1],
+            has_elementary=elementary[2],
+        ),
+    )
+
+
+@pytest.mark.parametrize(("pipeline", "command"), CELLS)
+def test_the_steps_of_every_request_under_every_setting_of_both_toggles(
+    pipeline: Pipeline, command: DbtCommand
+) -> None:
+    for lineage, elementary in itertools.product(TOGGLE, TOGGLE):
+        steps = [] if pipeline == "dbt" else ["ingester"]
+        if pipeline != "ingester":
+            steps += DBT_STEPS[command]
+            if command == "daily" and TOGGLE[elementary]:
+                steps.append("elementary")
+        plan = toggled(pipeline, command, lineage, elementary)
+        assert names(plan) == steps, (lineage, elementary)
+        for step in plan.steps:
+            assert step.lineage == (step.name in THROUGH_LINEAGE and TOGGLE[lineage]), (step, lineage)
+
+
+@pytest.mark.parametrize(("pipeline", "command"), CELLS)
+def test_the_build_leaves_elementarys_models_out_exactly_when_its_step_follows(
+    pipeline: Pipeline, command: DbtCommand
+) -> None:
+    for elementary in TOGGLE:
+        plan = toggled(pipeline, command, (None, None, True), elementary)
+        for step in plan.steps:
+            follows = step.name == "build" and names(plan)[-1] == "elementary"
+            assert step.without_elementary == follows, (step, elementary)
+
+
+@pytest.mark.parametrize(("pipeline", "command"), CELLS)
+def test_what_is_off_for_lack_of_it_is_noted_and_nothing_else_is(pipeline: Pipeline, command: DbtCommand) -> None:
+    for lineage, elementary in itertools.product(TOGGLE, TOGGLE):
+        notes = []
+        if pipeline != "ingester" and command not in ("deps", "elementary") and lineage == (None, None, False):
+            notes.append(NO_LINEAGE_NOTE)
+        if pipeline != "ingester" and command == "daily" and elementary == (None, None, False):
+            notes.append(NO_ELEMENTARY_NOTE)
+        assert list(toggled(pipeline, command, lineage, elementary).notes) == notes, (lineage, elementary)
+
+
+@pytest.mark.parametrize("command", DbtCommand)
+def test_the_ingester_pipeline_ignores_all_other_fields(command: DbtCommand) -> None:
+    expected = catalog.plan(Trigger(Pipeline.INGESTER), installed())
+    for given in itertools.product((True, False, None), (True, False, None)):
+        assert catalog.plan(Trigger(Pipeline.INGESTER, command, *given), installed()) == expected
+
+
+@pytest.mark.parametrize("command", DbtCommand)
+def test_full_is_the_ingester_and_then_the_plan_of_dbt_with_that_command(command: DbtCommand) -> None:
+    for given in itertools.product((True, False, None), (True, False, None)):
+        full = catalog.plan(Trigger(Pipeline.FULL, command, *given), installed())
+        dbt = catalog.plan(Trigger(Pipeline.DBT, command, *given), installed())
+        assert full.steps[1:] == dbt.steps
+
+
+@pytest.mark.parametrize("command", DbtCommand)
+@pytest.mark.parametrize(
+    ("resources", "pipeline", "held"),
+    [
+        (("a", "b"), Pipeline.INGESTER, ("a",)),
+        (("a", "b"), Pipeline.DBT, ("b",)),
+        (("a", "b"), Pipeline.FULL, ("a", "b")),
+        (("one", "one"), Pipeline.INGESTER, ("one",)),
+        (("one", "one"), Pipeline.DBT, ("one",)),
+        (("one", "one"), Pipeline.FULL, ("one",)),
+    ],
+)
+def test_a_job_holds_what_its_steps_need_and_a_shared_resource_once(
+    command: DbtCommand, resources: tuple[str, str], pipeline: Pipeline, held: tuple[str, ...]
+) -> None:
+    assert catalog.plan(Trigger(pipeline, command), installed(resources=resources)).resources == held
+
+
+@pytest.mark.parametrize("may_fail", [True, False])
+def test_only_a_build_of_daily_and_an_ingester_that_may_fail_tolerate_a_failure(may_fail: bool) -> None:
+    tolerant = {}
+    for pipeline, command in CELLS:
+        for step in catalog.plan(Trigger(pipeline, command), installed(ingester_may_fail=may_fail)).steps:
+            if step.tolerates:
+                tolerant[f"{pipeline} {command} {step.name}"] = step.tolerates
+    expected = {f"{pipeline} daily build": 1 for pipeline in ("dbt", "full")}
+    if may_fail:
+        expected |= {
+            f"{pipeline} {command} ingester": 255 for pipeline in ("ingester", "full") for command in DBT_STEPS
+        }
+    assert tolerant == expected
+
+
+def test_the_default_command_is_daily() -> None:
+    assert Trigger(Pipeline.DBT) == Trigger(Pipeline.DBT, DbtCommand.DAILY, None, None)

@@ -1,0 +1,190 @@
+"""A wrong configuration is refused in one line for each mistake: which key, what was expected, what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway import config
+from gateway.errors import ConfigError
+from runners.dbt import RESERVED_ARGUMENTS
+from tests.support.settings import load, refusal
+
+MISTAKES = [
+    ("enabled: maybe", "PIPELINE_ENABLED", "enabled", "valid boolean", "'maybe'"),
+    ("enable_openlineage: [1]", "ENABLE_OPENLINEAGE", "enable_openlineage", "valid boolean", "[1]"),
+    ("enable_elementary: often", "ENABLE_ELEMENTARY", "enable_elementary", "valid boolean", "'often'"),
+    ("host: 0.0.0.0", "HOST", "host", "expected localhost or a loopback address", "'0.0.0.0'"),
+    ("host: example.com", "HOST", "host", "expected localhost or a loopback address", "'example.com'"),
+    ("host: 3000", "HOST", "host", "valid string", "3000"),
+    ("port: 65536", "PORT", "port", "less than or equal to 65535", "65536"),
+    ("port: -1", "PORT", "port", "greater than or equal to 0", "-1"),
+    ("port: http", "PORT", "port", "valid integer", "'http'"),
+    ("job_ttl: 0", "JOB_TTL", "job_ttl", "greater than 0", "0"),
+    ("job_ttl: .inf", "JOB_TTL", "job_ttl", "less than or equal to", "inf"),
+    ("job_ttl: .nan", "JOB_TTL", "job_ttl", "less than or equal to", "nan"),
+    ("state_directory: 1", "STATE_DIRECTORY", "state_directory", "not a valid path", "1"),
+    ("state_directory: ~", "STATE_DIRECTORY", "state_directory", "not a valid path", "None"),
+    ("record_days: never", "GATEWAY_RECORD_DAYS", "record_days", "valid number", "'never'"),
+    ("output_cap: 1KiB", "GATEWAY_OUTPUT_CAP", "output_cap", "greater than or equal to 65536", "'1KiB'"),
+    ("state_cap: much", "GATEWAY_STATE_CAP", "state_cap", "byte", "'much'"),
+    ("allowed_hosts: name", "GATEWAY_ALLOWED_HOSTS", "allowed_hosts", "valid tuple", "'name'"),
+    ("ingester_failure: retry", "GATEWAY_INGESTER_FAILURE", "ingester_failure", "'stop' or 'continue'", "'retry'"),
+    ("fabrics: {}", "GATEWAY_FABRICS", "fabrics", "at least 1", "{}"),
+    ("fabrics: [local]", "GATEWAY_FABRICS", "fabrics", "valid dictionary", "['local']"),
+    ("projects: {}", "GATEWAY_PROJECTS", "projects", "at least 1", "{}"),
+]
+NESTED = [
+    ("fabrics: {a: {runner: swarm}}", "fabrics.a.runner", "'local'", "'swarm'"),
+    ("fabrics: {a: {time_limit: -5}}", "fabrics.a.time_limit", "greater than 0", "-5"),
+    ("fabrics: {a: {environment: {A: 1}}}", "fabrics.a.environment.A", "valid string", "1"),
+    ("fabrics: {a: {environment: {A-B: x}}}", "fabrics.a.environment.A-B", "match pattern", "'A-B'"),
+    ("fabrics: {a: {resources: {dbt: a/b}}}", "fabrics.a.resources.dbt", "match pattern", "'a/b'"),
+    ("fabrics: {a: {dbt: {threads: 0}}}", "fabrics.a.dbt.threads", "greater than or equal to 1", "0"),
+    ("fabrics: {a: {dbt: {executable: ''}}}", "fabrics.a.dbt.executable", "at least 1 character", "''"),
+    ('fabrics: {a: {dbt: {target: "de\\0v"}}}', "fabrics.a.dbt.target", "match pattern", r"'de\x00v'"),
+    ("projects: {a: {ingester: {command: []}}}", "projects.a.ingester.command", "at least 1 item", "[]"),
+    ("projects: {a: {ingester: {command: dlt}}}", "projects.a.ingester.command", "valid tuple", "'dlt'"),
+    ('projects: {a: {ingester: {command: [x, "a\\0"]}}}', "projects.a.ingester.command.1", "pattern", r"'a\x00'"),
+    ("projects: {a: {ingester: {}}}", "projects.a.ingester.command", "required", "{}"),
+]
+
+
+@pytest.mark.parametrize(("text", "variable", "key", "expected", "found"), MISTAKES)
+def test_a_wrong_value_is_named_with_its_key_its_variable_what_was_expected_and_what_was_found(
+    tmp_path: Path, text: str, variable: str, key: str, expected: str, found: str
+) -> None:
+    sentence = refusal(tmp_path, text)
+    assert sentence.startswith(f"{tmp_path / 'gateway.yaml'} or {variable}: {key}: ")
+    assert expected in sentence
+    assert sentence.endswith(f"; found {found}")
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(("text", "key", "expected", "found"), NESTED)
+def test_a_wrong_value_inside_a_fabric_or_project_is_named_with_its_whole_key(
+    tmp_path: Path, text: str, key: str, expected: str, found: str
+) -> None:
+    sentence = refusal(tmp_path, text)
+    assert f": {key}" in sentence
+    assert expected in sentence
+    assert sentence.endswith(f"; found {found}")
+    assert "\n" not in sentence
+
+
+def test_the_variable_that_is_named_is_one_that_could_have_set_it(tmp_path: Path) -> None:
+    sentence = refusal(tmp_path, "fabrics: {a: {dbt: {threads: 0}}}")
+    assert sentence.startswith(f"{tmp_path / 'gateway.yaml'} or GATEWAY_FABRICS: fabrics.a.dbt.threads: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("colour: red", "colour"),
+        ("Port: 3000", "Port"),
+        ("fabrics: {a: {colour: red}}", "fabrics.a.colour"),
+        ("fabrics: {a: {dbt: {thread: 4}}}", "fabrics.a.dbt.thread"),
+        ("projects: {a: {ingester: {command: [a], cwd: b}}}", "projects.a.ingester.cwd"),
+    ],
+)
+def test_an_unknown_key_is_refused_by_name(tmp_path: Path, text: str, key: str) -> None:
+    assert refusal(tmp_path, text) == f"{tmp_path / 'gateway.yaml'}: {key}: there is no such setting"
+
+
+def test_an_unknown_variable_of_ours_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    assert "GATEWAY_COLOUR" in refusal(tmp_path, "", {"GATEWAY_COLOUR": "red"})
+
+
+@pytest.mark.parametrize("name", ["a/b", "", ".hidden", "-x", "x y", "ä", "x" * 65])
+@pytest.mark.parametrize("among", ["fabrics", "projects"])
+def test_a_fabric_or_project_has_a_plain_name(tmp_path: Path, among: str, name: str) -> None:
+    assert f"{among}." in refusal(tmp_path, f"{among}: {{{name!r}: {{}}}}")
+
+
+def test_several_mistakes_are_several_lines(tmp_path: Path) -> None:
+    lines = refusal(tmp_path, "port: x\ncolour: red\njob_ttl: -1\n", {"HOST": "0.0.0.0"}).splitlines()
+    assert sorted(line.split(": ")[1] for line in lines) == ["colour", "host", "job_ttl", "port"]
+
+
+def test_a_long_value_is_shown_by_its_beginning(tmp_path: Path) -> None:
+    assert len(refusal(tmp_path, f"port: {'x' * 10_000}")) < len(str(tmp_path)) + 300
+
+
+@pytest.mark.parametrize("argument", sorted(RESERVED_ARGUMENTS))
+@pytest.mark.parametrize("value", ["", "=x"])
+def test_what_the_gateway_sets_for_dbt_itself_is_not_anybody_elses_to_set(
+    tmp_path: Path, argument: str, value: str
+) -> None:
+    sentence = refusal(tmp_path, f"fabrics: {{a: {{dbt: {{arguments: [{argument + value!r}]}}}}}}")
+    assert f"{argument}{value} is set by the gateway itself" in sentence
+
+
+@pytest.mark.parametrize("argument", ["-tprod", "-qx"])
+def test_a_short_option_with_its_value_glued_on_is_reserved_as_well(tmp_path: Path, argument: str) -> None:
+    assert "is set by the gateway itself" in refusal(tmp_path, f"fabrics: {{a: {{dbt: {{arguments: [{argument}]}}}}}}")
+
+
+def test_other_arguments_of_dbt_are_taken(tmp_path: Path) -> None:
+    settings = load(tmp_path, "fabrics: {a: {dbt: {arguments: [--full-refresh, '--vars={a: 1}', -x]}}}")
+    assert settings.fabrics["a"].dbt.arguments == ("--full-refresh", "--vars={a: 1}", "-x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "a: b: c",
+        "a:\n\tb: 1",
+        "port: *unknown",
+        "a: !!python/object:os.x {}",
+        "x\x00y: 1",
+        "job_ttl: 2026-13-45",
+    ],
+)
+def test_what_is_not_yaml_is_refused_with_the_files_name_in_one_line(tmp_path: Path, text: str) -> None:
+    sentence = refusal(tmp_path, text)
+    assert sentence.startswith(f"{tmp_path / 'gateway.yaml'}: is not YAML: ")
+    assert "\n" not in sentence
+
+
+def test_bytes_that_are_no_text_are_not_yaml(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_bytes(b"port: \xff\n")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        config.load(tmp_path / "gateway.yaml", {})
+
+
+@pytest.mark.parametrize("value", ["[", "2026-13-45"])
+def test_a_variable_that_is_not_yaml_is_refused_with_its_name(tmp_path: Path, value: str) -> None:
+    assert refusal(tmp_path, "", {"GATEWAY_JOB_TTL": value}).startswith("GATEWAY_JOB_TTL: is not YAML: ")
+
+
+@pytest.mark.parametrize(("text", "found"), [("- port", "list"), ("3000", "int"), ("port", "str"), ("[]", "list")])
+def test_settings_are_a_mapping(tmp_path: Path, text: str, found: str) -> None:
+    expected = f"{tmp_path / 'gateway.yaml'}: expected a YAML mapping, found {found}"
+    assert refusal(tmp_path, text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "{}\n"])
+def test_an_empty_file_sets_nothing(tmp_path: Path, text: str) -> None:
+    assert load(tmp_path, text).port == 3000
+
+
+def test_a_file_that_was_named_must_be_there_and_readable(tmp_path: Path) -> None:
+    for file in (tmp_path / "missing.yaml", tmp_path):
+        with pytest.raises(ConfigError) as refused:
+            config.load(file, {})
+        assert str(refused.value).startswith(f"{file}: can't be read: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'state_directory: "a\\0b"',
+        'projects: {a: {directory: "a\\0b"}}',
+        'fabrics: {a: {environment: {A: "b\\0"}}}',
+        "state_directory: ~no-such-user/state",
+    ],
+)
+def test_a_path_or_value_that_no_call_of_the_system_takes_is_refused_and_not_tried(tmp_path: Path, text: str) -> None:
+    assert refusal(tmp_path, text).startswith(f"{tmp_path / 'gateway.yaml'}")

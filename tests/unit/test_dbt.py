@@ -1,0 +1,234 @@
+"""What dbt steps run, to the last option."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from runners import dbt
+from runners.dbt import RESERVED_ARGUMENTS, Dbt, DbtStep
+from runners.step import Command
+
+FOLDER = Path("/state/jobs/full-1/3-build")
+CACHE = Path("/state/parse/none.msgpack")
+PLAIN = Dbt(project=Path("/srv/shop/transform"))
+WHOLE = Dbt(
+    project=Path("/srv/shop/transform"),
+    executable="/venv/bin/dbt",
+    lineage_executable="/venv/bin/dbt-ol",
+    edr="/venv/bin/edr",
+    profiles=Path("/etc/dbt"),
+    target="prod",
+    threads=4,
+    arguments=("--full-refresh", "--vars={a: 1}"),
+)
+BUILD = DbtStep("build", ("--exclude", "elementary"))
+ELEMENTARY = DbtStep("run", ("--select", "elementary"), elementary=True, report=True)
+LOGS = [
+    "--log-format=json",
+    "--log-level=info",
+    "--no-quiet",
+    "--no-use-colors",
+    "--log-format-file=debug",
+    "--log-level-file=debug",
+]
+
+
+def made(
+    dbt_: Dbt, step: DbtStep, folder: Path = FOLDER, cache: Path = CACHE, environment: Mapping[str, str] | None = None
+) -> Command:
+    return dbt.command(
+        dbt_,
+        step,
+        folder=folder,
+        parse_cache=cache,
+        environment=environment or {},
+        grace=10,
+        time_limit=100,
+    )
+
+
+def test_a_build_with_nothing_configured() -> None:
+    command = made(PLAIN, DbtStep("build"))
+    assert command.argvs == (
+        (
+            "dbt",
+            "build",
+            "--project-dir=/srv/shop/transform",
+            "--log-path=/state/jobs/full-1/3-build/logs",
+            *LOGS,
+            "--target-path=/state/jobs/full-1/3-build/target",
+            "--write-json",
+        ),
+    )
+    assert (command.cwd, command.grace, command.time_limit) == ("/srv/shop/transform", 10, 100)
+
+
+def test_a_build_with_everything_configured() -> None:
+    assert made(WHOLE, BUILD).argvs == (
+        (
+            "/venv/bin/dbt",
+            "build",
+            "--project-dir=/srv/shop/transform",
+            "--profiles-dir=/etc/dbt",
+            "--target=prod",
+            "--log-path=/state/jobs/full-1/3-build/logs",
+            *LOGS,
+            "--target-path=/state/jobs/full-1/3-build/target",
+            "--write-json",
+            "--threads=4",
+            "--exclude",
+            "elementary",
+            "--full-refresh",
+            "--vars={a: 1}",
+        ),
+    )
+
+
+def test_deps_gets_only_the_options_it_knows() -> None:
+    assert made(WHOLE, DbtStep("deps")).argvs == (
+        (
+            "/venv/bin/dbt",
+            "deps",
+            "--project-dir=/srv/shop/transform",
+            "--profiles-dir=/etc/dbt",
+            "--target=prod",
+            "--log-path=/state/jobs/full-1/3-build/logs",
+            *LOGS,
+        ),
+    )
+
+
+def test_elementary_is_a_run_of_its_models_without_the_users_arguments_and_then_its_report() -> None:
+    run, report = made(WHOLE, ELEMENTARY).argvs
+    assert run[:2] == ("/venv/bin/dbt", "run")
+    assert run[-3:] == ("--threads=4", "--select", "elementary")
+    assert report == (
+        "/venv/bin/edr",
+        "report",
+        "--project-dir=/srv/shop/transform",
+        "--profiles-dir=/etc/dbt",
+        "--profile-target=prod",
+        "--target-path=/state/jobs/full-1/3-build/edr",
+        "--file-path=/state/jobs/full-1/3-build/elementary_report.html",
+    )
+    assert len(made(replace(WHOLE, edr=None), ELEMENTARY).argvs) == 1
+    assert len(made(WHOLE, replace(ELEMENTARY, report=False)).argvs) == 1
+
+
+@pytest.mark.parametrize("verb", ["build", "run", "test"])
+def test_dbt_ol_is_what_runs_with_lineage_and_it_gets_the_same_options(verb: str) -> None:
+    plain, lineage = made(WHOLE, DbtStep(verb)).argvs[0], made(WHOLE, DbtStep(verb, lineage=True)).argvs[0]
+    assert (plain[0], lineage[0]) == ("/venv/bin/dbt", "/venv/bin/dbt-ol")
+    assert plain[1:] == lineage[1:]
+    assert not [option for option in lineage if option.startswith("--consume-structured-logs")]
+
+
+@pytest.mark.parametrize("step", [BUILD, DbtStep("deps"), ELEMENTARY, DbtStep("test", lineage=True)])
+def test_every_option_with_a_value_is_glued_to_it_and_every_path_is_absolute(step: DbtStep) -> None:
+    for argv in made(WHOLE, step).argvs:
+        given = [option for option in argv[2:] if option not in (*step.selection, *WHOLE.arguments)]
+        assert all(option.startswith("--") for option in given)
+        paths = [option.partition("=")[2] for option in given if "-dir=" in option or "-path=" in option]
+        assert len(paths) >= 3
+        assert all(path.startswith("/") for path in paths)
+
+
+@pytest.mark.parametrize("step", [BUILD, DbtStep("deps"), ELEMENTARY])
+def test_sigint_comes_first_as_the_one_signal_at_which_dbt_cancels_its_queries(step: DbtStep) -> None:
+    assert made(WHOLE, step).interrupt is signal.SIGINT
+
+
+def test_all_that_the_gateway_sets_itself_is_reserved() -> None:
+    commands = [made(WHOLE, step) for step in (BUILD, DbtStep("test", lineage=True))]
+    options = {option.partition("=")[0] for command in commands for option in command.argvs[0][2:]}
+    free = {"--exclude", "elementary", "--full-refresh", "--vars", "--no-quiet", "--no-use-colors", "--write-json"}
+    assert options - free <= RESERVED_ARGUMENTS
+
+
+def test_the_shared_parse_is_used_only_where_it_exists(tmp_path: Path) -> None:
+    cache = tmp_path / "parse" / "x.msgpack"
+    option = f"--partial-parse-file-path={cache}"
+    assert option not in made(PLAIN, BUILD, cache=cache).argvs[0]
+    dbt.keep_parse(tmp_path, cache)  # the step left none
+    assert not cache.exists()
+    fresh = dbt.target(tmp_path) / "partial_parse.msgpack"
+    for content in (b"first", b"second"):
+        fresh.parent.mkdir(exist_ok=True)
+        fresh.write_bytes(content)
+        dbt.keep_parse(tmp_path, cache)
+        assert cache.read_bytes() == content
+    assert option in made(PLAIN, BUILD, cache=cache).argvs[0]
+    assert option not in made(PLAIN, DbtStep("deps"), cache=cache).argvs[0]
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"project": Path("/srv/other")},
+    {"profiles": Path("/etc/other")},
+    {"target": "dev"},
+    {"executable": "/venv2/bin/dbt"},
+    {"arguments": ("--vars={a: 2}",)},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_a_parse_is_not_shared_where_another_would_come_of_it(tmp_path: Path, change: dict[str, Any]) -> None:
+    assert dbt.parse_cache(tmp_path, WHOLE) == dbt.parse_cache(tmp_path, replace(WHOLE))
+    assert dbt.parse_cache(tmp_path, WHOLE) != dbt.parse_cache(tmp_path, replace(WHOLE, **change))
+    assert dbt.parse_cache(tmp_path, replace(WHOLE, **change)).parent == tmp_path
+
+
+def test_profiles_of_the_project_are_taken_unless_others_are_configured(tmp_path: Path) -> None:
+    own = Dbt(project=tmp_path)
+    assert own.profiles_folder is None
+    (tmp_path / "profiles.yml").touch()
+    assert own.profiles_folder == tmp_path
+    assert replace(own, profiles=Path("/etc/dbt")).profiles_folder == Path("/etc/dbt")
+
+
+HOSTS = {
+    "PATH": "/bin",
+    "OPENLINEAGE_URL": "http://marquez:5000",
+    "OPENLINEAGE_DISABLED": "true",
+    "OPENLINEAGE__TRANSPORT": '{"type": "http"}',
+    "OPENLINEAGE__TRANSPORT__TYPE": "console",
+    "OPENLINEAGE_CONFIG": "/etc/openlineage.yml",
+    "OPENLINEAGE_NAMESPACE": "shop",
+}
+
+
+def test_lineage_goes_where_the_gateway_says_whatever_the_host_has_set(tmp_path: Path) -> None:
+    step = DbtStep("build", lineage=True)
+    folder = tmp_path / "3-build 'of\" a: job"
+    dbt.prepare(step, folder)
+    environment = made(PLAIN, step, folder, environment=HOSTS).environment
+    assert environment == {
+        "PATH": "/bin",
+        "OPENLINEAGE_NAMESPACE": "shop",
+        "OPENLINEAGE_CONFIG": str(folder / "openlineage.yml"),
+        "DO_NOT_TRACK": "1",
+        "EDR_REPORT_OPEN_BROWSER": "false",
+        "TQDM_DISABLE": "1",
+    }
+    written = yaml.safe_load((folder / "openlineage.yml").read_text())
+    assert written == {"transport": {"type": "file", "log_file_path": str(folder / "lineage.ndjson"), "append": True}}
+    assert json.loads((folder / "openlineage.yml").read_text()) == written
+
+
+def test_a_step_without_lineage_has_no_lineage_file(tmp_path: Path) -> None:
+    dbt.prepare(BUILD, tmp_path / "deep" / "folder")
+    assert list((tmp_path / "deep" / "folder").iterdir()) == []
+    environment = made(PLAIN, BUILD, environment=HOSTS).environment
+    assert not {"OPENLINEAGE_URL", "OPENLINEAGE__TRANSPORT", "TQDM_DISABLE"} & set(environment)
+
+
+def test_what_the_user_says_of_tracking_and_the_browser_wins() -> None:
+    given = {"DO_NOT_TRACK": "0", "EDR_REPORT_OPEN_BROWSER": "true"}
+    assert made(PLAIN, BUILD, environment=given).environment == given

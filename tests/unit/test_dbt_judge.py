@@ -1,0 +1,168 @@
+"""An exit code is a claim: what the end of a dbt step means by its log and its results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from runners.dbt import DbtStep
+from runners.dbt_output import DbtReader, judge
+from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
+from tests.support.recorded import recorded
+
+SPAN = Span(started=1_795_262_400.0, finished=1_795_262_402.5, duration=2.5)
+BUILD = DbtStep("build")
+LINEAGE = DbtStep("build", lineage=True)
+DEPS = DbtStep("deps")
+ELEMENTARY = DbtStep("run", ("--select", "elementary"), elementary=True)
+REPORT = DbtStep("run", ("--select", "elementary"), elementary=True, report=True)
+
+PASSED = ["success", "pass"]
+FAILED = ["success", "error"]
+
+
+def judged(folder: Path, step: DbtStep, code: int, recording: str | None, statuses: list[str] | None = None) -> Outcome:
+    """What is made of a step that said this, left results of these statuses and exited with this code."""
+    reader = DbtReader()
+    for line in recorded(recording) if recording else []:
+        reader.feed(line)
+    if statuses is not None:
+        results = [
+            {"unique_id": f"model.small.m{number}", "status": status, "message": f"message {number}"}
+            for number, status in enumerate(statuses)
+        ]
+        (folder / "target").mkdir(exist_ok=True)
+        (folder / "target/run_results.json").write_text(json.dumps({"results": results}))
+    return judge(Exited(code, SPAN), step, reader, folder)
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "recording", "statuses"),
+    [
+        (BUILD, 0, "build_failed", PASSED),
+        (BUILD, 0, "nothing_selected", []),
+        (BUILD, 0, "build_failed", ["success", "warn", "skipped"]),
+        (BUILD, 1, "build_failed", FAILED),
+        (LINEAGE, 0, "build_failed", PASSED),
+        (LINEAGE, 1, "build_failed", FAILED),
+        (LINEAGE, 2, "compile_error", None),
+        (BUILD, 2, "compile_error", None),
+        (BUILD, 2, "build_failed", PASSED),
+        (DEPS, 0, "deps", None),
+        (DEPS, 2, "deps_failed", None),
+        (ELEMENTARY, 0, "build_failed", ["success"]),
+        (ELEMENTARY, 1, "build_failed", FAILED),
+        (BUILD, 247, "build_failed", FAILED),
+    ],
+    ids=[
+        "a good build",
+        "a selection of the user's that matches nothing is dbt's success",
+        "warnings and skips are no failures",
+        "models failed",
+        "a good build through dbt-ol",
+        "models failed through dbt-ol",
+        "a compile error through dbt-ol",
+        "a compile error ran and failed",
+        "interrupted, with results of what was finished",
+        "good deps",
+        "deps that failed did run",
+        "Elementary's models ran",
+        "Elementary's models failed",
+        "without dbt-ol a high code is a code",
+    ],
+)
+def test_an_exit_that_its_log_and_results_bear_out_is_taken_as_it_is(
+    tmp_path: Path, step: DbtStep, code: int, recording: str, statuses: list[str] | None
+) -> None:
+    assert judged(tmp_path, step, code, recording, statuses) == Exited(code, SPAN)
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "recording", "statuses", "why"),
+    [
+        (BUILD, 0, None, None, "without leaving a run_results.json"),
+        (BUILD, 0, "build_failed", None, "without leaving a run_results.json"),
+        (LINEAGE, 0, None, None, "without leaving a run_results.json"),
+        (BUILD, 0, "build_failed", FAILED, "exited 0, but model.small.m1 failed: message 1"),
+        (LINEAGE, 0, "build_failed", FAILED, "exited 0, but model.small.m1 failed: message 1"),
+        (DEPS, 0, None, None, "exited 0 without having run"),
+        (ELEMENTARY, 0, "nothing_selected", [], "found no model of Elementary to run; run `deps`"),
+        (REPORT, 0, "build_failed", ["success"], "edr exited 0 without leaving its report"),
+    ],
+    ids=[
+        "a program that said nothing",
+        "dbt ran but left no results",
+        "dbt-ol that did not run dbt",
+        "a model failed",
+        "a model failed through dbt-ol",
+        "deps that did not run",
+        "Elementary's package has no models",
+        "edr left no report",
+    ],
+)
+def test_an_exit_with_0_that_did_not_do_its_work_is_not_started(
+    tmp_path: Path, step: DbtStep, code: int, recording: str | None, statuses: list[str] | None, why: str
+) -> None:
+    outcome = judged(tmp_path, step, code, recording, statuses)
+    assert isinstance(outcome, NotStarted)
+    assert why in outcome.why
+    assert (outcome.code, outcome.span) == (0, SPAN)
+
+
+def test_an_exit_with_0_after_its_report_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "elementary_report.html").write_text("<html>")
+    assert judged(tmp_path, REPORT, 0, "build_failed", ["success"]) == Exited(0, SPAN)
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "recording", "why"),
+    [
+        (LINEAGE, 1, "dbt_ol_without_a_project", "dbt build could not be started: FileNotFoundError"),
+        (LINEAGE, 1, None, "dbt build could not be started: it said nothing"),
+        (BUILD, 2, "usage_error", "dbt build could not be started: Error: No such option '--nonsense'."),
+        (BUILD, 2, "no_profiles_folder", "dbt build could not be started: Error: Invalid value for '--profiles-dir'"),
+        (BUILD, 2, "unknown_target", "The profile 'small' does not have a target named 'nope'"),
+        (DEPS, 2, "usage_error", "dbt deps could not be started: Error: No such option"),
+        (BUILD, 2, "database_locked", 'could not use its database: IO Error: Could not set lock on file "/tmp/hc/ok'),
+        (LINEAGE, 2, "database_locked", "could not use its database: IO Error: Could not set lock"),
+        (BUILD, 127, None, "dbt build could not be started"),
+    ],
+    ids=[
+        "dbt-ol broke before it ran dbt",
+        "dbt-ol said nothing at all",
+        "a wrong option",
+        "no profiles folder",
+        "a wrong target",
+        "a wrong option of deps",
+        "a locked database",
+        "a locked database through dbt-ol",
+        "no such program",
+    ],
+)
+def test_a_failure_before_the_work_began_is_not_started(
+    tmp_path: Path, step: DbtStep, code: int, recording: str | None, why: str
+) -> None:
+    outcome = judged(tmp_path, step, code, recording)
+    assert isinstance(outcome, NotStarted)
+    assert why in outcome.why
+    assert "\n" not in outcome.why
+    assert (outcome.code, outcome.span) == (code, SPAN)
+
+
+@pytest.mark.parametrize(("code", "number"), [(247, 9), (241, 15), (254, 2), (255, 1), (192, 64)])
+def test_dbt_ol_leaves_with_minus_the_signal_that_ended_its_dbt(tmp_path: Path, code: int, number: int) -> None:
+    assert judged(tmp_path, LINEAGE, code, "build_failed") == Killed(number, SPAN)
+
+
+def test_other_codes_of_dbt_ol_are_no_signals(tmp_path: Path) -> None:
+    assert judged(tmp_path, LINEAGE, 191, "build_failed", FAILED) == Exited(191, SPAN)
+
+
+@pytest.mark.parametrize(
+    "outcome", [Killed(9, SPAN), TimedOut(143, SPAN), Stopped(2, SPAN), NotStarted("no program"), Lost("nobody saw")]
+)
+@pytest.mark.parametrize("step", [BUILD, LINEAGE, DEPS, ELEMENTARY, REPORT])
+def test_what_did_not_exit_by_itself_is_not_judged(tmp_path: Path, outcome: Outcome, step: DbtStep) -> None:
+    assert judge(outcome, step, DbtReader(), tmp_path) == outcome

@@ -1,0 +1,227 @@
+"""What dbt says while it runs: its real log lines, and lines that only look like them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runners.dbt_output import DbtReader, event, results, text
+from runners.report import Failure, Progress
+from tests.support.recorded import recorded
+
+
+def said(name: str, message: str = "", **data: Any) -> str:
+    """A line as dbt writes it."""
+    return json.dumps({"data": data, "info": {"msg": message, "name": name, "ts": "2026-11-21T23:10:51.807634Z"}})
+
+
+def fed(*lines: str) -> DbtReader:
+    reader = DbtReader()
+    for line in lines:
+        reader.feed(line)
+    return reader
+
+
+def test_a_build_with_failures_is_counted_node_by_node() -> None:
+    reader = DbtReader()
+    seen = []
+    for line in recorded("build_failed"):
+        reader.feed(line)
+        if reader.progress is not None and (not seen or reader.progress != seen[-1]):
+            seen.append(reader.progress)
+    assert seen[0] == Progress(total=8)
+    assert seen[1] == Progress(total=8, current="numbers")
+    assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
+    assert all(progress.total == 8 for progress in seen)
+    assert seen[-1] == Progress(done=8, total=8, passed=5, error=2, skip=1, current="unique_evens_n")
+    assert (reader.started, reader.loaded, reader.connecting, reader.error) == (True, True, True, "")
+    assert reader.last_line == "Done. PASS=5 WARN=0 ERROR=2 SKIP=1 NO-OP=0 TOTAL=8"
+
+
+@pytest.mark.parametrize(
+    ("recording", "started", "loaded", "connecting", "error"),
+    [
+        ("database_locked", True, True, True, "IO Error: Could not set lock on file"),
+        ("compile_error", True, True, False, "Compilation Error"),
+        ("deps_failed", True, False, False, "Runtime Error\n  No dbt_project.yml found"),
+        ("unknown_target", True, False, False, "Runtime Error\n  The profile 'small' does not have a target"),
+        ("nothing_selected", True, True, False, ""),
+        ("deps", True, False, False, ""),
+        ("usage_error", False, False, False, ""),
+        ("no_profiles_folder", False, False, False, ""),
+        ("dbt_ol_without_a_project", False, False, False, ""),
+    ],
+)
+def test_how_far_dbt_got_and_what_ended_it(
+    recording: str, started: bool, loaded: bool, connecting: bool, error: str
+) -> None:
+    reader = fed(*recorded(recording))
+    assert (reader.started, reader.loaded, reader.connecting) == (started, loaded, connecting)
+    assert reader.error.strip().startswith(error)
+    assert bool(reader.error) == bool(error)
+
+
+@pytest.mark.parametrize(
+    ("recording", "last"),
+    [
+        ("usage_error", "Error: No such option '--nonsense'. Did you mean '--no-defer'?"),
+        ("nothing_selected", "Nothing to do. Try checking your model configs and model specification args"),
+        ("dbt_ol_without_a_project", "FileNotFoundError: [Errno 2] No such file or directory: '/tmp/hc/ok/nowhere/db"),
+    ],
+)
+def test_the_last_words_are_the_last_line_that_says_anything(recording: str, last: str) -> None:
+    assert fed(*recorded(recording), "", "   ").last_line.startswith(last)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("LogModelResult", {"status": "OK", "node_info": {"node_status": "success"}}, Progress(done=1, passed=1)),
+        ("LogModelResult", {"status": "ERROR", "node_info": {"node_status": "error"}}, Progress(done=1, error=1)),
+        ("LogModelResult", {"node_info": {"node_status": "partial success"}}, Progress(done=1, error=1)),
+        ("LogSeedResult", {"status": "INSERT 5", "node_info": {"node_status": "success"}}, Progress(done=1, passed=1)),
+        ("LogSnapshotResult", {"node_info": {"node_status": "error"}}, Progress(done=1, error=1)),
+        ("LogTestResult", {"status": "pass"}, Progress(done=1, passed=1)),
+        ("LogTestResult", {"status": "fail"}, Progress(done=1, error=1)),
+        ("LogTestResult", {"status": "error"}, Progress(done=1, error=1)),
+        ("LogTestResult", {"status": "warn"}, Progress(done=1, warn=1)),
+        ("SkippingDetails", {}, Progress(done=1, skip=1)),
+        ("ConcurrencyLine", {"node_count": 41}, Progress(total=41)),
+        ("LogStartLine", {"total": 41, "node_info": {"node_name": "orders"}}, Progress(total=41, current="orders")),
+    ],
+)
+def test_what_each_event_adds_to_the_progress(name: str, data: dict[str, Any], expected: Progress) -> None:
+    assert fed(said(name, **data)).progress == expected
+
+
+@pytest.mark.parametrize("name", ["LogModelResult", "LogTestResult", "LogStartLine", "ConcurrencyLine"])
+@pytest.mark.parametrize("data", [None, [], "x", {}, {"node_info": None}, {"total": "many", "node_count": None}])
+def test_an_event_without_its_data_is_no_harm(name: str, data: object) -> None:
+    reader = fed(json.dumps({"info": {"name": name, "msg": "m"}, "data": data}))
+    assert reader.progress is not None
+    assert reader.last_line == "m"
+
+
+STRANGE = [
+    "",
+    "{",
+    "{}",
+    "[]",
+    '{"info": ',
+    '{"info": null}',
+    '{"info": []}',
+    '{"info": {"name": "MainReportVersion"}}',
+    '{"info": {"name": "MainReportVersion", "msg": 5}}',
+    '{"info": {"msg": "no name"}}',
+    '{"info": {"name": [], "msg": "a name that is a list"}}',
+    '{"info": {"name": {}, "msg": "a name that is a mapping"}}',
+    '{"info": {"name": null, "msg": "a name that is nothing"}}',
+    ' {"info": {"name": "MainReportVersion", "msg": "indented"}}',
+    '{"total": NaN, "info": "Infinity"}',
+    '{"info": {"name": "MainReportVersion", "msg": "x"}} and more',
+    "\x00\x1b[31m{",
+    '{"info": ' + "9" * 5_000 + "}",
+    '{"info": ' + '{"a": ' * 100_000 + "}" * 100_001,
+    '{"info": ' + "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("line", STRANGE, ids=range(len(STRANGE)))
+def test_a_line_that_is_no_event_of_dbt_is_an_ordinary_line(line: str) -> None:
+    assert event(line) is None
+    reader = fed("before", line)
+    assert (reader.started, reader.progress) == (False, None)
+    assert reader.last_line == (line.strip() or "before")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"table": "flights", "rows": 336776, "done": 1, "total": 5}',
+        '{"information": "of another program"}',
+        '{"info": "of another program"}',
+        '{"info": {"level": "of another program", "msg": "has no name"}}',
+        "[2026-11-21 23:11:09,147] [INFO] [openlineage.dbt:151] - Running OpenLineage dbt wrapper version 1.54.0",
+        "plain {braces}",
+        "",
+    ],
+)
+def test_what_is_not_dbts_is_shown_as_it_is(line: str) -> None:
+    assert text(line) == line
+
+
+def test_an_event_is_shown_as_dbts_own_text_log_shows_it() -> None:
+    shown = [text(line) for line in recorded("build_failed")]
+    assert shown[0] == "23:10:48  Running with dbt=1.11.16"
+    assert shown[-1] == "23:10:51  Done. PASS=5 WARN=0 ERROR=2 SKIP=1 NO-OP=0 TOTAL=8"
+    assert not any(line is None or line.startswith("{") for line in shown)
+
+
+def test_an_event_that_has_not_arrived_whole_is_not_shown() -> None:
+    whole = recorded("build_failed")[0]
+    assert text(whole[:-40]) is None
+
+
+def test_a_very_long_line_is_an_event_like_any_other() -> None:
+    trace = said("MainStackTrace", "Traceback (most recent call last):\n" + "x" * 1_000_000)
+    reader = fed(said("MainEncounteredError", "Encountered an error:\nboom"), trace)
+    assert (reader.error.strip(), reader.last_line) == ("boom", "Encountered an error:\nboom")
+
+
+def test_what_is_shown_and_kept_of_an_event_can_be_encoded_whatever_it_escapes() -> None:
+    """JSON can escape half a surrogate pair, which is no character: it must reach neither the record nor an answer."""
+    line = '{"data": {"node_info": {"node_name": "\\ud800"}}, "info": {"name": "LogStartLine", "msg": "\\udfff"}}'
+    reader = fed(line)
+    assert reader.progress is not None
+    for kept in (text(line), reader.last_line, reader.progress.current):
+        assert kept is not None
+        kept.encode()
+
+
+def left(folder: Path, content: object) -> Path:
+    (folder / "target").mkdir(exist_ok=True)
+    (folder / "target/run_results.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def node(name: str, status: str, message: str | None = None) -> dict[str, Any]:
+    return {"unique_id": name, "status": status, "message": message, "timing": [], "execution_time": 0.1}
+
+
+def test_results_are_counted_and_the_first_failure_is_told_in_one_line(tmp_path: Path) -> None:
+    message = 'Runtime Error in model broken\n  Binder Error: Referenced column "nope" not found\n  "n"'
+    nodes = [
+        node("model.small.numbers", "success", "OK"),
+        node("test.small.unique", "pass"),
+        node("model.small.broken", "error", message),
+        node("model.small.after", "skipped"),
+        node("test.small.few", "warn", "Got 5 results, configured to warn if != 0"),
+        node("test.small.none", "fail", "Got 5 results, configured to fail if != 0"),
+    ]
+    found = results(left(tmp_path, {"metadata": {}, "results": nodes}))
+    assert found is not None
+    assert found.progress == Progress(done=6, total=6, passed=2, warn=1, error=2, skip=1)
+    one_line = 'Runtime Error in model broken Binder Error: Referenced column "nope" not found "n"'
+    assert found.failure == Failure("model.small.broken", one_line, 1)
+
+
+@pytest.mark.parametrize("status", ["error", "fail", "runtime error", "partial success"])
+def test_a_failure_without_a_message_says_so(tmp_path: Path, status: str) -> None:
+    found = results(left(tmp_path, {"results": [node("model.a.b", status)]}))
+    assert found is not None
+    assert found.failure == Failure("model.a.b", "failed without a message", 0)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"results": 5}', '{"results": [5]}', '{"results": [{}]}'])
+def test_results_that_are_not_whole_are_none(tmp_path: Path, content: str) -> None:
+    assert results(tmp_path) is None
+    assert results(left(tmp_path, content)) is None
+
+
+def test_results_in_which_nothing_was_selected_are_results(tmp_path: Path) -> None:
+    found = results(left(tmp_path, {"results": []}))
+    assert found is not None
+    assert (found.progress, found.failure) == (Progress(), None)

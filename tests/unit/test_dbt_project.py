@@ -1,0 +1,152 @@
+"""What a dbt project must have before anything of it is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runners import dbt
+from runners.dbt import Dbt
+from tests.support.projects import write
+
+PROJECT = "name: small\nprofile: small\n"
+PROFILES = "config: {send_anonymous_usage_stats: false}\nsmall: {target: dev, outputs: {dev: {}, prod: {}}}\n"
+
+
+def problem(
+    folder: Path,
+    project: str | None = PROJECT,
+    profiles: str | None = PROFILES,
+    environment: dict[str, str] | None = None,
+    target: str | None = None,
+) -> str | None:
+    if project is not None:
+        write(folder / "dbt_project.yml", project)
+    if profiles is not None:
+        write(folder / "profiles.yml", profiles)
+    return dbt.problem(Dbt(folder, target=target), {"HOME": str(folder / "home"), **(environment or {})})
+
+
+@pytest.mark.parametrize(
+    ("project", "profiles", "environment", "target"),
+    [
+        (PROJECT, PROFILES, {}, None),
+        (PROJECT, PROFILES, {}, "prod"),
+        (PROJECT, PROFILES, {"DBT_TARGET": "prod"}, None),
+        (PROJECT, PROFILES, {"DBT_TARGET": "nope"}, "prod"),
+        ("name: small\n", PROFILES, {"DBT_PROFILE": "small"}, None),
+        ("name: small\nprofile: other\n", PROFILES, {"DBT_PROFILE": "small"}, None),
+        (PROJECT, "small: {outputs: {default: {}}}\n", {}, None),
+        ("name: small\nprofile: \"{{ env_var('P') }}\"\n", PROFILES, {}, None),
+        (PROJECT, "small: {target: \"{{ env_var('T') }}\", outputs: {dev: {}}}\n", {}, None),
+        ("name: small\n", PROFILES, {}, None),
+        (PROJECT, "small: {target: dev, outputs: '{{ jinja }}'}\n", {}, None),
+    ],
+)
+def test_nothing_is_said_of_a_project_that_dbt_could_load_or_alone_can_resolve(
+    tmp_path: Path, project: str, profiles: str, environment: dict[str, str], target: str | None
+) -> None:
+    assert problem(tmp_path, project, profiles, environment, target) is None
+
+
+@pytest.mark.parametrize(
+    ("project", "profiles", "environment", "target", "parts"),
+    [
+        (None, PROFILES, {}, None, ["dbt_project.yml: can't be read: No such file", "set `dbt` of the project"]),
+        ("name: [", PROFILES, {}, None, ["dbt_project.yml: is not YAML", "set `dbt` of the project"]),
+        ("- name\n", PROFILES, {}, None, ["dbt_project.yml: "]),
+        ("", PROFILES, {}, None, ["dbt_project.yml: "]),
+        ("when: 2026-13-45\n", PROFILES, {}, None, ["dbt_project.yml: is not YAML"]),
+        (PROJECT, None, {}, None, ["home/.dbt/profiles.yml: can't be read: No such file", "set profiles_directory"]),
+        (PROJECT, None, {"DBT_PROFILES_DIR": "/none"}, None, ["/none/profiles.yml: can't be read: No such file"]),
+        (PROJECT, "small: [", {}, None, ["profiles.yml: is not YAML", "set profiles_directory"]),
+        (PROJECT, "small\n", {}, None, ["profiles.yml: expected a YAML mapping, found str"]),
+        (PROJECT, "config: {}\na: {}\nb: {}\n", {}, None, ["The profile 'small'", "is not in", "it has a, b."]),
+        (PROJECT, "config: {}\n", {}, None, ["is not in", "it has none."]),
+        (PROJECT, "small: dev\n", {}, None, ["The profile 'small'", "is not in"]),
+        (PROJECT, PROFILES, {"DBT_PROFILE": "other"}, None, ["The profile 'other'", "it has small."]),
+        (PROJECT, PROFILES, {}, "nope", ["The profile 'small'", "has no target 'nope'; it has dev, prod."]),
+        (PROJECT, PROFILES, {"DBT_TARGET": "nope"}, None, ["has no target 'nope'"]),
+        (PROJECT, "small: {target: nope, outputs: {dev: {}}}\n", {}, None, ["has no target 'nope'; it has dev."]),
+        (PROJECT, "small: {outputs: {dev: {}}}\n", {}, None, ["has no target 'default'; it has dev."]),
+        (PROJECT, "small: {target: dev, outputs: {}}\n", {}, None, ["has no target 'dev'; it has none."]),
+    ],
+)
+def test_every_obstacle_is_one_sentence_that_names_the_thing_and_says_what_to_do(
+    tmp_path: Path,
+    project: str | None,
+    profiles: str | None,
+    environment: dict[str, str],
+    target: str | None,
+    parts: list[str],
+) -> None:
+    said = problem(tmp_path, project, profiles, environment, target)
+    assert said is not None
+    assert [part for part in parts if part not in said] == []
+    assert "\n" not in said
+    assert said.endswith(".")
+
+
+def test_files_that_are_no_text_are_an_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "dbt_project.yml").write_bytes(b"name: \xff")
+    assert "is not YAML" in str(problem(tmp_path, project=None))
+
+
+def test_profiles_are_looked_for_where_dbt_would_look(tmp_path: Path) -> None:
+    write(tmp_path / "home/.dbt/profiles.yml", PROFILES)
+    assert problem(tmp_path, profiles=None) is None
+    write(tmp_path / "elsewhere/profiles.yml", "other: {}\n")
+    said = problem(tmp_path, profiles=None, environment={"DBT_PROFILES_DIR": "elsewhere"})
+    assert str(tmp_path / "elsewhere/profiles.yml") in str(said)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{package: elementary-data/elementary, version: 0.20.1}",
+        "{git: 'https://github.com/elementary-data/dbt-data-reliability.git', revision: 0.20.1}",
+        "{git: 'https://github.com/elementary-data/dbt-data-reliability', revision: 0.20.1}",
+        "{git: 'git@host.example:forks/dbt-data-reliability.git/', revision: main}",
+        "{tarball: 'https://host.example/x.tar.gz', name: elementary}",
+        "{local: ../elementary_package}",
+    ],
+)
+@pytest.mark.parametrize("file", ["packages.yml", "dependencies.yml"])
+def test_elementary_is_had_where_it_is_declared(tmp_path: Path, entry: str, file: str) -> None:
+    write(tmp_path / "elementary_package/dbt_project.yml", "name: elementary\n")
+    write(tmp_path / "project/dbt_project.yml", PROJECT)
+    assert not dbt.has_elementary(tmp_path / "project")
+    write(tmp_path / "project" / file, f"packages:\n  - {{package: dbt-labs/dbt_utils, version: 1.3.0}}\n  - {entry}\n")
+    assert dbt.has_elementary(tmp_path / "project")
+
+
+@pytest.mark.parametrize("setting", ["", "packages-install-path: dbt_packages\n", "packages-install-path: modules\n"])
+def test_elementary_is_had_where_it_is_installed(tmp_path: Path, setting: str) -> None:
+    write(tmp_path / "dbt_project.yml", PROJECT + setting)
+    assert not dbt.has_elementary(tmp_path)
+    folder = "modules" if "modules" in setting else "dbt_packages"
+    write(tmp_path / folder / "elementary/dbt_project.yml", "name: elementary\n")
+    assert dbt.has_elementary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "packages",
+    [
+        "",
+        "packages: [",
+        "packages:\n",
+        "packages: elementary\n",
+        "packages: [elementary, 5, null]\n",
+        "packages: [{package: dbt-labs/dbt_utils}, {package: somebody/not_elementary}]\n",
+        "packages: [{local: ../nowhere}, {local: ../other}, {git: ''}, {}]\n",
+        "- {package: elementary-data/elementary}\n",
+        "projects: [{name: elementary}]\n",
+        'packages: [{local: "a\\0b"}]\n',
+        "packages: [{package: x, version: 2026-13-45}]\n",
+    ],
+)
+def test_elementary_is_not_had_where_neither_is_true_however_broken_the_file(tmp_path: Path, packages: str) -> None:
+    write(tmp_path / "other/dbt_project.yml", "name: other\n")
+    write(tmp_path / "project/packages.yml", packages)
+    assert not dbt.has_elementary(tmp_path / "project")

@@ -1,0 +1,73 @@
+"""The ingester step: its command, and the progress it may print."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from runners.ingester import Ingester, IngesterReader, command
+from runners.report import Progress
+
+
+def test_the_command_is_the_users_own_in_its_folder_with_its_output_unbuffered() -> None:
+    made = command(Ingester(("dlt", "pipeline"), Path("/srv/in")), {"A": "b"}, grace=60, time_limit=100)
+    assert (made.argvs, made.cwd) == ((("dlt", "pipeline"),), "/srv/in")
+    assert made.environment == {"A": "b", "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1"}
+    assert (made.interrupt, made.grace, made.time_limit) == (signal.SIGTERM, 60, 100)
+
+
+def test_what_the_user_says_of_the_environment_wins() -> None:
+    given = {"PYTHONUNBUFFERED": "0", "DO_NOT_TRACK": "0"}
+    made = command(Ingester(("dlt",), Path("/srv/in")), given, grace=1, time_limit=1)
+    assert made.environment == given
+
+
+@pytest.mark.parametrize(
+    ("line", "progress"),
+    [
+        ('{"table": "flights", "rows": 336776, "done": 1, "total": 5}', Progress(1, 5, 1, current="flights")),
+        ('{"done": 5, "total": 5}', Progress(5, 5, 5)),
+        ('{"table": null, "done": 0, "total": 5}', Progress(0, 5, 0)),
+        ('{"table": 7, "done": 0, "total": 5}', Progress(0, 5, 0, current="7")),
+        ('{"done": "1", "total": 5}', None),
+        ('{"done": 1}', None),
+        ('{"total": 5}', None),
+        ('{"total": ', None),
+        ('["total"]', None),
+        (' {"done": 1, "total": 5}', None),
+        ("loading 1 of 5", None),
+        ('{"total": ' + "[" * 100_000, None),
+        ('{"done": ' + "9" * 5_000 + ', "total": 1}', None),
+        ("", None),
+    ],
+    ids=range(14),
+)
+def test_a_line_of_progress_is_json_with_how_many_are_done_of_how_many(line: str, progress: Progress | None) -> None:
+    reader = IngesterReader()
+    reader.feed(line)
+    assert reader.progress == progress
+    assert reader.last_line == line.strip()
+
+
+def test_the_latest_line_of_progress_counts_and_the_last_words_stay() -> None:
+    reader = IngesterReader()
+    for line in ('{"done": 1, "total": 2}', '{"done": 2, "total": 2}', "LoadClientJobFailed: no such table", "", "  "):
+        reader.feed(line)
+    assert reader.progress == Progress(2, 2, 2)
+    assert reader.last_line == "LoadClientJobFailed: no such table"
+
+
+def test_the_name_of_a_table_can_be_encoded_whatever_it_escapes() -> None:
+    reader = IngesterReader()
+    reader.feed('{"table": "\\ud800", "done": 1, "total": 2}')
+    assert reader.progress is not None
+    assert reader.progress.current is not None
+    reader.progress.current.encode()
+
+
+def test_a_number_is_a_number() -> None:
+    reader = IngesterReader()
+    reader.feed('{"done": true, "total": true}')
+    assert reader.progress is None

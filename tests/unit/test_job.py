@@ -1,0 +1,91 @@
+"""What the APIs call the states of a job and of its steps."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.jobs.job import (
+    Active,
+    Cancelling,
+    Completed,
+    Ended,
+    Finished,
+    Pending,
+    Skipped,
+    State,
+    Status,
+    StepState,
+    phase,
+    step_exit_code,
+    step_span,
+    step_status,
+)
+from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
+from tests.support.jobs import NOON, SPAN, make_job, planned
+
+
+def finished(outcome: Outcome) -> Finished:
+    return Finished(outcome, None, None)
+
+
+@pytest.mark.parametrize(
+    ("state", "steps", "orphaned", "expected"),
+    [
+        (None, [Pending(), Pending()], False, "starting"),
+        (None, [Active(NOON, 0), Pending()], False, "deps"),
+        (None, [finished(Exited(0, SPAN)), Pending()], False, "starting"),
+        (None, [finished(Exited(0, SPAN)), Active(NOON, 0)], False, "build"),
+        (None, [Active(NOON, 0), Pending()], True, "orphaned"),
+        (Cancelling(NOON), [Active(NOON, 0), Pending()], False, "cancelling"),
+        (Cancelling(NOON), [Active(NOON, 0), Pending()], True, "orphaned"),
+        (Ended(NOON, Completed(0, None)), [finished(Exited(0, SPAN))] * 2, False, "ended"),
+        (Ended(NOON, Completed(0, None)), [finished(Exited(0, SPAN))] * 2, True, "ended"),
+    ],
+)
+def test_the_phase_of_a_job(state: State | None, steps: list[StepState], orphaned: bool, expected: str) -> None:
+    assert phase(make_job(plan=planned("deps", "build"), steps=steps, state=state), orphaned=orphaned) == expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "status"),
+    [
+        (Exited(0, SPAN), 0, Status.COMPLETED),
+        (Exited(2, SPAN), 2, Status.COMPLETED),
+        (Killed(9, SPAN), 137, Status.FAILED),
+        (Killed(15, SPAN), 143, Status.FAILED),
+        (TimedOut(143, SPAN), 143, Status.FAILED),
+        (Stopped(130, SPAN), 130, Status.FAILED),
+        (NotStarted("no such program"), None, Status.FAILED),
+        (NotStarted("it left no results", 0, SPAN), 0, Status.FAILED),
+        (Lost("nobody saw"), None, Status.FAILED),
+    ],
+)
+def test_a_step_keeps_its_own_exit_code_which_is_128_and_n_for_signal_n(
+    outcome: Outcome, code: int | None, status: Status
+) -> None:
+    assert step_exit_code(outcome) == code
+    assert step_status(finished(outcome)) is status
+
+
+@pytest.mark.parametrize(
+    ("outcome", "span"),
+    [
+        (Exited(1, SPAN), SPAN),
+        (Killed(9, SPAN), SPAN),
+        (TimedOut(143, SPAN), SPAN),
+        (Stopped(130, SPAN), SPAN),
+        (NotStarted("it left no results", 0, SPAN), SPAN),
+        (NotStarted("no such program"), None),
+        (Lost("nobody saw"), None),
+    ],
+)
+def test_a_step_has_a_span_wherever_it_ran(outcome: Outcome, span: Span | None) -> None:
+    assert step_span(outcome) == span
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [(Pending(), "pending"), (Active(NOON, 0), "running"), (Skipped("packages unchanged"), "skipped")],
+)
+def test_a_step_that_has_not_run_has_a_word_too(state: StepState, status: str) -> None:
+    assert step_status(state) == status

@@ -1,0 +1,241 @@
+"""What comes next in a job and how it ends: the contract's table, row by row and then exhaustively."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from gateway.jobs.job import (
+    Active,
+    Cancelling,
+    Completed,
+    Ended,
+    Ending,
+    Failed,
+    Finished,
+    Job,
+    Pending,
+    Plan,
+    PlannedStep,
+    Reason,
+    Skipped,
+    State,
+    StepName,
+    StepState,
+)
+from gateway.jobs.moves import CANCELLED, EndJob, RunStep, SkipStep, next_move
+from runners.report import Failure
+from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
+from tests.support.jobs import NOON, SPAN, make_job, planned
+
+FAILURE = Failure("model.small.broken", "no such column", 2)
+DAILY = Plan(
+    (
+        PlannedStep(StepName.INGESTER),
+        PlannedStep(StepName.DEPS),
+        PlannedStep(StepName.BUILD, without_elementary=True, tolerates=1),
+        PlannedStep(StepName.ELEMENTARY),
+    ),
+    ("warehouse",),
+)
+OUTCOMES: dict[str, Outcome] = {
+    "exited 0": Exited(0, SPAN),
+    "exited 1": Exited(1, SPAN),
+    "exited 2": Exited(2, SPAN),
+    "killed": Killed(9, SPAN),
+    "not started": NotStarted("The program dbt was not found: install it."),
+    "timed out": TimedOut(143, SPAN),
+    "stopped": Stopped(130, SPAN),
+    "lost": Lost("the host was restarted meanwhile"),
+}
+
+
+def finished(outcome: Outcome) -> Finished:
+    failure = FAILURE if isinstance(outcome, Exited) and outcome.code else None
+    return Finished(outcome, None, failure)
+
+
+def lived(plan: Plan, *outcomes: Outcome, state: State | None = None) -> tuple[Job, list[str]]:
+    """The job once its steps ended like that, in their order; and the names of those that ran."""
+    job, ran, remaining = make_job(plan=plan, state=state), list[str](), list(outcomes)
+    for _ in range(2 * len(plan.steps) + 1):
+        match next_move(job):
+            case RunStep(n=n):
+                ran.append(plan.steps[n].name)
+                job = job.with_step(n, finished(remaining.pop(0)))
+            case SkipStep(n=n, note=note):
+                job = job.with_step(n, Skipped(note))
+            case EndJob(ending=ending):
+                return replace(job, state=Ended(NOON, ending)), ran
+    raise AssertionError(f"the job never ended: {job}")
+
+
+def ending_of(job: Job) -> Ending:
+    assert isinstance(job.state, Ended)
+    return job.state.ending
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "ran", "ending"),
+    [
+        (["exited 0"] * 4, 4, Completed(0, None)),
+        (["exited 1"], 1, Completed(1, FAILURE)),
+        (["exited 0", "exited 2"], 2, Completed(2, FAILURE)),
+        (["exited 0", "exited 0", "exited 1", "exited 0"], 4, Completed(1, FAILURE)),
+        (["exited 0", "exited 0", "exited 1", "exited 2"], 4, Completed(1, FAILURE)),
+        (["exited 0", "exited 0", "exited 2"], 3, Completed(2, FAILURE)),
+        (["exited 0", "exited 0", "exited 0", "exited 1"], 4, Completed(1, FAILURE)),
+        (["not started"], 1, Reason.NOT_STARTED),
+        (["exited 0", "not started"], 2, Reason.NOT_STARTED),
+        (["exited 0", "exited 0", "timed out"], 3, Reason.TIMED_OUT),
+        (["exited 0", "exited 0", "killed"], 3, Reason.KILLED),
+        (["exited 0", "exited 0", "stopped"], 3, Reason.KILLED),
+        (["exited 0", "exited 0", "lost"], 3, Reason.UNKNOWN),
+        (["exited 0", "exited 0", "exited 1", "timed out"], 4, Reason.TIMED_OUT),
+        (["exited 0", "exited 0", "exited 1", "lost"], 4, Reason.UNKNOWN),
+    ],
+)
+def test_how_a_job_ends(outcomes: list[str], ran: int, ending: Completed | Reason) -> None:
+    job, names = lived(DAILY, *(OUTCOMES[outcome] for outcome in outcomes))
+    assert names == [step.name for step in DAILY.steps[:ran]]
+    match ending_of(job):
+        case Failed(reason=reason, error=error):
+            assert reason == ending
+            assert error.endswith((".", "it.", "again.", "meanwhile"))
+        case completed:
+            assert completed == ending
+    stopper = DAILY.steps[ran - 1].name
+    assert list(job.steps[ran:]) == [Skipped(f"earlier step failed: {stopper}")] * (4 - ran)
+
+
+def test_the_first_failure_is_that_of_the_step_whose_code_the_job_has() -> None:
+    second = Failure("model.elementary.runs", "no table", 0)
+    steps: list[StepState] = [finished(Exited(0, SPAN)), finished(Exited(0, SPAN))]
+    steps += [Finished(Exited(1, SPAN), None, FAILURE), Finished(Exited(2, SPAN), None, second)]
+    assert next_move(make_job(plan=DAILY, steps=steps)) == EndJob(Completed(1, FAILURE))
+
+
+@pytest.mark.parametrize("code", [1, 2, 77, 127, 255])
+def test_an_ingester_that_may_fail_does_not_end_the_job_and_its_code_stays_the_jobs(code: int) -> None:
+    plan = Plan((PlannedStep(StepName.INGESTER, tolerates=255), PlannedStep(StepName.BUILD)), ("warehouse",))
+    job, ran = lived(plan, Exited(code, SPAN), Exited(0, SPAN))
+    assert ran == ["ingester", "build"]
+    assert ending_of(job) == Completed(code, FAILURE)
+
+
+@pytest.mark.parametrize("outcome", ["killed", "not started", "timed out", "lost"])
+def test_an_ingester_that_may_fail_still_ends_the_job_when_it_did_not_exit_by_itself(outcome: str) -> None:
+    plan = Plan((PlannedStep(StepName.INGESTER, tolerates=255), PlannedStep(StepName.BUILD)), ("warehouse",))
+    job, ran = lived(plan, OUTCOMES[outcome])
+    assert ran == ["ingester"]
+    assert isinstance(ending_of(job), Failed)
+
+
+def test_the_whole_sentence_of_what_could_not_start_is_the_jobs_error() -> None:
+    job, _ = lived(planned("deps"), OUTCOMES["not started"])
+    assert ending_of(job) == Failed(Reason.NOT_STARTED, "The program dbt was not found: install it.")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "parts"),
+    [
+        (TimedOut(143, SPAN), ["build", "time limit", "2 s", "time_limit"]),
+        (Killed(9, SPAN), ["build", "signal 9", "out of memory", "trigger it again"]),
+        (Killed(11, SPAN), ["build", "signal 11", "trigger it again"]),
+        (Lost("the host was restarted"), ["build", "can't be known", "the host was restarted"]),
+    ],
+)
+def test_an_error_says_what_why_and_what_to_do(outcome: Outcome, parts: list[str]) -> None:
+    ending = ending_of(lived(planned("build"), outcome)[0])
+    assert isinstance(ending, Failed)
+    assert [part for part in parts if part not in ending.error] == []
+    assert ("memory" in ending.error) == (outcome == Killed(9, SPAN))
+
+
+def test_a_cancel_before_the_first_step_runs_none() -> None:
+    job, ran = lived(DAILY, state=Cancelling(NOON))
+    assert ran == []
+    assert job.steps == (Skipped(CANCELLED),) * 4
+    ending = ending_of(job)
+    assert isinstance(ending, Failed)
+    assert ending.reason is Reason.CANCELLED
+
+
+def test_a_cancel_between_two_steps_runs_no_further_one() -> None:
+    steps = [finished(Exited(0, SPAN)), finished(Exited(0, SPAN)), Pending(), Pending()]
+    job = make_job(plan=DAILY, steps=steps, state=Cancelling(NOON))
+    assert next_move(job) == SkipStep(2, CANCELLED)
+    job = job.with_step(2, Skipped(CANCELLED)).with_step(3, Skipped(CANCELLED))
+    move = next_move(job)
+    assert isinstance(move, EndJob)
+    assert isinstance(move.ending, Failed)
+    assert move.ending.reason is Reason.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ending"),
+    [
+        (Stopped(130, SPAN), Reason.CANCELLED),
+        (NotStarted("stopped before it began"), Reason.CANCELLED),
+        (Exited(0, SPAN), Completed(0, None)),
+        (Exited(1, SPAN), Completed(1, FAILURE)),
+        (Killed(9, SPAN), Reason.KILLED),
+        (TimedOut(143, SPAN), Reason.TIMED_OUT),
+        (Lost("its supervisor was killed"), Reason.UNKNOWN),
+    ],
+)
+def test_a_cancel_during_the_last_step_counts_only_if_it_ended_the_step(
+    outcome: Outcome, ending: Completed | Reason
+) -> None:
+    job = make_job(plan=planned("build"), steps=[finished(outcome)], state=Cancelling(NOON))
+    move = next_move(job)
+    assert isinstance(move, EndJob)
+    assert (move.ending.reason if isinstance(move.ending, Failed) else move.ending) == ending
+
+
+def test_a_cancel_does_not_hide_that_a_step_exited_without_having_done_its_work() -> None:
+    """It ran and exited, so `cancelled before it began` would not be true; the first thing that failed the job wins."""
+    lie = NotStarted("dbt build exited 0 without leaving a run_results.json.", 0, SPAN)
+    move = next_move(make_job(plan=planned("build"), steps=[finished(lie)], state=Cancelling(NOON)))
+    assert move == EndJob(Failed(Reason.NOT_STARTED, lie.why))
+
+
+@pytest.mark.parametrize("state", [None, Cancelling(NOON)])
+def test_a_step_that_is_active_is_followed_whatever_else_is_asked(state: State | None) -> None:
+    steps = [finished(Exited(0, SPAN)), Active(NOON, 10), Pending(), Pending()]
+    assert next_move(make_job(plan=DAILY, steps=steps, state=state)) == RunStep(1)
+
+
+@pytest.mark.parametrize("cancelled_before", [None, 0, 1, 2, 3])
+def test_every_sequence_of_outcomes_ends_the_job_in_one_move_a_step_and_as_the_table_allows(
+    cancelled_before: int | None,
+) -> None:
+    plan = Plan(DAILY.steps[1:], DAILY.resources)
+    for outcomes in itertools.product(OUTCOMES.values(), repeat=3):
+        job = make_job(plan=plan)
+        for n, outcome in enumerate(outcomes):
+            if n == cancelled_before:
+                job = replace(job, state=Cancelling(NOON))
+            match next_move(job):
+                case SkipStep() as move:
+                    assert move.n == n
+                    job = job.with_step(n, Skipped(move.note))
+                case move:
+                    assert move == RunStep(n)
+                    job = job.with_step(n, finished(outcome))
+        move = next_move(job if cancelled_before != 3 else replace(job, state=Cancelling(NOON)))
+        assert isinstance(move, EndJob), outcomes
+        ran = [state.outcome for state in job.steps if isinstance(state, Finished)]
+        unfinished = [outcome for outcome in ran if not isinstance(outcome, Exited)]
+        codes = [outcome.code for outcome in ran if isinstance(outcome, Exited)]
+        match move.ending:
+            case Failed(reason=reason, error=error):
+                assert error
+                assert unfinished or reason is Reason.CANCELLED
+                assert unfinished in ([], ran[-1:])  # nothing runs after what made the job fail
+            case Completed(exit_code=code, failure=failure):
+                assert not unfinished
+                assert code == next((code for code in codes if code), 0)
+                assert (failure is None) == (code == 0)

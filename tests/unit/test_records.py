@@ -1,0 +1,185 @@
+"""A job as the APIs show it, in each of its states."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.jobs.job import (
+    Active,
+    Cancelling,
+    Completed,
+    Ended,
+    Failed,
+    Finished,
+    Job,
+    Pending,
+    Plan,
+    PlannedStep,
+    Reason,
+    Skipped,
+    StepName,
+)
+from gateway.jobs.life import Snapshot
+from gateway.web.records import record, whole_record
+from runners.report import Failure, Progress
+from runners.step import Exited, Killed, Lost, NotStarted
+from tests.support.jobs import NOON, SPAN, later, make_job, planned
+
+AT_NOON = "2026-11-21T12:00:00.000000+00:00"
+NO_STEP = {
+    "note": None,
+    "exitCode": None,
+    "startedAt": None,
+    "finishedAt": None,
+    "durationSeconds": None,
+    "progress": None,
+}
+RAN = {"startedAt": AT_NOON, "finishedAt": "2026-11-21T12:00:02.500000+00:00", "durationSeconds": 2.5}
+PLAN = planned("deps", "build", "elementary")
+FIELDS = {
+    "success",
+    "status",
+    "exitCode",
+    "jobId",
+    "phase",
+    "pipeline",
+    "command",
+    "createdAt",
+    "startedAt",
+    "finishedAt",
+    "durationSeconds",
+    "steps",
+    "progress",
+}
+
+
+def shown(job: Job, progress: Progress | None = None, *, orphaned: bool = False, seconds: float = 10) -> dict[str, Any]:
+    """The record as a client decodes it."""
+    answer = record(Snapshot(job, progress, orphaned), now=later(seconds))
+    decoded: dict[str, Any] = json.loads(json.dumps(answer))
+    return decoded
+
+
+def result(answer: dict[str, Any]) -> tuple[str, bool, int]:
+    return answer["status"], answer["success"], answer["exitCode"]
+
+
+def test_a_new_job_is_starting_and_has_all_its_steps_before_it() -> None:
+    answer = shown(make_job("full-1-abc", plan=PLAN))
+    assert set(answer) == FIELDS
+    assert result(answer) == ("running", True, -1)
+    assert (answer["jobId"], answer["pipeline"], answer["command"]) == ("full-1-abc", "full", "daily")
+    assert (answer["phase"], answer["createdAt"], answer["durationSeconds"]) == ("starting", AT_NOON, 10)
+    assert answer["startedAt"] is answer["finishedAt"] is answer["progress"] is None
+    names = ["deps", "build", "elementary"]
+    assert answer["steps"] == [{"name": name, "status": "pending", **NO_STEP} for name in names]
+
+
+def test_a_running_job_shows_the_live_progress_of_its_step() -> None:
+    progress = Progress(done=5, total=17, passed=3, warn=1, error=1, skip=0, current="fct_orders")
+    steps = [Finished(Exited(0, SPAN), None, None), Active(later(3), 100), Pending()]
+    answer = shown(make_job(plan=PLAN, steps=steps), progress)
+    assert result(answer) == ("running", True, -1)
+    assert (answer["phase"], answer["startedAt"]) == ("build", AT_NOON)
+    expected = {"done": 5, "total": 17, "pass": 3, "warn": 1, "error": 1, "skip": 0, "current": "fct_orders"}
+    assert answer["progress"] == expected
+    assert answer["steps"] == [
+        {"name": "deps", "status": "completed", **NO_STEP, "exitCode": 0, **RAN},
+        {
+            "name": "build",
+            "status": "running",
+            **NO_STEP,
+            "startedAt": "2026-11-21T12:00:03.000000+00:00",
+            "durationSeconds": 7,
+            "progress": expected,
+        },
+        {"name": "elementary", "status": "pending", **NO_STEP},
+    ]
+
+
+@pytest.mark.parametrize("orphaned", [True, False])
+def test_a_job_that_is_being_cancelled_runs_until_nothing_of_it_is_alive(orphaned: bool) -> None:
+    job = make_job(plan=planned("build"), steps=[Active(NOON, 0)], state=Cancelling(later(2)))
+    answer = shown(job, orphaned=orphaned)
+    assert result(answer) == ("running", True, -1)
+    assert answer["phase"] == ("orphaned" if orphaned else "cancelling")
+
+
+def test_the_progress_of_a_job_is_that_of_its_latest_step_that_has_one() -> None:
+    built, reported = Progress(done=5, total=5, passed=5), Progress(done=2, total=2, passed=2)
+    steps = [
+        Finished(Exited(0, SPAN), None, None),
+        Finished(Exited(0, SPAN), built, None),
+        Finished(Exited(0, SPAN), reported, None),
+    ]
+    assert shown(make_job(plan=PLAN, steps=steps))["progress"]["done"] == 2
+    assert shown(make_job(plan=PLAN, steps=[*steps[:2], Pending()]))["progress"]["done"] == 5
+    assert shown(make_job(plan=PLAN, steps=[*steps[:2], Active(NOON, 0)]))["progress"]["done"] == 5
+    assert shown(make_job(plan=PLAN, steps=[steps[0], Pending(), Pending()]))["progress"] is None
+
+
+def test_a_completed_job() -> None:
+    steps = [Finished(Exited(0, SPAN), None, None)]
+    answer = shown(make_job(plan=planned("deps"), steps=steps, state=Ended(later(4), Completed(0, None))), seconds=99)
+    assert set(answer) == FIELDS
+    assert result(answer) == ("completed", True, 0)
+    assert (answer["phase"], answer["finishedAt"]) == ("ended", "2026-11-21T12:00:04.000000+00:00")
+    assert answer["durationSeconds"] == 4
+
+
+def test_a_completed_job_with_a_non_zero_code_says_what_failed_first_instead_of_an_error() -> None:
+    failure = Failure("test.small.unique_orders", "Got 5 results, configured to fail if != 0", 2)
+    steps = [Finished(Exited(1, SPAN), None, failure)]
+    answer = shown(make_job(plan=planned("build"), steps=steps, state=Ended(later(4), Completed(1, failure))))
+    assert set(answer) == FIELDS | {"firstFailure"}
+    assert result(answer) == ("completed", True, 1)
+    assert answer["firstFailure"] == {
+        "node": "test.small.unique_orders",
+        "message": "Got 5 results, configured to fail if != 0",
+        "more": 2,
+    }
+    assert (answer["steps"][0]["status"], answer["steps"][0]["exitCode"]) == ("completed", 1)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_failed_job_says_why_and_has_no_exit_code_of_its_own(reason: Reason) -> None:
+    steps = [Finished(Killed(9, SPAN), None, None), *[Skipped("earlier step failed: deps")] * 2]
+    answer = shown(make_job(plan=PLAN, steps=steps, state=Ended(later(4), Failed(reason, "What, why, what to do."))))
+    assert set(answer) == FIELDS | {"error", "reason"}
+    assert result(answer) == ("failed", False, -1)
+    assert (answer["reason"], answer["error"]) == (str(reason), "What, why, what to do.")
+    assert answer["steps"] == [
+        {"name": "deps", "status": "failed", **NO_STEP, "exitCode": 137, **RAN},
+        {"name": "build", "status": "skipped", **NO_STEP, "note": "earlier step failed: deps"},
+        {"name": "elementary", "status": "skipped", **NO_STEP, "note": "earlier step failed: deps"},
+    ]
+
+
+def test_a_step_that_nobody_saw_end_or_that_never_began_has_no_times() -> None:
+    steps = [Finished(Lost("nobody saw"), None, None), Finished(NotStarted("no such program"), None, None)]
+    job = make_job(plan=planned("deps", "build"), steps=steps, state=Ended(later(4), Failed(Reason.UNKNOWN, "Lost.")))
+    answer = shown(job)
+    assert answer["steps"] == [{"name": name, "status": "failed", **NO_STEP} for name in ("deps", "build")]
+    assert answer["startedAt"] is None
+
+
+def test_a_step_that_lied_keeps_its_own_exit_code_and_times() -> None:
+    steps = [Finished(NotStarted("it left no results", 0, SPAN), None, None)]
+    answer = shown(make_job(plan=planned("build"), steps=steps))
+    assert answer["steps"] == [{"name": "build", "status": "failed", **NO_STEP, "exitCode": 0, **RAN}]
+
+
+def test_the_whole_record_adds_where_it_runs_what_is_on_and_the_notes() -> None:
+    plan = Plan((PlannedStep(StepName.BUILD, lineage=True),), ("warehouse",), ("Elementary is off: no package.",))
+    snapshot = Snapshot(make_job(plan=plan))
+    assert whole_record(snapshot, later(1)) == record(snapshot, later(1)) | {
+        "projectId": "default",
+        "fabricId": "local",
+        "enableOpenlineage": True,
+        "enableElementary": False,
+        "notes": ["Elementary is off: no package."],
+    }
+    assert whole_record(Snapshot(make_job(plan=PLAN)))["enableElementary"] is True

@@ -12,8 +12,8 @@ from aiohttp import web
 from pytest_aiohttp import AiohttpClient
 
 from runners import process
-from tests.support import measured as measured_shim
 from tests.support import api, projects
+from tests.support import measured as measured_shim
 from tests.support.api import Api
 from tests.support.gateway import Gateway
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.conftest import MakeApi
+from tests.conftest import MakeApi, MakeGateway
 from tests.support import projects
 from tests.support.api import Api, until
 from tests.support.gateway import PATH, Answer
@@ -56,15 +56,17 @@ async def test_triggers_that_are_off_are_refused_before_the_body_is_looked_at(
     assert await api.jobs() == []
 
 
-async def test_reading_and_cancelling_go_on_where_triggers_are_off(tmp_path: Path, make_api: MakeApi) -> None:
-    folder = projects.make(tmp_path / "project", ingester=WAITING)
-    api = await make_api(folder)
-    job = await api.trigger(pipeline="ingester")
-    await api.call("POST", f"/api/v1/jobs/{job}/cancel")
-    await api.finished(job)
-    off = await make_api(folder, {"PIPELINE_ENABLED": "false", "STATE_DIRECTORY": str(tmp_path / "other")})
-    assert await off.jobs() == []
-    refusal(await off.call("POST", f"/api/v1/jobs/{job}/cancel"), 404, "unknown_job")
+def test_reading_and_cancelling_go_on_where_triggers_are_off(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    gateway = make_gateway(projects.make(tmp_path / "project", ingester=WAITING))
+    job = gateway.trigger(pipeline="ingester")
+    gateway.stop()
+    gateway.environment["PIPELINE_ENABLED"] = "false"
+    gateway.start()
+    assert gateway.call("POST", PATH, {"pipeline": "ingester"}).status == 403
+    assert gateway.poll(job)["status"] == "running"
+    assert [listed["jobId"] for listed in gateway.call("GET", PATH).json["jobs"]] == [job]
+    assert gateway.call("POST", f"/api/v1/jobs/{job}/cancel").status == 202
+    assert gateway.finished(job)["reason"] == "cancelled"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +241,7 @@ async def test_a_question_that_names_no_job_is_refused_by_name(
         ("DELETE", PATH, 405, "method_not_allowed"),
         ("PUT", "/healthz", 405, "method_not_allowed"),
         ("GET", "/api/v1/jobs/x/cancel", 405, "method_not_allowed"),
-        ("BREW", PATH, 405, "method_not_allowed"),
+        ("PATCH", PATH, 405, "method_not_allowed"),
     ],
 )
 async def test_unknown_paths_and_methods_answer_in_the_one_error_shape(

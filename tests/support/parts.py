@@ -21,7 +21,7 @@ def missing(why: str) -> NoReturn:
 
 @contextmanager
 def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A real filesystem of its own, in memory and of this size (such as 2m); skips the test where mounting is denied."""
+    """A real filesystem of its own, in memory and of this size (such as 2m); skips where mounting is denied."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode != 0:

@@ -1,0 +1,150 @@
+"""What a client sees of a job while it runs: its output as a terminal shows it, and its changes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeApi
+from tests.support import projects
+from tests.support.api import Api, until
+from tests.support.gateway import DEADLINE
+
+KEPT = 10_240
+WAITING = """
+    import pathlib, time
+    print("ready", flush=True)
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+    print("done")
+"""
+
+
+async def output(api: Api, job: str) -> str:
+    return str((await api.poll(job))["output"])
+
+
+async def is_running(api: Api, job: str) -> bool:
+    return bool((await api.poll(job))["phase"] == "ingester")
+
+
+async def output_of(api: Api) -> str:
+    return await output(api, (await api.run(pipeline="ingester"))["jobId"])
+
+
+@pytest.mark.parametrize("offset", range(3))
+async def test_output_is_the_last_10_240_bytes_cut_at_a_character(
+    tmp_path: Path, make_api: MakeApi, offset: int
+) -> None:
+    said = "x" * offset + "zł€ü\n" * 4000
+    folder = projects.make(tmp_path / "project", ingester=f'print("x" * {offset} + "zł€ü\\n" * 4000, end="")')
+    shown = await output_of(await make_api(folder))
+    assert shown == said.encode()[-KEPT:].decode(errors="ignore")
+    assert KEPT - 3 < len(shown.encode()) <= KEPT
+
+
+async def test_short_output_is_all_there_of_stdout_and_stderr(tmp_path: Path, make_api: MakeApi) -> None:
+    ingester = """
+        import sys
+        print("to stdout", flush=True)
+        print("to stderr", file=sys.stderr, flush=True)
+        print("no line end", end="")
+    """
+    shown = await output_of(await make_api(projects.make(tmp_path / "project", ingester=ingester)))
+    assert shown == "to stdout\nto stderr\nno line end"
+
+
+async def test_output_is_what_a_terminal_shows(tmp_path: Path, make_api: MakeApi) -> None:
+    ingester = r"""
+        import sys
+        sys.stdout.buffer.write(
+            b"\x1b[1;32mgreen\x1b[0m \x1b]0;title\x07text\n"
+            b"10%\r50%\r100%\n"
+            b"bell\x07 nul\x00 tab\there\n"
+            b"\x1b[2K\x1b[1Aup\n"
+            b"bad \xff byte\r\n"
+        )
+    """
+    shown = await output_of(await make_api(projects.make(tmp_path / "project", ingester=ingester)))
+    assert shown == "green text\n100%\nbell nul tab\there\nup\nbad � byte\n"
+
+
+async def test_output_is_live_while_the_job_runs(tmp_path: Path, make_api: MakeApi) -> None:
+    folder = projects.make(tmp_path / "project", ingester=WAITING)
+    api = await make_api(folder)
+    job = await api.trigger(pipeline="ingester")
+
+    async def ready() -> bool:
+        return "ready\n" in await output(api, job)
+
+    await until(ready, "output of a running job")
+    assert (await api.poll(job))["phase"] == "ingester"
+    (folder / "go").touch()
+    await api.finished(job)
+    assert await output(api, job) == "ready\ndone\n"
+
+
+async def test_200_megabytes_of_output_neither_fail_the_job_nor_fill_the_disk(
+    tmp_path: Path, make_api: MakeApi
+) -> None:
+    ingester = """
+        import sys
+        line = b"x" * 99 + b"\\n"
+        for _ in range(200):
+            sys.stdout.buffer.write(line * 10_000)
+        print("the end")
+    """
+    api = await make_api(projects.make(tmp_path / "project", ingester=ingester, settings={"output_cap": "1MiB"}))
+    record = await api.run(pipeline="ingester")
+    assert (record["status"], record["exitCode"]) == ("completed", 0)
+    assert (await output(api, record["jobId"])).endswith("x\nthe end\n")
+    kept = (api.folder / ".pipeline-gateway" / "jobs" / record["jobId"]).glob("output.*")
+    assert 0 < sum(file.stat().st_size for file in kept) <= 2**20
+
+
+@pytest.mark.xfail(strict=False, reason="reported: a wait may answer, unchanged, before the job changes")
+async def test_a_wait_answers_when_the_job_changes(tmp_path: Path, make_api: MakeApi) -> None:
+    folder = projects.make(tmp_path / "project", ingester=WAITING)
+    api = await make_api(folder)
+    job = await api.trigger(pipeline="ingester")
+    await until(lambda: is_running(api, job), "the ingester")
+    tag = (await api.call("GET", f"/api/v1/jobs/{job}")).headers["ETag"]
+    asked = asyncio.create_task(
+        api.call("GET", f"/api/v1/jobs/{job}?wait=60", headers={"If-None-Match": tag}), name="the question"
+    )
+    (folder / "go").touch()
+    async with asyncio.timeout(DEADLINE):
+        answer = await asked
+    assert (answer.status, answer.headers["ETag"] != tag) == (200, True)
+    assert (await api.finished(job))["status"] == "completed"
+
+
+async def test_a_wait_without_a_change_answers_304_to_who_knows_the_record(tmp_path: Path, make_api: MakeApi) -> None:
+    api = await make_api(projects.make(tmp_path / "project", ingester=WAITING))
+    job = await api.trigger(pipeline="ingester")
+    await until(lambda: is_running(api, job), "the ingester")
+    tag = (await api.call("GET", f"/api/v1/jobs/{job}")).headers["ETag"]
+    for wait in ("0", "0.1"):
+        answer = await api.call("GET", f"/api/v1/jobs/{job}?wait={wait}", headers={"If-None-Match": tag})
+        assert (answer.status, answer.body, answer.headers["ETag"]) == (304, b"", tag)
+    assert (await api.call("GET", f"/api/v1/jobs/{job}?wait=0.1")).status == 200
+
+
+async def test_the_tag_of_an_ended_job_stays(project: Path, make_api: MakeApi) -> None:
+    api = await make_api(project)
+    job = (await api.run(pipeline="ingester"))["jobId"]
+    tags = {(await api.call("GET", f"/api/v1/jobs/{job}?wait=60")).headers["ETag"] for _ in range(2)}
+    assert len(tags) == 1
+    answer = await api.call("GET", f"/api/v1/jobs/{job}?wait=60", headers={"If-None-Match": tags.pop()})
+    assert answer.status == 304
+
+
+@pytest.mark.parametrize("wait", ["61", "-1", "nan", "inf", "soon", "", "1&wait=2"])
+async def test_a_wait_that_is_no_number_up_to_60_is_refused_by_name(
+    project: Path, make_api: MakeApi, wait: str
+) -> None:
+    answer = await (await make_api(project)).call("GET", f"/api/v1/jobs/x?wait={wait}")
+    assert answer.status == 400
+    assert "'wait'" in answer.json["error"]

@@ -1,0 +1,223 @@
+"""The jobs on disk: a real SQLite database, opened again as after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.clock import Instant
+from gateway.errors import StateError
+from gateway.jobs.job import Active, Cancelling, Completed, Ended, Failed, Finished, Reason, Skipped
+from gateway.jobs.store import Store
+from runners.report import Failure, Progress
+from runners.step import Exited, Killed, Lost, NotStarted, Stopped, TimedOut
+from tests.support.jobs import NOON, SPAN, ended, later, make_job, planned
+
+DONE = Completed(0, None)
+DAY = 86_400.0
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(tmp_path / "gateway.db")
+    yield opened
+    await opened.close()
+
+
+async def after_a_crash(folder: Path) -> Store:
+    """The database as the next process finds it: nothing was closed."""
+    crashed = folder / "crashed"
+    crashed.mkdir(exist_ok=True)
+    for name in ("gateway.db", "gateway.db-wal"):
+        (crashed / name).write_bytes((folder / name).read_bytes())
+    return await Store.open(crashed / "gateway.db")
+
+
+async def test_an_accepted_job_is_durable_without_the_store_being_closed(store: Store, tmp_path: Path) -> None:
+    job = make_job("a", plan=planned("ingester", "deps", resources=["x", "y"]))
+    assert await store.insert(job) is None
+    again = await after_a_crash(tmp_path)
+    assert await again.get("a") == job
+    assert await again.active() == [job]
+    assert await again.insert(make_job("b", plan=planned("deps", resources=["y"]))) == "a"
+    await again.close()
+
+
+async def test_a_record_comes_back_as_it_was_in_every_state(store: Store) -> None:
+    failure = Failure("model.small.ümlaut 日本", "no such column", 2)
+    progress = Progress(done=3, total=5, passed=1, warn=1, error=1, skip=0, current="orders")
+    states = [
+        Finished(Exited(1, SPAN), progress, failure),
+        Finished(Killed(9, SPAN), None, None),
+        Finished(NotStarted("why", 0, SPAN), None, None),
+        Finished(NotStarted("why"), None, None),
+        Finished(TimedOut(143, SPAN), progress, None),
+        Finished(Stopped(130, SPAN), None, None),
+        Finished(Lost("why"), None, None),
+        Skipped("packages unchanged"),
+        Active(NOON, 2**40),
+    ]
+    job = make_job("a", plan=planned(*["run"] * len(states)))
+    await store.insert(job)
+    for n, state in enumerate(states):
+        job = job.with_step(n, state)
+        await store.save(job)
+        assert await store.get("a") == job
+    for last in (Cancelling(later(5)), Ended(later(9), Failed(Reason.CANCELLED, "It was cancelled."))):
+        await store.save(replace(job, state=last))
+        assert await store.get("a") == replace(job, state=last)
+
+
+async def test_a_conflict_names_the_holder_and_leaves_nothing_behind(store: Store) -> None:
+    await store.insert(make_job("holder", plan=planned("deps", resources=["y"])))
+    loser = make_job("loser", plan=planned("ingester", "deps", resources=["x", "y", "z"]))
+    assert await store.insert(loser) == "holder"
+    assert await store.get("loser") is None
+    for resource in ("x", "z"):
+        assert await store.insert(make_job(f"next-{resource}", plan=planned("run", resources=[resource]))) is None
+
+
+async def test_a_loser_in_a_group_does_not_take_the_others_with_it(store: Store, tmp_path: Path) -> None:
+    holder = make_job("holder")
+    await store.insert(holder)
+    jobs = [make_job(f"job-{n}", plan=planned("run", resources=[f"r{n}"])) for n in range(5)]
+    group = [
+        store.insert(jobs[0]),
+        store.insert(make_job("loser-1")),
+        store.insert(jobs[1]),
+        store.save(holder.with_step(0, Active(NOON, 0))),
+        store.insert(make_job("loser-2")),
+        store.insert(jobs[2]),
+    ]
+    assert await asyncio.gather(*group) == [None, "holder", None, None, "holder", None]
+    again = await after_a_crash(tmp_path)
+    assert [job.id for job in await again.active()] == ["holder", "job-0", "job-1", "job-2"]
+    await again.close()
+
+
+async def test_an_id_that_was_taken_is_not_taken_twice(store: Store) -> None:
+    await store.insert(make_job("a"))
+    with pytest.raises(sqlite3.IntegrityError):
+        await store.insert(make_job("a", plan=planned("run", resources=["other"])))
+    assert await store.insert(make_job("b", plan=planned("run", resources=["other"]))) is None
+
+
+async def test_what_a_job_holds_is_released_when_it_ends_and_not_before(store: Store) -> None:
+    job = make_job("a", plan=planned("run", resources=["x", "y"]))
+    await store.insert(job)
+    for step in (Active(NOON, 0), Finished(Exited(0, SPAN), None, None)):
+        await store.save(job.with_step(0, step))
+        assert await store.insert(make_job("b", plan=planned("run", resources=["y"]))) == "a"
+    await store.save(ended(job, DONE))
+    assert await store.insert(make_job("b", plan=planned("run", resources=["y"]))) is None
+    assert await store.insert(make_job("c", plan=planned("run", resources=["x"]))) is None
+
+
+async def test_an_ended_job_never_changes_again(store: Store) -> None:
+    job = make_job("a")
+    await store.insert(job)
+    first = ended(job, Completed(1, None))
+    await store.save(first)
+    for change in (job, replace(job, state=Cancelling(NOON)), ended(job, Failed(Reason.UNKNOWN, "Lost."), later(9))):
+        await store.save(change)
+        assert await store.get("a") == first
+    assert await store.active() == []
+    assert await store.insert(make_job("b")) is None  # and it holds nothing any more
+    await store.save(job)
+    assert await store.insert(make_job("c")) == "b"
+
+
+async def test_exactly_one_of_200_simultaneous_triggers_wins(store: Store) -> None:
+    ids = [f"job-{number}" for number in range(200)]
+    random.shuffle(ids)
+    answers = await asyncio.gather(*(store.insert(make_job(job_id)) for job_id in ids))
+    [winner] = [job_id for job_id, answer in zip(ids, answers, strict=True) if answer is None]
+    assert [answer for answer in answers if answer not in (None, winner)] == []
+    assert [job.id for job in await store.active()] == [winner]
+
+
+@pytest.mark.parametrize("jump", [-DAY, 0.0, DAY])
+async def test_a_clock_that_jumps_shows_and_hides_nothing_of_the_list(store: Store, jump: float) -> None:
+    for job_id, age in (("old", 3600), ("recent", 3599), ("now", 0)):
+        job = make_job(job_id)
+        await store.insert(job)
+        await store.save(ended(job, DONE, later(-age)))
+    await store.insert(make_job("active", created=later(-30 * DAY)))
+    now = Instant(NOON.wall + jump, NOON.uptime, NOON.boot)
+    assert [job.id for job in await store.recent(now, 3600)] == ["active", "now", "recent"]
+    assert await store.older(now, 3600) == ["old"]
+
+
+async def test_after_a_reboot_the_wall_clock_tells_how_old_a_job_is(store: Store) -> None:
+    for job_id, age in (("old", 3600), ("recent", 3599)):
+        job = make_job(job_id)
+        await store.insert(job)
+        await store.save(ended(job, DONE, later(-age)))
+    now = Instant(NOON.wall, 7.0, "boot-2")
+    assert [job.id for job in await store.recent(now, 3600)] == ["recent"]
+    assert await store.older(now, 3600) == ["old"]
+
+
+async def test_lists_are_in_the_order_the_jobs_came_in_whatever_the_clock_said(store: Store) -> None:
+    for number, wall in enumerate((5.0, 1.0, 9.0)):
+        job = make_job(f"job-{number}", created=later(-wall))
+        await store.insert(job)
+        await store.save(ended(job, DONE, later(-wall)))
+    names = ["job-0", "job-1", "job-2"]
+    assert await store.ended() == names
+    assert await store.older(later(100), 10) == names
+    assert [job.id for job in await store.recent(later(1), 3600)] == names[::-1]
+
+
+async def test_only_an_ended_job_is_forgotten_and_with_all_of_it(store: Store, tmp_path: Path) -> None:
+    job = make_job("a")
+    await store.insert(job)
+    await store.delete("a")
+    assert await store.get("a") == job
+    await store.save(ended(job, DONE))
+    await store.delete("a")
+    await store.delete("a")
+    assert (await store.get("a"), await store.ended()) == (None, [])
+    with sqlite3.connect(tmp_path / "gateway.db") as connection:
+        assert connection.execute("SELECT count(*) FROM claim").fetchone() == (0,)
+    connection.close()
+
+
+async def test_nobody_knows_a_job_that_never_was(store: Store) -> None:
+    assert await store.get("nobody") is None
+    await store.save(make_job("nobody"))
+    assert await store.get("nobody") is None
+
+
+async def test_closing_twice_is_harmless_and_any_use_afterwards_raises(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "gateway.db")
+    waiting = asyncio.gather(
+        *(store.insert(make_job(f"j{n}", plan=planned("run", resources=[f"r{n}"]))) for n in range(9))
+    )
+    await asyncio.sleep(0)
+    await store.close()
+    await store.close()
+    assert await waiting == [None] * 9  # what waited was written first
+    for use in (store.insert(make_job("x")), store.save(make_job("x")), store.delete("x"), store.get("x")):
+        with pytest.raises(StateError, match="closed"):
+            await use
+    for use_ in (store.active(), store.recent(NOON, 1), store.older(NOON, 1), store.ended()):
+        with pytest.raises(StateError, match="closed"):
+            await use_
+    again = await Store.open(tmp_path / "gateway.db")
+    assert len(await again.active()) == 9
+    await again.close()
+
+
+async def test_a_caller_that_gives_up_leaves_its_operation_done(store: Store) -> None:
+    task = asyncio.create_task(store.insert(make_job("a")))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert await store.insert(make_job("b")) == "a"

@@ -29,6 +29,7 @@ BROKEN = web.AppKey("broken", asyncio.Future[None])
 
 _KEEPALIVE = 15.0  # also what ends a client that never finishes its headers
 _SHUTDOWN = 5.0
+_PORTS = 10  # free ports that are tried where any will do
 _LONGEST_LINE = 32 * 1024  # so that an absurd job id gets our own answer
 
 _log = structlog.get_logger()
@@ -80,15 +81,10 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
     service = Service(settings, app[STORE], runners, app[ENVIRONMENT], broken=lambda task: _report(app, task))
     app[SERVICE] = service
     await service.recover()
-    app.on_shutdown.append(_drain)
     for routes in (data_analytics.routes(service), jobs_api.routes(service), operations.routes()):
         app.add_routes(routes)
     yield
     await service.close()
-
-
-async def _drain(app: web.Application) -> None:
-    app[SERVICE].drain()
 
 
 async def _retention(app: web.Application) -> AsyncIterator[None]:
@@ -121,9 +117,20 @@ class Server:
     async def start(self) -> None:
         """Recover what was running, then listen. Raises StateError."""
         await self._runner.setup()
-        self.port = self._settings.port
-        for host in ("127.0.0.1", "::1") if self._settings.host == "localhost" else (self._settings.host,):
-            await self._listen(host)
+        hosts = ("127.0.0.1", "::1") if self._settings.host == "localhost" else (self._settings.host,)
+        for attempt in range(_PORTS):
+            self.port = self._settings.port
+            try:
+                for host in hosts:
+                    await self._listen(host)
+            except OSError as error:
+                if self._settings.port == 0 and attempt < _PORTS - 1:  # it was free on one address only
+                    for site in tuple(self._runner.sites):
+                        await site.stop()
+                    continue
+                why = f"Can't listen on port {self.port}: {error.strerror}; free it, or set HOST and PORT."
+                raise StateError(why) from None
+            break
         _log.info("serving", host=self._settings.host, port=self.port, enabled=self._settings.enabled)
 
     async def _listen(self, host: str) -> None:
@@ -131,12 +138,10 @@ class Server:
         try:
             await site.start()
         except OSError as error:
-            if host == "::1" and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                return  # a host without IPv6
-            raise StateError(
-                f"Can't listen on {host} port {self.port}: {error.strerror}; free it, or set HOST and PORT."
-            ) from None
-        self.port = site.port  # the real one, where 0 was asked for
+            if host != "::1" or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # a host without IPv6
+                raise
+        else:
+            self.port = site.port  # the real one, where 0 was asked for
 
     async def wait(self) -> None:
         """Until SIGTERM or SIGINT. Raises what a service-wide task died of."""
@@ -151,7 +156,9 @@ class Server:
             broken.result()
 
     async def close(self) -> None:
-        """Stop listening and let go of the jobs, which run on."""
+        """Refuse new jobs, stop listening and let go of those that run, which go on."""
+        if SERVICE in self._runner.app:
+            self._runner.app[SERVICE].drain()
         with suppress(asyncio.CancelledError):
             await self._runner.cleanup()
         _log.info("stopped")

@@ -15,6 +15,7 @@ from gateway.config import Settings
 from gateway.errors import ConfigError
 from gateway.jobs.job import PlannedStep, StepName
 from gateway.jobs.work import Work
+from runners import dbt
 
 _TIMEOUT = 60
 
@@ -27,8 +28,14 @@ class Finding:
     text: str
 
 
-def findings(settings: Settings, environment: Mapping[str, str], user: str | None) -> list[Finding]:
-    """Everything that was looked at, in the order of a trigger's way. Raises ConfigError for an unknown user."""
+def findings(
+    settings: Settings, environment: Mapping[str, str], user: str | None, sources: Sequence[Path]
+) -> list[Finding]:
+    """Everything that was looked at, in the order of a trigger's way. Raises ConfigError for an unknown user.
+
+    sources: the files that the settings come from.
+    """
+    account = None if user is None else _account(user)
     found = [Finding(True, "configuration"), *_triggers(settings), *_state(settings)]
     works = {
         f"{project} on {fabric}": Work(settings, fabric, project, environment)
@@ -37,8 +44,8 @@ def findings(settings: Settings, environment: Mapping[str, str], user: str | Non
     }
     for where, work in works.items():
         found.extend(_work(work, where))
-    if user is not None:
-        found.extend(_user(settings, list(works.values()), user))
+    if account is not None:
+        found.extend(_user(settings, list(works.values()), account, sources))
     return found
 
 
@@ -58,8 +65,11 @@ def _state(settings: Settings) -> Iterator[Finding]:
 
 
 def _work(work: Work, where: str) -> Iterator[Finding]:
-    problem = work.problem(PlannedStep(StepName.INGESTER))
-    yield Finding(problem is None, f"{where}: {problem or 'ingester'}")
+    if work.has_ingester:
+        problem = work.problem(PlannedStep(StepName.INGESTER))
+        yield Finding(problem is None, f"{where}: {problem or 'ingester'}")
+    else:
+        yield Finding(True, f"{where}: no ingester: the pipelines `ingester` and `full` will fail")
     problem = work.problem(PlannedStep(StepName.BUILD))
     yield Finding(problem is None, f"{where}: {problem or 'dbt project and profile'}")
     yield from _dbt_version(work, where)
@@ -98,27 +108,34 @@ def _dbt_version(work: Work, where: str) -> Iterator[Finding]:
     yield Finding(good, f"{where}: {program} is dbt {number}" + ("" if good else ", but the gateway drives dbt 1.x"))
 
 
-def _user(settings: Settings, works: list[Work], name: str) -> list[Finding]:
-    """What a user could not read, run or write, found by being that user for a moment."""
+def _account(name: str) -> pwd.struct_passwd:
     try:
         user = pwd.getpwnam(name)
     except KeyError:
         raise ConfigError(f"--user: there is no user {name!r} on this host") from None
     if os.geteuid() not in (0, user.pw_uid):
         raise ConfigError(f"--user {name}: only root can find out what another user may do")
+    return user
+
+
+def _user(settings: Settings, works: list[Work], user: pwd.struct_passwd, sources: Sequence[Path]) -> list[Finding]:
+    """What a user could not read, run or write, found by being that user for a moment."""
+    files = [file for work in works for file in dbt.files(work.dbt, work.environment) if file.exists()]
+    programs = [program for work in works for program in work.programs()]
     wanted = [
-        *(("read", path, os.R_OK | os.X_OK) for path in _read(settings)),
-        *(("run", path, os.X_OK) for path in dict.fromkeys(path for work in works for path in work.programs())),
+        *(("read", path, os.R_OK | os.X_OK) for path in _folders(settings)),
+        *(("read", path, os.R_OK) for path in dict.fromkeys(str(file) for file in (*sources, *files))),
+        *(("run", path, os.X_OK) for path in dict.fromkeys(programs)),
         *(("write", path, os.W_OK | os.X_OK) for path in _written(settings)),
     ]
     may = _as_user(user, [(path, mode) for _, path, mode in wanted])
     return [
-        Finding(good, f"{name} {'can' if good else 'can not'} {verb} {path}")
+        Finding(good, f"{user.pw_name} {'can' if good else 'can not'} {verb} {path}")
         for (verb, path, _), good in zip(wanted, may, strict=True)
     ]
 
 
-def _read(settings: Settings) -> Iterable[str]:
+def _folders(settings: Settings) -> Iterable[str]:
     folders: list[Path | None] = []
     for project in settings.projects.values():
         folders += [project.directory, project.dbt, project.ingester.directory if project.ingester else None]

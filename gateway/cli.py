@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `| head`: nobody reads on, so there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -146,7 +149,9 @@ def _init(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     environment = _environment(options)
-    findings = check.findings(config.load(options.config, environment), environment, options.user)
+    settings = config.load(options.config, environment)
+    sources = [file for file in (options.config or config.DEFAULT_FILE, options.env_file) if file and file.exists()]
+    findings = check.findings(settings, environment, options.user, [file.absolute() for file in sources])
     for finding in findings:
         print(f"{'ok   ' if finding.good else 'WRONG'}  {finding.text}")
     return 0 if all(finding.good for finding in findings) else 1

@@ -225,6 +225,9 @@ def _other_setting(variable: str, value: str) -> tuple[str, Any]:
     key = variable.removeprefix(_PREFIX).lower()
     if key not in Settings.model_fields:
         raise ConfigError(f"{variable}: there is no such setting")
+    if key in _VARIABLES.values():
+        own = next(name for name, setting in _VARIABLES.items() if setting == key)
+        raise ConfigError(f"{variable}: this setting has a variable of its own, {own}")
     try:
         return key, _string_keys(yaml.safe_load(value))
     except (yaml.YAMLError, ValueError) as error:
@@ -234,7 +237,7 @@ def _other_setting(variable: str, value: str) -> tuple[str, Any]:
 def _sentence(source: Path, problem: ErrorDetails) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     variables = [name for name, key in _VARIABLES.items() if key == where]
-    variables.append(f"{_PREFIX}{where.partition('.')[0].upper()}")
+    variables = variables or [f"{_PREFIX}{where.partition('.')[0].upper()}"]
     if not where:
         return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
     found = repr(problem["input"])

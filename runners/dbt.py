@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -183,18 +184,24 @@ def report(folder: Path) -> Path:
     return folder / "elementary_report.html"
 
 
-def parse_cache(folder: Path, dbt: Dbt) -> Path:
-    """The partial-parse file in `folder` that runs of this project, target and variables share."""
-    key = json.dumps([str(dbt.project), str(dbt.profiles_folder), dbt.target, dbt.executable, *dbt.arguments])
+def parse_cache(folder: Path, dbt: Dbt, step: DbtStep) -> Path:
+    """The partial-parse file in `folder` that steps of this project, target and variables share."""
+    arguments = () if step.elementary else dbt.arguments
+    key = json.dumps([str(dbt.project), str(dbt.profiles_folder), dbt.target, dbt.executable, *arguments])
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.msgpack"
 
 
 def keep_parse(folder: Path, cache: Path) -> None:
-    """Make the step's partial-parse file the shared one: dbt only reads the shared file. Raises OSError."""
-    fresh = target(folder) / "partial_parse.msgpack"
-    if fresh.exists():
+    """Make the step's partial-parse file the shared one, if that can be: dbt only reads the shared file."""
+    with contextlib.suppress(OSError):  # without it the next run parses anew, and is no less true
         cache.parent.mkdir(parents=True, exist_ok=True)
-        fresh.replace(cache)
+        (target(folder) / "partial_parse.msgpack").replace(cache)
+
+
+def files(dbt: Dbt, environment: Mapping[str, str]) -> tuple[Path, Path]:
+    """The project file and the profiles file that dbt will read with this environment."""
+    folder = dbt.profiles_folder or _dbts_own_profiles_folder(dbt.project, environment)
+    return dbt.project / "dbt_project.yml", folder / "profiles.yml"
 
 
 def problem(dbt: Dbt, environment: Mapping[str, str]) -> str | None:
@@ -202,15 +209,14 @@ def problem(dbt: Dbt, environment: Mapping[str, str]) -> str | None:
 
     Looks at files only, as dbt would find them with this environment.
     """
-    project_file = dbt.project / "dbt_project.yml"
+    project_file, profiles_file = files(dbt, environment)
     project = mapping(project_file) or f"{project_file}: is empty"
     if isinstance(project, str):
         return f"The dbt project can't be read: {project}; set `dbt` of the project to the folder of dbt_project.yml."
-    folder = dbt.profiles_folder or _dbts_own_profiles_folder(dbt.project, environment)
-    profiles = mapping(folder / "profiles.yml") or f"{folder / 'profiles.yml'}: is empty"
+    profiles = mapping(profiles_file) or f"{profiles_file}: is empty"
     if isinstance(profiles, str):
         return f"The dbt profile can't be read: {profiles}; set profiles_directory of the fabric's dbt."
-    return _profile_problem(project, profiles, folder / "profiles.yml", environment, dbt.target)
+    return _profile_problem(project, profiles, profiles_file, environment, dbt.target)
 
 
 def _profile_problem(

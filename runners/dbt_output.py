@@ -66,6 +66,10 @@ class DbtReader:
         """Nodes so far, None until dbt said how many there are."""
         return self._progress
 
+    def skip(self) -> None:
+        """The lines that dbt begins with may be among the lost ones, so that they were not seen proves nothing."""
+        self.started = self.loaded = True
+
     def feed(self, line: str) -> None:
         """Take one line of the step's output."""
         found = event(line)
@@ -139,14 +143,15 @@ class Results:
 
 
 def results(folder: Path) -> Results | None:
-    """The results that the step whose folder this is left behind; None if it left none.
+    """The results that the step whose folder this is left behind; None if it left none that can be understood.
 
-    The folder is the step's own, so results in it are never those of an earlier run.
+    The folder is the step's own, so results in it are never those of an earlier run. Raises OSError where it can't be
+    found out whether there are any.
     """
     try:
         document = json.loads((target(folder) / "run_results.json").read_bytes())
         nodes = [(str(node["status"]), str(node["unique_id"]), node.get("message")) for node in document["results"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     progress = functools.reduce(_one_more, (status for status, _, _ in nodes), Progress(total=len(nodes)))
     failed = [(node, message) for status, node, message in nodes if status in _FAILED]
@@ -191,13 +196,15 @@ def _broken_promise(step: DbtStep, reader: DbtReader, folder: Path) -> str | Non
 def _obstacle(step: DbtStep, reader: DbtReader, folder: Path) -> str | None:
     """What kept a step that exited non-zero from even beginning its work; None if it began.
 
-    A run that began has results, or an error in its models. Before that lie the program, the project and its
-    profile, and the database: without them nothing was started.
+    A run that began has results, or nodes that are done, or an error in its models. Before that lie the program, the
+    project and its profile, and the database: without them nothing was started.
     """
+    if results(folder) is not None or (reader.progress is not None and reader.progress.done > 0):
+        return None
     why = one_line(reader.error or reader.last_line or "it said nothing")
     if not reader.started:
         return f"could not be started: {why}; mend that and trigger it again."
-    if step.verb == "deps" or results(folder) is not None:
+    if step.verb == "deps":
         return None
     if not reader.loaded:
         return f"could not load its project or profile: {why}; mend that and trigger it again."

@@ -43,6 +43,9 @@ class IngesterReader:
         """Tables so far, None until the ingester said how many there are."""
         return self._progress
 
+    def skip(self) -> None:
+        """A lost line may have said more; the next one does."""
+
     def feed(self, line: str) -> None:
         """Take one line of the step's output."""
         self.last_line = line.strip() or self.last_line

@@ -108,16 +108,11 @@ def plain(line: str) -> str:
     return "".join(cells)
 
 
-def render(data: bytes, line_text: LineText) -> str:
-    """The text of a piece of output. `line_text` says what a line reads; None leaves the line out.
-
-    A last character that is not complete yet is left out.
-    """
-    return "".join(_shown(line, line_text) for line in _lines(data))
-
-
 def tail_text(ring: Ring, size: int, line_text: LineText) -> str:
-    """The last `size` bytes of the rendered text, cut at a character."""
+    """The last `size` bytes of the output's text, cut at a character.
+
+    `line_text` says what a line reads; None leaves it out. A last character that is not complete yet is left out.
+    """
     window = _FIRST_WINDOW
     while True:
         chunk = ring.tail(window)
@@ -128,7 +123,7 @@ def tail_text(ring: Ring, size: int, line_text: LineText) -> str:
 
 
 def _last_text(data: bytes, size: int, line_text: LineText) -> bytes:
-    """At least the last `size` bytes of what `render` makes, with no more lines rendered than that takes."""
+    """At least the last `size` bytes of the text, with no more lines rendered than that takes."""
     texts: list[bytes] = []
     length = 0
     for line in reversed(_lines(data)):

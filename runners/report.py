@@ -45,6 +45,10 @@ class Reader(Protocol):
         """Take one line, without its line end."""
         ...
 
+    def skip(self) -> None:
+        """Lines were lost or passed over: what they may have said must not be missed."""
+        ...
+
 
 def clean(text: str) -> str:
     """Text that can be encoded: JSON may escape halves of characters that no encoding has."""

@@ -42,6 +42,14 @@ class Output:
         self.starts = sorted(int(path.name[7:]) for path in folder.glob("output." + "[0-9]" * 20))
         self.end = self.starts[-1] + self._segment(self.starts[-1]).stat().st_size if self.starts else 0
 
+    def begin_line(self) -> None:
+        """Let what comes next not continue the last line of an earlier step."""
+        if self.starts:
+            with suppress(OSError), self._segment(self.starts[-1]).open("rb") as segment:
+                segment.seek(-1, os.SEEK_END)
+                if segment.read() != b"\n":
+                    self.write(memoryview(b"\n"))
+
     def write(self, data: memoryview) -> None:
         """Append; what can't be written is counted and forgotten, for a full disk must not stop the step."""
         while data:
@@ -102,6 +110,7 @@ class Step:
 
     def run(self) -> None:
         """Run until a command fails, a stop is asked for, or all of them are done."""
+        self.output.begin_line()
         self.limit = time.monotonic() + self.spec["time_limit"]
         for argv in self.spec["argvs"]:
             self.stopped = self._stop_reason()

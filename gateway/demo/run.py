@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import sys
 from collections.abc import Mapping
@@ -61,27 +62,31 @@ async def run(folder: Path, environment: Mapping[str, str], port: int | None, *,
 
 
 def _free_port(wanted: int) -> int:
-    """The wanted port of the loopback address, or any where that is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """The wanted port, or any where it is taken on one of the loopback addresses."""
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            return 0
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((address, wanted))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return 0
     return wanted
 
 
 async def _pipeline(client: Client, screen: Screen) -> dict[str, Any]:
     """Trigger `full` and show it to its end; the job is cancelled if the person has enough of it."""
     job_id = await client.trigger({"pipeline": "full"})
-    screen.say(f"Job:       {job_id}\n")
     try:
+        screen.say(f"Job:       {job_id}\n")
         record = await client.job(job_id)
         while record["status"] == "running":
             screen.show(record)
             record = await client.job(job_id, wait=_WAIT)
-    except asyncio.CancelledError:
+    except BaseException:  # Ctrl-C, or nobody reads the screen any more
         await client.cancel(job_id)
+        while (await client.job(job_id, wait=_WAIT))["status"] == "running":
+            pass
         raise
     screen.show(record)
     screen.say(f"\n  {record['status']}, exit code {record['exitCode']}, {record['durationSeconds']:.1f} s in all")

@@ -10,12 +10,15 @@ from gateway.errors import GatewayError
 LAKEHOUSE = Path(__file__).with_name("lakehouse")
 
 
-class OccupiedError(GatewayError):
-    """The folder has files of somebody's."""
+class StarterError(GatewayError):
+    """The folder can't be used: it has files of somebody's, or can't be made."""
 
 
 def copy(folder: Path) -> None:
-    """Copy the lakehouse into a new or empty folder. Raises OccupiedError, OSError."""
+    """Copy the lakehouse into a new or empty folder. Raises StarterError."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OccupiedError(f"{folder} exists and is not an empty folder: give another one.")
-    shutil.copytree(LAKEHOUSE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        raise StarterError(f"{folder} exists and is not an empty folder: give another one.")
+    try:
+        shutil.copytree(LAKEHOUSE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    except (OSError, shutil.Error) as error:
+        raise StarterError(f"{folder} can't be made: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 
 from runners.output import Ring
@@ -11,7 +12,7 @@ from runners.report import Progress, Reader
 
 _INTERVAL = 0.25  # seconds between two looks
 _CHUNK = 2**20
-_TOO_FAR = 16 * 2**20  # a step that is this many bytes ahead is not followed line by line any more
+_TOO_FAR = 4 * 2**20  # what a step wrote beyond this since the last look is passed over
 _LONGEST_LINE = 2**20
 
 
@@ -23,6 +24,7 @@ class Follower:
         self._offset = offset
         self._reader = reader
         self._rest = b""
+        self._lock = threading.Lock()  # a look that was cancelled goes on in its thread until it is done
 
     @property
     def progress(self) -> Progress | None:
@@ -39,19 +41,38 @@ class Follower:
                 changed()
             await asyncio.sleep(_INTERVAL)
 
+    def finish(self) -> None:
+        """Read what is left of a step that has ended, its last line too. Blocks. Raises OSError."""
+        self.catch_up()
+        with self._lock:
+            self._feed(self._rest)
+            self._rest = b""
+
     def catch_up(self) -> None:
-        """Read all there is. Blocks; what a talkative step wrote too far ahead is passed over."""
-        end = self._ring.bounds()[1]
-        if end - self._offset > _TOO_FAR:
-            self._offset, self._rest = end - _CHUNK, b""
-        while True:
-            chunk = self._ring.read(self._offset, _CHUNK)
-            if not chunk.data:
-                return
-            if chunk.start != self._offset:
-                self._rest = b""  # the beginning of this line is gone
-            self._offset = chunk.start + len(chunk.data)
-            *lines, rest = (self._rest + chunk.data).split(b"\n")
-            self._rest = rest[-_LONGEST_LINE:]
-            for line in lines:
-                self._reader.feed(line.decode("utf-8", "replace"))
+        """Read what is there now; a talkative step can't keep this from returning. Blocks. Raises OSError."""
+        with self._lock:
+            end = self._ring.bounds()[1]
+            self._read()  # in any case: a step says first what it is
+            if end - self._offset > _TOO_FAR:
+                self._pass_over(end - _CHUNK)
+            while self._offset < end and self._read():
+                pass
+
+    def _read(self) -> bool:
+        """Take the next chunk; false if there is none."""
+        chunk = self._ring.read(self._offset, _CHUNK)
+        if chunk.start > self._offset:
+            self._pass_over(chunk.start)  # the ring has dropped it
+        self._offset += len(chunk.data)
+        *lines, rest = (self._rest + chunk.data).split(b"\n")
+        self._rest = rest[-_LONGEST_LINE:]
+        for line in lines:
+            self._feed(line)
+        return bool(chunk.data)
+
+    def _pass_over(self, offset: int) -> None:
+        self._offset, self._rest = offset, b""
+        self._reader.skip()
+
+    def _feed(self, line: bytes) -> None:
+        self._reader.feed(line.decode("utf-8", "replace"))

@@ -84,11 +84,15 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The step is over. failure: what went wrong first, where it left with a non-zero code."""
+    """The step is over. failure: what went wrong first, where it left with a non-zero code.
+
+    started: when it was given to its runner, None if it never was.
+    """
 
     outcome: Outcome
-    progress: Progress | None
-    failure: Failure | None
+    progress: Progress | None = None
+    failure: Failure | None = None
+    started: Instant | None = None
     kind: Literal["finished"] = "finished"
 
 

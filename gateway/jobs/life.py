@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import structlog
 
@@ -36,18 +37,26 @@ from runners.report import Progress
 from runners.runner import Liveness, Runner
 from runners.step import Lost, NotStarted
 
-_RETRY_STORE = 1.0  # seconds until a disk that refused is asked again
+_RETRY = 1.0  # seconds until a disk that refused is asked again
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A job as it is now: its record, the live progress of its running step, and whether that is orphaned."""
+    """A job as it is now: its record, and what is known beyond it.
+
+    progress: of the running step. orphaned: that step is alive without its supervisor.
+    removed: its output and files are gone, to keep all of them under their cap.
+    """
 
     job: Job
     progress: Progress | None = None
     orphaned: bool = False
+    removed: bool = False
 
 
 class Life:
@@ -67,6 +76,7 @@ class Life:
         self._follower: Follower | None = None
         self._orphaned = False
         self._changed = asyncio.Event()
+        self._released = False
         self._lock = asyncio.Lock()
 
     def snapshot(self) -> Snapshot:
@@ -75,9 +85,15 @@ class Life:
 
     async def wait(self, known: Snapshot, seconds: float) -> None:
         """Return once the job is other than `known`, or after that many seconds."""
-        if self.snapshot() == known:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.snapshot() == known and not self._released:
+                    await self._changed.wait()
+
+    def release(self) -> None:
+        """Let go of whoever waits for a change: the service stops."""
+        self._released = True
+        self._notify()
 
     async def run(self) -> None:
         """Live until the job has ended. A bug ends the job, and loudly; cancelling this task leaves its steps alone."""
@@ -93,9 +109,15 @@ class Life:
         _log.info("job ended", job=self.job.id, state=self.job.state.kind)
 
     async def cancel(self) -> None:
-        """Ask for the job's end, unless it has ended. Raises StorageError."""
-        # Durable before anything is stopped, so that a restarted gateway goes on cancelling.
-        await self._update(_cancelling)
+        """Ask for the job's end, unless it has ended."""
+        try:
+            # Durable before anything is stopped, so that a restarted gateway goes on cancelling.
+            await self._update(_cancelling)
+        except StorageError as error:
+            # The job that filled the disk must be cancellable too; its next record tells of the cancel.
+            _log.warning("cancel not recorded yet", job=self.job.id, error=str(error))
+            self.job = _cancelling(self.job)
+            self._notify()
         await self._stop()
 
     async def _check(self) -> None:
@@ -106,7 +128,7 @@ class Life:
             why = await asyncio.to_thread(self._work.problem, planned)
             if why is not None:
                 before = [Skipped(f"{planned.name} could not have run")] * n
-                await self._set_steps([*before, Finished(NotStarted(why), None, None)])
+                await self._set_steps([*before, Finished(NotStarted(why))])
                 return
 
     async def _move(self) -> None:
@@ -123,7 +145,7 @@ class Life:
         planned, folder, ring = self.job.plan.steps[n], self._step_folder(n), Ring(self._folder)
         state = self.job.steps[n]
         if not isinstance(state, Active):
-            active = state = Active(clock.now(), ring.bounds()[1])
+            active = state = Active(clock.now(), (await _insist(ring.bounds))[1])
             await self._persist(lambda job: job.with_step(n, active))
         obstacle = await self._start(planned, folder)
         if isinstance(self.job.state, Cancelling):
@@ -136,10 +158,10 @@ class Life:
         finally:
             following.cancel()
             await asyncio.wait([following])
-        await asyncio.to_thread(self._follower.catch_up)
+        await _insist(self._follower.finish)
         if obstacle is not None and isinstance(outcome, NotStarted):
             outcome = obstacle
-        finished = await asyncio.to_thread(self._work.conclude, planned, outcome, reader, folder)
+        finished = await _insist(self._work.conclude, planned, state.started, outcome, reader, folder)
         await self._persist(lambda job: job.with_step(n, finished))
         self._follower, self._orphaned = None, False
 
@@ -163,7 +185,7 @@ class Life:
         for n, state in enumerate(self.job.steps):
             if isinstance(state, Active):
                 await self._runner.wait(self._step_folder(n), self._see)
-        lost = Finished(Lost(f"the gateway made a mistake (incident {incident})"), None, None)
+        lost = Finished(Lost(f"the gateway made a mistake (incident {incident})"))
         await self._set_steps([lost if isinstance(state, Active) else state for state in self.job.steps])
         error = f"The gateway made a mistake and gave this job up; its log tells more under incident {incident}."
         await self._persist(lambda job: replace(job, state=Ended(clock.now(), Failed(Reason.UNKNOWN, error))))
@@ -178,7 +200,7 @@ class Life:
                 await self._update(change)
             except StorageError as error:
                 _log.warning("job not recorded", job=self.job.id, error=str(error))
-                await asyncio.sleep(_RETRY_STORE)
+                await asyncio.sleep(_RETRY)
             else:
                 return
 
@@ -205,6 +227,16 @@ class Life:
 
     def _step_folder(self, n: int) -> Path:
         return self._folder / f"{n + 1}-{self.job.plan.steps[n].name}"
+
+
+async def _insist(look: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The answer of a look at the disk; a host that is out of descriptors, say, is asked again, and nothing decided."""
+    while True:
+        try:
+            return await asyncio.to_thread(look, *args, **kwargs)
+        except OSError as error:
+            _log.warning("look at the disk failed", error=str(error))
+            await asyncio.sleep(_RETRY)
 
 
 def _cancelling(job: Job) -> Job:

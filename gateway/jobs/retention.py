@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from pathlib import Path
 
 import structlog
@@ -24,9 +25,10 @@ class Retention:
     """Removes what is too old or too much. A job that has not ended loses nothing."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
-        self._settings = settings
+        self._cap = int(settings.state_cap)
+        self._age = settings.record_days * _DAY
+        self._state = settings.state_directory
         self._store = store
-        self._jobs = settings.state_directory / "jobs"
         self._sizes: dict[str, int] = {}  # of ended jobs, whose files never change
 
     async def run(self) -> None:
@@ -40,28 +42,38 @@ class Retention:
 
     async def sweep(self) -> None:
         """One pass: expired records with their files, then the oldest files until all are under the cap."""
-        while expired := await self._store.older(clock.now(), self._settings.record_days * _DAY):
-            for job_id in expired:
-                # The files first: a record without files is found again by the next sweep, files without one never.
-                await asyncio.to_thread(_remove, self._jobs / job_id)
-                await self._store.delete(job_id)
-            _log.info("records expired", count=len(expired))
+        while any([await self._expire(job_id) for job_id in await self._store.older(clock.now(), self._age)]):
+            pass  # a look returns a part of them
         await asyncio.to_thread(self._shrink, await self._store.ended())
 
+    async def _expire(self, job_id: str) -> bool:
+        # The files first: a record without files is found again by the next sweep, files without one never.
+        removed = await asyncio.to_thread(_remove, self._state / "jobs" / job_id)
+        if removed:
+            await self._store.delete(job_id)
+        return removed
+
     def _shrink(self, ended: list[str]) -> None:
-        sizes = {path.name: self._sizes.get(path.name) or _size(path) for path in self._folders()}
+        jobs = self._state / "jobs"
+        names = os.listdir(jobs) if jobs.exists() else []  # noqa: PTH208, the names are all that is needed
+        sizes = {name: self._sizes.get(name) or _size(jobs / name) for name in names}
         self._sizes = {job_id: sizes[job_id] for job_id in ended if job_id in sizes}
-        surplus = sum(sizes.values()) - self._settings.state_cap
+        surplus = sum(sizes.values()) + self._size_of_the_rest() - self._cap
         for job_id, size in list(self._sizes.items()):
             if surplus <= 0:
                 return
-            _remove(self._jobs / job_id)
-            del self._sizes[job_id]
-            surplus -= size
-            _log.info("files removed", job=job_id, bytes=size)
+            if _remove(jobs / job_id):
+                del self._sizes[job_id]
+                surplus -= size
+                _log.info("files removed", job=job_id, bytes=size)
 
-    def _folders(self) -> list[Path]:
-        return list(self._jobs.iterdir()) if self._jobs.exists() else []
+    def _size_of_the_rest(self) -> int:
+        """Bytes of the database and of dbt's parse files; one of these that no run has renewed for long goes."""
+        parsed = self._state / "parse"
+        for file in parsed.iterdir() if parsed.exists() else ():
+            if time.time() - file.stat().st_mtime > self._age:  # at worst a run parses anew
+                file.unlink()
+        return _size(parsed) + sum(file.stat().st_size for file in self._state.glob("gateway.db*"))
 
 
 def _size(folder: Path) -> int:
@@ -76,6 +88,12 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+def _remove(folder: Path) -> bool:
+    """Whether a job's folder is gone now; one that can't be removed must not keep the others."""
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        _log.warning("files not removed", folder=str(folder), error=str(error))
+        return False
+    return True

@@ -10,7 +10,8 @@ CREATE TABLE job (
 ) STRICT;
 
 CREATE INDEX job_active ON job (seq) WHERE state <> 'ended';
-CREATE INDEX job_ended ON job (ended_at) WHERE state = 'ended';
+CREATE INDEX job_ended_by_uptime ON job (ended_boot, ended_uptime);
+CREATE INDEX job_ended_by_clock ON job (ended_at);
 
 -- What a job holds while it is active. The unique index is what keeps two jobs apart, also in the same millisecond.
 CREATE TABLE claim (

@@ -18,7 +18,7 @@ from gateway.config import Fabric, Settings
 from gateway.errors import ConflictError, DrainingError, PipelinesDisabledError, StorageError, UnknownJobError
 from gateway.jobs import catalog
 from gateway.jobs.catalog import Pipeline, Trigger
-from gateway.jobs.job import Ended, Job, Pending, Plan, Running, current_step
+from gateway.jobs.job import Ended, Finished, Job, Pending, Plan, Running, phase
 from gateway.jobs.life import Life, Snapshot
 from gateway.jobs.store import Store
 from gateway.jobs.work import Work
@@ -91,9 +91,9 @@ class Service:
         )
         holder = await self._store.insert(job)
         if holder is not None:
-            raise self._conflict(holder)
-        _log.info("job accepted", job=job.id, steps=[str(step.name) for step in plan.steps])
+            raise await self._conflict(holder)
         self._launch(job)
+        _log.info("job accepted", job=job.id, steps=[str(step.name) for step in plan.steps])
         return job
 
     async def get(self, job_id: str) -> Snapshot:
@@ -103,7 +103,7 @@ class Service:
         job = await self._store.get(job_id) if _ID.fullmatch(job_id) else None
         if job is None:
             raise UnknownJobError(f"Job {job_id[:100]!a} not found. It may never have been, or its record has expired.")
-        return Snapshot(job)
+        return self._at_rest(job)
 
     async def get_recent(self, job_id: str) -> Snapshot:
         """A job that is active or ended within the list's hour. Raises UnknownJobError."""
@@ -116,7 +116,7 @@ class Service:
     async def recent(self) -> list[Snapshot]:
         """The active jobs and those that ended within the list's hour, newest first."""
         jobs = await self._store.recent(clock.now(), self._settings.job_ttl)
-        return [self._lives[job.id][0].snapshot() if job.id in self._lives else Snapshot(job) for job in jobs]
+        return [self._lives[job.id][0].snapshot() if job.id in self._lives else self._at_rest(job) for job in jobs]
 
     async def wait(self, job_id: str, known: Snapshot, seconds: float) -> Snapshot:
         """The job once it is other than `known`, or after that many seconds. Raises UnknownJobError."""
@@ -127,7 +127,7 @@ class Service:
     async def cancel(self, job_id: str) -> Snapshot:
         """Ask for a job's end; it ends when nothing of it is alive. A job that has ended stays as it is.
 
-        Raises UnknownJobError, StorageError.
+        Raises UnknownJobError.
         """
         if job_id in self._lives:
             await self._lives[job_id][0].cancel()
@@ -150,8 +150,10 @@ class Service:
                 waiter.cancel()
 
     def drain(self) -> None:
-        """Take no more jobs."""
+        """Take no more jobs, and keep nobody waiting."""
         self._draining = True
+        for life, _ in self._lives.values():
+            life.release()
 
     async def close(self) -> None:
         """Let go of the jobs, which run on; a later start takes them up again. Closing twice is harmless."""
@@ -161,6 +163,10 @@ class Service:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    def _at_rest(self, job: Job) -> Snapshot:
+        ran = any(isinstance(state, Finished) and state.started is not None for state in job.steps)
+        return Snapshot(job, removed=ran and not self.folder(job.id).exists())
 
     def _work(self, fabric: str, project: str) -> Work:
         return Work(self._settings, fabric, project, self._environment)
@@ -190,15 +196,13 @@ class Service:
                 f"{floor // 2**20} MiB (free_disk_floor); free some and try again."
             )
 
-    def _conflict(self, holder: str) -> ConflictError:
-        conflict: dict[str, object] = {"jobId": holder}
-        what = f"Job {holder} is already running"
-        if holder in self._lives:
-            job = self._lives[holder][0].job
-            conflict |= {"since": clock.rfc3339(job.created.wall), "step": current_step(job)}
-            what += f" since {conflict['since']}, now at step {conflict['step']},"
+    async def _conflict(self, holder: str) -> ConflictError:
+        snapshot = await self.get(holder)
+        since = clock.rfc3339(snapshot.job.created.wall)
+        step = phase(snapshot.job, orphaned=snapshot.orphaned)
         return ConflictError(
-            f"{what} and holds what this one needs; wait for its end or cancel it.",
-            conflict=conflict,
+            f"Job {holder} is already running since {since} (now: {step}) and holds what this one needs; "
+            "wait for its end or cancel it.",
+            conflict={"jobId": holder, "since": since, "step": step},
             retry_after=_RETRY_AFTER_CONFLICT,
         )

@@ -29,19 +29,39 @@ _PRAGMAS = (
 _BATCH = 500
 _RECORD: TypeAdapter[Job] = TypeAdapter(Job)
 
-# Ended within `ttl` seconds: by the uptime where the host has not rebooted since, so that a clock that jumps hides and
-# shows nothing; else by the wall clock.
+# Ages go by the uptime where the host has not rebooted since, so that a clock that jumps hides and shows nothing; else
+# by the wall clock. Each part reads its own index.
 _RECENT = """
-    SELECT record FROM job
-    WHERE state <> 'ended' OR CASE WHEN ended_boot = :boot THEN :uptime - ended_uptime ELSE :wall - ended_at END < :ttl
-    ORDER BY seq DESC
+    SELECT record FROM (
+        SELECT seq, record FROM job WHERE state <> 'ended'
+        UNION ALL
+        SELECT * FROM (
+            SELECT seq, record FROM job WHERE ended_boot = :boot AND ended_uptime > :uptime - :ttl
+            UNION ALL
+            SELECT seq, record FROM job WHERE ended_at > :wall - :ttl AND ended_boot <> :boot
+            ORDER BY seq DESC LIMIT 1000
+        )
+    ) ORDER BY seq DESC
 """
 _OLDER = """
-    SELECT id FROM job
-    WHERE state = 'ended'
-      AND CASE WHEN ended_boot = :boot THEN :uptime - ended_uptime ELSE :wall - ended_at END >= :age
-    ORDER BY seq LIMIT 1000
+    SELECT id FROM (
+        SELECT seq, id FROM job WHERE ended_boot = :boot AND ended_uptime <= :uptime - :age
+        UNION ALL
+        SELECT seq, id FROM job WHERE ended_at <= :wall - :age AND ended_boot <> :boot
+    ) ORDER BY seq LIMIT 1000
 """
+# What the disk, or another program that holds the database, may say for a while.
+_REFUSALS = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
 
 Operation = Callable[[aiosqlite.Connection], Awaitable[Any]]
 
@@ -76,18 +96,22 @@ class Store:
         if self._closed:
             return
         self._closed = True
-        await self._waiting.join()
-        self.committer.cancel()
-        await asyncio.wait([self.committer])
+        written = asyncio.create_task(self._waiting.join())
+        await asyncio.wait([written, self.committer], return_when=asyncio.FIRST_COMPLETED)
+        for task in (written, self.committer):
+            task.cancel()
+        await asyncio.wait([written, self.committer])
         await self._reader.close()
         await self._writer.close()
 
     async def insert(self, job: Job) -> str | None:
         """Record a new job with its claims, all or none; the id of a job that holds one of its resources, if any."""
 
+        record = _dump(job)
+
         async def operation(connection: aiosqlite.Connection) -> str | None:
             await connection.execute_fetchall(
-                "INSERT INTO job (id, state, record) VALUES (?, ?, ?)", (job.id, job.state.kind, _dump(job))
+                "INSERT INTO job (id, state, record) VALUES (?, ?, ?)", (job.id, job.state.kind, record)
             )
             for resource in job.plan.resources:
                 try:
@@ -103,12 +127,14 @@ class Store:
     async def save(self, job: Job) -> None:
         """Record a job's new state; ending it releases what it holds. A job that has ended never changes again."""
 
+        record = _dump(job)
+        at = job.state.at if isinstance(job.state, Ended) else None
+
         async def operation(connection: aiosqlite.Connection) -> None:
-            at = job.state.at if isinstance(job.state, Ended) else None
             await connection.execute_fetchall(
                 "UPDATE job SET state = ?, record = ?, ended_at = ?, ended_uptime = ?, ended_boot = ?"
                 " WHERE id = ? AND state <> 'ended'",
-                (job.state.kind, _dump(job), at and at.wall, at and at.uptime, at and at.boot, job.id),
+                (job.state.kind, record, at and at.wall, at and at.uptime, at and at.boot, job.id),
             )
             if at is not None:
                 await connection.execute_fetchall("UPDATE claim SET phase = 'over' WHERE job = ?", (job.id,))
@@ -133,7 +159,7 @@ class Store:
         return [_load(row) for row in await self._read("SELECT record FROM job WHERE state <> 'ended' ORDER BY seq")]
 
     async def recent(self, now: Instant, ttl: float) -> list[Job]:
-        """The active jobs and those that ended within `ttl` seconds, newest first."""
+        """The active jobs and those that ended within `ttl` seconds (the last 1,000 of them), newest first."""
         return [_load(row) for row in await self._read(_RECENT, _moment(now) | {"ttl": ttl})]
 
     async def older(self, now: Instant, age: float) -> list[str]:
@@ -147,7 +173,10 @@ class Store:
     async def _read(self, query: str, values: Any = ()) -> list[Any]:
         if self._closed:
             raise StateError("the store is closed")
-        return list(await self._reader.execute_fetchall(query, values))
+        try:
+            return list(await self._reader.execute_fetchall(query, values))
+        except sqlite3.Error as error:
+            raise _translated(error) from None
 
     async def _write(self, operation: Operation) -> Any:
         if self._closed:
@@ -164,34 +193,36 @@ class Store:
             while len(batch) < _BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             try:
-                for (_, done), (result, error) in zip(batch, await self._commit(batch), strict=True):
-                    if error is None:
-                        done.set_result(result)
-                    else:
-                        done.set_exception(error)
-                        done.exception()  # seen: the caller may have given up
-            finally:
-                for _ in batch:
-                    self._waiting.task_done()
+                results = await self._commit([operation for operation, _ in batch])
+            except Exception as broken:  # noqa: BLE001, whatever it is: it is the callers', and the writer goes on
+                results = [(None, _translated(broken))] * len(batch)
+            for (_, done), (result, error) in zip(batch, results, strict=True):
+                self._waiting.task_done()
+                if error is None:
+                    done.set_result(result)
+                else:
+                    done.set_exception(error)
+                    done.exception()  # seen: the caller may have given up
 
-    async def _commit(self, batch: list[tuple[Operation, asyncio.Future[Any]]]) -> list[tuple[Any, Exception | None]]:
+    async def _commit(self, operations: list[Operation]) -> list[tuple[Any, Exception | None]]:
         try:
             await self._writer.execute_fetchall("BEGIN IMMEDIATE")
-            results = [await self._attempt(operation) for operation, _ in batch]
+            results = [await self._attempt(operation) for operation in operations]
             await self._writer.execute_fetchall("COMMIT")
-        except sqlite3.Error as error:
+        finally:
             if self._writer.in_transaction:
                 await self._writer.execute_fetchall("ROLLBACK")
-            return [(None, _translated(error))] * len(batch)
         return results
 
     async def _attempt(self, operation: Operation) -> tuple[Any, Exception | None]:
         """One operation inside the group: a loser is undone alone, and so is a refusal that it answers with."""
         await self._writer.execute_fetchall("SAVEPOINT one")
+        result: Any = None
+        error: Exception | None = None
         try:
-            result, error = await operation(self._writer), None
+            result = await operation(self._writer)
         except sqlite3.IntegrityError as broken:
-            result, error = None, broken
+            error = broken
         if error is not None or result is not None:
             await self._writer.execute_fetchall("ROLLBACK TO one")
         await self._writer.execute_fetchall("RELEASE one")
@@ -228,13 +259,13 @@ async def _holder(connection: aiosqlite.Connection, resource: str) -> str:
     return str(holder)
 
 
-def _translated(error: sqlite3.Error) -> Exception:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-        return StorageError(
-            f"The state directory can't be written ({error}); free disk space or make it writable, then try again."
-        )
-    return error
+def _translated(error: Exception) -> Exception:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _REFUSALS:
+        return error
+    return StorageError(
+        f"The state directory's database can't be used now ({error}); free disk space, make it writable or end what "
+        "holds it, then try again."
+    )
 
 
 def _moment(now: Instant) -> dict[str, Any]:

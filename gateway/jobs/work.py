@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.clock import Instant
 from gateway.config import Fabric, Project, Settings
 from gateway.jobs.catalog import Installation
 from gateway.jobs.job import Finished, PlannedStep, StepName
@@ -56,7 +57,7 @@ class Work:
             threads=chosen.threads,
             arguments=chosen.arguments,
         )
-        self._parse_cache = dbt.parse_cache(settings.state_directory / "parse", self.dbt)
+        self._parsed = settings.state_directory / "parse"
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -75,6 +76,11 @@ class Work:
             dbt_resource=dbt_resource,
             ingester_may_fail=self._settings.ingester_failure == "continue",
         )
+
+    @property
+    def has_ingester(self) -> bool:
+        """Whether the project says how its data comes in."""
+        return self._project.ingester is not None
 
     def programs(self) -> list[str]:
         """The programs of its steps that are there. Looks at the disk."""
@@ -124,7 +130,7 @@ class Work:
             self.dbt,
             step,
             folder=folder,
-            parse_cache=self._parse_cache,
+            parse_cache=dbt.parse_cache(self._parsed, self.dbt, step),
             environment=self._environment,
             grace=self._fabric.dbt.grace,
             time_limit=time_limit,
@@ -134,17 +140,23 @@ class Work:
         """What follows the step's output."""
         return ingester.IngesterReader() if planned.name is StepName.INGESTER else dbt_output.DbtReader()
 
-    def conclude(self, planned: PlannedStep, outcome: Outcome, reader: Reader, folder: Path) -> Finished:
-        """What the end of the step means, with its final progress and first failure. Looks at the disk."""
+    def conclude(
+        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: Reader, folder: Path
+    ) -> Finished:
+        """What the end of the step means, with its final progress and first failure. Looks at the disk.
+
+        Raises OSError where the disk can't be looked at now.
+        """
         if not isinstance(reader, dbt_output.DbtReader):
-            return Finished(outcome, reader.progress, _failure(planned, outcome, reader, None))
+            return Finished(outcome, reader.progress, _failure(planned, outcome, reader, None), started)
         step = self._dbt_step(planned)
         outcome = dbt_output.judge(outcome, step, reader, folder)
         left = dbt_output.results(folder)
         if isinstance(outcome, Exited) and left is not None:
-            dbt.keep_parse(folder, self._parse_cache)
+            dbt.keep_parse(folder, dbt.parse_cache(self._parsed, self.dbt, step))
         progress: Progress | None = left.progress if left is not None else reader.progress
-        return Finished(outcome, progress, _failure(planned, outcome, reader, left.failure if left else None))
+        failure = _failure(planned, outcome, reader, left.failure if left else None)
+        return Finished(outcome, progress, failure, started)
 
     def _dbt_step(self, planned: PlannedStep) -> DbtStep:
         if planned.name is StepName.ELEMENTARY:

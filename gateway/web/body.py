@@ -38,13 +38,17 @@ def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _refusal(error.errors()[0], what) from None
+        raise _refusal(error.errors()[0], model, what) from None
 
 
 async def _bytes(request: web.Request) -> bytes:
     try:
         async with asyncio.timeout(_SECONDS):
             return await request.read()
+    except (ConnectionError, web.RequestPayloadError) as error:
+        raise BadRequestError(
+            "unreadable_body", f"The body can't be read: {str(error)[:200] or 'it was cut off'}."
+        ) from None
     except TimeoutError:
         raise SlowBodyError(f"The body did not arrive within {_SECONDS:.0f} s; send it at once.") from None
 
@@ -54,31 +58,49 @@ def _object(body: bytes) -> Mapping[str, Any]:
         content = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except RecursionError:
         raise BadRequestError("invalid_json", "The body is not JSON that can be read: it is nested too deep.") from None
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, _ConstantError) as error:
         raise BadRequestError("invalid_json", f"The body is not JSON: {str(error)[:200]}.") from None
+    except ValueError:
+        raise BadRequestError("invalid_json", "The body is not JSON that can be read: a number is too long.") from None
     if not isinstance(content, dict):
         why = f'The body must be a JSON object such as {{"pipeline": "full"}}, not {type(content).__name__}.'
         raise BadRequestError("invalid_json", why)
     return content
 
 
+class _ConstantError(ValueError):
+    """NaN and the infinities are JavaScript's."""
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    raise _ConstantError(f"{name} is none of its values")
 
 
-def _refusal(problem: ErrorDetails, what: str) -> BadRequestError:
+def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadRequestError:
     field = ".".join(str(part)[:100] for part in problem["loc"])
-    given = ascii(problem["input"])
+    given = json.dumps(problem["input"], default=str)  # as the client wrote it
     given = given if len(given) <= 100 else given[:99] + "…"
     allowed = problem.get("ctx", {}).get("expected")
     match problem["type"]:
         case "missing":
-            return BadRequestError("missing_field", f"The {what} {field!a} is missing.")
+            return BadRequestError(
+                "missing_field", f"The {what} {field!a} is missing: it must be {_allowed(model, field)}."
+            )
         case "extra_forbidden":
-            return BadRequestError("unknown_field", f"The {what} {field!a} (value {given}) is not known here.")
+            known = ", ".join(model.model_fields)
+            return BadRequestError("unknown_field", f"The {what} {field!a} ({given}) is not known; there are: {known}.")
         case "enum" if isinstance(problem["input"], str):
             return BadRequestError(f"unknown_{field}", f"Unknown {field} {given}: it must be {allowed}.")
         case "enum":
             return BadRequestError("invalid_field", f"The {what} {field!a} must be {allowed}, not {given}.")
         case _:
             return BadRequestError("invalid_field", f"The {what} {field!a} is {given}: {problem['msg']}.")
+
+
+def _allowed(model: type[BaseModel], field: str) -> str:
+    """What pydantic itself says of a field when it is given nothing."""
+    try:
+        model.model_validate({field: None})
+    except ValidationError as error:
+        return str(error.errors()[0].get("ctx", {}).get("expected", "given"))
+    return "given"

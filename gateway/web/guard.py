@@ -86,6 +86,8 @@ def _check_origin(request: web.Request) -> None:
 
 def _check_type(request: web.Request) -> None:
     """A page of another site can send any body but JSON without asking first."""
+    if "Content-Encoding" in request.headers:
+        raise UnsupportedTypeError("The body is compressed: send it as it is, without Content-Encoding.")
     if request.can_read_body and request.content_type != "application/json":
         given = request.content_type[:100]
         raise UnsupportedTypeError(f"The body's type is {given!a}: send it with Content-Type: application/json.")

@@ -29,6 +29,7 @@ from runners.report import Failure, Progress
 from runners.step import Span
 
 _NO_EXIT_CODE = -1
+_REMOVED = "Output and files of this job were removed to keep those of all jobs under state_cap."
 
 
 def record(snapshot: Snapshot, now: Instant | None = None) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def whole_record(snapshot: Snapshot, now: Instant | None = None) -> dict[str, An
         "fabricId": job.fabric,
         "enableOpenlineage": any(step.lineage for step in job.plan.steps),
         "enableElementary": any(step.name == "elementary" for step in job.plan.steps),
-        "notes": list(job.plan.notes),
+        "notes": [*job.plan.notes, *([_REMOVED] if snapshot.removed else [])],
     }
 
 
@@ -108,17 +109,18 @@ def _step(planned: PlannedStep, state: StepState, snapshot: Snapshot, now: Insta
                 "durationSeconds": round(started.until(now), 3),
                 "progress": _progress(snapshot.progress),
             }
-        case Finished(outcome=outcome, progress=progress):
+        case Finished(outcome=outcome, progress=progress, started=given):
             return shown | {
                 "exitCode": step_exit_code(outcome),
                 "progress": _progress(progress),
-                **_times(step_span(outcome)),
+                **_times(step_span(outcome), given),
             }
 
 
-def _times(span: Span | None) -> dict[str, Any]:
+def _times(span: Span | None, given: Instant | None) -> dict[str, Any]:
+    """By the step's own record; of a step whose end nobody saw, only the beginning is known."""
     if span is None:
-        return {}
+        return {} if given is None else {"startedAt": rfc3339(given.wall)}
     return {
         "startedAt": rfc3339(span.started),
         "finishedAt": rfc3339(span.finished),

@@ -189,7 +189,6 @@ def test_init_takes_an_empty_folder_and_never_one_with_files(tmp_path: Path) -> 
     says(run("init", "full/mine.txt", cwd=tmp_path), 1, "mine.txt")
 
 
-@pytest.mark.xfail(reason="reported: an OSError of `init` or `demo` is a traceback")
 @pytest.mark.parametrize("command", ["init", "demo"])
 def test_a_folder_that_can_not_be_made_is_a_sentence(tmp_path: Path, command: str) -> None:
     (tmp_path / "file").touch()

@@ -147,11 +147,7 @@ def test_a_model_that_is_broken_makes_the_demo_exit_1_and_say_which(first: Ran, 
     "moment",
     [
         pytest.param("airlines", id="while it loads"),
-        pytest.param(
-            "ingester",
-            id="while it starts",
-            marks=pytest.mark.xfail(strict=False, reason="reported: a Ctrl-C while the step is being started is lost"),
-        ),
+        pytest.param("ingester", id="while it starts"),
     ],
 )
 def test_ctrl_c_cancels_the_job_of_the_demo(tmp_path: Path, moment: str) -> None:
@@ -170,10 +166,7 @@ def test_ctrl_c_cancels_the_job_of_the_demo(tmp_path: Path, moment: str) -> None
     "address",
     [
         "127.0.0.1",
-        pytest.param(
-            "::1",
-            marks=pytest.mark.xfail(strict=False, reason="reported: only 127.0.0.1 is looked at for a free port"),
-        ),
+        "::1",
     ],
 )
 def test_where_port_3000_is_taken_the_demo_serves_on_another(tmp_path: Path, address: str) -> None:

@@ -73,14 +73,14 @@ async def goes_on(port: int) -> None:
         (b'\xef\xbb\xbf{"pipeline": "full"}', "not JSON"),
         (b"[" * 100_000, "nested too deep"),
         (b'{"a":' * 100_000, "nested too deep"),
-        (b'{"pipeline": %s}' % (b"9" * 5_000), "digits"),
+        (b'{"pipeline": %s}' % (b"9" * 5_000), "number"),
         (b"null", "must be a JSON object"),
         (b"true", "must be a JSON object"),
         (b"7", "must be a JSON object"),
         (b'"full"', "must be a JSON object"),
         (b'[{"pipeline": "full"}]', "must be a JSON object"),
-        (b'{"pipeline": "full\\u0000"}', r"'full\x00'"),
-        (b'{"pipeline": "\\ud800"}', r"'\ud800'"),
+        (b'{"pipeline": "full\\u0000"}', r'"full\u0000"'),
+        (b'{"pipeline": "\\ud800"}', r'"\ud800"'),
         (b'{"pipeline": "full", "\\ud800": 1}', r"\ud800"),
         (b'{"pipeline": "full", "": 1}', "''"),
         (b'{"pipeline": "full", "__class__": 1}', "'__class__'"),
@@ -135,7 +135,6 @@ async def test_a_gzip_bomb_is_refused(port: int) -> None:
     await goes_on(port)
 
 
-@pytest.mark.xfail(reason="reported: a body that is not in its Content-Encoding is answered 500")
 async def test_a_body_that_is_not_in_its_encoding_is_refused(port: int) -> None:
     answer = await send(port, request("POST", PATH, JSON, b"Content-Encoding: gzip", body=b"no gzip"))
     assert answer.status in (400, 415)
@@ -152,7 +151,6 @@ async def test_a_body_that_takes_its_time_gets_408_and_a_closed_connection(
     await goes_on(port)
 
 
-@pytest.mark.xfail(strict=False, reason="reported: a client that hangs up is logged as an error with a traceback")
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_mistake_of_the_gateway(
     port: int, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -184,9 +184,17 @@ def test_a_stranger_that_was_handed_the_output_is_not_waited_for(tmp_path: Path)
     assert output(tmp_path) == b"before\nafter\n"
 
 
+def test_a_step_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / f"output.{0:020}").write_bytes(b"the last words of an earlier step")
+    folder = make(tmp_path, "echo first")
+    assert launch(folder)[0] == 0
+    ended(folder)
+    assert output(tmp_path) == b"the last words of an earlier step\nfirst\n"
+
+
 def test_the_ring_goes_on_where_the_last_step_ended(tmp_path: Path) -> None:
     (tmp_path / f"output.{0:020}").write_bytes(b"a" * 100)
-    (tmp_path / f"output.{100:020}").write_bytes(b"b" * 30)
+    (tmp_path / f"output.{100:020}").write_bytes(b"b" * 29 + b"\n")
     folder = make(tmp_path, "printf %070d 0; printf %0230d 0", output_cap=400)
     assert launch(folder)[0] == 0
     ended(folder)

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.clock import Instant
 from gateway.errors import StateError
-from gateway.jobs.job import Active, Cancelling, Completed, Ended, Failed, Finished, Reason, Skipped
+from gateway.jobs.job import Active, Cancelling, Completed, Ended, Failed, Finished, Reason, Skipped, StepState
 from gateway.jobs.store import Store
 from runners.report import Failure, Progress
 from runners.step import Exited, Killed, Lost, NotStarted, Stopped, TimedOut
@@ -52,12 +52,12 @@ async def test_an_accepted_job_is_durable_without_the_store_being_closed(store: 
 async def test_a_record_comes_back_as_it_was_in_every_state(store: Store) -> None:
     failure = Failure("model.small.ümlaut 日本", "no such column", 2)
     progress = Progress(done=3, total=5, passed=1, warn=1, error=1, skip=0, current="orders")
-    states = [
+    states: list[StepState] = [
         Finished(Exited(1, SPAN), progress, failure),
         Finished(Killed(9, SPAN), None, None),
         Finished(NotStarted("why", 0, SPAN), None, None),
         Finished(NotStarted("why"), None, None),
-        Finished(TimedOut(143, SPAN), progress, None),
+        Finished(TimedOut(143, SPAN), progress, None, NOON),
         Finished(Stopped(130, SPAN), None, None),
         Finished(Lost("why"), None, None),
         Skipped("packages unchanged"),
@@ -173,6 +173,14 @@ async def test_lists_are_in_the_order_the_jobs_came_in_whatever_the_clock_said(s
     assert await store.ended() == names
     assert await store.older(later(100), 10) == names
     assert [job.id for job in await store.recent(later(1), 3600)] == names[::-1]
+
+
+async def test_however_many_jobs_ended_lately_the_list_has_the_ones_that_run(store: Store) -> None:
+    await store.insert(make_job("active"))
+    jobs = [make_job(f"job-{number}", plan=planned("run", resources=[f"r{number}"])) for number in range(1000)]
+    await asyncio.gather(*(store.insert(job) for job in jobs))
+    await asyncio.gather(*(store.save(ended(job, DONE)) for job in jobs))
+    assert "active" in [job.id for job in await store.recent(later(1), 3600)]
 
 
 async def test_only_an_ended_job_is_forgotten_and_with_all_of_it(store: Store, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def filled(store: Store) -> list[Job]:
     """The jobs that the store took until it refused one."""
     accepted: list[Job] = []
-    with pytest.raises(StorageError, match=r"can't be written .*free disk space"):
+    with pytest.raises(StorageError, match=r"database can't be used now .*free disk space"):
         await fill(store, accepted)
     return accepted
 

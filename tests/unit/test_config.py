@@ -33,7 +33,6 @@ VARIABLES = [
     ),
     ("GATEWAY_INGESTER_FAILURE", "continue", "ingester_failure", "continue"),
     ("GATEWAY_DEFAULT_FABRIC", "local", "default_fabric", "local"),
-    ("GATEWAY_ENABLED", "true", "enabled", True),
 ]
 FILE = """
 enabled: false

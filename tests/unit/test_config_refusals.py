@@ -92,6 +92,10 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, text: str, key: str) 
     assert refusal(tmp_path, text) == f"{tmp_path / 'gateway.yaml'}: {key}: there is no such setting"
 
 
+def test_a_setting_with_a_variable_of_its_own_has_no_second_one(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "", {"GATEWAY_PORT": "1"}) == "GATEWAY_PORT: this setting has a variable of its own, PORT"
+
+
 def test_an_unknown_variable_of_ours_is_refused_by_its_own_name(tmp_path: Path) -> None:
     assert "GATEWAY_COLOUR" in refusal(tmp_path, "", {"GATEWAY_COLOUR": "red"})
 
@@ -156,7 +160,7 @@ def test_bytes_that_are_no_text_are_not_yaml(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["[", "2026-13-45"])
 def test_a_variable_that_is_not_yaml_is_refused_with_its_name(tmp_path: Path, value: str) -> None:
-    assert refusal(tmp_path, "", {"GATEWAY_JOB_TTL": value}).startswith("GATEWAY_JOB_TTL: is not YAML: ")
+    assert refusal(tmp_path, "", {"GATEWAY_RECORD_DAYS": value}).startswith("GATEWAY_RECORD_DAYS: is not YAML: ")
 
 
 @pytest.mark.parametrize(("text", "found"), [("- port", "list"), ("3000", "int"), ("port", "str"), ("[]", "list")])

@@ -180,9 +180,16 @@ CHANGES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
 def test_a_parse_is_not_shared_where_another_would_come_of_it(tmp_path: Path, change: dict[str, Any]) -> None:
-    assert dbt.parse_cache(tmp_path, WHOLE) == dbt.parse_cache(tmp_path, replace(WHOLE))
-    assert dbt.parse_cache(tmp_path, WHOLE) != dbt.parse_cache(tmp_path, replace(WHOLE, **change))
-    assert dbt.parse_cache(tmp_path, replace(WHOLE, **change)).parent == tmp_path
+    assert dbt.parse_cache(tmp_path, WHOLE, BUILD) == dbt.parse_cache(tmp_path, replace(WHOLE), BUILD)
+    assert dbt.parse_cache(tmp_path, WHOLE, BUILD) != dbt.parse_cache(tmp_path, replace(WHOLE, **change), BUILD)
+    assert dbt.parse_cache(tmp_path, replace(WHOLE, **change), BUILD).parent == tmp_path
+
+
+def test_elementary_which_gets_no_arguments_shares_no_parse_with_steps_that_do(tmp_path: Path) -> None:
+    elementary = DbtStep("run", elementary=True)
+    assert dbt.parse_cache(tmp_path, WHOLE, elementary) != dbt.parse_cache(tmp_path, WHOLE, BUILD)
+    bare = replace(WHOLE, arguments=())
+    assert dbt.parse_cache(tmp_path, bare, elementary) == dbt.parse_cache(tmp_path, bare, BUILD)
 
 
 def test_profiles_of_the_project_are_taken_unless_others_are_configured(tmp_path: Path) -> None:

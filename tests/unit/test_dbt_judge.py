@@ -125,7 +125,7 @@ def test_an_exit_with_0_after_its_report_is_taken(tmp_path: Path) -> None:
         (BUILD, 2, "no_profiles_folder", "dbt build could not be started: Error: Invalid value for '--profiles-dir'"),
         (BUILD, 2, "unknown_target", "The profile 'small' does not have a target named 'nope'"),
         (DEPS, 2, "usage_error", "dbt deps could not be started: Error: No such option"),
-        (BUILD, 2, "database_locked", 'could not use its database: IO Error: Could not set lock on file "/tmp/hc/ok'),
+        (BUILD, 2, "database_locked", 'could not use its database: IO Error: Could not set lock on file "/srv/hc/ok'),
         (LINEAGE, 2, "database_locked", "could not use its database: IO Error: Could not set lock"),
         (BUILD, 127, None, "dbt build could not be started"),
     ],

@@ -27,7 +27,7 @@ def fed(*lines: str) -> DbtReader:
 
 def test_a_build_with_failures_is_counted_node_by_node() -> None:
     reader = DbtReader()
-    seen = []
+    seen: list[Progress] = []
     for line in recorded("build_failed"):
         reader.feed(line)
         if reader.progress is not None and (not seen or reader.progress != seen[-1]):
@@ -69,7 +69,7 @@ def test_how_far_dbt_got_and_what_ended_it(
     [
         ("usage_error", "Error: No such option '--nonsense'. Did you mean '--no-defer'?"),
         ("nothing_selected", "Nothing to do. Try checking your model configs and model specification args"),
-        ("dbt_ol_without_a_project", "FileNotFoundError: [Errno 2] No such file or directory: '/tmp/hc/ok/nowhere/db"),
+        ("dbt_ol_without_a_project", "FileNotFoundError: [Errno 2] No such file or directory: '/srv/hc/ok/nowhere/db"),
     ],
 )
 def test_the_last_words_are_the_last_line_that_says_anything(recording: str, last: str) -> None:

@@ -164,7 +164,7 @@ def test_a_cancel_before_the_first_step_runs_none() -> None:
 
 
 def test_a_cancel_between_two_steps_runs_no_further_one() -> None:
-    steps = [finished(Exited(0, SPAN)), finished(Exited(0, SPAN)), Pending(), Pending()]
+    steps: list[StepState] = [finished(Exited(0, SPAN)), finished(Exited(0, SPAN)), Pending(), Pending()]
     job = make_job(plan=DAILY, steps=steps, state=Cancelling(NOON))
     assert next_move(job) == SkipStep(2, CANCELLED)
     job = job.with_step(2, Skipped(CANCELLED)).with_step(3, Skipped(CANCELLED))
@@ -204,7 +204,7 @@ def test_a_cancel_does_not_hide_that_a_step_exited_without_having_done_its_work(
 
 @pytest.mark.parametrize("state", [None, Cancelling(NOON)])
 def test_a_step_that_is_active_is_followed_whatever_else_is_asked(state: State | None) -> None:
-    steps = [finished(Exited(0, SPAN)), Active(NOON, 10), Pending(), Pending()]
+    steps: list[StepState] = [finished(Exited(0, SPAN)), Active(NOON, 10), Pending(), Pending()]
     assert next_move(make_job(plan=DAILY, steps=steps, state=state)) == RunStep(1)
 
 

@@ -1,10 +1,11 @@
 """The ring as its readers see it, and what a terminal would show."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from runners.output import Chunk, Ring, plain, render, tail_text
+from runners.output import Chunk, Ring, plain, tail_text
 
 
 def every(line: str) -> str | None:
@@ -64,17 +65,22 @@ def test_a_hostile_line_takes_no_long_time() -> None:
         plain(piece * 100_000)  # the timeout of the suite is the judge
 
 
-def test_render_leaves_out_lines_and_takes_more_than_one_for_one() -> None:
+def render(folder: Path, data: bytes, line_text: Callable[[str], str | None]) -> str:
+    (folder / f"output.{0:020}").write_bytes(data)
+    return tail_text(Ring(folder), 1000, line_text)
+
+
+def test_a_text_leaves_out_lines_and_takes_more_than_one_for_one(tmp_path: Path) -> None:
     def text(line: str) -> str | None:
         return {"drop": None, "two": "1\n\x1b[1m2\x1b[0m"}.get(line, line)
 
-    assert render(b"a\ndrop\ntwo\n\nlast", text) == "a\n1\n2\n\nlast"
-    assert render(b"a\ndrop", text) == "a\n"
-    assert render(b"", text) == ""
+    assert render(tmp_path, b"a\ndrop\ntwo\n\nlast", text) == "a\n1\n2\n\nlast"
+    assert render(tmp_path, b"a\ndrop", text) == "a\n"
+    assert render(tmp_path, b"", text) == ""
 
 
-def test_bytes_that_are_no_utf8_are_replaced_and_an_unfinished_character_is_left_out() -> None:
-    assert render(b"\xff\xe2\x82\nok \xe2\x82", every) == "��\nok "
+def test_bytes_that_are_no_utf8_are_replaced_and_an_unfinished_character_is_left_out(tmp_path: Path) -> None:
+    assert render(tmp_path, b"\xff\xe2\x82\nok \xe2\x82", every) == "��\nok "
 
 
 def test_an_empty_or_missing_ring_has_nothing(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from gateway.jobs.job import (
     Reason,
     Skipped,
     StepName,
+    StepState,
 )
 from gateway.jobs.life import Snapshot
 from gateway.web.records import record, whole_record
@@ -80,7 +81,7 @@ def test_a_new_job_is_starting_and_has_all_its_steps_before_it() -> None:
 
 def test_a_running_job_shows_the_live_progress_of_its_step() -> None:
     progress = Progress(done=5, total=17, passed=3, warn=1, error=1, skip=0, current="fct_orders")
-    steps = [Finished(Exited(0, SPAN), None, None), Active(later(3), 100), Pending()]
+    steps: list[StepState] = [Finished(Exited(0, SPAN), None, None), Active(later(3), 100), Pending()]
     answer = shown(make_job(plan=PLAN, steps=steps), progress)
     assert result(answer) == ("running", True, -1)
     assert (answer["phase"], answer["startedAt"]) == ("build", AT_NOON)
@@ -146,7 +147,7 @@ def test_a_completed_job_with_a_non_zero_code_says_what_failed_first_instead_of_
 
 @pytest.mark.parametrize("reason", Reason)
 def test_a_failed_job_says_why_and_has_no_exit_code_of_its_own(reason: Reason) -> None:
-    steps = [Finished(Killed(9, SPAN), None, None), *[Skipped("earlier step failed: deps")] * 2]
+    steps: list[StepState] = [Finished(Killed(9, SPAN), None, None), *[Skipped("earlier step failed: deps")] * 2]
     answer = shown(make_job(plan=PLAN, steps=steps, state=Ended(later(4), Failed(reason, "What, why, what to do."))))
     assert set(answer) == FIELDS | {"error", "reason"}
     assert result(answer) == ("failed", False, -1)
@@ -183,3 +184,13 @@ def test_the_whole_record_adds_where_it_runs_what_is_on_and_the_notes() -> None:
         "notes": ["Elementary is off: no package."],
     }
     assert whole_record(Snapshot(make_job(plan=PLAN)))["enableElementary"] is True
+
+
+def test_a_step_that_nobody_saw_end_still_says_when_it_was_begun() -> None:
+    job = make_job(plan=planned("build"), steps=[Finished(Lost("nobody saw"), started=NOON)])
+    assert shown(job)["steps"] == [{"name": "build", "status": "failed", **NO_STEP, "startedAt": AT_NOON}]
+
+
+def test_the_record_says_that_its_files_were_removed_to_make_room() -> None:
+    snapshot = Snapshot(make_job(), removed=True)
+    assert [note for note in whole_record(snapshot)["notes"] if "removed" in note and "state_cap" in note]

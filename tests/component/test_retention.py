@@ -1,0 +1,201 @@
+"""What is kept and for how long: a real database and real files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import ByteSize
+
+from gateway import clock
+from gateway.clock import Instant
+from gateway.config import Settings
+from gateway.jobs.job import Active, Completed
+from gateway.jobs.retention import Retention
+from gateway.jobs.store import Store
+from tests.support.jobs import ended, later, make_job, planned
+
+DAY = 86_400.0
+MIB = 2**20
+CAP = ByteSize(100 * MIB)
+DONE = Completed(0, None)
+
+
+class Kept:
+    """A state directory with jobs and their files, and what sweeps it."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.jobs = folder / "jobs"
+        self.jobs.mkdir()
+        self.store = store
+        settings = Settings(state_directory=folder, record_days=30, state_cap=CAP)
+        self.retention = Retention(settings, store)
+
+    async def add(self, job_id: str, *, ended_at: Instant | None, size: int = 1000) -> None:
+        """A job, ended at that moment or active, with files of that size."""
+        job = make_job(job_id, plan=planned("build", resources=[job_id]))
+        await self.store.insert(job)
+        if ended_at is None:
+            await self.store.save(job.with_step(0, Active(clock.now(), 0)))
+        else:
+            await self.store.save(ended(job, DONE, ended_at))
+        self.write(job_id, size)
+
+    def write(self, job_id: str, size: int) -> None:
+        step = self.jobs / job_id / "1-build"
+        (step / "target").mkdir(parents=True)
+        for file, part in (
+            (self.jobs / job_id / f"output.{0:020}", size // 2),
+            (step / "target" / "manifest.json", size - size // 2),
+        ):
+            file.touch()
+            os.truncate(file, part)
+
+    def files(self) -> list[str]:
+        """The jobs that have any."""
+        return sorted(folder.name for folder in self.jobs.iterdir())
+
+    async def records(self) -> list[str]:
+        return sorted([*await self.store.ended(), *(job.id for job in await self.store.active())])
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
+    store = await Store.open(tmp_path / "gateway.db")
+    yield Kept(tmp_path, store)
+    await store.close()
+
+
+async def test_a_record_goes_with_its_files_after_its_days_and_not_before(kept: Kept) -> None:
+    now = clock.now()
+    await kept.add("expired", ended_at=later(-30 * DAY - 60, now))
+    await kept.add("kept", ended_at=later(-30 * DAY + 600, now))
+    await kept.add("active", ended_at=None)
+    await kept.retention.sweep()
+    assert kept.files() == await kept.records() == ["active", "kept"]
+
+
+async def test_an_expired_record_whose_files_are_gone_already_goes_all_the_same(kept: Kept) -> None:
+    await kept.add("expired", ended_at=later(-31 * DAY, clock.now()))
+    (kept.jobs / "expired" / f"output.{0:020}").unlink()
+    (kept.jobs / "expired" / "1-build" / "target" / "manifest.json").unlink()
+    await kept.retention.sweep()
+    await kept.retention.sweep()
+    assert kept.files() == await kept.records() == []
+
+
+@pytest.mark.parametrize("jump", [-40 * DAY, 40 * DAY])
+async def test_a_clock_that_jumps_expires_nothing_and_keeps_nothing_longer(kept: Kept, jump: float) -> None:
+    """The jobs ended when the wall clock was that much off; since then it was set right."""
+    now = clock.now()
+    for job_id, age in (("expired", 31 * DAY), ("kept", 1 * DAY)):
+        at = later(-age, now)
+        await kept.add(job_id, ended_at=replace(at, wall=at.wall + jump))
+    await kept.retention.sweep()
+    assert kept.files() == await kept.records() == ["kept"]
+
+
+async def test_however_many_expired_some_sweeps_remove_them_all(kept: Kept) -> None:
+    at = later(-31 * DAY, clock.now())
+    jobs = [make_job(f"job-{number}", plan=planned("run", resources=[f"r{number}"])) for number in range(1001)]
+    await asyncio.gather(*(kept.store.insert(job) for job in jobs))
+    await asyncio.gather(*(kept.store.save(ended(job, DONE, at)) for job in jobs))
+    for _ in range(2):
+        await kept.retention.sweep()
+    assert await kept.records() == []
+
+
+async def test_the_database_and_the_parse_files_count_too(kept: Kept) -> None:
+    await kept.add("ended", ended_at=clock.now(), size=30 * MIB)
+    parse = kept.jobs.parent / "parse"
+    parse.mkdir()
+    (parse / "new.msgpack").touch()
+    os.truncate(parse / "new.msgpack", 65 * MIB)
+    await kept.retention.sweep()
+    assert kept.files() == ["ended"]
+    os.truncate(parse / "new.msgpack", 75 * MIB)
+    await kept.retention.sweep()
+    assert kept.files() == []
+    assert (parse / "new.msgpack").exists()
+
+
+async def test_a_parse_file_that_no_run_renewed_for_the_days_of_a_record_goes(kept: Kept) -> None:
+    parse = kept.jobs.parent / "parse"
+    parse.mkdir()
+    for name, age in (("old", 31 * DAY), ("young", 29 * DAY)):
+        (parse / name).touch()
+        moment = clock.now().wall - age
+        os.utime(parse / name, (moment, moment))
+    await kept.retention.sweep()
+    assert [file.name for file in parse.iterdir()] == ["young"]
+
+
+async def test_over_the_cap_the_oldest_ended_files_go_first_and_their_records_stay(kept: Kept) -> None:
+    now = clock.now()
+    for number in range(5):
+        await kept.add(f"job-{number}", ended_at=later(number - 3600, now), size=30 * MIB)
+    await kept.retention.sweep()
+    assert kept.files() == ["job-2", "job-3", "job-4"]
+    assert len(await kept.records()) == 5
+    await kept.add("job-5", ended_at=now, size=30 * MIB)
+    await kept.retention.sweep()
+    assert kept.files() == ["job-3", "job-4", "job-5"]
+
+
+async def test_an_active_job_loses_nothing_however_much_it_has(kept: Kept) -> None:
+    await kept.add("oldest-active", ended_at=None, size=300 * MIB)
+    await kept.add("ended", ended_at=clock.now())
+    await kept.retention.sweep()
+    assert kept.files() == ["oldest-active"]
+    assert (kept.jobs / "oldest-active" / f"output.{0:020}").stat().st_size == 150 * MIB
+    assert await kept.records() == ["ended", "oldest-active"]
+
+
+async def test_what_an_active_job_has_counts_once_it_ended_with_all_that_came_meanwhile(kept: Kept) -> None:
+    await kept.add("first", ended_at=None)
+    await kept.retention.sweep()
+    (kept.jobs / "first" / "1-build" / "late").touch()
+    os.truncate(kept.jobs / "first" / "1-build" / "late", 200 * MIB)
+    job = await kept.store.get("first")
+    assert job is not None
+    await kept.store.save(ended(job, DONE, clock.now()))
+    await kept.retention.sweep()
+    assert kept.files() == []
+
+
+async def test_under_the_cap_nothing_goes_and_without_any_files_nothing_breaks(kept: Kept) -> None:
+    await kept.add("small", ended_at=clock.now())
+    await kept.retention.sweep()
+    assert kept.files() == ["small"]
+    (kept.jobs / "small").rename(kept.jobs.parent / "elsewhere")
+    kept.jobs.rmdir()
+    await kept.retention.sweep()
+    assert await kept.records() == ["small"]
+
+
+async def test_files_that_vanish_while_they_are_looked_at_are_no_harm(kept: Kept) -> None:
+    """Somebody cleans up by hand, over and over, while the sweeps run."""
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            for number in range(20):
+                (kept.jobs / "active" / f"file-{number}").write_bytes(b"x" * 1000)
+            for number in range(20):
+                (kept.jobs / "active" / f"file-{number}").unlink()
+
+    await kept.add("active", ended_at=None)
+    churning = threading.Thread(target=churn)
+    churning.start()
+    try:
+        for _ in range(200):
+            await kept.retention.sweep()
+    finally:
+        stop.set()
+        churning.join()
+    assert kept.files() == ["active"]

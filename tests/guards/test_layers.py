@@ -1,0 +1,77 @@
+"""Who imports whom, as setup.cfg says it; and that each of its contracts can be broken."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.source import ROOT
+
+LINT = Path(sys.executable).with_name("lint-imports")
+
+# A module, an import that it must never have, and the beginning of the contract's name.
+FORBIDDEN = [
+    ("runners/step.py", "import gateway.clock", "gateway drives runners"),
+    ("gateway/errors.py", "import gateway.config", "inside the gateway"),
+    ("gateway/config.py", "import gateway.jobs.job", "inside the gateway"),
+    ("gateway/jobs/life.py", "import gateway.web.records", "inside the gateway"),
+    ("gateway/web/records.py", "import gateway.app", "inside the gateway"),
+    ("gateway/jobs/job.py", "import gateway.jobs.catalog", "inside jobs"),
+    ("gateway/jobs/store.py", "import gateway.jobs.life", "inside jobs"),
+    ("runners/local.py", "import runners.dbt", "what a step runs and where"),
+    ("runners/ingester.py", "import runners.local", "what a step runs and where"),
+    ("gateway/jobs/follow.py", "import aiohttp", "HTTP is the business"),
+    ("runners/dbt.py", "import aiohttp", "HTTP is the business"),
+    ("gateway/web/data_analytics.py", "import aiosqlite", "SQL is the business"),
+    ("gateway/jobs/job.py", "import sqlite3", "SQL is the business"),
+    ("runners/process.py", "import structlog", "runners do not log"),
+    ("runners/shim.py", "import runners.step", "the shim stands alone"),
+]
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(LINT), "--config", "setup.cfg", "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program and its setup.cfg, to be spoilt."""
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copy(ROOT / "setup.cfg", folder)
+    for package in ("gateway", "runners"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("lakehouse", "__pycache__"))
+    return folder
+
+
+def test_every_import_keeps_the_contracts() -> None:
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_every_contract_has_an_import_here_that_would_break_it() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    names = [settings[section]["name"] for section in settings.sections() if section.startswith("importlinter:")]
+    assert names
+    assert [name for name in names if not any(name.startswith(begin) for _, _, begin in FORBIDDEN)] == []
+
+
+@pytest.mark.parametrize(("file", "statement", "contract"), FORBIDDEN)
+def test_an_import_that_must_not_be_breaks_its_contract(copied: Path, file: str, statement: str, contract: str) -> None:
+    spoilt = copied / file
+    text = spoilt.read_text(encoding="utf-8")
+    spoilt.write_text(f"{text}\n{statement}\n", encoding="utf-8")
+    try:
+        done = lint(copied)
+    finally:
+        spoilt.write_text(text, encoding="utf-8")
+    broken = [line for line in done.stdout.splitlines() if line.endswith("BROKEN")]
+    assert done.returncode != 0
+    assert any(line.startswith(contract) for line in broken), done.stdout

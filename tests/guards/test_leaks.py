@@ -1,0 +1,127 @@
+"""Fifty jobs: all side by side, and nothing of them left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.jobs.job import Completed, Ended, Job, Plan
+from gateway.jobs.service import Service
+from gateway.jobs.store import Store
+from runners.local import LocalRunner
+from tests.support.api import until
+from tests.support.jobs import planned
+from tests.support.settings import load
+
+JOBS = 50
+SETTINGS = """
+enabled: true
+free_disk_floor: 0
+projects:
+  quick: {ingester: {command: ["true"]}}
+  waiting: {ingester: {command: [sh, -c, "touch alive/$$; until [ -e go ]; do sleep 0.05; done"]}}
+default_project: quick
+"""
+
+
+def broken(task: asyncio.Task[None]) -> None:
+    raise AssertionError(f"{task} died")
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    (tmp_path / "alive").mkdir()
+    settings = load(tmp_path, SETTINGS)
+    settings.state_directory.mkdir()
+    store = await Store.open(settings.state_directory / "gateway.db")
+    runner = LocalRunner(settings.output_cap)
+    service = Service(settings, store, {"local": runner}, os.environ, broken=broken)
+    yield service
+    (tmp_path / "go").touch()
+    await service.close()
+    await store.close()
+
+
+def plan(number: int) -> Plan:
+    return planned("ingester", resources=[f"resource-{number}"])
+
+
+async def submitted(service: Service, project: str) -> list[Job]:
+    submissions = (service.submit("ingester", None, project, "local", plan(number)) for number in range(JOBS))
+    return await asyncio.gather(*submissions)
+
+
+async def ended(service: Service, job: Job) -> Ended:
+    snapshot = await service.get(job.id)
+    while not isinstance(snapshot.job.state, Ended):
+        snapshot = await service.wait(job.id, snapshot, 60)
+    return snapshot.job.state
+
+
+def held() -> dict[str, list[str]]:
+    """What this process has: descriptors by what they are, threads, children."""
+    descriptors = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            descriptors.append(str(entry.readlink()).split(":")[0])
+        except FileNotFoundError:
+            continue  # the one that lists them
+    children = [task.joinpath("children").read_text() for task in Path("/proc/self/task").iterdir()]
+    return {
+        "descriptors": sorted(descriptors),
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "children": [child for text in children for child in text.split()],
+        "tasks": sorted(task.get_name() for task in asyncio.all_tasks()),
+    }
+
+
+def started_in(folder: Path) -> list[str]:
+    """Processes that are about this folder: steps, and the supervisors of steps."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            about = process.joinpath("cmdline").read_bytes() + bytes((process / "cwd").readlink())
+        except OSError:
+            continue  # gone meanwhile
+        if str(folder).encode() in about and process.name != str(os.getpid()):
+            found.append(about.decode(errors="replace"))
+    return found
+
+
+async def test_fifty_jobs_leave_no_descriptor_thread_child_or_task_behind(service: Service, tmp_path: Path) -> None:
+    await asyncio.gather(
+        *(asyncio.to_thread(threading.Event().wait, 0.2) for _ in range(64))
+    )  # all threads of the pool
+    for job in await submitted(service, "quick"):
+        assert (await ended(service, job)).ending == Completed(0, None)
+    before = held()
+    for job in await submitted(service, "quick"):
+        assert (await ended(service, job)).ending == Completed(0, None)
+
+    async def all_is_as_before() -> bool:
+        return held() == before and not started_in(tmp_path)
+
+    await until(all_is_as_before, f"{held()} to be {before}, and nobody at {started_in(tmp_path)}")
+    assert [name for name in held()["tasks"] if name.startswith(("job-", "follow-"))] == []
+    assert held()["children"] == []
+
+
+async def test_fifty_jobs_on_fifty_resources_run_side_by_side(service: Service, tmp_path: Path) -> None:
+    jobs = await submitted(service, "waiting")
+
+    async def all_alive() -> bool:
+        return len(list((tmp_path / "alive").iterdir())) == JOBS
+
+    await until(all_alive, "fifty ingesters")
+    for pid in (tmp_path / "alive").iterdir():
+        os.kill(int(pid.name), 0)
+    states = [(await service.get(job.id)).job.state for job in jobs]
+    assert not any(isinstance(state, Ended) for state in states)
+    (tmp_path / "go").touch()
+    endings = await asyncio.gather(*(ended(service, job) for job in jobs))
+    assert [state.ending for state in endings] == [Completed(0, None)] * JOBS

@@ -1,0 +1,101 @@
+"""What holds for every module."""
+
+from __future__ import annotations
+
+import ast
+import io
+import shutil
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.source import modules
+
+MODULES = modules()
+NAMES = sorted(MODULES)
+LONGEST = 300
+LONGER = {"runners.shim": 400}  # it stands alone: whatever it needs is in this one file
+
+
+def trees(names: list[str]) -> Iterator[tuple[str, ast.Module]]:
+    for name in names:
+        yield name, ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def nodes(tree: ast.Module, kind: type[ast.AST]) -> Iterator[ast.AST]:
+    return (node for node in ast.walk(tree) if isinstance(node, kind))
+
+
+def test_the_modules_are_found() -> None:
+    assert {"gateway", "gateway.cli", "gateway.jobs.store", "runners", "runners.shim"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gateway.__main__"])
+def test_every_module_imports_alone_and_without_a_warning(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", f"import {name}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_package_runs_as_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "gateway", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("pipeline-gateway ")
+
+
+def test_every_module_can_be_read_in_one_sitting() -> None:
+    lengths = {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in MODULES.items()}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGER.get(name, LONGEST)} == {}
+
+
+def test_every_module_says_what_is_inside() -> None:
+    assert [name for name, tree in trees(NAMES) if not ast.get_docstring(tree)] == []
+
+
+def test_no_import_is_for_type_checking_only() -> None:
+    """Needing one means that the layer is wrong."""
+    assert [name for name, file in MODULES.items() if "TYPE_CHECKING" in file.read_text(encoding="utf-8")] == []
+
+
+def test_only_the_command_prints() -> None:
+    printing = {
+        name
+        for name, tree in trees(NAMES)
+        for node in nodes(tree, ast.Name)
+        if isinstance(node, ast.Name) and node.id in ("print", "pprint", "breakpoint")
+    }
+    assert printing == {"gateway.cli"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_module_knows_which_database_the_users_projects_have(name: str) -> None:
+    tokens = tokenize.generate_tokens(io.StringIO(MODULES[name].read_text(encoding="utf-8")).readline)
+    documentation = docstrings(name)
+    said = [
+        token.string
+        for token in tokens
+        if token.type != tokenize.COMMENT and token.start[0] not in documentation and "duckdb" in token.string
+    ]
+    assert said == []
+
+
+def docstrings(name: str) -> set[int]:
+    """The lines on which docstrings begin."""
+    [(_, tree)] = trees([name])
+    return {
+        node.body[0].lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and ast.get_docstring(node) is not None
+    }
+
+
+def test_the_shim_imports_where_nothing_is_installed(tmp_path: Path) -> None:
+    shutil.copy(MODULES["runners.shim"], tmp_path)
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(tmp_path)!r}); import shim"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from gateway.config import Settings
 from gateway.errors import ConfigError
+from gateway.jobs import catalog
+from gateway.jobs.catalog import Pipeline, Trigger
 from gateway.jobs.job import PlannedStep, StepName
 from gateway.jobs.work import Work
 from runners import dbt
@@ -70,20 +72,17 @@ def _work(work: Work, where: str) -> Iterator[Finding]:
         yield Finding(problem is None, f"{where}: {problem or 'ingester'}")
     else:
         yield Finding(True, f"{where}: no ingester: the pipelines `ingester` and `full` will fail")
-    problem = work.problem(PlannedStep(StepName.BUILD))
-    yield Finding(problem is None, f"{where}: {problem or 'dbt project and profile'}")
+    plan = catalog.plan(Trigger(Pipeline.DBT), work.installation())
+    problems = dict.fromkeys(problem for step in plan.steps if (problem := work.problem(step)) is not None)
+    for problem in problems:
+        yield Finding(False, f"{where}: {problem}")
+    if not problems:
+        yield Finding(True, f"{where}: dbt project and profile")
     yield from _dbt_version(work, where)
-    installation = work.installation()
-    lineage = work.problem(PlannedStep(StepName.BUILD, lineage=True))
-    if installation.openlineage or (installation.openlineage is None and installation.has_openlineage):
-        yield Finding(lineage is None or lineage == problem, f"{where}: {lineage or 'OpenLineage is on'}")
-    else:
-        yield Finding(True, f"{where}: OpenLineage is off")
-    if installation.elementary and not installation.has_elementary:
-        yield Finding(False, f"{where}: {work.problem(PlannedStep(StepName.ELEMENTARY))}")
-    else:
-        state = installation.has_elementary if installation.elementary is None else installation.elementary
-        yield Finding(True, f"{where}: Elementary is {'on' if state else 'off'}")
+    lineage = any(step.lineage for step in plan.steps)
+    yield Finding(True, f"{where}: OpenLineage is {'on' if lineage else 'off'}")
+    elementary = any(step.name is StepName.ELEMENTARY for step in plan.steps)
+    yield Finding(True, f"{where}: Elementary is {'on' if elementary else 'off'}")
 
 
 def _dbt_version(work: Work, where: str) -> Iterator[Finding]:

@@ -203,7 +203,6 @@ def test_a_folder_that_can_not_be_made_is_a_sentence(tmp_path: Path, command: st
         (fabric(profiles_directory="elsewhere"), "elsewhere/profiles.yml"),
         ({"projects": {"p": {"dbt": "gone"}}, "default_project": "p"}, "gone/dbt_project.yml"),
         (NO_DBT | {"projects": {"p": {"ingester": {"command": ["/no/loader"]}}}, "default_project": "p"}, "/no/loader"),
-        (NO_DBT | {"projects": {"p": {}}, "default_project": "p"}, "p has no ingester"),
         ({"enable_elementary": True}, "packages.yml"),
         (fabric(openlineage_executable="/no/dbt-ol") | {"enable_openlineage": True}, "/no/dbt-ol was not found"),
         (NO_DBT | {"state_directory": "gateway.yaml/state"}, "gateway.yaml is not writable"),
@@ -214,6 +213,13 @@ def test_check_names_what_is_wrong_and_exits_1(tmp_path: Path, settings: dict[st
     done = run("check", cwd=projects.make(tmp_path / "project", settings=settings))
     says(done, 1)
     assert [line for line in done.stdout.splitlines() if line.startswith("WRONG") and told in line], done.stdout
+
+
+def test_check_takes_a_project_without_an_ingester_for_what_it_is(tmp_path: Path) -> None:
+    settings = {"projects": {"p": {"dbt": "transform"}}, "default_project": "p"}
+    done = run("check", cwd=projects.make(tmp_path / "project", settings=settings))
+    says(done, 0)
+    assert "no ingester: the pipelines `ingester` and `full` will fail" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def is_refused(answer: Answer, status: int, *told: str) -> None:
 
 
 def tells_nothing_of_the_inside(answer: Answer) -> None:
-    for inside in (b"Traceback", b".py", b"/work/", b"site-packages"):
+    for inside in (b"Traceback", b".py", b"File ", b"site-packages"):
         assert inside not in answer.body
 
 

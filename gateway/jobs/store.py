@@ -230,6 +230,8 @@ class Store:
 
 
 async def _connect(uri: str) -> aiosqlite.Connection:
+    # One that fails to open leaves aiosqlite's thread to end by itself, perhaps after the loop: so find out before.
+    await asyncio.to_thread(lambda: sqlite3.connect(uri, uri=True).close())
     connection = await aiosqlite.connect(uri, uri=True, isolation_level=None)
     try:
         for pragma in _PRAGMAS:

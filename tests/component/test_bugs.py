@@ -1,0 +1,60 @@
+"""A bug of the gateway's own: the job it hits ends loudly, with nothing of it alive, and the others go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.jobs.work import Work
+from runners.local import LocalRunner
+from tests.conftest import MakeApi
+from tests.support import projects
+
+WAITING = """
+    import pathlib, time
+    pathlib.Path("began").touch()
+    while True:
+        time.sleep(1)
+"""
+
+
+def broken(*_: Any) -> Any:
+    raise RuntimeError("a bug")
+
+
+async def test_a_job_that_a_bug_hits_ends_as_failed_and_names_an_incident(
+    tmp_path: Path, make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await make_api(projects.make(tmp_path / "project"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "conclude", broken)
+        record = await api.run(pipeline="ingester")
+    assert (record["status"], record["reason"], record["exitCode"]) == ("failed", "unknown", -1)
+    assert "incident" in record["error"]
+    assert "a bug" not in str(record)
+    assert [step["status"] for step in record["steps"]] == ["failed"]
+    assert (await api.run(pipeline="ingester"))["exitCode"] == 0
+
+
+async def test_what_a_bug_left_running_is_stopped_before_its_job_ends(
+    tmp_path: Path, make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LocalRunner.wait
+    calls = 0
+
+    async def wait(runner: LocalRunner, folder: Path, seen: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("a bug while the step runs")
+        return await real(runner, folder, seen)
+
+    monkeypatch.setattr(LocalRunner, "wait", wait)
+    folder = projects.make(tmp_path / "project", ingester=WAITING)
+    api = await make_api(folder)
+    record = await api.run(pipeline="ingester")
+    assert (record["status"], record["reason"]) == ("failed", "unknown")
+    ended = folder / ".pipeline-gateway/jobs" / record["jobId"] / "1-ingester/exit"
+    assert '"stopped": "asked"' in ended.read_text()

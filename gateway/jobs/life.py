@@ -116,8 +116,9 @@ class Life:
         except StorageError as error:
             # The job that filled the disk must be cancellable too; its next record tells of the cancel.
             _log.warning("cancel not recorded yet", job=self.job.id, error=str(error))
-            self.job = _cancelling(self.job)
-            self._notify()
+            async with self._lock:
+                self.job = _cancelling(self.job)
+                self._notify()
         await self._stop()
 
     async def _check(self) -> None:

@@ -9,9 +9,10 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,9 +158,10 @@ def test_ctrl_c_cancels_the_job_of_the_demo(tmp_path: Path, moment: str) -> None
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 130
     assert "Traceback" not in printed.read_text()
-    [step] = (folder / ".pipeline-gateway" / "jobs").glob("*/1-ingester")
-    ended = json.loads(wait_for(lambda: (step / "exit").read_text().strip(), "the end of the ingester"))
-    assert ended["stopped"] == "asked"
+    with closing(sqlite3.connect(folder / ".pipeline-gateway/gateway.db")) as database:
+        [[record]] = database.execute("SELECT record FROM job").fetchall()
+    state = json.loads(record)["state"]
+    assert (state["kind"], state["ending"]["reason"]) == ("ended", "cancelled")
 
 
 @pytest.mark.parametrize(

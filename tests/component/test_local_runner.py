@@ -27,7 +27,7 @@ UNTIL_GO = "until [ -e go ]; do sleep 0.02; done"
 
 def sh(folder: Path, *scripts: str, **more: object) -> Command:
     argvs = tuple(("sh", "-c", script) for script in scripts)
-    return Command(**{"argvs": argvs, "cwd": str(folder), "environment": ENVIRONMENT, **more})  # type: ignore[arg-type]
+    return Command(**{"argvs": argvs, "cwd": str(folder), "environment": ENVIRONMENT, **more})  # type: ignore[arg-type]  # a mapping of any values
 
 
 def python(script: str) -> tuple[str, ...]:

@@ -19,6 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import duckdb
+import pyarrow as pa
+from pyarrow import csv
+
 LAKEHOUSE = Path(__file__).resolve().parent.parent
 DATABASE = Path(os.environ.get("LAKEHOUSE_DUCKDB") or LAKEHOUSE / "lakehouse.duckdb").resolve()
 NAME = "flights"
@@ -37,11 +41,8 @@ os.environ.setdefault("DESTINATION__REPLACE_STRATEGY", "insert-from-staging")
 os.environ.setdefault("LOAD__TRUNCATE_STAGING_DATASET", "true")
 os.environ.setdefault("LOAD__DELETE_COMPLETED_JOBS", "true")
 
-import dlt  # noqa: E402
-import duckdb  # noqa: E402
-import pyarrow as pa  # noqa: E402
-from dlt.extract import DltResource  # noqa: E402
-from pyarrow import csv  # noqa: E402
+import dlt  # noqa: E402, after the settings above, which dlt reads
+from dlt.extract import DltResource  # noqa: E402, after the settings above, which dlt reads
 
 # What bounds the memory: a block is read, converted and handed to dlt before the next (about 20,000 flights)
 BLOCK_BYTES = 1 << 21

@@ -5,24 +5,33 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import secrets
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import structlog
 from aiohttp import web
 
 from gateway.config import Settings
 from gateway.errors import StateError
+from gateway.jobs.job import RunnerName
+from gateway.jobs.leftovers import Leftovers
 from gateway.jobs.retention import Retention
 from gateway.jobs.service import Service
 from gateway.jobs.store import Store
+from gateway.jobs.works import Works
 from gateway.web import data_analytics, guard, jobs_api, operations
+from runners.compose import ComposeRunner
 from runners.local import LocalRunner
+from runners.runner import Runner
 
 SETTINGS = web.AppKey("settings", Settings)
 ENVIRONMENT = web.AppKey("environment", Mapping[str, str])
+INSTANCE = web.AppKey("instance", str)
 STORE = web.AppKey("store", Store)
+WORKS = web.AppKey("works", Works)
 SERVICE = web.AppKey("service", Service)
 # Done with the exception of a service-wide task that died; the process then goes down, loudly.
 BROKEN = web.AppKey("broken", asyncio.Future[None])
@@ -40,7 +49,7 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
     app = web.Application(middlewares=[guard.guard(settings.allowed_hosts)], client_max_size=guard.BODY_LIMIT)
     app[SETTINGS] = settings
     app[ENVIRONMENT] = environment
-    app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention])
+    app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention, _leftovers])
     return app
 
 
@@ -65,7 +74,19 @@ async def _state(app: web.Application) -> AsyncIterator[None]:
         except BlockingIOError:
             why = f"Another gateway runs on the state directory {folder}: stop it, or set another STATE_DIRECTORY."
             raise StateError(why) from None
+        app[INSTANCE] = _instance(folder)
         yield
+
+
+def _instance(state: Path) -> str:
+    """The gateway's own id, as old as its state: an engine may have containers of other gateways too."""
+    file = state / "instance"
+    try:
+        if not file.exists() or not file.read_text("ascii"):
+            file.write_text(secrets.token_hex(8), "ascii")
+        return file.read_text("ascii")
+    except OSError as error:
+        raise StateError(f"{file}: can't be used: {error.strerror}; make it readable, or remove it.") from None
 
 
 async def _store(app: web.Application) -> AsyncIterator[None]:
@@ -77,8 +98,12 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
 
 async def _service(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
-    runners = {"local": LocalRunner(settings.output_cap)}
-    service = Service(settings, app[STORE], runners, app[ENVIRONMENT], broken=lambda task: _report(app, task))
+    runners: dict[RunnerName, Runner] = {
+        RunnerName.LOCAL: LocalRunner(settings.output_cap),
+        RunnerName.COMPOSE: ComposeRunner(settings.output_cap),
+    }
+    app[WORKS] = works = Works(settings, app[ENVIRONMENT], app[INSTANCE])
+    service = Service(settings, app[STORE], runners, works, broken=lambda task: _report(app, task))
     app[SERVICE] = service
     await service.recover()
     for routes in (data_analytics.routes(service), jobs_api.routes(service), operations.routes()):
@@ -88,7 +113,18 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _retention(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(Retention(app[SETTINGS], app[STORE]).run(), name="retention")
+    async for _ in _task(app, Retention(app[SETTINGS], app[STORE]).run(), "retention"):
+        yield
+
+
+async def _leftovers(app: web.Application) -> AsyncIterator[None]:
+    async for _ in _task(app, Leftovers(app[WORKS].engines(), app[INSTANCE], app[STORE]).run(), "leftovers"):
+        yield
+
+
+async def _task(app: web.Application, work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    """A task as long-lived as the service."""
+    task = asyncio.create_task(work, name=name)
     task.add_done_callback(lambda done: _report(app, done))
     yield
     task.cancel()

@@ -8,29 +8,35 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.config import Settings
 from gateway.errors import ConfigError
 from gateway.jobs import catalog
 from gateway.jobs.catalog import Pipeline, Trigger
-from gateway.jobs.job import PlannedStep, StepName
-from gateway.jobs.work import Work
-from runners import dbt
+from gateway.jobs.compose_work import ComposeWork
+from gateway.jobs.job import Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.local_work import LocalWork
+from runners import dbt_project
+from runners.compose_project import Service
+from runners.docker import EngineSilentError
+from runners.docker_words import explain
 
 _TIMEOUT = 60
+_DAILY = Trigger(Pipeline.DBT)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was looked at. warns: it works, but not as well as it could."""
 
     good: bool
     text: str
+    warns: bool = False
 
 
-def findings(
+async def findings(
     settings: Settings, environment: Mapping[str, str], user: str | None, sources: Sequence[Path]
 ) -> list[Finding]:
     """Everything that was looked at, in the order of a trigger's way. Raises ConfigError for an unknown user.
@@ -39,15 +45,16 @@ def findings(
     """
     account = None if user is None else _account(user)
     found = [Finding(True, "configuration"), *_triggers(settings), *_state(settings)]
-    works = {
-        f"{project} on {fabric}": Work(settings, fabric, project, environment)
-        for fabric in settings.fabrics
-        for project in settings.projects
-    }
-    for where, work in works.items():
-        found.extend(_work(work, where))
+    works: list[LocalWork] = []
+    for fabric, chosen in settings.fabrics.items():
+        if RunnerName(chosen.runner) is RunnerName.COMPOSE:
+            found.extend(await _containers(ComposeWork(settings, fabric, environment, instance=""), fabric))
+            continue
+        for project in settings.projects:
+            works.append(LocalWork(settings, fabric, project, environment))
+            found.extend(await _work(works[-1], f"{project} on {fabric}"))
     if account is not None:
-        found.extend(_user(settings, list(works.values()), account, sources))
+        found.extend(_user(settings, works, account, sources))
     return found
 
 
@@ -66,26 +73,94 @@ def _state(settings: Settings) -> Iterator[Finding]:
     yield Finding(enough, f"free disk: {free // 2**20:,} MiB{wanted}")
 
 
-def _work(work: Work, where: str) -> Iterator[Finding]:
+async def _work(work: LocalWork, where: str) -> list[Finding]:
+    found = []
     if work.has_ingester:
-        problem = work.problem(PlannedStep(StepName.INGESTER))
-        yield Finding(problem is None, f"{where}: {problem or 'ingester'}")
+        problem = await work.problem(PlannedStep(StepName.INGESTER))
+        found.append(Finding(problem is None, f"{where}: {problem or 'ingester'}"))
     else:
-        yield Finding(True, f"{where}: no ingester: the pipelines `ingester` and `full` will fail")
-    plan = catalog.plan(Trigger(Pipeline.DBT), work.installation())
-    problems = dict.fromkeys(problem for step in plan.steps if (problem := work.problem(step)) is not None)
-    for problem in problems:
-        yield Finding(False, f"{where}: {problem}")
+        found.append(Finding(True, f"{where}: no ingester: the pipelines `ingester` and `full` will fail"))
+    plan = catalog.plan(_DAILY, await work.installation(_DAILY))
+    problems = [problem for step in plan.steps if (problem := await work.problem(step)) is not None]
+    found.extend(Finding(False, f"{where}: {problem}") for problem in dict.fromkeys(problems))
     if not problems:
-        yield Finding(True, f"{where}: dbt project and profile")
-    yield from _dbt_version(work, where)
+        found.append(Finding(True, f"{where}: dbt project and profile"))
+    return [*found, *_dbt_version(work, where), *_toggles(plan, where)]
+
+
+async def _containers(work: ComposeWork, where: str) -> list[Finding]:
+    """A fabric of a compose project: one thing after the other, since each needs the one before."""
+    found = [await _engine(work), await _compose(work)]
+    found = [replace(finding, text=f"{where}: {finding.text}") for finding in found]
+    if not all(finding.good for finding in found):
+        return found
+    usable = True
+    for step in (StepName.INGESTER, StepName.BUILD):
+        try:
+            service = await work.service(step)
+        except EngineSilentError as silence:
+            service = explain(str(silence), "the engine doesn't answer")
+        if isinstance(service, str):
+            usable = False
+            found.append(Finding(False, f"{where}: {service}"))
+            continue
+        entrypoint = " ".join(service.entrypoint or ()) or "none"
+        found.append(Finding(True, f"{where}: service {service.name}: image {service.image}, entrypoint {entrypoint}"))
+        found.extend(await _logging(work, service, where))
+    if usable:
+        plan = catalog.plan(_DAILY, await work.installation(_DAILY))
+        problems = [problem for step in plan.steps if (problem := await work.problem(step)) is not None]
+        found.extend(Finding(False, f"{where}: {problem}") for problem in dict.fromkeys(problems))
+        found.extend(_toggles(plan, where))
+    return found
+
+
+async def _engine(work: ComposeWork) -> Finding:
+    said = await work.docker.call("version", "--format={{.Client.Version}} {{.Server.Version}}")
+    versions = said.output.decode(errors="replace").split()
+    if said.code != 0 or len(versions) != 2:
+        return Finding(False, explain(said.error, "the container engine can't be used"))
+    return Finding(True, f"Docker Engine {versions[1]}, docker command line {versions[0]}")
+
+
+async def _compose(work: ComposeWork) -> Finding:
+    """Compose as v2 has it; v1 and podman's speak another language under the same name."""
+    program = await work.docker.call("--version")
+    if b"podman" in program.output.lower():
+        return Finding(False, "the command `docker` is podman here: install Docker's own and its Compose v2 plugin")
+    said = await work.docker.call("compose", "version", "--short")
+    version = said.output.decode(errors="replace").strip().removeprefix("v")
+    major = version.partition(".")[0]
+    if said.code != 0 or not major.isdecimal():
+        return Finding(False, explain(said.error, "Compose v2 can't be used"))
+    if int(major) < 2:
+        return Finding(False, f"Compose {version} is out of support: install the Compose v2 plugin")
+    project = await work.project()
+    if isinstance(project, str):
+        return Finding(False, project)
+    services = ", ".join(sorted(project.services)) or "none"
+    return Finding(True, f"Compose {version}: project {project.name} in {work.compose.directory}, services: {services}")
+
+
+async def _logging(work: ComposeWork, service: Service, where: str) -> list[Finding]:
+    """A log that the engine keeps whole is what lets a follower go on where another was killed."""
+    said = await work.docker.call("info", "--format={{.LoggingDriver}}")
+    driver = service.log_driver or said.output.decode(errors="replace").strip()
+    if driver == "json-file" and not service.log_rotates:
+        return []
+    what = f"the logging driver {driver}" if driver != "json-file" else "a json-file log with max-size"
+    advice = "use json-file without max-size, or its output may have gaps after a restart of the gateway"
+    return [Finding(True, f"{where}: service {service.name} has {what}: {advice}", warns=True)]
+
+
+def _toggles(plan: Plan, where: str) -> Iterator[Finding]:
     lineage = any(step.lineage for step in plan.steps)
     yield Finding(True, f"{where}: OpenLineage is {'on' if lineage else 'off'}")
     elementary = any(step.name is StepName.ELEMENTARY for step in plan.steps)
     yield Finding(True, f"{where}: Elementary is {'on' if elementary else 'off'}")
 
 
-def _dbt_version(work: Work, where: str) -> Iterator[Finding]:
+def _dbt_version(work: LocalWork, where: str) -> Iterator[Finding]:
     program = shutil.which(work.dbt.executable, path=work.environment["PATH"])
     if program is None:
         return  # told already
@@ -117,9 +192,11 @@ def _account(name: str) -> pwd.struct_passwd:
     return user
 
 
-def _user(settings: Settings, works: list[Work], user: pwd.struct_passwd, sources: Sequence[Path]) -> list[Finding]:
+def _user(
+    settings: Settings, works: list[LocalWork], user: pwd.struct_passwd, sources: Sequence[Path]
+) -> list[Finding]:
     """What a user could not read, run or write, found by being that user for a moment."""
-    files = [file for work in works for file in dbt.files(work.dbt, work.environment) if file.exists()]
+    files = [file for work in works for file in dbt_project.files(work.dbt, work.environment) if file.exists()]
     programs = [program for work in works for program in work.programs()]
     wanted = [
         *(("read", path, os.R_OK | os.X_OK) for path in _folders(settings)),

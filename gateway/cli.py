@@ -151,7 +151,8 @@ def _check(options: argparse.Namespace) -> int:
     environment = _environment(options)
     settings = config.load(options.config, environment)
     sources = [file for file in (options.config or config.DEFAULT_FILE, options.env_file) if file and file.exists()]
-    findings = check.findings(settings, environment, options.user, [file.absolute() for file in sources])
+    look = check.findings(settings, environment, options.user, [file.absolute() for file in sources])
+    findings = asyncio.run(look)
     for finding in findings:
-        print(f"{'ok   ' if finding.good else 'WRONG'}  {finding.text}")
+        print(f"{'WRONG' if not finding.good else 'warn ' if finding.warns else 'ok   '}  {finding.text}")
     return 0 if all(finding.good for finding in findings) else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,21 +13,20 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ByteSize,
-    ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError
+from gateway.fabric import Fabric, Location, Name, Seconds, Section, Text, Value, VariableName
 from runners import yaml_file
-from runners.dbt import RESERVED_ARGUMENTS
 
 DEFAULT_FILE = Path("gateway.yaml")
+_COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+_NAMES_COMPOSE_FILE = re.compile(r"^\s*(?:export\s+)?COMPOSE_FILE\s*=\s*\S", re.MULTILINE)
 _PREFIX = "GATEWAY_"
 # Variables with a name of their own; every other setting is GATEWAY_<KEY>.
 _VARIABLES = {
@@ -39,18 +39,6 @@ _VARIABLES = {
     "STATE_DIRECTORY": "state_directory",
 }
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]+$")]
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Seconds = Annotated[float, Field(gt=0, le=366 * 86400)]
-
-
-def _not_reserved(argument: str) -> str:
-    name = argument.partition("=")[0] if argument.startswith("--") else argument[:2]
-    if name in RESERVED_ARGUMENTS:
-        raise ValueError(f"{argument} is set by the gateway itself; use the settings of the fabric's dbt")
-    return argument
-
 
 def _loopback(host: str) -> str:
     """Whoever reaches the service may run its pipelines, so only this host's own programs reach it."""
@@ -60,63 +48,16 @@ def _loopback(host: str) -> str:
     raise ValueError("expected localhost or a loopback address such as 127.0.0.1 or ::1")
 
 
-def _usable(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("expected a path without NUL characters")
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise ValueError("expected a path whose user exists") from None
-
-
-Location = Annotated[Path, AfterValidator(_usable)]
-Value = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DbtSettings(_Section):
-    """How dbt is run in a fabric. Programs are found by path, or by name on PATH."""
-
-    executable: Text = "dbt"
-    openlineage_executable: Text = "dbt-ol"
-    edr: Text | None = None
-    target: Text | None = None
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    profiles_directory: Location | None = None
-    arguments: tuple[Annotated[Text, AfterValidator(_not_reserved)], ...] = ()
-    grace: Seconds = 10
-
-
-class Resources(_Section):
-    """What the steps of a fabric hold while they run; one name for both where they share a single-writer database."""
-
-    ingester: Name | None = None
-    dbt: Name | None = None
-
-
-class Fabric(_Section):
-    """An execution environment: where steps run and with which settings."""
-
-    runner: Literal["local"] = "local"
-    resources: Resources = Resources()
-    time_limit: Seconds = 6 * 3600
-    environment: dict[VariableName, Value] = {}
-    dbt: DbtSettings = DbtSettings()
-
-
-class IngesterSettings(_Section):
+class IngesterSettings(Section):
     """The command that brings data in, the folder it runs in, and what its environment has besides the gateway's."""
 
     command: Annotated[tuple[Text, ...], Field(min_length=1)]
     directory: Location | None = None
-    environment: dict[VariableName, Value] = {}
+    environment: dict[VariableName, Value] = Field(default_factory=dict)
     grace: Seconds = 60  # dlt needs up to 37 s to finish the load jobs it has begun
 
 
-class Project(_Section):
+class Project(Section):
     """A folder with a dbt project and its pipelines."""
 
     directory: Location = Path()
@@ -124,7 +65,7 @@ class Project(_Section):
     ingester: IngesterSettings | None = None
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything that can be configured; paths are absolute once loaded.
 
     job_ttl: seconds an ended job stays in the list. record_days: how long its record is kept.
@@ -145,8 +86,10 @@ class Settings(_Section):
     state_cap: Annotated[ByteSize, Field(ge=2**20)] = ByteSize(4 * 2**30)
     free_disk_floor: ByteSize = ByteSize(64 * 2**20)
     ingester_failure: Literal["stop", "continue"] = "stop"
-    fabrics: Annotated[dict[Name, Fabric], Field(min_length=1)] = {"local": Fabric()}
-    projects: Annotated[dict[Name, Project], Field(min_length=1)] = {"default": Project()}
+    fabrics: Annotated[dict[Name, Fabric], Field(min_length=1)] = Field(default_factory=lambda: {"local": Fabric()})
+    projects: Annotated[dict[Name, Project], Field(min_length=1)] = Field(
+        default_factory=lambda: {"default": Project()}
+    )
     default_fabric: str = ""
     default_project: str = ""
 
@@ -186,7 +129,7 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
     Raises ConfigError with one line per mistake: which key, what was expected, what was found.
     """
     source = file or DEFAULT_FILE
-    content = _content(source) if file is not None or source.exists() else {}
+    content = _content(source) if file is not None or source.exists() else _without_a_file(environment)
     try:
         settings = Settings.model_validate({**content, **dict(_from_environment(environment))})
     except ValidationError as error:
@@ -199,6 +142,20 @@ def _content(file: Path) -> dict[str, Any]:
     if isinstance(content, str):
         raise ConfigError(content)
     return {key: _string_keys(value) for key, value in content.items()}
+
+
+def _without_a_file(environment: Mapping[str, str]) -> dict[str, Any]:
+    """In the folder of a compose project, steps run in its services; else as processes of this host."""
+    named = environment.get("COMPOSE_FILE") or _NAMES_COMPOSE_FILE.search(_text(Path(".env")))
+    if named or any(Path(name).is_file() for name in _COMPOSE_FILES):
+        return {"fabrics": {"compose": {"runner": "compose"}}}
+    return {}
+
+
+def _text(file: Path) -> str:
+    with contextlib.suppress(OSError):
+        return file.read_text("utf-8", "replace")
+    return ""
 
 
 def _string_keys(value: Any) -> Any:
@@ -262,15 +219,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
         )
 
     def fabric(given: Fabric) -> Fabric:
-        dbt = given.dbt
-        programs = {
-            key: str(_resolve(base, Path(program)))
-            for key in ("executable", "openlineage_executable", "edr")
-            if (program := getattr(dbt, key)) is not None and "/" in program
-        }
-        profiles = dbt.profiles_directory
-        folder = None if profiles is None else _resolve(base, profiles)
-        return given.model_copy(update={"dbt": dbt.model_copy(update={"profiles_directory": folder, **programs})})
+        return _absolute_compose(base, given) if given.runner == "compose" else _absolute_local(base, given)
 
     return settings.model_copy(
         update={
@@ -279,6 +228,29 @@ def _absolute(settings: Settings, base: Path) -> Settings:
             "projects": {name: project(given) for name, given in settings.projects.items()},
         }
     )
+
+
+def _absolute_local(base: Path, given: Fabric) -> Fabric:
+    dbt = given.dbt
+    programs = {
+        key: str(_resolve(base, Path(program)))
+        for key in ("executable", "openlineage_executable", "edr")
+        if (program := getattr(dbt, key)) is not None and "/" in program
+    }
+    profiles = dbt.profiles_directory
+    folder = None if profiles is None else _resolve(base, profiles)
+    return given.model_copy(update={"dbt": dbt.model_copy(update={"profiles_directory": folder, **programs})})
+
+
+def _absolute_compose(base: Path, given: Fabric) -> Fabric:
+    """The paths of dbt are the container's, and stay as they are."""
+    compose = given.compose
+    update = {
+        "directory": _resolve(base, compose.directory),
+        "files": tuple(_resolve(base, file) for file in compose.files),
+        "env_files": tuple(_resolve(base, file) for file in compose.env_files),
+    }
+    return given.model_copy(update={"compose": compose.model_copy(update=update)})
 
 
 def _resolve(base: Path, path: Path) -> Path:

@@ -130,6 +130,14 @@ class DrainingError(RequestError):
     headers: Mapping[str, str] = {"Retry-After": "5"}
 
 
+class EngineError(RequestError):
+    """The container engine doesn't answer, so nobody knows whether the job could run."""
+
+    status = 503
+    code = "engine_unavailable"
+    headers: Mapping[str, str] = {"Retry-After": "30"}
+
+
 class StorageError(RequestError):
     """The state directory can't take a new job now."""
 

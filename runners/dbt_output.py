@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runners.dbt import DbtStep, report, target
+from runners.dbt import DbtStep, target
 from runners.report import Failure, Progress, clean, one_line
 from runners.step import Exited, Killed, NotStarted, Outcome
 
@@ -46,20 +46,37 @@ def text(line: str) -> str | None:
     return clean(f"{str(info.get('ts', ''))[11:19]}  {info['msg']}")
 
 
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a run has to show: how many nodes of each status, and what failed first."""
+
+    progress: Progress
+    failure: Failure | None
+
+
 class DbtReader:
     """Follows a dbt step by its log events.
 
     started: dbt itself ran. loaded: it loaded project and profile. connecting: it went on to its database.
-    error: the message of the error that ended dbt, empty if there was none.
+    invocation: the id of the run, which its files have too. error: the message of the error that ended dbt, empty if
+    there was none.
     """
 
     def __init__(self) -> None:
         self.started = False
         self.loaded = False
         self.connecting = False
+        self.invocation = ""
         self.error = ""
         self.last_line = ""
         self._progress: Progress | None = None
+        self._failure: Failure | None = None
+        self._summed_up = False
+
+    @property
+    def results(self) -> Results | None:
+        """What the run said of itself at its end; None if it never came to that."""
+        return Results(self._progress or Progress(), self._failure) if self._summed_up else None
 
     @property
     def progress(self) -> Progress | None:
@@ -77,7 +94,9 @@ class DbtReader:
             self.last_line = line.strip() or self.last_line
             return
         info, data = found["info"], found.get("data")
+        data = data if isinstance(data, dict) else {}
         message = clean(info["msg"]).strip()
+        self.invocation = str(info.get("invocation_id") or self.invocation)
         match info["name"]:
             case "MainReportVersion":
                 self.started = True
@@ -87,9 +106,22 @@ class DbtReader:
                 self.error = message.removeprefix("Encountered an error:")
             case "MainStackTrace":
                 return  # no line for people
+            case "RunResultError":
+                self._failed(data)
+            case "StatsLine" | "NothingToDo":
+                self._summed_up = True
             case name:
-                self._count(name, data if isinstance(data, dict) else {})
+                self._count(name, data)
         self.last_line = message or self.last_line
+
+    def _failed(self, data: Mapping[str, Any]) -> None:
+        """One of the failures that dbt tells again at its end, in the order of its results."""
+        if self._failure is None:
+            node = data.get("node_info")
+            name = str(node["unique_id"]) if isinstance(node, dict) and "unique_id" in node else "a node"
+            self._failure = Failure(one_line(name), one_line(str(data.get("msg") or "failed without a message")))
+        else:
+            self._failure = replace(self._failure, more=self._failure.more + 1)
 
     def _count(self, name: str, data: Mapping[str, Any]) -> None:
         progress = self._progress or Progress()
@@ -134,12 +166,12 @@ def _one_more(progress: Progress, status: str) -> Progress:
             return replace(progress, passed=progress.passed + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
-    """What a run_results.json says: how many nodes of each status, and what failed first."""
-
-    progress: Progress
-    failure: Failure | None
+def is_of(document: bytes, invocation: str) -> bool:
+    """Whether a run_results.json is of this run and not of an earlier one."""
+    try:
+        return bool(invocation) and json.loads(document)["metadata"]["invocation_id"] == invocation
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def results(folder: Path) -> Results | None:
@@ -162,44 +194,46 @@ def results(folder: Path) -> Results | None:
     return Results(progress, failure)
 
 
-def judge(outcome: Outcome, step: DbtStep, reader: DbtReader, folder: Path) -> Outcome:
-    """What the end of a dbt step means: an exit code is a claim, which the step's log and results must bear out."""
+def judge(outcome: Outcome, step: DbtStep, reader: DbtReader, left: Results | None, *, reported: bool) -> Outcome:
+    """What the end of a dbt step means: an exit code is a claim, which the step's log and results must bear out.
+
+    left: the results, if it left any. reported: whether it left a report.
+    """
     match outcome:
         case Exited(code=0):
-            lie = _broken_promise(step, reader, folder)
+            lie = _broken_promise(step, reader, left, reported=reported)
             return NotStarted(lie, 0, outcome.span) if lie else outcome
         case Exited(code=code) if step.lineage and code >= 256 - _HIGHEST_SIGNAL:
             return Killed(256 - code, outcome.span)  # dbt-ol leaves with minus the signal that ended its dbt
         case Exited(code=code):
-            obstacle = _obstacle(step, reader, folder)
+            obstacle = _obstacle(step, reader, left)
             return NotStarted(f"dbt {step.verb} {obstacle}", code, outcome.span) if obstacle else outcome
         case _:
             return outcome
 
 
-def _broken_promise(step: DbtStep, reader: DbtReader, folder: Path) -> str | None:
+def _broken_promise(step: DbtStep, reader: DbtReader, left: Results | None, *, reported: bool) -> str | None:
     """Why a step that exited 0 did not do its work."""
     if step.verb == "deps":
         return None if reader.started else "dbt deps exited 0 without having run; is it dbt 1.x? Look at its output."
-    left = results(folder)
     if left is None:
         return f"dbt {step.verb} exited 0 without leaving a run_results.json: it did not run; look at its output."
     if left.failure is not None:
         return f"dbt {step.verb} exited 0, but {left.failure.node} failed: {left.failure.message}"
     if step.elementary and left.progress.done == 0:
         return "dbt found no model of Elementary to run; run `deps`, and see that the package is enabled."
-    if step.report and not report(folder).exists():
+    if step.report and not reported:
         return "edr exited 0 without leaving its report; look at its output."
     return None
 
 
-def _obstacle(step: DbtStep, reader: DbtReader, folder: Path) -> str | None:
+def _obstacle(step: DbtStep, reader: DbtReader, left: Results | None) -> str | None:
     """What kept a step that exited non-zero from even beginning its work; None if it began.
 
     A run that began has results, or nodes that are done, or an error in its models. Before that lie the program, the
     project and its profile, and the database: without them nothing was started.
     """
-    if results(folder) is not None or (reader.progress is not None and reader.progress.done > 0):
+    if left is not None or (reader.progress is not None and reader.progress.done > 0):
         return None
     why = one_line(reader.error or reader.last_line or "it said nothing")
     if not reader.started:

@@ -5,27 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from runners.report import Progress, one_line
 from runners.step import Command
 
+# What an ingester finds in its environment unless somebody has set it otherwise. Python buffers what it prints into a
+# pipe, and all of it would arrive at the end.
+VARIABLES = {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1"}
+
 
 @dataclass(frozen=True, slots=True)
 class Ingester:
-    """How data is brought in: a command, and the absolute folder it runs in."""
+    """How data is brought in: a command and the absolute folder it runs in, both empty for its place's own."""
 
     command: tuple[str, ...]
-    directory: Path
+    directory: str
 
 
 def command(ingester: Ingester, environment: Mapping[str, str], *, grace: float, time_limit: float) -> Command:
-    """The command of an ingester step; grace and time_limit in seconds."""
+    """The command of an ingester step. environment: as for Command. grace and time_limit in seconds."""
     return Command(
         argvs=(ingester.command,),
-        cwd=str(ingester.directory),
-        # Python buffers what it prints into a pipe, and all of it would arrive at the end.
-        environment={"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", **environment},
+        cwd=ingester.directory,
+        environment=environment,
         grace=grace,
         time_limit=time_limit,
     )

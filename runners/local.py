@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runners import process
+from runners.process import Output
 from runners.runner import Liveness
 from runners.step import Command, NotStarted, Outcome
 
@@ -22,7 +23,7 @@ class LocalRunner:
 
     async def start(self, folder: Path, command: Command) -> None:
         """Start the step, unless this folder's step was ever started. A start that fails is told by `wait`."""
-        why = await process.start(folder, command, self._output_cap)
+        why = await process.start(folder, command, Output(folder.parent, self._output_cap))
         if why is not None:
             self._refused[folder] = why
 
@@ -36,3 +37,6 @@ class LocalRunner:
     async def stop(self, folder: Path) -> None:
         """Ask the step to end, with its whole process tree; `wait` tells when it did. Asking twice is harmless."""
         await process.stop(folder)
+
+    async def release(self, folder: Path) -> None:
+        """Nothing is kept of a step but its folder."""

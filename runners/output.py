@@ -69,6 +69,20 @@ class Ring:
         """The last `limit` bytes."""
         return self.read(self.bounds()[1] - limit, limit)
 
+    def next_line(self) -> int:
+        """The offset at which the next line begins, once the last one is ended."""
+        last = self.tail(1)
+        return last.start + len(last.data) + (0 if last.data in (b"", b"\n") else 1)
+
+    def cut(self, end: int) -> None:
+        """Take back what is beyond `end`. Only for when no shim writes."""
+        for start in reversed(self._starts()):
+            segment = self._segment(start)
+            if start < end or start == self._starts()[0]:
+                os.truncate(segment, min(segment.stat().st_size, max(0, end - start)))
+                return
+            segment.unlink()
+
     def _piece(self, begin: int, skip: int, limit: int) -> bytes:
         try:
             with self._segment(begin).open("rb") as segment:

@@ -13,13 +13,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runners import pidfd
+from runners import durable, pidfd
 from runners.runner import Liveness
 from runners.step import Command, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 
@@ -35,6 +34,18 @@ _LATER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """Where a step's output goes: the ring in `folder`, which keeps `cap` bytes.
+
+    skip: what comes first and is left out, since the ring has it, bytes. None: it begins, on a line of its own.
+    """
+
+    folder: Path
+    cap: int
+    skip: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Started:
     """Who supervises the step; pid 0 while that is not readable."""
 
@@ -43,21 +54,21 @@ class _Started:
     boot: str
 
 
-async def start(folder: Path, command: Command, output_cap: int) -> str | None:
+async def start(folder: Path, command: Command, output: Output) -> str | None:
     """Start the step in `folder` unless it was ever started.
 
     A failure is written into the folder, for `wait`; what is returned is a failure that couldn't be written.
     """
     # in a thread: it syncs files and waits for a process; and a cancelled caller leaves no half-made start behind
-    return await asyncio.to_thread(_start, folder, command, output_cap)
+    return await asyncio.to_thread(_start, folder, command, output)
 
 
-def _start(folder: Path, command: Command, output_cap: int) -> str | None:
+def _start(folder: Path, command: Command, output: Output) -> str | None:
     folder = folder.absolute()
     try:
         if not (folder / "started").exists():
-            _check(command)
-            _prepare(folder, command, output_cap)
+            check(command)
+            _prepare(folder, command, output)
             _launch(folder, command)
     except (OSError, ValueError) as error:  # UnicodeEncodeError is a ValueError
         why = f"the step could not be started: {error}; remove the cause and trigger it again"
@@ -71,7 +82,7 @@ def _start(folder: Path, command: Command, output_cap: int) -> str | None:
     return None
 
 
-def _prepare(folder: Path, command: Command, output_cap: int) -> None:
+def _prepare(folder: Path, command: Command, output: Output) -> None:
     """Write the spec so that a power cut can't take it, or the folder, away from a step that was started."""
     spec = {
         "v": 1,
@@ -81,22 +92,18 @@ def _prepare(folder: Path, command: Command, output_cap: int) -> None:
         "interrupt": int(command.interrupt),
         "grace": command.grace,
         "time_limit": command.time_limit,
-        "output_cap": output_cap,
+        "output": str(output.folder.absolute()),
+        "output_cap": output.cap,
+        "output_skip": output.skip,
     }
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # by renaming, for somebody else's shim may be reading the same spec right now
-    new = folder / f"spec.{os.getpid()}.{threading.get_ident()}"
-    with new.open("w", encoding="utf-8") as file:
-        json.dump(spec, file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(folder / "spec.json")
-    for directory in (folder, folder.parent, folder.parent.parent):
-        _sync(directory)
+    durable.write(folder / "spec.json", spec)
+    for directory in (folder.parent, folder.parent.parent):
+        durable.sync(directory)
 
 
-def _check(command: Command) -> None:
-    """Refuse what no process can be given, by a name and never by its value."""
+def check(command: Command) -> None:
+    """Refuse what no process can be given, by a name and never by its value. Raises ValueError."""
     texts = [("the working folder", command.cwd)]
     texts += [("the command", argument) for argv in command.argvs for argument in argv]
     texts += [(f"the variable {name}", value) for name, value in command.environment.items()]
@@ -105,14 +112,6 @@ def _check(command: Command) -> None:
             raise ValueError(f"{what} has a NUL character in it")
     if not command.argvs or not all(command.argvs):
         raise ValueError("the command is empty")
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _launch(folder: Path, command: Command) -> None:
@@ -271,9 +270,14 @@ def _boot() -> str:
         return ""
 
 
+def record(folder: Path) -> Mapping[str, Any]:
+    """What the shim wrote at the end of its step, empty while there is none. Raises OSError."""
+    return _read(folder / "exit") or {}
+
+
 def _ended(folder: Path) -> Outcome | None:
     """The outcome that the shim wrote, if it did."""
-    end = _read(folder / "exit")
+    end = record(folder)
     if not end:
         return None
     span = Span(end["started"], end["finished"], end["duration"])

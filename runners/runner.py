@@ -11,10 +11,11 @@ from runners.step import Command, Outcome
 
 
 class Liveness(Enum):
-    """How a step was found alive: under its supervisor, or without it."""
+    """How a step was found: alive under its supervisor, alive without it, or not at all, since nobody answers."""
 
     SUPERVISED = "supervised"
     ORPHANED = "orphaned"
+    UNREACHABLE = "unreachable"
 
 
 class Runner(Protocol):
@@ -31,11 +32,15 @@ class Runner(Protocol):
     async def wait(self, folder: Path, seen: Callable[[Liveness], None]) -> Outcome:
         """How the step ended, once nothing of it is alive.
 
-        `seen` is called when the step is found alive, before it is waited for.
+        `seen` is called when the step is found alive, before it is waited for, and when it can't be looked for.
         Cancelling the wait leaves the step alone.
         """
         ...
 
     async def stop(self, folder: Path) -> None:
         """Ask the step to end, with its whole process tree; `wait` tells when it did. Asking twice is harmless."""
+        ...
+
+    async def release(self, folder: Path) -> None:
+        """Let go of what the runner keeps of a step besides its folder: its end is on record now."""
         ...

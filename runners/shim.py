@@ -98,6 +98,7 @@ class Step:
         self.signals: list[int] = []  # still to be sent, in order; the last is repeated until nothing is alive
         self.due = 0.0
         self.limit = 0.0
+        self.skip = spec["output_skip"] or 0  # bytes that the ring has already
         self.pipe = -1  # the read end of the output, while open
         self.buffer = bytearray()
         self.selector = selectors.DefaultSelector()
@@ -110,7 +111,8 @@ class Step:
 
     def run(self) -> None:
         """Run until a command fails, a stop is asked for, or all of them are done."""
-        self.output.begin_line()
+        if self.spec["output_skip"] is None:
+            self.output.begin_line()
         self.limit = time.monotonic() + self.spec["time_limit"]
         for argv in self.spec["argvs"]:
             self.stopped = self._stop_reason()
@@ -162,7 +164,7 @@ class Step:
         """Copy output, and end what is left, until the kernel says that no descendant is alive; true: go on."""
         while self._reap():
             self._advance()
-            for key, _ in self.selector.select(max(0.0, (self.due if self.signals else self.limit) - time.monotonic())):
+            for key, _ in self.selector.select(self._pause()):
                 if key.fd == self.wakeup:
                     os.read(self.wakeup, 4096)
                 # the pause lets a writer of short lines fill the pipe: fewer, larger copies
@@ -172,6 +174,11 @@ class Step:
         self._copy()
         self._close()
         return self.stopped is None and self.status == 0
+
+    def _pause(self) -> float:
+        """Seconds until something is due; a day at most, since a poll of weeks is refused."""
+        due = self.due if self.signals else self.limit
+        return min(max(0.0, due - time.monotonic()), 86400.0)
 
     def _reap(self) -> bool:
         """Collect the dead; false when no descendant is left."""
@@ -214,7 +221,9 @@ class Step:
             count = os.readv(self.pipe, [self.buffer]) if self.pipe >= 0 else 0
         except BlockingIOError:
             return 0
-        self.output.write(memoryview(self.buffer)[:count])
+        skipped = min(self.skip, count)
+        self.skip -= skipped
+        self.output.write(memoryview(self.buffer)[skipped:count])
         if count == 0:
             self._close()
         return count
@@ -333,7 +342,7 @@ def _step(folder: Path) -> Step:
     spec = json.loads((folder / "spec.json").read_bytes())
     if "LC_CTYPE" not in spec["environment"]:
         os.environ.pop("LC_CTYPE", None)  # Python adds it to itself in an environment without a locale
-    return Step(spec, Output(folder.parent, spec["output_cap"]))
+    return Step(spec, Output(Path(spec["output"]), spec["output_cap"]))
 
 
 def _supervise(folder: Path, launcher: int) -> None:

@@ -15,7 +15,9 @@ class Command:
     argvs: the commands, one after the other; the first that does not exit 0 ends the step.
     cwd: absolute path.
     environment: the whole environment. It may hold secrets, so it is never written to the disk.
-    interrupt: the first signal of a stop, to the whole process group; SIGTERM and SIGKILL follow.
+    docker: the docker command line (program, context, host) that reaches the engine where the commands make
+        containers; empty where they are the step themselves.
+    interrupt: the first signal of a stop, to all of the step; SIGTERM and SIGKILL follow.
     grace: seconds between the signals of a stop.
     time_limit: seconds the step may take before it is stopped.
     """
@@ -23,6 +25,7 @@ class Command:
     argvs: tuple[tuple[str, ...], ...]
     cwd: str
     environment: Mapping[str, str] = field(repr=False)
+    docker: tuple[str, ...] = ()
     interrupt: signal.Signals = signal.SIGTERM
     grace: float = 10.0
     time_limit: float = 6 * 3600.0
@@ -48,10 +51,11 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """A signal that was not ours ended it."""
+    """A signal that was not ours ended it; out_of_memory: the kernel's, and the engine said so."""
 
     signal: int
     span: Span
+    out_of_memory: bool = False
     kind: Literal["killed"] = "killed"
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from pytest_aiohttp import AiohttpClient
 
 from runners import process
-from tests.support import api, projects
+from tests.support import api, docker, parts, projects
 from tests.support import measured as measured_shim
 from tests.support.api import Api
 from tests.support.gateway import Gateway
@@ -28,6 +28,8 @@ _SETTINGS = (
     "JOB_TTL",
     "STATE_DIRECTORY",
 )
+_PREFIXES = ("GATEWAY_", "DOCKER_", "COMPOSE_")
+_KEPT = ("DOCKER_CONFIG",)  # where a Compose plugin may be
 
 MakeGateway = Callable[..., Gateway]
 MakeApi = Callable[..., Awaitable[Api]]
@@ -67,7 +69,7 @@ def _measure_the_shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(scope="session", autouse=True)
 def _clean_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in [*_SETTINGS, *(name for name in os.environ if name.startswith("GATEWAY_"))]:
+        for name in [*_SETTINGS, *(name for name in os.environ if name.startswith(_PREFIXES) and name not in _KEPT)]:
             patch.delenv(name, raising=False)
         yield
 
@@ -114,6 +116,29 @@ async def make_api(aiohttp_client: AiohttpClient) -> AsyncIterator[MakeApi]:
 def gateway(project: Path, make_gateway: MakeGateway) -> Gateway:
     """A real gateway process on a small real project."""
     return make_gateway(project)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.Engine]:
+    """A real Docker Engine for all tests that ask for it and don't disturb it."""
+    yield from _engine()
+
+
+@pytest.fixture
+def own_engine() -> Iterator[docker.Engine]:
+    """A real Docker Engine for one test, which may stop, kill or halt it."""
+    yield from _engine()
+
+
+def _engine() -> Iterator[docker.Engine]:
+    """Skipped where a part is missing, failed where everything is required."""
+    if why := docker.missing():
+        parts.missing(why)
+    engine = docker.Engine()
+    try:
+        yield engine.start()
+    finally:
+        engine.close()
 
 
 def need(program: str) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from gateway.clock import Instant
 from runners.report import Failure, Progress
+from runners.runner import Liveness
 from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 
 
@@ -40,6 +41,13 @@ class Reason(StrEnum):
     CANCELLED = "cancelled"
     KILLED = "killed"
     UNKNOWN = "unknown"
+
+
+class RunnerName(StrEnum):
+    """Where the steps of a job run."""
+
+    LOCAL = "local"
+    COMPOSE = "compose"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +165,7 @@ State = Running | Cancelling | Ended
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One accepted trigger. `steps` are the states of the plan's steps, in its order."""
+    """One accepted trigger. `steps` are the states of the plan's steps, in its order; `runner` is its fabric's."""
 
     id: str
     pipeline: str
@@ -168,6 +176,7 @@ class Job:
     created: Instant
     steps: tuple[StepState, ...]
     state: State
+    runner: RunnerName = RunnerName.LOCAL
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with its nth step in another state."""
@@ -213,13 +222,13 @@ def step_span(outcome: Outcome) -> Span | None:
             return None
 
 
-def phase(job: Job, *, orphaned: bool = False) -> str:
-    """Where the job is: `starting`, the running step's name, `cancelling`, `orphaned` or `ended`."""
+def phase(job: Job, liveness: Liveness = Liveness.SUPERVISED) -> str:
+    """Where the job is: `starting`, the running step, `cancelling`, `orphaned`, `unreachable` or `ended`."""
     match job.state:
         case Ended():
             return "ended"
-        case _ if orphaned:
-            return "orphaned"
+        case _ if liveness is not Liveness.SUPERVISED:
+            return str(liveness.value)
         case Cancelling():
             return "cancelling"
         case Running():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -31,7 +31,7 @@ from gateway.jobs.job import (
 )
 from gateway.jobs.moves import EndJob, RunStep, SkipStep, next_move
 from gateway.jobs.store import Store
-from gateway.jobs.work import Work
+from gateway.jobs.work import Work, reader
 from runners.output import Ring
 from runners.report import Progress
 from runners.runner import Liveness, Runner
@@ -49,13 +49,13 @@ _log = structlog.get_logger()
 class Snapshot:
     """A job as it is now: its record, and what is known beyond it.
 
-    progress: of the running step. orphaned: that step is alive without its supervisor.
+    progress: of the running step. liveness: how that step was last found.
     removed: its output and files are gone, to keep all of them under their cap.
     """
 
     job: Job
     progress: Progress | None = None
-    orphaned: bool = False
+    liveness: Liveness = Liveness.SUPERVISED
     removed: bool = False
 
 
@@ -74,14 +74,14 @@ class Life:
         self._work = work
         self._folder = folder
         self._follower: Follower | None = None
-        self._orphaned = False
+        self._liveness = Liveness.SUPERVISED
         self._changed = asyncio.Event()
         self._released = False
         self._lock = asyncio.Lock()
 
     def snapshot(self) -> Snapshot:
         """The job as it is now."""
-        return Snapshot(self.job, self._follower.progress if self._follower else None, self._orphaned)
+        return Snapshot(self.job, self._follower.progress if self._follower else None, self._liveness)
 
     async def wait(self, known: Snapshot, seconds: float) -> None:
         """Return once the job is other than `known`, or after that many seconds."""
@@ -126,7 +126,7 @@ class Life:
         if any(not isinstance(state, Pending) for state in self.job.steps):
             return
         for n, planned in enumerate(self.job.plan.steps):
-            why = await asyncio.to_thread(self._work.problem, planned)
+            why = await self._work.problem(planned)
             if why is not None:
                 before = [Skipped(f"{planned.name} could not have run")] * n
                 await self._set_steps([*before, Finished(NotStarted(why))])
@@ -146,30 +146,31 @@ class Life:
         planned, folder, ring = self.job.plan.steps[n], self._step_folder(n), Ring(self._folder)
         state = self.job.steps[n]
         if not isinstance(state, Active):
-            active = state = Active(clock.now(), (await _insist(ring.bounds))[1])
+            active = state = Active(clock.now(), (await _insist(asyncio.to_thread, ring.bounds))[1])
             await self._persist(lambda job: job.with_step(n, active))
         obstacle = await self._start(planned, folder)
         if isinstance(self.job.state, Cancelling):
             await self._runner.stop(folder)  # asked for while it was being started
-        reader = self._work.reader(planned)
-        self._follower = Follower(ring, state.output_from, reader)
+        reads = reader(planned)
+        self._follower = Follower(ring, state.output_from, reads)
         following = asyncio.create_task(self._follower.run(self._notify), name=f"follow-{self.job.id}")
         try:
             outcome = await self._runner.wait(folder, self._see)
         finally:
             following.cancel()
             await asyncio.wait([following])
-        await _insist(self._follower.finish)
+        await _insist(asyncio.to_thread, self._follower.finish)
         if obstacle is not None and isinstance(outcome, NotStarted):
             outcome = obstacle
-        finished = await _insist(self._work.conclude, planned, state.started, outcome, reader, folder)
+        finished = await _insist(self._work.conclude, planned, state.started, outcome, reads, folder)
         await self._persist(lambda job: job.with_step(n, finished))
-        self._follower, self._orphaned = None, False
+        self._follower, self._liveness = None, Liveness.SUPERVISED
+        await self._runner.release(folder)
 
     async def _start(self, planned: PlannedStep, folder: Path) -> NotStarted | None:
         """Start the step unless it ever was; what kept it from being described, if anything did."""
         try:
-            command = await asyncio.to_thread(self._work.command, planned, folder)
+            command = await self._work.command(planned, folder)
         except OSError as error:
             return NotStarted(f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again.")
         await self._runner.start(folder, command)
@@ -221,20 +222,22 @@ class Life:
         self._changed = asyncio.Event()
 
     def _see(self, liveness: Liveness) -> None:
-        """The runner found the current step alive."""
-        self._orphaned = liveness is Liveness.ORPHANED
-        self.settled.set()
-        self._notify()
+        """The runner found the current step alive, or could not look for it."""
+        if liveness is not Liveness.UNREACHABLE:
+            self.settled.set()
+        if liveness is not self._liveness:
+            self._liveness = liveness
+            self._notify()
 
     def _step_folder(self, n: int) -> Path:
         return self._folder / f"{n + 1}-{self.job.plan.steps[n].name}"
 
 
-async def _insist(look: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def _insist(look: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """The answer of a look at the disk; a host that is out of descriptors, say, is asked again, and nothing decided."""
     while True:
         try:
-            return await asyncio.to_thread(look, *args, **kwargs)
+            return await look(*args, **kwargs)
         except OSError as error:
             _log.warning("look at the disk failed", error=str(error))
             await asyncio.sleep(_RETRY)

@@ -109,6 +109,12 @@ def _failed(name: StepName, outcome: Killed | NotStarted | TimedOut | Stopped | 
                 f"The step {name} was stopped by a SIGTERM to its supervisor that was not the gateway's "
                 "(a shutdown of the host?); trigger it again.",
             )
+        case Killed(out_of_memory=True):
+            return Failed(
+                Reason.KILLED,
+                f"The step {name} ran out of memory and was ended by the kernel; give its container more memory or "
+                "make the step use less.",
+            )
         case Killed(signal=signal):
             return Failed(
                 Reason.KILLED,

@@ -14,14 +14,15 @@ from pathlib import Path
 import structlog
 
 from gateway import clock
-from gateway.config import Fabric, Settings
+from gateway.config import Settings
 from gateway.errors import ConflictError, DrainingError, PipelinesDisabledError, StorageError, UnknownJobError
 from gateway.jobs import catalog
 from gateway.jobs.catalog import Pipeline, Trigger
-from gateway.jobs.job import Ended, Finished, Job, Pending, Plan, Running, phase
+from gateway.jobs.job import Ended, Finished, Job, Pending, Plan, RunnerName, Running, phase
 from gateway.jobs.life import Life, Snapshot
 from gateway.jobs.store import Store
 from gateway.jobs.work import Work
+from gateway.jobs.works import Works
 from runners.runner import Runner
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -39,15 +40,15 @@ class Service:
         self,
         settings: Settings,
         store: Store,
-        runners: Mapping[str, Runner],
-        environment: Mapping[str, str],
+        runners: Mapping[RunnerName, Runner],
+        works: Works,
         broken: Callable[[asyncio.Task[None]], None],
     ) -> None:
-        """environment: what steps inherit. broken: told of a job's task that died with its job not ended."""
+        """broken: told of a job's task that died with its job not ended."""
         self._settings = settings
         self._store = store
         self._runners = runners
-        self._environment = environment
+        self._works = works
         self._broken = broken
         self._jobs = settings.state_directory / "jobs"
         self._lives: dict[str, tuple[Life, asyncio.Task[None]]] = {}
@@ -56,12 +57,13 @@ class Service:
     async def trigger(self, trigger: Trigger) -> Job:
         """Plan and submit a job of the default project on the default fabric.
 
-        Raises PipelinesDisabledError, DrainingError, StorageError, ConflictError.
+        Raises PipelinesDisabledError, DrainingError, StorageError, ConflictError, EngineError.
         """
         self.must_be_enabled()
         project, fabric = self._settings.default_project, self._settings.default_fabric
-        installation = await asyncio.to_thread(self._work(fabric, project).installation)
-        plan = catalog.plan(trigger, installation)
+        work = self._works.of(self._runner(fabric), fabric, project)
+        plan = catalog.plan(trigger, await work.installation(trigger))
+        await self._must_be_free(work, plan)
         command = None if trigger.pipeline is Pipeline.INGESTER else str(trigger.command)
         return await self.submit(trigger.pipeline, command, project, fabric, plan)
 
@@ -88,6 +90,7 @@ class Service:
             created=clock.now(),
             steps=(Pending(),) * len(plan.steps),
             state=Running(),
+            runner=self._runner(fabric),
         )
         holder = await self._store.insert(job)
         if holder is not None:
@@ -168,12 +171,12 @@ class Service:
         ran = any(isinstance(state, Finished) and state.started is not None for state in job.steps)
         return Snapshot(job, removed=ran and not self.folder(job.id).exists())
 
-    def _work(self, fabric: str, project: str) -> Work:
-        return Work(self._settings, fabric, project, self._environment)
+    def _runner(self, fabric: str) -> RunnerName:
+        return RunnerName(self._settings.fabrics[fabric].runner)
 
     def _launch(self, job: Job) -> None:
-        runner = self._runners[self._settings.fabrics.get(job.fabric, Fabric()).runner]
-        life = Life(job, self._store, runner, self._work(job.fabric, job.project), self.folder(job.id))
+        work = self._works.of(job.runner, job.fabric, job.project)
+        life = Life(job, self._store, self._runners[job.runner], work, self.folder(job.id))
         task = asyncio.create_task(life.run(), name=f"job-{job.id}")
         self._lives[job.id] = life, task
         task.add_done_callback(lambda _: self._forget(job.id, task))
@@ -196,10 +199,22 @@ class Service:
                 f"{floor // 2**20} MiB (free_disk_floor); free some and try again."
             )
 
+    async def _must_be_free(self, work: Work, plan: Plan) -> None:
+        """Whoever else uses what the plan's steps use comes first. Raises ConflictError, EngineError."""
+        holder = await work.occupied(plan)
+        if holder is not None:
+            since = clock.rfc3339(holder.since)
+            raise ConflictError(
+                f"The container {holder.container} of the service {holder.service} is running since {since} and was "
+                f"not started by the gateway; {holder.remedy}.",
+                conflict={"container": holder.container, "since": since, "step": holder.service},
+                retry_after=_RETRY_AFTER_CONFLICT,
+            )
+
     async def _conflict(self, holder: str) -> ConflictError:
         snapshot = await self.get(holder)
         since = clock.rfc3339(snapshot.job.created.wall)
-        step = phase(snapshot.job, orphaned=snapshot.orphaned)
+        step = phase(snapshot.job, snapshot.liveness)
         return ConflictError(
             f"Job {holder} is already running since {since} (now: {step}) and holds what this one needs; "
             "wait for its end or cancel it.",

@@ -41,7 +41,7 @@ def record(snapshot: Snapshot, now: Instant | None = None) -> dict[str, Any]:
     return {
         **_result(job),
         "jobId": job.id,
-        "phase": phase(job, orphaned=snapshot.orphaned),
+        "phase": phase(job, snapshot.liveness),
         "pipeline": job.pipeline,
         "command": job.command,
         "createdAt": rfc3339(job.created.wall),

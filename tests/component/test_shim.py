@@ -29,7 +29,9 @@ def make(job: Path, script: str, **more: Any) -> Path:
         "interrupt": signal.SIGTERM,
         "grace": 10.0,
         "time_limit": 600.0,
+        "output": str(job),
         "output_cap": 64 << 20,
+        "output_skip": None,
     }
     (folder / "spec.json").write_text(json.dumps({**spec, **more}))
     return folder
@@ -66,6 +68,24 @@ def ended(folder: Path) -> dict[str, Any]:
 
 def output(job: Path) -> bytes:
     return Ring(job).read(0, 64 << 20).data
+
+
+def test_a_time_limit_of_a_year_is_no_longer_than_a_poll_can_be(tmp_path: Path) -> None:
+    folder = make(tmp_path, "exit 3", time_limit=366 * 86400.0)
+    assert launch(folder) == (0, "")
+    assert ended(folder)["code"] == 3
+
+
+def test_what_the_ring_has_already_is_left_out_of_the_output(tmp_path: Path) -> None:
+    assert launch(make(tmp_path, "printf 'one two th'")) == (0, "")
+    ended(tmp_path / "1-run")
+    later = tmp_path / "other" / "2-again"
+    later.mkdir(parents=True)
+    made = make(tmp_path, "printf 'one two three'", output_skip=10)
+    (made / "spec.json").rename(later / "spec.json")
+    assert launch(later) == (0, "")
+    ended(later)
+    assert output(tmp_path) == b"one two three"
 
 
 def test_it_writes_down_how_the_step_ended(tmp_path: Path) -> None:

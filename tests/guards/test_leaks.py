@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.job import Completed, Ended, Job, Plan
+from gateway.jobs.job import Completed, Ended, Job, Plan, RunnerName
 from gateway.jobs.service import Service
 from gateway.jobs.store import Store
+from gateway.jobs.works import Works
 from runners.local import LocalRunner
 from tests.support.api import until
 from tests.support.jobs import planned
@@ -40,7 +41,8 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     settings.state_directory.mkdir()
     store = await Store.open(settings.state_directory / "gateway.db")
     runner = LocalRunner(settings.output_cap)
-    service = Service(settings, store, {"local": runner}, os.environ, broken=broken)
+    works = Works(settings, os.environ, instance="")
+    service = Service(settings, store, {RunnerName.LOCAL: runner}, works, broken=broken)
     yield service
     (tmp_path / "go").touch()
     await service.close()

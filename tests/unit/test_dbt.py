@@ -44,15 +44,8 @@ LOGS = [
 def made(
     dbt_: Dbt, step: DbtStep, folder: Path = FOLDER, cache: Path = CACHE, environment: Mapping[str, str] | None = None
 ) -> Command:
-    return dbt.command(
-        dbt_,
-        step,
-        folder=folder,
-        parse_cache=cache,
-        environment=environment or {},
-        grace=10,
-        time_limit=100,
-    )
+    whole = dbt.environment(environment or {}, step, folder)
+    return dbt.command(dbt_, step, dbt.paths(dbt_, folder, cache), whole, grace=10, time_limit=100)
 
 
 def test_a_build_with_nothing_configured() -> None:

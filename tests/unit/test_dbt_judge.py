@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.dbt import DbtStep
-from runners.dbt_output import DbtReader, judge
+from runners.dbt import DbtStep, report
+from runners.dbt_output import DbtReader, judge, results
 from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from tests.support.recorded import recorded
 
@@ -29,13 +29,13 @@ def judged(folder: Path, step: DbtStep, code: int, recording: str | None, status
     for line in recorded(recording) if recording else []:
         reader.feed(line)
     if statuses is not None:
-        results = [
+        nodes = [
             {"unique_id": f"model.small.m{number}", "status": status, "message": f"message {number}"}
             for number, status in enumerate(statuses)
         ]
         (folder / "target").mkdir(exist_ok=True)
-        (folder / "target/run_results.json").write_text(json.dumps({"results": results}))
-    return judge(Exited(code, SPAN), step, reader, folder)
+        (folder / "target/run_results.json").write_text(json.dumps({"results": nodes}))
+    return judge(Exited(code, SPAN), step, reader, results(folder), reported=report(folder).exists())
 
 
 @pytest.mark.parametrize(
@@ -164,5 +164,5 @@ def test_other_codes_of_dbt_ol_are_no_signals(tmp_path: Path) -> None:
     "outcome", [Killed(9, SPAN), TimedOut(143, SPAN), Stopped(2, SPAN), NotStarted("no program"), Lost("nobody saw")]
 )
 @pytest.mark.parametrize("step", [BUILD, LINEAGE, DEPS, ELEMENTARY, REPORT])
-def test_what_did_not_exit_by_itself_is_not_judged(tmp_path: Path, outcome: Outcome, step: DbtStep) -> None:
-    assert judge(outcome, step, DbtReader(), tmp_path) == outcome
+def test_what_did_not_exit_by_itself_is_not_judged(outcome: Outcome, step: DbtStep) -> None:
+    assert judge(outcome, step, DbtReader(), None, reported=False) == outcome

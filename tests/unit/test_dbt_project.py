@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runners import dbt
+from runners import dbt_project
 from runners.dbt import Dbt
 from tests.support.projects import write
 
@@ -25,7 +25,7 @@ def problem(
         write(folder / "dbt_project.yml", project)
     if profiles is not None:
         write(folder / "profiles.yml", profiles)
-    return dbt.problem(Dbt(folder, target=target), {"HOME": str(folder / "home"), **(environment or {})})
+    return dbt_project.problem(Dbt(folder, target=target), {"HOME": str(folder / "home"), **(environment or {})})
 
 
 @pytest.mark.parametrize(
@@ -116,18 +116,18 @@ def test_profiles_are_looked_for_where_dbt_would_look(tmp_path: Path) -> None:
 def test_elementary_is_had_where_it_is_declared(tmp_path: Path, entry: str, file: str) -> None:
     write(tmp_path / "elementary_package/dbt_project.yml", "name: elementary\n")
     write(tmp_path / "project/dbt_project.yml", PROJECT)
-    assert not dbt.has_elementary(tmp_path / "project")
+    assert not dbt_project.has_elementary(tmp_path / "project")
     write(tmp_path / "project" / file, f"packages:\n  - {{package: dbt-labs/dbt_utils, version: 1.3.0}}\n  - {entry}\n")
-    assert dbt.has_elementary(tmp_path / "project")
+    assert dbt_project.has_elementary(tmp_path / "project")
 
 
 @pytest.mark.parametrize("setting", ["", "packages-install-path: dbt_packages\n", "packages-install-path: modules\n"])
 def test_elementary_is_had_where_it_is_installed(tmp_path: Path, setting: str) -> None:
     write(tmp_path / "dbt_project.yml", PROJECT + setting)
-    assert not dbt.has_elementary(tmp_path)
+    assert not dbt_project.has_elementary(tmp_path)
     folder = "modules" if "modules" in setting else "dbt_packages"
     write(tmp_path / folder / "elementary/dbt_project.yml", "name: elementary\n")
-    assert dbt.has_elementary(tmp_path)
+    assert dbt_project.has_elementary(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -149,4 +149,4 @@ def test_elementary_is_had_where_it_is_installed(tmp_path: Path, setting: str) -
 def test_elementary_is_not_had_where_neither_is_true_however_broken_the_file(tmp_path: Path, packages: str) -> None:
     write(tmp_path / "other/dbt_project.yml", "name: other\n")
     write(tmp_path / "project/packages.yml", packages)
-    assert not dbt.has_elementary(tmp_path / "project")
+    assert not dbt_project.has_elementary(tmp_path / "project")

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
 import pytest
 
+from gateway.jobs.job import PlannedStep, StepName
+from gateway.jobs.local_work import LocalWork
 from runners.ingester import Ingester, IngesterReader, command
 from runners.report import Progress
+from tests.support.settings import load
 
 
-def test_the_command_is_the_users_own_in_its_folder_with_its_output_unbuffered() -> None:
-    made = command(Ingester(("dlt", "pipeline"), Path("/srv/in")), {"A": "b"}, grace=60, time_limit=100)
+def test_the_command_is_the_users_own_in_its_folder() -> None:
+    made = command(Ingester(("dlt", "pipeline"), "/srv/in"), {"A": "b"}, grace=60, time_limit=100)
     assert (made.argvs, made.cwd) == ((("dlt", "pipeline"),), "/srv/in")
-    assert made.environment == {"A": "b", "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1"}
+    assert made.environment == {"A": "b"}
     assert (made.interrupt, made.grace, made.time_limit) == (signal.SIGTERM, 60, 100)
 
 
-def test_what_the_user_says_of_the_environment_wins() -> None:
-    given = {"PYTHONUNBUFFERED": "0", "DO_NOT_TRACK": "0"}
-    made = command(Ingester(("dlt",), Path("/srv/in")), given, grace=1, time_limit=1)
-    assert made.environment == given
+@pytest.mark.parametrize(
+    ("inherited", "configured", "found"),
+    [
+        ({}, {}, ("1", "1")),
+        ({"DO_NOT_TRACK": "0"}, {}, ("1", "0")),
+        ({"PYTHONUNBUFFERED": "0"}, {"PYTHONUNBUFFERED": ""}, ("", "1")),
+    ],
+)
+async def test_its_output_is_unbuffered_and_nobody_is_tracked_unless_the_user_says_otherwise(
+    tmp_path: Path, inherited: dict[str, str], configured: dict[str, str], found: tuple[str, str]
+) -> None:
+    settings = load(
+        tmp_path, f"projects: {{a: {{ingester: {{command: [dlt], environment: {json.dumps(configured)}}}}}}}"
+    )
+    made = await LocalWork(settings, "local", "a", inherited).command(PlannedStep(StepName.INGESTER), tmp_path / "1")
+    assert (made.environment["PYTHONUNBUFFERED"], made.environment["DO_NOT_TRACK"]) == found
 
 
 @pytest.mark.parametrize(

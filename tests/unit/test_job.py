@@ -20,8 +20,11 @@ from gateway.jobs.job import (
     step_span,
     step_status,
 )
+from runners.runner import Liveness
 from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from tests.support.jobs import NOON, SPAN, make_job, planned
+
+SUPERVISED, ORPHANED, UNREACHABLE = Liveness
 
 
 def finished(outcome: Outcome) -> Finished:
@@ -29,21 +32,22 @@ def finished(outcome: Outcome) -> Finished:
 
 
 @pytest.mark.parametrize(
-    ("state", "steps", "orphaned", "expected"),
+    ("state", "steps", "liveness", "expected"),
     [
-        (None, [Pending(), Pending()], False, "starting"),
-        (None, [Active(NOON, 0), Pending()], False, "deps"),
-        (None, [finished(Exited(0, SPAN)), Pending()], False, "starting"),
-        (None, [finished(Exited(0, SPAN)), Active(NOON, 0)], False, "build"),
-        (None, [Active(NOON, 0), Pending()], True, "orphaned"),
-        (Cancelling(NOON), [Active(NOON, 0), Pending()], False, "cancelling"),
-        (Cancelling(NOON), [Active(NOON, 0), Pending()], True, "orphaned"),
-        (Ended(NOON, Completed(0, None)), [finished(Exited(0, SPAN))] * 2, False, "ended"),
-        (Ended(NOON, Completed(0, None)), [finished(Exited(0, SPAN))] * 2, True, "ended"),
+        (None, [Pending(), Pending()], SUPERVISED, "starting"),
+        (None, [Active(NOON, 0), Pending()], SUPERVISED, "deps"),
+        (None, [finished(Exited(0, SPAN)), Pending()], SUPERVISED, "starting"),
+        (None, [finished(Exited(0, SPAN)), Active(NOON, 0)], SUPERVISED, "build"),
+        (None, [Active(NOON, 0), Pending()], ORPHANED, "orphaned"),
+        (None, [Active(NOON, 0), Pending()], UNREACHABLE, "unreachable"),
+        (Cancelling(NOON), [Active(NOON, 0), Pending()], SUPERVISED, "cancelling"),
+        (Cancelling(NOON), [Active(NOON, 0), Pending()], ORPHANED, "orphaned"),
+        (Ended(NOON, Completed(0, None)), [finished(Exited(0, SPAN))] * 2, SUPERVISED, "ended"),
+        (Ended(NOON, Completed(0, None)), [finished(Exited(0, SPAN))] * 2, ORPHANED, "ended"),
     ],
 )
-def test_the_phase_of_a_job(state: State | None, steps: list[StepState], orphaned: bool, expected: str) -> None:
-    assert phase(make_job(plan=planned("deps", "build"), steps=steps, state=state), orphaned=orphaned) == expected
+def test_the_phase_of_a_job(state: State | None, steps: list[StepState], liveness: Liveness, expected: str) -> None:
+    assert phase(make_job(plan=planned("deps", "build"), steps=steps, state=state), liveness) == expected
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from gateway.jobs.job import (
 from gateway.jobs.life import Snapshot
 from gateway.web.records import record, whole_record
 from runners.report import Failure, Progress
+from runners.runner import Liveness
 from runners.step import Exited, Killed, Lost, NotStarted
 from tests.support.jobs import NOON, SPAN, later, make_job, planned
 
@@ -59,7 +60,8 @@ FIELDS = {
 
 def shown(job: Job, progress: Progress | None = None, *, orphaned: bool = False, seconds: float = 10) -> dict[str, Any]:
     """The record as a client decodes it."""
-    answer = record(Snapshot(job, progress, orphaned), now=later(seconds))
+    liveness = Liveness.ORPHANED if orphaned else Liveness.SUPERVISED
+    answer = record(Snapshot(job, progress, liveness), now=later(seconds))
     decoded: dict[str, Any] = json.loads(json.dumps(answer))
     return decoded
 

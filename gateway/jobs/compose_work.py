@@ -1,0 +1,290 @@
+"""The work of a fabric whose steps run in the services of a compose project."""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.clock import Instant
+from gateway.config import Settings
+from gateway.errors import EngineError
+from gateway.fabric import Fabric
+from gateway.jobs import work
+from gateway.jobs.catalog import Installation, Pipeline, Trigger
+from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
+from runners import compose_project, dbt, dbt_output, ingester
+from runners.compose import is_decided
+from runners.compose_project import Compose, Project, Service
+from runners.container import container_name
+from runners.dbt import Dbt, DbtStep, Paths
+from runners.docker import Docker, EngineSilentError
+from runners.docker_words import explain
+from runners.report import Reader
+from runners.step import Command, Outcome
+
+# What a container has only for the gateway to fetch; each step has a container of its own.
+_LINEAGE = "/tmp/pipeline-gateway-lineage.ndjson"  # noqa: S108
+_REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108
+_EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108
+# A service that sets one of these has said where its lineage goes.
+_LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
+_HAS_OPENLINEAGE, _HAS_ELEMENTARY = "openlineage", "elementary"
+_ELEMENTARY_PACKAGE = (
+    r"(package|git|tarball|local|name):.*[/ \"](elementary|dbt-data-reliability)(\.git)?/?\"?[[:space:]]*(#.*)?$"
+)
+
+
+class ComposeWork:
+    """Knows what each step runs in the services of a compose project, and what it should leave behind: see Work."""
+
+    def __init__(self, settings: Settings, fabric: str, environment: Mapping[str, str], instance: str) -> None:
+        """environment: of the gateway. instance: the gateway's own id, which its containers carry."""
+        self._settings = settings
+        self._fabric_name = fabric
+        # a job that outlived its fabric in the configuration is followed to its end all the same
+        self._fabric, self._gone = work.fabric(settings, fabric, RunnerName.COMPOSE)
+        self._environment = work.environment(self._fabric, environment)
+        self.compose = compose(self._fabric, instance)
+        self.docker = Docker(self.compose.docker, self._environment)
+        chosen = self._fabric.dbt
+        self._dbt = Dbt(
+            project=Path(self._fabric.compose.dbt.working_directory or "."),
+            executable=chosen.executable,
+            lineage_executable=chosen.openlineage_executable,
+            edr=chosen.edr,
+            profiles=chosen.profiles_directory,
+            target=chosen.target,
+            threads=chosen.threads,
+            arguments=chosen.arguments,
+        )
+
+    async def installation(self, trigger: Trigger) -> Installation:
+        """What a plan depends on besides the request. Raises EngineError."""
+        openlineage = trigger.openlineage is None and self._settings.enable_openlineage is None
+        elementary = trigger.elementary is None and self._settings.enable_elementary is None
+        has: frozenset[str] = frozenset()
+        if trigger.pipeline is not Pipeline.INGESTER and (openlineage or elementary):
+            try:
+                found = await self.service(StepName.BUILD)
+                has = frozenset() if isinstance(found, str) else await self._look(found)
+            except EngineSilentError as silence:
+                raise _unavailable(silence) from None
+        return work.installation(
+            self._settings,
+            self._fabric_name,
+            has_openlineage=_HAS_OPENLINEAGE in has,
+            has_elementary=_HAS_ELEMENTARY in has,
+        )
+
+    async def occupied(self, plan: Plan) -> work.Occupied | None:
+        """A container of the services that the plan uses, started by somebody else. Raises EngineError."""
+        project = await self.project()
+        if isinstance(project, str):
+            return None  # the job will say so; and what has no project has no containers of it
+        chosen = self._fabric.compose
+        services = {}
+        for planned in plan.steps:
+            section = chosen.ingester if planned.name is StepName.INGESTER else chosen.dbt
+            services[section.service] = section.idle
+        try:
+            found = await compose_project.stranger(project, services.items(), self.compose, self.docker)
+        except EngineSilentError as silence:
+            raise _unavailable(silence) from None
+        if found is None:
+            return None
+        section_name = "ingester" if found.service == chosen.ingester.service else "dbt"
+        return work.Occupied(
+            found.container,
+            found.service,
+            found.since,
+            f"wait for its end or stop it; if it is an `up` container that only idles, set "
+            f"`fabrics.{self._fabric_name}.compose.{section_name}.idle: true`",
+        )
+
+    async def problem(self, planned: PlannedStep) -> str | None:
+        """Why a step could not start, in a sentence that says what to do."""
+        try:
+            found = await self.service(planned.name)
+            if isinstance(found, str):
+                return found
+            elementary = planned.name is StepName.ELEMENTARY or planned.without_elementary
+            has = await self._look(found) if planned.lineage or elementary else frozenset()
+        except EngineSilentError as silence:
+            return explain(str(silence), "The container engine doesn't answer")
+        if planned.lineage and _HAS_OPENLINEAGE not in has:
+            return (
+                f"OpenLineage is wanted, but the program {self._dbt.lineage_executable} was not found in the service "
+                f"{found.name}: install openlineage-dbt in its image, or leave OpenLineage off."
+            )
+        if elementary and _HAS_ELEMENTARY not in has:
+            return (
+                f"Elementary is wanted, but the dbt project in the service {found.name} does not have its package: "
+                "add elementary-data/elementary to packages.yml, or leave Elementary off."
+            )
+        return None
+
+    async def command(self, planned: PlannedStep, folder: Path) -> Command:
+        """What the step runs, with `folder` (which is made) for its own files. Raises OSError if that can't be."""
+        if await asyncio.to_thread(is_decided, folder):
+            # an earlier gateway has asked compose file and engine, and only the values of variables are still wanted
+            return Command((), "", self._whole_environment(planned), docker=self.compose.docker)
+        if self._gone:
+            raise FileNotFoundError(f"the fabric {self._fabric_name} is not in the configuration any more")
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        try:
+            found = await self.service(planned.name)
+        except EngineSilentError as silence:
+            raise OSError(f"the container engine doesn't answer: {silence}") from None
+        if isinstance(found, str):
+            raise FileNotFoundError(found)
+        names = self._handed_on(planned, found)
+        return compose_project.run(self.compose, found, self._what(planned), names, folder)
+
+    async def conclude(
+        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: Reader, folder: Path
+    ) -> Finished:
+        """What the end of the step means. Raises OSError where the disk can't be looked at now."""
+        if not isinstance(reader, dbt_output.DbtReader):
+            return work.ingester_finished(planned, started, outcome, reader)
+        step = work.dbt_step(planned, self._dbt)
+        await self._fetch(step, reader, folder)
+        # Where the results can't be fetched, the log tells the same.
+        left = await asyncio.to_thread(dbt_output.results, folder) or reader.results
+        outcome = dbt_output.judge(outcome, step, reader, left, reported=dbt.report(folder).exists())
+        return work.dbt_finished(planned, started, outcome, reader, left)
+
+    async def service(self, step: StepName) -> Service | str:
+        """The service of a step, or what is wrong with it. Raises EngineSilentError."""
+        missing = [name for name in self.compose.variables if name not in self._environment]
+        if missing:
+            return (
+                f"The variable {missing[0]} of `fabrics.{self._fabric_name}.compose.environment` is not set where the "
+                "gateway runs: set it, or take it off that list."
+            )
+        project = await self.project()
+        if isinstance(project, str):
+            return project
+        chosen = self._fabric.compose
+        name = chosen.ingester.service if step is StepName.INGESTER else chosen.dbt.service
+        return await compose_project.service(project, name, self.docker)
+
+    async def project(self) -> Project | str:
+        """The compose project as it is now, or why there is none."""
+        return await compose_project.read(self.compose, self.docker)
+
+    async def _look(self, service: Service) -> frozenset[str]:
+        """What the dbt service has. Raises EngineSilentError."""
+        script = (
+            f"command -v '{self._dbt.lineage_executable}' >/dev/null && echo {_HAS_OPENLINEAGE}; "
+            f"if [ -f dbt_packages/elementary/dbt_project.yml ] || "
+            f"grep -Eqs '{_ELEMENTARY_PACKAGE}' packages.yml dependencies.yml; then echo {_HAS_ELEMENTARY}; fi"
+        )
+        where = self._fabric.compose.dbt.working_directory or ""
+        said = await compose_project.look(self.compose, service, script, where, self.docker)
+        return frozenset(said.split())
+
+    def _what(self, planned: PlannedStep) -> Command:
+        """What the step runs, as its container sees it, with the whole environment of the docker command line."""
+        chosen, environment = self._fabric.compose, self._whole_environment(planned)
+        if planned.name is StepName.INGESTER:
+            settings = chosen.ingester
+            return ingester.command(
+                ingester.Ingester(settings.command, settings.working_directory or ""),
+                environment,
+                grace=settings.grace,
+                time_limit=self._fabric.time_limit,
+            )
+        paths = Paths(
+            cwd=chosen.dbt.working_directory or "",
+            project=None,
+            profiles=None if self._dbt.profiles is None else str(self._dbt.profiles),
+            target=chosen.dbt.target_path,
+            logs=None,
+            parse=None,
+            report=_REPORT,
+            edr=_EDR,
+        )
+        return dbt.command(
+            self._dbt,
+            work.dbt_step(planned, self._dbt),
+            paths,
+            environment,
+            grace=self._fabric.dbt.grace,
+            time_limit=self._fabric.time_limit,
+        )
+
+    def _ours(self, planned: PlannedStep) -> Mapping[str, str]:
+        """What the step finds in its environment unless somebody sets it otherwise."""
+        if planned.name is StepName.INGESTER:
+            return ingester.VARIABLES
+        lineage = {"TQDM_DISABLE": "1", **dbt.lineage_variables(_LINEAGE)} if planned.lineage else {}
+        return {**dbt.VARIABLES, **lineage}
+
+    def _whole_environment(self, planned: PlannedStep) -> Mapping[str, str]:
+        ours = {name: value for name, value in self._ours(planned).items() if name not in self._set_by_us()}
+        return {**self._environment, **ours, "COMPOSE_IGNORE_ORPHANS": "true"}
+
+    def _set_by_us(self) -> frozenset[str]:
+        """The variables that the configuration sets for containers."""
+        return frozenset(self._fabric.environment) | frozenset(self.compose.variables)
+
+    def _handed_on(self, planned: PlannedStep, service: Service) -> list[str]:
+        """The names of the variables that the container gets besides those of its service."""
+        known = service.variables | self._set_by_us()
+        lineage_is_known = any(name.startswith(_LINEAGE_VARIABLES) for name in known)
+        ours = (
+            name
+            for name in self._ours(planned)
+            if name not in known and not (lineage_is_known and name.startswith(_LINEAGE_VARIABLES))
+        )
+        return [*ours, *self._set_by_us()]
+
+    async def _fetch(self, step: DbtStep, reader: dbt_output.DbtReader, folder: Path) -> None:
+        """Take from the ended container what tells of the run, unless it is of an earlier one. Raises OSError."""
+        name = container_name(folder)
+        try:
+            state = await self.docker.inspect(name)
+            if state is None or state.started == 0:
+                return
+            target = posixpath.join(state.working_directory, self._fabric.compose.dbt.target_path or "target")
+            results = await self.docker.file(name, posixpath.join(target, "run_results.json"))
+            lineage = await self.docker.file(name, _LINEAGE) if step.lineage else None
+            report = await self.docker.file(container_name(folder, 1), _REPORT) if step.report else None
+        except EngineSilentError:
+            return
+        if results is not None and dbt_output.is_of(results, reader.invocation):
+            await asyncio.to_thread(_write, dbt.target(folder) / "run_results.json", results)
+        for file, content in ((dbt.lineage(folder), lineage), (dbt.report(folder), report)):
+            if content is not None:
+                await asyncio.to_thread(_write, file, content)
+
+
+def compose(fabric: Fabric, instance: str) -> Compose:
+    """How the compose project of a fabric is reached. Every value is glued to its option, so that none can be one."""
+    chosen = fabric.compose
+    docker = [f"--{key}={value}" for key in ("context", "host") if (value := getattr(chosen, key)) is not None]
+    options = [
+        *([] if chosen.project_name is None else [f"--project-name={chosen.project_name}"]),
+        *(f"--file={file}" for file in chosen.files),
+        *(f"--env-file={file}" for file in chosen.env_files),
+        *(f"--profile={profile}" for profile in chosen.profiles),
+    ]
+    return Compose(
+        directory=str(chosen.directory),
+        docker=("docker", *docker),
+        options=tuple(options),
+        dependencies=chosen.dependencies,
+        variables=chosen.environment,
+        instance=instance,
+    )
+
+
+def _unavailable(silence: EngineSilentError) -> EngineError:
+    return EngineError(explain(str(silence), "The container engine doesn't answer, so nothing was started"))
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)

@@ -1,0 +1,41 @@
+"""Finds the work of a fabric: what its steps run depends on where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gateway.config import Settings
+from gateway.jobs.compose_work import ComposeWork
+from gateway.jobs.job import RunnerName
+from gateway.jobs.local_work import LocalWork
+from gateway.jobs.work import Work
+from runners.docker import Docker
+
+
+class Works:
+    """Makes the work of any fabric and project.
+
+    environment: of the gateway. instance: the gateway's own id, which its containers carry.
+    """
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str], instance: str) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._instance = instance
+
+    def of(self, runner: RunnerName, fabric: str, project: str) -> Work:
+        """The work of a project in a fabric, as far as the configuration (still) has them."""
+        match runner:
+            case RunnerName.LOCAL:
+                return LocalWork(self._settings, fabric, project, self._environment)
+            case RunnerName.COMPOSE:
+                return ComposeWork(self._settings, fabric, self._environment, self._instance)
+
+    def engines(self) -> Iterable[Docker]:
+        """The container engines of the fabrics, each once."""
+        works = [
+            ComposeWork(self._settings, name, self._environment, self._instance)
+            for name, fabric in self._settings.fabrics.items()
+            if RunnerName(fabric.runner) is RunnerName.COMPOSE
+        ]
+        return {work.docker.command: work.docker for work in works}.values()

@@ -1,0 +1,218 @@
+"""The user's compose project: what it has, and the command lines that run its services."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runners.container import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL, container_name
+from runners.docker import Docker, EngineSilentError
+from runners.docker_words import explain
+from runners.report import one_line
+from runners.step import Command
+
+_CONFIG_TAKES = 30.0
+_COLUMNS = '{{.Names}}\t{{.Label "com.docker.compose.oneoff"}}\t{{.Label "' + INSTANCE_LABEL + '"}}'
+_LOOK_TAKES = 30.0
+# An image whose entrypoint is this program is given its arguments only.
+_DBT = "dbt"
+
+
+@dataclass(frozen=True, slots=True)
+class Compose:
+    """How a compose project is reached.
+
+    directory: the absolute folder that `docker compose` is called in. docker: program, context and host.
+    options: of `docker compose`, before its command. dependencies: whether those of a service are started too.
+    variables: names of the variables that every container is given. instance: the gateway's own id.
+    """
+
+    directory: str
+    docker: tuple[str, ...] = ("docker",)
+    options: tuple[str, ...] = ()
+    dependencies: bool = False
+    variables: tuple[str, ...] = ()
+    instance: str = ""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The command line up to Compose's own command."""
+        return (*self.docker, "compose", *self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service of a project. entrypoint: None where it is the image's own. variables: names that it sets.
+
+    log_driver: None for the engine's own. log_rotates: the engine forgets the beginning of long output.
+    """
+
+    name: str
+    image: str
+    entrypoint: tuple[str, ...] | None
+    variables: frozenset[str]
+    log_driver: str | None
+    log_rotates: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What `docker compose config` says of a project."""
+
+    name: str
+    services: Mapping[str, Service]
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A container of one of our services that somebody else started. since: epoch seconds."""
+
+    container: str
+    service: str
+    since: float
+
+
+async def read(compose: Compose, docker: Docker) -> Project | str:
+    """The project, or a sentence about why there is none. Asks no engine."""
+    # every profile: a service that is run by name needs none to be on
+    said = await docker.call(
+        "compose",
+        *compose.options,
+        "--profile=*",
+        "config",
+        "--format=json",
+        within=_CONFIG_TAKES,
+        directory=compose.directory,
+    )
+    if said.code != 0:
+        return explain(said.error, f"The compose project in {compose.directory} can't be read")
+    try:
+        found = json.loads(said.output)
+        name = str(found["name"])
+        return Project(name, {key: _service(name, key, given) for key, given in (found["services"] or {}).items()})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"`docker compose config` in {compose.directory} answered no project: {one_line(repr(error))}."
+
+
+def _service(project: str, name: str, given: Mapping[str, Any]) -> Service:
+    entrypoint, logging = given.get("entrypoint"), given.get("logging") or {}
+    return Service(
+        name=name,
+        image=str(given.get("image") or f"{project}-{name}"),
+        entrypoint=None if entrypoint is None else tuple(map(str, entrypoint)),
+        variables=frozenset(given.get("environment") or ()),
+        log_driver=logging.get("driver"),
+        log_rotates="max-size" in (logging.get("options") or {}),
+    )
+
+
+async def service(project: Project, name: str, docker: Docker) -> Service | str:
+    """A service with the entrypoint it will have, or a sentence about what it lacks. Raises EngineSilentError."""
+    found = project.services.get(name)
+    if found is None:
+        names = ", ".join(sorted(project.services)) or "none"
+        return f"The compose project {project.name} has no service {name}; it has {names}."
+    said = await docker.call("image", "inspect", "--format={{json .Config.Entrypoint}}", "--", found.image)
+    if said.code != 0:
+        if "no such image" in said.error.lower():
+            return (
+                f"The image {found.image} of the service {name} is not there: run `docker compose build {name}` or "
+                f"`docker compose pull {name}`, then trigger it again."
+            )
+        raise EngineSilentError(one_line(said.error))
+    if found.entrypoint is not None:
+        return found
+    return replace(found, entrypoint=tuple(json.loads(said.output) or ()))
+
+
+async def stranger(
+    project: Project, services: Iterable[tuple[str, bool]], compose: Compose, docker: Docker
+) -> Stranger | None:
+    """A container of one of these services that runs and is not this gateway's. Raises EngineSilentError.
+
+    services: names, and whether an `up` container of it only idles.
+    """
+    for name, idles in services:
+        filters = (f"label=com.docker.compose.project={project.name}", f"label=com.docker.compose.service={name}")
+        for container, one_off, instance in await docker.containers(*filters, columns=_COLUMNS):
+            if instance == compose.instance or (idles and one_off.lower() != "true"):
+                continue
+            state = await docker.inspect(container)
+            if state is not None and state.alive:
+                return Stranger(container, name, state.started)
+    return None
+
+
+async def look(compose: Compose, service: Service, script: str, where: str, docker: Docker) -> str:
+    """What a shell in a short-lived container of a service prints; empty where it can't. Raises EngineSilentError.
+
+    where: the folder it looks in, empty for the service's own.
+    """
+    said = await docker.call(
+        "compose",
+        *compose.options,
+        "--progress=quiet",
+        "run",
+        "--rm",
+        "--no-TTY",
+        "--interactive=false",
+        "--no-deps",
+        f"--label={INSTANCE_LABEL}={compose.instance}",
+        *([f"--workdir={where}"] if where else []),
+        "--entrypoint=sh",
+        "--",
+        service.name,
+        "-c",
+        script,
+        within=_LOOK_TAKES,
+        directory=compose.directory,
+    )
+    if said.silent:
+        raise EngineSilentError(one_line(said.error))
+    return said.output.decode(errors="replace")
+
+
+def run(compose: Compose, service: Service, what: Command, names: Iterable[str], folder: Path) -> Command:
+    """The command that runs `what` in containers of a service; the step's folder names them.
+
+    what: argvs as the container sees them, an empty one for the service's own; cwd empty for the service's own; its
+    environment is that of the docker command line. names: of the variables of it that the container gets.
+    """
+    before = [
+        "--progress=quiet",
+        "run",
+        "--detach",
+        "--no-TTY",
+        "--interactive=false",
+        *([] if compose.dependencies else ["--no-deps"]),
+        f"--label={INSTANCE_LABEL}={compose.instance}",
+        f"--label={JOB_LABEL}={folder.parent.name}",
+        f"--label={STEP_LABEL}={folder.name}",
+        *(f"--env={name}" for name in sorted(names)),  # by name: a value in a command line is everybody's to read
+        *([f"--workdir={what.cwd}"] if what.cwd else []),
+    ]
+    argvs = []
+    for number, argv in enumerate(what.argvs):
+        entrypoint, arguments = _fitted(service.entrypoint or (), argv)
+        overridden = [] if entrypoint is None else [f"--entrypoint={entrypoint}"]
+        name = f"--name={container_name(folder, number)}"
+        argvs.append((*compose.command, *before, name, *overridden, "--", service.name, *arguments))
+    return replace(what, argvs=tuple(argvs), cwd=compose.directory, docker=compose.docker)
+
+
+def _fitted(entrypoint: tuple[str, ...], argv: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """What to override the entrypoint with, if at all, and what to give to it.
+
+    An entrypoint that ends in dbt is that program, and stands where another one would; any other is a wrapper that
+    runs what it is given.
+    """
+    if not argv or not entrypoint or posixpath.basename(entrypoint[-1]) != _DBT:
+        return None, argv
+    if argv[0] == _DBT:
+        return None, argv[1:]
+    return shlex.join((*entrypoint[:-1], argv[0])), argv[1:]

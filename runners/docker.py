@@ -1,0 +1,173 @@
+"""Asks a Docker engine, by the docker command line: every call ends within a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import signal
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from runners.report import one_line
+
+_PROMPT = 10.0  # seconds that an engine which answers needs at most for a question
+_LARGEST_ANSWER = 64 << 20
+_NEVER = "0001-01-01"  # the date of what has not happened
+# What the command line says when the engine doesn't, whatever the question was.
+_SILENT = ("Cannot connect to the Docker daemon", "error during connect", "EOF", "connection refused", "i/o timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a docker command answered; code None: nothing in time, or the program is not there."""
+
+    code: int | None
+    output: bytes
+    error: str
+
+    @property
+    def silent(self) -> bool:
+        """Whether this is no answer of the engine's."""
+        return self.code is None or (self.code != 0 and any(sign in self.error for sign in _SILENT))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A container as its engine knows it.
+
+    status: `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`. error: why it never started.
+    started, finished: epoch seconds by the engine's clock, 0 for never.
+    """
+
+    status: str
+    exit_code: int
+    error: str
+    out_of_memory: bool
+    started: float
+    finished: float
+    labels: Mapping[str, str]
+    working_directory: str = "/"
+
+    @property
+    def alive(self) -> bool:
+        """Whether its processes may be alive."""
+        return self.status in ("running", "paused", "restarting")
+
+
+class EngineSilentError(Exception):
+    """The engine doesn't answer: nothing is known, and nothing must be decided. Never leaves the runners."""
+
+
+class Docker:
+    """The docker command line that reaches one engine.
+
+    command: program, context and host. environment: the whole environment of the command line.
+    """
+
+    def __init__(self, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        self.command = command
+        self._environment = environment
+
+    async def call(self, *arguments: str, within: float = _PROMPT, directory: str = "/") -> Said:
+        """Run one docker command to its end, or end it after so many seconds. Its program may be missing."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self.command,
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._environment,
+                cwd=directory,
+                start_new_session=True,  # its plugins are processes of their own, and end with it
+            )
+        except (OSError, ValueError) as error:
+            return Said(None, b"", f"{self.command[0]} does not run: {error}")
+        try:
+            async with asyncio.timeout(within):
+                output, error_output = await asyncio.gather(_all(process.stdout), _all(process.stderr))
+                await process.wait()
+        except TimeoutError:
+            return Said(None, b"", f"it did not answer within {within:.0f} s")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        return Said(process.returncode, output, error_output.decode(errors="replace").strip())
+
+    async def inspect(self, name: str) -> State | None:
+        """A container, None if there is none of this name. Raises EngineSilentError."""
+        said = await self._answer("container", "inspect", "--", name)
+        if said.code != 0:
+            if "no such" in said.error.lower():
+                return None
+            raise EngineSilentError(one_line(said.error))
+        try:
+            return _state(json.loads(said.output)[0])
+        except (ValueError, LookupError, TypeError) as error:
+            raise EngineSilentError(f"an answer that is no container: {error!r}") from None
+
+    async def containers(self, *filters: str, columns: str, all_states: bool = False) -> list[list[str]]:
+        """The containers that pass all filters, as columns of docker's own template. Raises EngineSilentError."""
+        said = await self._answer(
+            "ps",
+            "--no-trunc",
+            f"--format={columns}",
+            *(["--all"] if all_states else []),
+            *(f"--filter={one}" for one in filters),
+        )
+        if said.code != 0:
+            raise EngineSilentError(one_line(said.error))
+        return [line.split("\t") for line in said.output.decode(errors="replace").splitlines()]
+
+    async def file(self, name: str, path: str) -> bytes | None:
+        """A file of a container, alive or not, mounts included; None if it has none there. Raises EngineSilentError."""
+        said = await self._answer("cp", "--", f"{name}:{path}", "-", within=60.0)
+        if said.code != 0:
+            return None
+        try:
+            with tarfile.open(fileobj=io.BytesIO(said.output)) as archive:
+                member = archive.next()
+                content = archive.extractfile(member) if member is not None and member.isreg() else None
+                return None if content is None else content.read()
+        except tarfile.TarError:
+            return None
+
+    async def _answer(self, *arguments: str, within: float = _PROMPT) -> Said:
+        said = await self.call(*arguments, within=within)
+        if said.silent:
+            raise EngineSilentError(one_line(said.error))
+        return said
+
+
+async def _all(stream: asyncio.StreamReader | None) -> bytes:
+    """Everything that a stream has, up to a bound; what is beyond is read and forgotten."""
+    assert stream is not None
+    content = bytearray()
+    while piece := await stream.read(1 << 16):
+        content += piece[: _LARGEST_ANSWER - len(content)]
+    return bytes(content)
+
+
+def _state(found: Mapping[str, Any]) -> State:
+    state, config = found["State"], found["Config"]
+    return State(
+        status=str(state["Status"]),
+        exit_code=int(state["ExitCode"]),
+        error=str(state["Error"]),
+        out_of_memory=bool(state["OOMKilled"]),
+        started=_epoch(state["StartedAt"]),
+        finished=_epoch(state["FinishedAt"]),
+        labels={str(name): str(value) for name, value in (config["Labels"] or {}).items()},
+        working_directory=str(config["WorkingDir"] or "/"),
+    )
+
+
+def _epoch(text: str) -> float:
+    return 0.0 if text.startswith(_NEVER) else datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,55 @@
+"""What docker and Compose say when they refuse, and what to do about it. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from runners.report import one_line
+
+_AGAIN = "then trigger it again"
+# A sign in what was said, and what to do. The first that is found decides.
+_REMEDIES = (
+    (
+        r"cannot connect to the docker daemon|error during connect|connection refused|did not answer|\bEOF\b",
+        f"start the Docker engine, or set context or host of the fabric's compose, {_AGAIN}",
+    ),
+    (
+        r"permission denied while trying to connect",
+        f"let the gateway's user use the engine (group docker), {_AGAIN}",
+    ),
+    (r"does not run: .*no such file", f"install the docker command line, {_AGAIN}"),
+    (
+        r"'compose' is not a docker command|unknown (?:shorthand )?flag|unknown docker command",
+        f"install the Compose v2 plugin, {_AGAIN}",
+    ),
+    (r"no such service", f"set the service's name in the fabric's compose, or add it to the compose file, {_AGAIN}"),
+    (
+        r"executable file not found|no such file or directory: unknown|exec format error",
+        f"the image has no such program: install it there, or set the program in the configuration, {_AGAIN}",
+    ),
+    (r"permission denied: unknown", f"make that program executable in the image, {_AGAIN}"),
+    (
+        r"no such image|pull access denied|manifest (?:unknown|for)|failed to resolve|registry|\blookup\b",
+        f"build or pull the image, {_AGAIN}",
+    ),
+    (r"container name .* is already in use", f"remove or rename that container, {_AGAIN}"),
+    (r"out of memory|cannot allocate|resource temporarily unavailable", f"free memory or processes, {_AGAIN}"),
+    (r"no space left", f"free disk space where the engine keeps its data, {_AGAIN}"),
+    (r"yaml|validating|undefined|interpolation|env file|no configuration file", f"mend the compose file, {_AGAIN}"),
+    (r"network", f"see that the service's networks exist and can be made, {_AGAIN}"),
+)
+_OTHERWISE = f"solve that, {_AGAIN}"
+# Not what went wrong: warnings, progress, the id of a container, and that something did.
+_NOISE = re.compile(
+    r'^(?:time="[^"]*" level=(?:warning|info|debug)|[0-9a-f]{64}$|Error: failed to start containers:|\s*$)'
+)
+_BEGINNING = re.compile(r"^(?:Error response from daemon: |Error: |error: |time=\"[^\"]*\" level=\w+ msg=)+")
+
+
+def explain(said: str, what: str = "The container could not be started") -> str:
+    """A sentence about why something failed: what was said, and what to do."""
+    lines = [line for line in said.splitlines() if not _NOISE.match(line)]
+    line = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "docker did not say why")
+    words = one_line(_BEGINNING.sub("", line.strip())).rstrip(".")
+    remedy = next((remedy for sign, remedy in _REMEDIES if re.search(sign, line, re.IGNORECASE)), _OTHERWISE)
+    return f"{what}: {words}; {remedy}."

@@ -1,0 +1,28 @@
+"""Writes files that a power cut can't take back."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+
+def write(file: Path, value: object) -> None:
+    """Make `file` the JSON of a value, whole or not at all, whoever reads or writes it meanwhile. Raises OSError."""
+    new = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
+    with new.open("w", encoding="utf-8") as opened:
+        json.dump(value, opened)
+        opened.flush()
+        os.fsync(opened.fileno())
+    new.replace(file)
+    sync(file.parent)
+
+
+def sync(directory: Path) -> None:
+    """Make the names in a directory last. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -30,6 +30,9 @@ class DbtCommand(StrEnum):
     ELEMENTARY = "elementary"
 
 
+_WITH_LINEAGE = (DbtCommand.DAILY, DbtCommand.RUN, DbtCommand.BUILD, DbtCommand.TEST)
+
+
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """A request; None for a toggle that was not given."""
@@ -72,6 +75,15 @@ def plan(trigger: Trigger, installation: Installation) -> Plan:
             return Plan(steps, tuple(resources), tuple(_notes(trigger, installation)))
 
 
+def leaves_open(trigger: Trigger, openlineage: bool | None, elementary: bool | None) -> bool:
+    """Whether the plan depends on what is installed, with these defaults of the server's."""
+    if trigger.pipeline is Pipeline.INGESTER:
+        return False
+    lineage_is_open = trigger.command in _WITH_LINEAGE and trigger.openlineage is None and openlineage is None
+    elementary_is_open = trigger.command is DbtCommand.DAILY and trigger.elementary is None and elementary is None
+    return lineage_is_open or elementary_is_open
+
+
 def _dbt_steps(trigger: Trigger, installation: Installation) -> tuple[PlannedStep, ...]:
     lineage = _toggle(trigger.openlineage, installation.openlineage, installation.has_openlineage)
     if trigger.command in (DbtCommand.DEPS, DbtCommand.ELEMENTARY):
@@ -95,7 +107,7 @@ def _toggle(given: bool | None, default: bool | None, installed: bool) -> bool:
 def _notes(trigger: Trigger, installation: Installation) -> list[str]:
     notes = []
     if (
-        trigger.command in (DbtCommand.DAILY, DbtCommand.RUN, DbtCommand.BUILD, DbtCommand.TEST)
+        trigger.command in _WITH_LINEAGE
         and trigger.openlineage is None
         and installation.openlineage is None
         and not installation.has_openlineage

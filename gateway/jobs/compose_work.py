@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from gateway.clock import Instant
 from gateway.config import Settings
 from gateway.errors import EngineError
 from gateway.fabric import Fabric
-from gateway.jobs import work
-from gateway.jobs.catalog import Installation, Pipeline, Trigger
+from gateway.jobs import catalog, work
+from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
 from runners import compose_project, dbt, dbt_output, ingester
 from runners.compose import is_decided
@@ -30,6 +31,7 @@ _REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108
 _EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108
 # A service that sets one of these has said where its lineage goes.
 _LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
+_FRESH = 2.0  # seconds that an answer is good for
 _HAS_OPENLINEAGE, _HAS_ELEMENTARY = "openlineage", "elementary"
 _ELEMENTARY_PACKAGE = (
     r"(package|git|tarball|local|name):.*[/ \"](elementary|dbt-data-reliability)(\.git)?/?\"?[[:space:]]*(#.*)?$"
@@ -48,6 +50,8 @@ class ComposeWork:
         self._environment = work.environment(self._fabric, environment)
         self.compose = compose(self._fabric, instance)
         self.docker = Docker(self.compose.docker, self._environment)
+        self._project: tuple[float, Project | str] | None = None
+        self._found: tuple[float, frozenset[str]] | None = None
         chosen = self._fabric.dbt
         self._dbt = Dbt(
             project=Path(self._fabric.compose.dbt.working_directory or "."),
@@ -62,10 +66,9 @@ class ComposeWork:
 
     async def installation(self, trigger: Trigger) -> Installation:
         """What a plan depends on besides the request. Raises EngineError."""
-        openlineage = trigger.openlineage is None and self._settings.enable_openlineage is None
-        elementary = trigger.elementary is None and self._settings.enable_elementary is None
         has: frozenset[str] = frozenset()
-        if trigger.pipeline is not Pipeline.INGESTER and (openlineage or elementary):
+        chosen = self._settings
+        if catalog.leaves_open(trigger, chosen.enable_openlineage, chosen.enable_elementary):
             try:
                 found = await self.service(StepName.BUILD)
                 has = frozenset() if isinstance(found, str) else await self._look(found)
@@ -171,8 +174,10 @@ class ComposeWork:
         return await compose_project.service(project, name, self.docker)
 
     async def project(self) -> Project | str:
-        """The compose project as it is now, or why there is none."""
-        return await compose_project.read(self.compose, self.docker)
+        """The compose project as it is now, or why there is none; read once for all that one trigger asks."""
+        if self._project is None or time.monotonic() - self._project[0] > _FRESH:
+            self._project = time.monotonic(), await compose_project.read(self.compose, self.docker)
+        return self._project[1]
 
     async def _look(self, service: Service) -> frozenset[str]:
         """What the dbt service has. Raises EngineSilentError."""
@@ -182,8 +187,10 @@ class ComposeWork:
             f"grep -Eqs '{_ELEMENTARY_PACKAGE}' packages.yml dependencies.yml; then echo {_HAS_ELEMENTARY}; fi"
         )
         where = self._fabric.compose.dbt.working_directory or ""
-        said = await compose_project.look(self.compose, service, script, where, self.docker)
-        return frozenset(said.split())
+        if self._found is None or time.monotonic() - self._found[0] > _FRESH:
+            said = await compose_project.look(self.compose, service, script, where, self.docker)
+            self._found = time.monotonic(), frozenset(said.split())
+        return self._found[1]
 
     def _what(self, planned: PlannedStep) -> Command:
         """What the step runs, as its container sees it, with the whole environment of the docker command line."""

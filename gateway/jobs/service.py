@@ -65,14 +65,16 @@ class Service:
         plan = catalog.plan(trigger, await work.installation(trigger))
         await self._must_be_free(work, plan)
         command = None if trigger.pipeline is Pipeline.INGESTER else str(trigger.command)
-        return await self.submit(trigger.pipeline, command, project, fabric, plan)
+        return await self.submit(trigger.pipeline, command, project, fabric, plan, work)
 
     def must_be_enabled(self) -> None:
         """Raises PipelinesDisabledError where triggers are off."""
         if not self._settings.enabled:
             raise PipelinesDisabledError
 
-    async def submit(self, pipeline: str, command: str | None, project: str, fabric: str, plan: Plan) -> Job:
+    async def submit(
+        self, pipeline: str, command: str | None, project: str, fabric: str, plan: Plan, work: Work
+    ) -> Job:
         """Record a job and start it; once this returns it is durable, and nothing has been spawned yet.
 
         Raises DrainingError, StorageError, ConflictError.
@@ -95,7 +97,7 @@ class Service:
         holder = await self._store.insert(job)
         if holder is not None:
             raise await self._conflict(holder)
-        self._launch(job)
+        self._launch(job, work)
         _log.info("job accepted", job=job.id, steps=[str(step.name) for step in plan.steps])
         return job
 
@@ -145,7 +147,7 @@ class Service:
         """Take up every job that had not ended, and wait a moment for the truth about each."""
         for job in await self._store.active():
             _log.info("job recovered", job=job.id)
-            self._launch(job)
+            self._launch(job, self._works.of(job.runner, job.fabric, job.project))
         waiters = [asyncio.create_task(life.settled.wait()) for life, _ in self._lives.values()]
         if waiters:
             _, late = await asyncio.wait(waiters, timeout=_SETTLE)
@@ -174,8 +176,7 @@ class Service:
     def _runner(self, fabric: str) -> RunnerName:
         return RunnerName(self._settings.fabrics[fabric].runner)
 
-    def _launch(self, job: Job) -> None:
-        work = self._works.of(job.runner, job.fabric, job.project)
+    def _launch(self, job: Job, work: Work) -> None:
         life = Life(job, self._store, self._runners[job.runner], work, self.folder(job.id))
         task = asyncio.create_task(life.run(), name=f"job-{job.id}")
         self._lives[job.id] = life, task

@@ -1,0 +1,115 @@
+"""What somebody else started in the same services holds a trigger up, and is named."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.support.docker import BUSYBOX_IMAGE, Engine
+from tests.support.gateway import PATH, Gateway
+from tests.support.projects import write
+
+WAIT = ["sh", "-c", "trap exit TERM; while true; do sleep 0.1; done"]
+SERVICE = {"image": BUSYBOX_IMAGE, "network_mode": "none"}
+
+
+def make(folder: Path, project: str, **compose: Any) -> Path:
+    """A compose project whose ingester is done at once, and a dbt service that would wait."""
+    services = {"ingester": {**SERVICE, "command": ["echo", "done"]}, "dbt": {**SERVICE, "command": WAIT}}
+    write(folder / "compose.yaml", json.dumps({"name": project, "services": services}))
+    settings = {"fabrics": {"docker": {"runner": "compose", "compose": compose}}, "enable_openlineage": False}
+    write(folder / "gateway.yaml", json.dumps({**settings, "enable_elementary": False}))
+    return folder
+
+
+@pytest.fixture
+def clean(engine: Engine) -> Iterator[Engine]:
+    """The engine, without the containers that a test started by hand."""
+    yield engine
+    engine.remove_containers()
+
+
+def by_hand(engine: Engine, folder: Path, *arguments: str) -> None:
+    engine.docker("compose", f"--project-directory={folder}", f"--file={folder}/compose.yaml", *arguments)
+
+
+def trigger(gateway: Gateway, pipeline: str) -> tuple[int, Mapping[str, Any]]:
+    answer = gateway.call("POST", PATH, {"pipeline": pipeline})
+    return answer.status, answer.json
+
+
+def test_a_one_off_container_of_the_same_service_is_a_conflict_that_names_it(
+    tmp_path: Path, clean: Engine, make_gateway: MakeGateway
+) -> None:
+    folder = make(tmp_path, "one-off")
+    by_hand(clean, folder, "run", "--detach", "--name=by-hand", "ingester", *WAIT)
+    gateway = make_gateway(folder, clean.environment)
+    for pipeline in ("ingester", "full"):
+        answer = gateway.call("POST", PATH, {"pipeline": pipeline})
+        assert (answer.status, answer.json["code"]) == (409, "already_running")
+        assert answer.json["conflict"] | {"since": ""} == {"container": "by-hand", "since": "", "step": "ingester"}
+        assert answer.json["conflict"]["since"][:2] == "20"
+        assert "by-hand" in answer.json["error"]
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "jobId" not in answer.json
+    assert gateway.call("GET", PATH).json["jobs"] == []
+    clean.docker("rm", "--force", "by-hand")
+    assert gateway.run(pipeline="ingester")["exitCode"] == 0
+
+
+def test_an_up_container_is_a_conflict_that_says_how_to_declare_it_idle(
+    tmp_path: Path, clean: Engine, make_gateway: MakeGateway
+) -> None:
+    folder = make(tmp_path, "up")
+    by_hand(clean, folder, "up", "--detach", "dbt")
+    status, answer = trigger(make_gateway(folder, clean.environment), "dbt")
+    assert (status, answer["conflict"]["container"], answer["conflict"]["step"]) == (409, "up-dbt-1", "dbt")
+    assert "`fabrics.docker.compose.dbt.idle: true`" in answer["error"]
+
+
+def test_an_up_container_that_is_declared_idle_holds_nothing_up_but_a_one_off_does(
+    tmp_path: Path, clean: Engine, make_gateway: MakeGateway
+) -> None:
+    folder = make(tmp_path, "idle", dbt={"idle": True})
+    by_hand(clean, folder, "up", "--detach", "dbt")
+    gateway = make_gateway(folder, clean.environment)
+    assert gateway.run(pipeline="dbt", command="deps")["reason"] == "not_started"  # busybox has no dbt
+    by_hand(clean, folder, "run", "--detach", "--name=by-hand", "dbt")
+    status, answer = trigger(gateway, "dbt")
+    assert (status, answer["conflict"]["container"]) == (409, "by-hand")
+
+
+def test_containers_of_other_services_projects_and_of_the_past_hold_nothing_up(
+    tmp_path: Path, clean: Engine, make_gateway: MakeGateway
+) -> None:
+    folder, other = make(tmp_path / "mine", "mine"), make(tmp_path / "other", "other")
+    by_hand(clean, other, "run", "--detach", "--name=of-another-project", "ingester", *WAIT)
+    by_hand(clean, folder, "run", "--detach", "--name=of-another-service", "dbt")
+    by_hand(clean, folder, "run", "--name=of-the-past", "ingester", "true")
+    assert make_gateway(folder, clean.environment).run(pipeline="ingester")["exitCode"] == 0
+
+
+def test_an_engine_that_does_not_answer_is_503_and_nothing_is_recorded(
+    tmp_path: Path, own_engine: Engine, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway(make(tmp_path, "silent"), own_engine.environment)
+    own_engine.pause()
+    began = time.monotonic()
+    status, answer = trigger(gateway, "ingester")
+    assert (status, answer["code"]) == (503, "engine_unavailable")
+    assert time.monotonic() - began < 60
+    assert gateway.call("GET", PATH).json["jobs"] == []
+    own_engine.resume()
+    assert gateway.run(pipeline="ingester")["exitCode"] == 0
+    own_engine.stop()
+    status, answer = trigger(gateway, "ingester")
+    assert (status, answer["code"]) == (503, "engine_unavailable")
+    assert "start the Docker engine" in answer["error"]
+    own_engine.start()
+    assert gateway.run(pipeline="ingester")["exitCode"] == 0

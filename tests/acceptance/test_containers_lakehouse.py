@@ -1,0 +1,106 @@
+"""The worked example: the demo lakehouse as a compose project, with real dlt, dbt and dbt-ol in real containers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.support.docker import HOST_IMAGE, Engine, python_mounts
+from tests.support.gateway import COMMAND, Gateway, wait_for
+from tests.support.projects import write
+
+STEPS = ["ingester", "deps", "build"]
+
+
+@pytest.fixture
+def lakehouse(tmp_path: Path, engine: Engine) -> Path:
+    """What `init` gives; only the image is another, since no registry is in reach: it has this machine's Python."""
+    folder = tmp_path / "lakehouse"
+    subprocess.run([COMMAND, "init", folder], check=True)
+    service = {"image": HOST_IMAGE, "network_mode": "none", "volumes": python_mounts()}
+    write(folder / "compose.override.yaml", json.dumps({"services": {"ingester": service, "dbt": service}}))
+    return folder
+
+
+@pytest.fixture
+def gateway(lakehouse: Path, engine: Engine, make_gateway: MakeGateway) -> Gateway:
+    """A gateway with no configuration file at all."""
+    (lakehouse / "gateway.yaml").unlink()
+    return make_gateway(lakehouse, engine.environment)
+
+
+def test_a_folder_with_a_compose_project_needs_no_configuration_to_run_full_from_end_to_end(
+    gateway: Gateway, engine: Engine
+) -> None:
+    record = gateway.run(pipeline="full")
+    assert (record["status"], record["exitCode"]) == ("completed", 0), record
+    assert [(step["name"], step["status"], step["exitCode"]) for step in record["steps"]] == [
+        (name, "completed", 0) for name in STEPS
+    ]
+    assert record["steps"][0]["progress"] | {"current": None} == {
+        "done": 5, "total": 5, "pass": 5, "warn": 0, "error": 0, "skip": 0, "current": None
+    }  # fmt: skip
+    assert record["progress"] == {
+        "done": 78, "total": 78, "pass": 77, "warn": 1, "error": 0, "skip": 0, "current": None
+    }  # fmt: skip
+    assert "Done. PASS=77 WARN=1 ERROR=0" in record["output"]
+    wait_for(lambda: engine.containers() == [], "its containers to be removed")
+    # OpenLineage is on without a word, for dbt-ol is in the image
+    events = (gateway.state / "jobs" / record["jobId"] / "3-build/lineage.ndjson").read_text().splitlines()
+    assert {json.loads(event)["eventType"] for event in events} == {"START", "COMPLETE"}
+    assert (gateway.state / "jobs" / record["jobId"] / "3-build/target/run_results.json").exists()
+
+
+def test_models_that_fail_are_told_as_on_this_host(gateway: Gateway, lakehouse: Path) -> None:
+    assert gateway.run(pipeline="ingester")["exitCode"] == 0
+    write(lakehouse / "transform/models/gold/broken.sql", "select nope from {{ ref('flight_details') }}")
+    record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)
+    assert (record["status"], record["exitCode"]) == ("completed", 1)
+    assert record["firstFailure"]["node"] == "model.flights.broken"
+    assert "nope" in record["firstFailure"]["message"]
+
+
+def test_results_of_an_earlier_run_are_not_taken_for_this_ones(gateway: Gateway, lakehouse: Path) -> None:
+    assert gateway.run(pipeline="ingester")["exitCode"] == 0
+    assert gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)["exitCode"] == 0
+    assert (lakehouse / "transform/target/run_results.json").exists()
+    write(lakehouse / "transform/models/gold/broken.sql", "{{ ref('nobody') }}")
+    record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)
+    assert (record["status"], record["exitCode"]) == ("completed", 2)
+    assert "nobody" in record["firstFailure"]["message"]
+
+
+def test_without_a_target_in_reach_the_results_are_those_of_the_log(
+    lakehouse: Path, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    fabric = {"runner": "compose", "compose": {"dbt": {"target_path": "/dev/shm/target"}}}
+    write(lakehouse / "gateway.yaml", json.dumps({"fabrics": {"containers": fabric}, "enable_openlineage": False}))
+    gateway = make_gateway(lakehouse, engine.environment)
+    assert gateway.run(pipeline="ingester")["exitCode"] == 0
+    write(lakehouse / "transform/models/gold/broken.sql", "select nope from {{ ref('flight_details') }}")
+    record = gateway.run(pipeline="dbt", command="build")
+    assert not (gateway.state / "jobs" / record["jobId"] / "1-build/target").exists()
+    assert (record["status"], record["exitCode"]) == ("completed", 1)
+    assert record["firstFailure"]["node"] == "model.flights.broken"
+    assert (record["progress"]["done"], record["progress"]["error"]) == (79, 1)
+
+
+def test_check_reports_engine_compose_services_images_and_toggles(lakehouse: Path, engine: Engine) -> None:
+    (lakehouse / "gateway.yaml").unlink()
+    environment = {**engine.environment, "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
+    said = subprocess.run([COMMAND, "check"], cwd=lakehouse, env=environment, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout + said.stderr
+    for part in (
+        "Docker Engine ",
+        "project lakehouse in ",
+        "services: dbt, ingester",
+        f"service ingester: image {HOST_IMAGE}, entrypoint none",
+        f"service dbt: image {HOST_IMAGE}, entrypoint none",
+        "OpenLineage is on",
+        "Elementary is off",
+    ):
+        assert part in said.stdout

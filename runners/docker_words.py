@@ -35,7 +35,7 @@ _REMEDIES = (
     (r"container name .* is already in use", f"remove or rename that container, {_AGAIN}"),
     (r"out of memory|cannot allocate|resource temporarily unavailable", f"free memory or processes, {_AGAIN}"),
     (r"no space left", f"free disk space where the engine keeps its data, {_AGAIN}"),
-    (r"yaml|validating|undefined|interpolation|env file|no configuration file", f"mend the compose file, {_AGAIN}"),
+    (r"yaml|validating|undefined|interpolat|env file|no configuration file", f"mend the compose file, {_AGAIN}"),
     (r"network", f"see that the service's networks exist and can be made, {_AGAIN}"),
 )
 _OTHERWISE = f"solve that, {_AGAIN}"

@@ -224,3 +224,51 @@ def test_an_env_file_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None
 def test_a_setting_in_yaml_may_be_any_mapping_of_strings(tmp_path: Path) -> None:
     given: Mapping[str, str] = {"GATEWAY_FABRICS": "{2290: {environment: {A: b}}}"}
     assert load(tmp_path, "", given).fabrics["2290"].environment == {"A": "b"}
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"])
+def test_without_a_file_of_its_own_a_gateway_beside_a_compose_file_runs_its_services(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    settings = config.load(None, {})
+    assert {key: fabric.runner for key, fabric in settings.fabrics.items()} == {"compose": "compose"}
+    assert settings.default_fabric == "compose"
+    assert settings.fabrics["compose"].compose.directory == tmp_path
+
+
+@pytest.mark.parametrize("dotenv", ["COMPOSE_FILE=prod.yaml", "A=1\nexport COMPOSE_FILE = a.yaml:b.yaml\n"])
+def test_a_compose_file_may_be_named_where_docker_compose_looks_for_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dotenv: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config.load(None, {"COMPOSE_FILE": "prod.yaml"}).default_fabric == "compose"
+    (tmp_path / ".env").write_text(dotenv)
+    assert config.load(None, {}).default_fabric == "compose"
+
+
+@pytest.mark.parametrize("dotenv", ["", "COMPOSE_FILE=\n", "# COMPOSE_FILE=a.yaml", "MY_COMPOSE_FILE=a.yaml"])
+def test_a_folder_without_a_compose_file_runs_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dotenv: str
+) -> None:
+    (tmp_path / ".env").write_text(dotenv)
+    monkeypatch.chdir(tmp_path)
+    assert config.load(None, {}).default_fabric == "local"
+
+
+def test_a_configuration_file_says_itself_where_steps_run(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").touch()
+    assert load(tmp_path, "enabled: true").default_fabric == "local"
+
+
+def test_paths_of_a_compose_project_start_at_the_file_and_those_of_its_dbt_are_the_containers(tmp_path: Path) -> None:
+    chosen = "{directory: shop, files: [a.yaml, /b.yaml], env_files: [prod.env], dbt: {target_path: target}}"
+    dbt = "{profiles_directory: profiles, executable: bin/dbt}"
+    settings = load(tmp_path, f"fabrics: {{a: {{runner: compose, compose: {chosen}, dbt: {dbt}}}}}")
+    fabric = settings.fabrics["a"]
+    assert fabric.compose.directory == tmp_path / "shop"
+    assert fabric.compose.files == (tmp_path / "a.yaml", Path("/b.yaml"))
+    assert fabric.compose.env_files == (tmp_path / "prod.env",)
+    assert fabric.compose.dbt.target_path == "target"
+    assert (fabric.dbt.profiles_directory, fabric.dbt.executable) == (Path("profiles"), "bin/dbt")

@@ -36,7 +36,7 @@ MISTAKES = [
     ("projects: {}", "GATEWAY_PROJECTS", "projects", "at least 1", "{}"),
 ]
 NESTED = [
-    ("fabrics: {a: {runner: swarm}}", "fabrics.a.runner", "'local'", "'swarm'"),
+    ("fabrics: {a: {runner: swarm}}", "fabrics.a.runner", "'local' or 'compose'", "'swarm'"),
     ("fabrics: {a: {time_limit: -5}}", "fabrics.a.time_limit", "greater than 0", "-5"),
     ("fabrics: {a: {environment: {A: 1}}}", "fabrics.a.environment.A", "valid string", "1"),
     ("fabrics: {a: {environment: {A-B: x}}}", "fabrics.a.environment.A-B", "match pattern", "'A-B'"),
@@ -48,6 +48,69 @@ NESTED = [
     ("projects: {a: {ingester: {command: dlt}}}", "projects.a.ingester.command", "valid tuple", "'dlt'"),
     ('projects: {a: {ingester: {command: [x, "a\\0"]}}}', "projects.a.ingester.command.1", "pattern", r"'a\x00'"),
     ("projects: {a: {ingester: {}}}", "projects.a.ingester.command", "required", "{}"),
+    (
+        "fabrics: {a: {runner: compose, compose: {dbt: {service: --entrypoint=sh}}}}",
+        "fabrics.a.compose.dbt.service",
+        "match pattern",
+        "'--entrypoint=sh'",
+    ),
+    (
+        "fabrics: {a: {runner: compose, compose: {ingester: {service: -T}}}}",
+        "fabrics.a.compose.ingester.service",
+        "match pattern",
+        "'-T'",
+    ),
+    (
+        'fabrics: {a: {runner: compose, compose: {ingester: {service: "a b"}}}}',
+        "fabrics.a.compose.ingester.service",
+        "match pattern",
+        "'a b'",
+    ),
+    (
+        "fabrics: {a: {runner: compose, compose: {project_name: -p}}}",
+        "fabrics.a.compose.project_name",
+        "match pattern",
+        "'-p'",
+    ),
+    (
+        "fabrics: {a: {runner: compose, compose: {profiles: [--all]}}}",
+        "fabrics.a.compose.profiles.0",
+        "match pattern",
+        "'--all'",
+    ),
+    ("fabrics: {a: {runner: compose, compose: {context: -c}}}", "fabrics.a.compose.context", "match pattern", "'-c'"),
+    ("fabrics: {a: {runner: compose, compose: {host: -H}}}", "fabrics.a.compose.host", "match pattern", "'-H'"),
+    (
+        "fabrics: {a: {runner: compose, compose: {host: example}}}",
+        "fabrics.a.compose.host",
+        "match pattern",
+        "'example'",
+    ),
+    (
+        "fabrics: {a: {runner: compose, compose: {environment: [A=b]}}}",
+        "fabrics.a.compose.environment.0",
+        "match pattern",
+        "'A=b'",
+    ),
+    (
+        "fabrics: {a: {runner: compose, compose: {environment: {A: b}}}}",
+        "fabrics.a.compose.environment",
+        "valid tuple",
+        "{'A': 'b'}",
+    ),
+    (
+        "fabrics: {a: {runner: compose, compose: {files: compose.yaml}}}",
+        "fabrics.a.compose.files",
+        "valid tuple",
+        "'compose.yaml'",
+    ),
+    (
+        'fabrics: {a: {runner: compose, compose: {context: one, host: "tcp://two"}}}',
+        "fabrics.a.compose",
+        "context and host both name an engine",
+        "{'context': 'one', 'host': 'tcp://two'}",
+    ),
+    ("fabrics: {a: {compose: {}}}", "fabrics.a", "compose is only for `runner: compose`", "{'compose': {}}"),
 ]
 
 

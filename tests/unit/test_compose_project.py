@@ -1,0 +1,133 @@
+"""The command lines that run what a step is in a service of a compose project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.fabric import ComposeSettings, Fabric
+from gateway.jobs.compose_work import compose
+from runners.compose_project import Compose, Service, run
+from runners.container import container_name
+from runners.step import Command
+
+FOLDER = Path("/state/jobs/full-1-abc/2-build")
+NAME = "pipeline-gateway-full-1-abc-2-build"
+PROJECT = Compose(directory="/srv/shop", instance="feed")
+
+
+def service(*entrypoint: str) -> Service:
+    return Service("dbt", "shop-dbt", entrypoint, frozenset(), log_driver=None, log_rotates=False)
+
+
+def what(*argvs: tuple[str, ...], cwd: str = "") -> Command:
+    return Command(argvs, cwd, {"HOME": "/root", "TOKEN": "secret"}, grace=3, time_limit=5)
+
+
+def made(argv: tuple[str, ...], *entrypoint: str) -> list[str]:
+    """What of the command line is not the same for every step."""
+    [line] = run(PROJECT, service(*entrypoint), what(argv), (), FOLDER).argvs
+    return list(line[line.index(f"--name={NAME}") + 1 :])
+
+
+def test_a_container_is_made_detached_under_its_own_name_with_labels_and_nothing_else_started() -> None:
+    [line] = run(PROJECT, service(), what(("dbt", "build")), (), FOLDER).argvs
+    assert line == (
+        "docker",
+        "compose",
+        "--progress=quiet",
+        "run",
+        "--detach",
+        "--no-TTY",
+        "--interactive=false",
+        "--no-deps",
+        "--label=pipeline-gateway.instance=feed",
+        "--label=pipeline-gateway.job=full-1-abc",
+        "--label=pipeline-gateway.step=2-build",
+        f"--name={NAME}",
+        "--",
+        "dbt",
+        "dbt",
+        "build",
+    )
+
+
+def test_it_is_called_where_the_project_is_and_the_rest_of_the_command_stands() -> None:
+    command = run(PROJECT, service(), what(("dbt",)), (), FOLDER)
+    assert (command.cwd, command.docker, command.grace, command.time_limit) == ("/srv/shop", ("docker",), 3, 5)
+
+
+def test_variables_are_handed_on_by_name_and_their_values_are_in_no_command_line() -> None:
+    command = run(PROJECT, service(), what(("dbt",)), ["TOKEN"], FOLDER)
+    assert "--env=TOKEN" in command.argvs[0]
+    assert "secret" not in str(command.argvs)
+    assert command.environment["TOKEN"] == "secret"
+
+
+def test_the_services_own_command_is_run_where_there_is_none() -> None:
+    assert made(()) == ["--", "dbt"]
+
+
+@pytest.mark.parametrize("entrypoint", [(), ("/entrypoint.sh",), ("tini", "--"), ("sh", "-c")])
+def test_an_image_without_dbt_as_its_entrypoint_is_given_the_whole_command(entrypoint: tuple[str, ...]) -> None:
+    assert made(("dbt", "build", "--no-quiet"), *entrypoint) == ["--", "dbt", "dbt", "build", "--no-quiet"]
+
+
+@pytest.mark.parametrize("entrypoint", [("dbt",), ("/usr/local/bin/dbt",), ("tini", "--", "dbt")])
+def test_an_image_with_dbt_as_its_entrypoint_is_given_the_arguments_only(entrypoint: tuple[str, ...]) -> None:
+    assert made(("dbt", "build"), *entrypoint) == ["--", "dbt", "build"]
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "overridden"),
+    [
+        (("dbt",), "--entrypoint=dbt-ol"),
+        (("tini", "--", "dbt"), "--entrypoint=tini -- dbt-ol"),
+        (("a b", "dbt"), "--entrypoint='a b' dbt-ol"),
+    ],
+)
+def test_another_program_takes_the_place_of_dbt_in_the_entrypoint(entrypoint: tuple[str, ...], overridden: str) -> None:
+    assert made(("dbt-ol", "build"), *entrypoint) == [overridden, "--", "dbt", "build"]
+
+
+def test_each_command_of_a_step_has_a_container_of_its_own() -> None:
+    command = run(PROJECT, service("dbt"), what(("dbt", "run"), ("edr", "report")), (), FOLDER)
+    names = [[word for word in line if word.startswith("--name=")] for line in command.argvs]
+    assert names == [[f"--name={NAME}"], [f"--name={NAME}-2"]]
+    assert [container_name(FOLDER, number) for number in range(2)] == [NAME, f"{NAME}-2"]
+
+
+def test_a_folder_in_the_container_and_dependencies_are_as_configured() -> None:
+    project = Compose(directory="/srv/shop", dependencies=True)
+    [line] = run(project, service(), what(("dbt",), cwd="/transform"), (), FOLDER).argvs
+    assert "--workdir=/transform" in line
+    assert "--no-deps" not in line
+
+
+def test_every_value_of_the_configuration_is_glued_to_its_option() -> None:
+    chosen = ComposeSettings(
+        directory=Path("/srv"),
+        files=(Path("/srv/a.yaml"), Path("/srv/b.yaml")),
+        env_files=(Path("/srv/prod.env"),),
+        project_name="shop",
+        profiles=("lakehouse",),
+        context="remote",
+        environment=("TOKEN",),
+    )
+    made = compose(Fabric(runner="compose", compose=chosen), "feed")
+    assert made.command == (
+        "docker",
+        "--context=remote",
+        "compose",
+        "--project-name=shop",
+        "--file=/srv/a.yaml",
+        "--file=/srv/b.yaml",
+        "--env-file=/srv/prod.env",
+        "--profile=lakehouse",
+    )
+    assert (made.directory, made.variables, made.instance) == ("/srv", ("TOKEN",), "feed")
+
+
+def test_with_nothing_configured_everything_is_found_as_docker_compose_finds_it() -> None:
+    assert compose(Fabric(runner="compose"), "feed").command == ("docker", "compose")

@@ -12,10 +12,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+from tests.benchmarks.timing import compare, say, seconds
 from tests.support import projects
 from tests.support.gateway import Gateway
 
@@ -37,17 +36,15 @@ def _report(project: Path, gateway: Gateway, rounds: int) -> None:
     by_hand: list[float] = []
     triggered: list[float] = []
     for _ in range(rounds + 1):  # the first of each parses anew and does not count
-        by_hand.append(_seconds(lambda: _build_by_hand(project)))
-        triggered.append(_seconds(lambda: _build_through(gateway)))
-    hand, gate = statistics.median(by_hand[1:]), statistics.median(triggered[1:])
-    _say(f"dbt build by hand      {hand:.2f} s")
-    _say(f"dbt build triggered    {gate:.2f} s, {gate / hand:.2f} times that, {gate - hand:+.2f} s")
+        by_hand.append(seconds(lambda: _build_by_hand(project)))
+        triggered.append(seconds(lambda: _build_through(gateway)))
+    compare("dbt build", by_hand[1:], triggered[1:])
     job = gateway.trigger(pipeline="ingester")
     gateway.finished(job)
-    health = statistics.median(_seconds(lambda: gateway.call("GET", "/healthz")) for _ in range(200))
-    poll = statistics.median(_seconds(lambda: gateway.poll(job)) for _ in range(200))
-    _say(f"GET /healthz           {health * 1000:.2f} ms")
-    _say(f"poll of an ended job   {poll * 1000:.2f} ms, {poll / health:.1f} times that")
+    health = statistics.median(seconds(lambda: gateway.call("GET", "/healthz")) for _ in range(200))
+    poll = statistics.median(seconds(lambda: gateway.poll(job)) for _ in range(200))
+    say(f"GET /healthz           {health * 1000:.2f} ms")
+    say(f"poll of an ended job   {poll * 1000:.2f} ms, {poll / health:.1f} times that")
 
 
 def _build_by_hand(project: Path) -> None:
@@ -60,16 +57,6 @@ def _build_through(gateway: Gateway) -> None:
     record = gateway.run(pipeline="dbt", command="build")
     if record["exitCode"] != 0:
         raise SystemExit(f"the build failed: {record}")
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    started = time.monotonic()
-    call()
-    return time.monotonic() - started
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ _YEAR = 366 * 86400.0
 _GRACE = 10.0  # for the command line that makes it
 _WORDS = 1 << 20  # bytes of what that says
 _STOP_TAKES = 30.0  # seconds that `docker stop` may need beyond the grace
+_LOST = 255  # what an engine that starts again says of a container that is gone; programs can leave with it too
 _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
 
 
@@ -123,7 +124,7 @@ class Container:
         if state.started == 0:
             return await self._never_ran(state)
         await self._copy_the_rest()
-        return self._outcome(state)
+        return await asyncio.to_thread(self._outcome, state)
 
     async def _attempted(self) -> Outcome | None:
         """How the last attempt to make the container ended, once it has; None if there was none."""
@@ -190,6 +191,11 @@ class Container:
             return TimedOut(code, span) if ended_by == "time_limit" else Stopped(code, span)
         if state.out_of_memory and code != 0:
             return Killed(signal.SIGKILL, span, out_of_memory=True)
+        if code == _LOST and self._log.was_broken():
+            return Lost(
+                "its engine or the host stopped while it ran, so nobody saw how it ended; look at its output and "
+                "trigger it again"
+            )
         if code - 128 in _SIGNALS:
             return Killed(code - 128, span)
         return Exited(code, span)

@@ -54,6 +54,11 @@ class ContainerLog:
             await asyncio.wait([follower])
         return isinstance(await (await self._start()), Exited) and self._is_whole(self._number())
 
+    def was_broken(self) -> bool:
+        """Whether a copier that followed the log lost its engine, or was lost itself."""
+        ends = (process.record(self._folder_of(number)) for number in range(1, self._number() + 1))
+        return any(end.get("code") != 0 and end.get("stopped") is None for end in ends)
+
     def close(self) -> None:
         """Look no more; a copier goes on."""
         if self._copier is not None:

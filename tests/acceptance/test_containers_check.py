@@ -1,0 +1,108 @@
+"""`pipeline-gateway check` finds what a trigger in containers would stumble over."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import compose
+from tests.support.compose import service
+from tests.support.docker import BUSYBOX_IMAGE, Engine
+from tests.support.gateway import COMMAND
+
+
+def check(folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+    done = subprocess.run(
+        [COMMAND, "check"], cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def test_a_project_whose_services_and_images_are_there_is_fine(tmp_path: Path, engine: Engine) -> None:
+    folder = compose.write(tmp_path, ingester=service(), dbt=service(entrypoint=["env", "dbt"]))
+    code, said = check(folder, engine.environment)
+    assert code == 0, said
+    assert f"service ingester: image {BUSYBOX_IMAGE}, entrypoint none" in said
+    assert f"service dbt: image {BUSYBOX_IMAGE}, entrypoint env dbt" in said
+    assert "WRONG" not in said
+    assert "warn" not in said
+
+
+@pytest.mark.parametrize(
+    ("services", "parts"),
+    [
+        ({"ingester": service()}, ["has no service dbt; it has ingester"]),
+        (
+            {"ingester": service(), "dbt": {"image": "nobody/has-this:1"}},
+            ["The image nobody/has-this:1 of the service dbt is not there", "docker compose build dbt"],
+        ),
+        ({"ingester": service(), "dbt": {"build": "."}}, ["-dbt of the service dbt is not there"]),
+        ({"ingester": service(), "dbt": service(nonsense=1)}, ["The compose project in ", "nonsense"]),
+    ],
+)
+def test_what_is_missing_is_named_with_what_to_do(
+    tmp_path: Path, engine: Engine, services: dict[str, Any], parts: list[str]
+) -> None:
+    code, said = check(compose.write(tmp_path, **services), engine.environment)
+    assert code == 1
+    [wrong] = [line for line in said.splitlines() if line.startswith("WRONG")]
+    assert [part for part in parts if part not in wrong] == []
+
+
+@pytest.mark.parametrize(
+    ("logging", "part"),
+    [
+        ({"driver": "local"}, "the logging driver local"),
+        ({"driver": "json-file", "options": {"max-size": "1m"}}, "a json-file log with max-size"),
+    ],
+)
+def test_a_log_that_rotates_is_warned_of(tmp_path: Path, engine: Engine, logging: Mapping[str, Any], part: str) -> None:
+    code, said = check(compose.write(tmp_path, ingester=service(logging=logging), dbt=service()), engine.environment)
+    assert code == 0
+    [warning] = [line for line in said.splitlines() if line.startswith("warn")]
+    assert part in warning
+    assert "service ingester" in warning
+
+
+def test_an_engine_that_does_not_run_is_wrong(tmp_path: Path, engine: Engine) -> None:
+    folder = compose.write(tmp_path, ingester=service(), dbt=service())
+    code, said = check(folder, {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"})
+    assert code == 1
+    assert "nobody.sock" in said
+    assert "start the Docker engine" in said
+
+
+@pytest.mark.parametrize(
+    ("answers", "part"),
+    [
+        ({"--version": "podman version 4.9.3"}, "the command `docker` is podman here"),
+        ({"--version": "Docker version 28", "compose": "1.29.2"}, "Compose 1.29.2 is out of support"),
+        ({"--version": "Docker version 28", "compose": ""}, "Compose v2 can't be used"),
+    ],
+)
+def test_on_a_fake_docker_command_podman_and_old_compose_are_refused(
+    tmp_path: Path, answers: Mapping[str, str], part: str
+) -> None:
+    answers = {"version": "28.0.0 28.0.0", **answers}
+    cases = "".join(f'{name}) echo "{answer}";;\n' for name, answer in answers.items())
+    fake = tmp_path / "bin/docker"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\ncase "$1" in\n{cases}*) exit 1;;\nesac\n')
+    fake.chmod(0o755)
+    folder = compose.write(tmp_path / "project", ingester=service(), dbt=service())
+    code, said = check(folder, {"PATH": f"{fake.parent}:/usr/bin:/bin"})
+    assert code == 1
+    assert part in said
+
+
+def test_a_docker_command_that_is_not_there_is_wrong(tmp_path: Path) -> None:
+    folder = compose.write(tmp_path / "project", ingester=service(), dbt=service())
+    code, said = check(folder, {"PATH": str(tmp_path)})
+    assert code == 1
+    assert "install the docker command line" in said

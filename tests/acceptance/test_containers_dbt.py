@@ -1,0 +1,183 @@
+"""How dbt is called in its service, and what is made of what it leaves.
+
+dbt, dbt-ol and edr are fakes here, shell scripts that say how they were called; the real ones are run by
+test_containers_lakehouse.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.support import compose
+from tests.support.compose import service
+from tests.support.docker import Engine
+from tests.support.gateway import Gateway, wait_for
+
+DBT = """#!/bin/sh
+echo "called: ${0##*/} $*"
+echo "in: $PWD"
+env
+echo '{"info": {"name": "MainReportVersion", "msg": "Running with dbt=1.0", "invocation_id": "this-run", "ts": ""}}'
+mkdir -p target
+[ -e keep ] || echo '{"metadata": {"invocation_id": "this-run"}, "results": [
+    {"unique_id": "model.fake.one", "status": "success", "message": ""}]}' >target/run_results.json
+"""
+EDR = """#!/bin/sh
+echo "called: ${0##*/} $*"
+for word in "$@"; do case "$word" in --file-path=*) echo "<h1>report</h1>" >"${word#*=}"; esac; done
+"""
+WRAPPER = """#!/bin/sh
+echo wrapped
+exec "$@"
+"""
+PACKAGES = "packages:\n  - package: elementary-data/elementary\n    version: 0.16.1\n"
+
+
+class Fake:
+    """A compose project with fakes of dbt, and a gateway on it."""
+
+    def __init__(self, folder: Path, engine: Engine, make_gateway: MakeGateway) -> None:
+        self.folder = folder
+        self._engine = engine
+        self._make_gateway = make_gateway
+        for name, script in {"dbt": DBT, "dbt-ol": DBT, "edr": EDR, "wrap": WRAPPER}.items():
+            program = folder / "bin" / name
+            program.parent.mkdir(exist_ok=True)
+            program.write_text(script)
+            program.chmod(0o755)
+
+    def gateway(
+        self,
+        fabric: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
+        entrypoint: list[str] | None = None,
+    ) -> Gateway:
+        """environment: the gateway's. variables, entrypoint: the dbt service's."""
+        keys = {} if entrypoint is None else {"entrypoint": entrypoint}
+        found = {"PATH": "/shared/bin:/bin", **(variables or {})}
+        dbt = service(working_dir="/shared", environment=found, **keys)
+        compose.write(self.folder, ingester=service(command=["true"]), dbt=dbt, fabric=fabric or {})
+        given = {"ENABLE_OPENLINEAGE": "false", "ENABLE_ELEMENTARY": "false", **self._engine.environment}
+        return self._make_gateway(self.folder, {**given, **(environment or {})})
+
+
+@pytest.fixture
+def fake(tmp_path: Path, engine: Engine, make_gateway: MakeGateway) -> Fake:
+    return Fake(tmp_path, engine, make_gateway)
+
+
+def called(record: Mapping[str, Any]) -> list[str]:
+    """The programs that were called, with their first argument."""
+    lines = [line.split() for line in record["output"].splitlines() if line.startswith("called: ")]
+    return [f"{words[1]} {words[2]}" for words in lines]
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "wrapped"),
+    [(None, False), (["dbt"], False), (["/shared/bin/dbt"], False), (["wrap"], True), (["wrap", "dbt"], True)],
+)
+def test_dbt_and_dbt_ol_are_run_whatever_entrypoint_the_service_has(
+    fake: Fake, entrypoint: list[str] | None, wrapped: bool
+) -> None:
+    gateway = fake.gateway(entrypoint=entrypoint)
+    plain = gateway.run(pipeline="dbt", command="build")
+    assert (plain["exitCode"], called(plain)) == (0, ["dbt build"])
+    lineage = gateway.run(pipeline="dbt", command="run", enableOpenlineage=True)
+    assert (lineage["exitCode"], called(lineage)) == (0, ["dbt-ol run"])
+    assert ("wrapped" in plain["output"], "wrapped" in lineage["output"]) == (wrapped, wrapped)
+
+
+def test_what_is_configured_of_dbt_reaches_the_container_as_its_own_paths(fake: Fake) -> None:
+    (fake.folder / "sub").mkdir()
+    chosen = {
+        "dbt": {"target": "prod", "threads": 3, "profiles_directory": "/profiles", "arguments": ["--full-refresh"]},
+        "compose": {"dbt": {"working_directory": "/shared/sub", "target_path": "/shared/results"}},
+    }
+    record = fake.gateway(chosen).run(pipeline="dbt", command="build")
+    options = record["output"].partition("called: ")[2].splitlines()[0]
+    for option in (
+        "--profiles-dir=/profiles",
+        "--target=prod",
+        "--target-path=/shared/results",
+        "--threads=3",
+        "--full-refresh",
+        "--log-format=json",
+    ):
+        assert option in options.split()
+    assert "--project-dir" not in options
+    assert "in: /shared/sub\n" in record["output"]
+
+
+def test_variables_reach_the_container_by_name_and_a_services_own_stand(fake: Fake) -> None:
+    chosen = {"environment": {"COLOUR": "blue"}, "compose": {"environment": ["TOKEN"]}}
+    gateway = fake.gateway(chosen, {"TOKEN": "s3cret", "OTHER": "unseen"}, {"DO_NOT_TRACK": "theirs"})
+    record = gateway.run(pipeline="dbt", command="build")
+    for line in ("COLOUR=blue", "TOKEN=s3cret", "DO_NOT_TRACK=theirs"):
+        assert f"\n{line}\n" in record["output"]
+    assert "OTHER=" not in record["output"]
+    decided = (gateway.state / "jobs" / record["jobId"] / "1-build/container.json").read_text()
+    assert "TOKEN" in decided
+    assert "s3cret" not in decided
+
+
+def test_lineage_goes_into_a_file_unless_the_service_says_where(fake: Fake) -> None:
+    gateway = fake.gateway()
+    record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=True)
+    assert "\nOPENLINEAGE__TRANSPORT__TYPE=file\n" in record["output"]
+    gateway.stop()
+    gateway = fake.gateway(variables={"OPENLINEAGE_URL": "http://marquez:5000"})
+    record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=True)
+    assert "\nOPENLINEAGE_URL=http://marquez:5000\n" in record["output"]
+    assert "OPENLINEAGE__TRANSPORT" not in record["output"]
+
+
+def test_what_is_not_said_is_looked_up_in_the_service_and_the_record_tells(fake: Fake) -> None:
+    unsaid = {"ENABLE_OPENLINEAGE": "", "ENABLE_ELEMENTARY": ""}
+    gateway = fake.gateway(environment=unsaid)
+    record = gateway.run(pipeline="dbt")
+    assert called(record) == ["dbt deps", "dbt-ol build"]
+    whole = gateway.call("GET", f"/api/v1/jobs/{record['jobId']}").json
+    assert whole["notes"] == ["Elementary is off: the project does not have its package."]
+    (fake.folder / "bin/dbt-ol").unlink()
+    (fake.folder / "packages.yml").write_text(PACKAGES)
+    assert called(gateway.run(pipeline="dbt")) == ["dbt deps", "dbt build", "dbt run"]
+
+
+@pytest.mark.parametrize(
+    ("toggle", "part"),
+    [("enableOpenlineage", "install openlineage-dbt in its image"), ("enableElementary", "add elementary-data")],
+)
+def test_what_is_wanted_but_not_there_fails_before_the_first_step(fake: Fake, toggle: str, part: str) -> None:
+    (fake.folder / "bin/dbt-ol").unlink()
+    record = fake.gateway().run(**{"pipeline": "full", toggle: True})
+    assert (record["status"], record["reason"]) == ("failed", "not_started")
+    assert part in record["error"]
+    assert record["steps"][0]["status"] == "skipped"
+
+
+def test_elementary_is_followed_by_its_report_which_is_fetched(fake: Fake, engine: Engine) -> None:
+    (fake.folder / "packages.yml").write_text(PACKAGES)
+    gateway = fake.gateway({"dbt": {"edr": "edr"}}, entrypoint=["dbt"])
+    record = gateway.run(pipeline="dbt", command="elementary")
+    assert (record["exitCode"], called(record)) == (0, ["dbt run", "edr report"]), record
+    folder = gateway.state / "jobs" / record["jobId"] / "1-elementary"
+    assert (folder / "elementary_report.html").read_text() == "<h1>report</h1>\n"
+    wait_for(lambda: compose.containers_of(engine, record["jobId"]) == [], "both containers to be removed")
+
+
+def test_an_exit_code_of_0_with_results_of_an_earlier_run_is_no_success(fake: Fake) -> None:
+    gateway = fake.gateway()
+    assert gateway.run(pipeline="dbt", command="build")["exitCode"] == 0
+    old = {"metadata": {"invocation_id": "an-earlier-run"}, "results": []}
+    (fake.folder / "target/run_results.json").write_text(json.dumps(old))
+    (fake.folder / "keep").touch()
+    record = gateway.run(pipeline="dbt", command="build")
+    assert (record["status"], record["reason"]) == ("failed", "not_started")
+    assert "without leaving a run_results.json" in record["error"]

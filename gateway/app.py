@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import json
 import secrets
 import signal
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -23,6 +24,7 @@ from gateway.jobs.service import Service
 from gateway.jobs.store import Store
 from gateway.jobs.works import Works
 from gateway.web import data_analytics, guard, jobs_api, operations
+from runners import durable
 from runners.compose import ComposeRunner
 from runners.local import LocalRunner
 from runners.runner import Runner
@@ -79,14 +81,27 @@ async def _state(app: web.Application) -> AsyncIterator[None]:
 
 
 def _instance(state: Path) -> str:
-    """The gateway's own id, as old as its state: an engine may have containers of other gateways too."""
+    """The gateway's own id, which its containers carry: an engine may have those of other gateways too.
+
+    It is bound to this host and this directory, since a copy of the state is another gateway's. Raises StateError.
+    """
     file = state / "instance"
+    here = {"host": _text(Path("/etc/machine-id")), "directory": str(state)}
     try:
-        if not file.exists() or not file.read_text("ascii"):
-            file.write_text(secrets.token_hex(8), "ascii")
-        return file.read_text("ascii")
-    except OSError as error:
-        raise StateError(f"{file}: can't be used: {error.strerror}; make it readable, or remove it.") from None
+        known = json.loads(_text(file) or "{}")
+        if {**known, **here} != known:
+            known = {"id": secrets.token_hex(8), **here}
+            durable.write(file, known)
+    except (OSError, ValueError) as error:
+        raise StateError(f"{file}: can't be used: {error}; make it readable, or remove it.") from None
+    return str(known["id"])
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8").strip()
+    except FileNotFoundError:
+        return ""
 
 
 async def _store(app: web.Application) -> AsyncIterator[None]:

@@ -135,7 +135,10 @@ async def _compose(work: ComposeWork) -> Finding:
         return Finding(False, explain(said.error, "Compose v2 can't be used"))
     if int(major) < 2:
         return Finding(False, f"Compose {version} is out of support: install the Compose v2 plugin")
-    project = await work.project()
+    try:
+        project = await work.services.project()
+    except EngineSilentError as silence:
+        project = explain(str(silence), "Compose does not answer")
     if isinstance(project, str):
         return Finding(False, project)
     services = ", ".join(sorted(project.services)) or "none"

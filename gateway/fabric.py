@@ -62,6 +62,9 @@ class Resources(Section):
     dbt: Name | None = None
 
 
+_DOCKERS_OWN = ("PATH", "HOME")  # the docker command line looks at these itself
+
+
 class IngesterService(Section):
     """The compose service that brings data in. command: instead of the service's own; idle: `up`, it only waits."""
 
@@ -77,6 +80,7 @@ class DbtService(Section):
 
     service: ServiceName = "dbt"
     working_directory: Text | None = None
+    profiles_directory: Text | None = None
     target_path: Text | None = None
     idle: bool = False
 
@@ -121,4 +125,9 @@ class Fabric(Section):
     def _compose_is_for_containers(self) -> Fabric:
         if "compose" in self.model_fields_set and self.runner != "compose":
             raise ValueError("compose is only for `runner: compose`")
+        if self.runner == "compose" and self.dbt.profiles_directory is not None:
+            raise ValueError("dbt.profiles_directory is a folder of this host; set compose.dbt.profiles_directory")
+        for name in self.environment if self.runner == "compose" else ():
+            if name in _DOCKERS_OWN or name.startswith(("DOCKER_", "COMPOSE_", "LD_")):
+                raise ValueError(f"environment: {name} would be docker's own too; set it in the compose file")
         return self

@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from runners import durable, process
-from runners.container import Container, Spec, container_name
-from runners.docker import Docker, EngineSilentError
+from runners.container import Container, Spec
+from runners.container_identity import container_name, is_of
+from runners.docker import Docker, EngineSilentError, engine_of
 from runners.runner import Liveness
 from runners.step import Command, Exited, NotStarted, Outcome, Span
 
@@ -52,7 +53,7 @@ class ComposeRunner:
         spec = await _insist(folder)
         if spec is None:
             return NotStarted(why or "it was never started")
-        environment = self._environments.get(folder, os.environ)
+        environment = {**self._environments.get(folder, os.environ), **spec.engine}
         containers = [
             Container(folder, number, spec, environment, self._output_cap, seen) for number in range(len(spec.argvs))
         ]
@@ -64,13 +65,14 @@ class ComposeRunner:
 
     async def release(self, folder: Path) -> None:
         """Remove the step's containers, which have ended; what can't be removed now is found as a leftover later."""
-        self._environments.pop(folder, None)
+        environment = self._environments.pop(folder, os.environ)
         self._asked.pop(folder, None)
-        with suppress(OSError):
+        with suppress(OSError, EngineSilentError):
             spec = await asyncio.to_thread(_decided, folder)
             if spec is not None:
-                names = [container_name(folder, number) for number in range(len(spec.argvs))]
-                await Docker(spec.docker, os.environ).call("container", "rm", "--", *names)
+                docker = Docker(spec.docker, {**environment, **spec.engine})
+                for number in range(len(spec.argvs)):
+                    await _remove(docker, folder, container_name(folder, number))
 
     def _stop_of(self, folder: Path) -> asyncio.Event:
         return self._asked.setdefault(folder, asyncio.Event())
@@ -95,6 +97,8 @@ def _decide(folder: Path, command: Command) -> None:
         "grace": command.grace,
         "time_limit": command.time_limit,
         "since": time.time(),
+        # which engine: a restarted gateway, or another fabric of the same name, must not ask another one
+        "engine": engine_of(command.environment),
     }
     durable.write(folder / _FILE, spec)
     for directory in (folder.parent, folder.parent.parent):
@@ -122,7 +126,15 @@ def _decided(folder: Path) -> Spec | None:
         grace=found["grace"],
         time_limit=found["time_limit"],
         since=found["since"],
+        engine=found["engine"],
     )
+
+
+async def _remove(docker: Docker, folder: Path, name: str) -> None:
+    """Remove an ended container, if it is the step's. Raises EngineSilentError."""
+    state = await docker.inspect(name)
+    if state is not None and is_of(state, folder):
+        await docker.call("container", "rm", "--volumes", "--", state.id)
 
 
 class _Step:
@@ -136,24 +148,32 @@ class _Step:
 
     async def run(self) -> Outcome:
         """Run until a container leaves other than with 0."""
-        ending = asyncio.create_task(self._end_in_time(), name=f"end-{self._folder.parent.name}-{self._folder.name}")
-        begun: Span | None = None
-        outcome: Outcome = NotStarted("it has no command")
+        name = f"{self._folder.parent.name}-{self._folder.name}"
+        ending = asyncio.create_task(self._end_in_time(), name=f"end-{name}")
+        running = asyncio.create_task(self._run(), name=f"run-{name}")
         try:
-            for container in self._containers:
-                outcome = await container.run()
-                if not isinstance(outcome, Exited):
-                    break
-                outcome = replace(outcome, span=outcome.span if begun is None else _joined(begun, outcome.span))
-                if outcome.code != 0:
-                    break
-                begun = outcome.span
+            done, _ = await asyncio.wait((ending, running), return_when=asyncio.FIRST_COMPLETED)
+            # Only a bug ends the first: then nobody could end the step any more.
+            return ending.result() if ending in done else running.result()
         finally:
             ending.cancel()
-            await asyncio.wait([ending])
+            running.cancel()
+            await asyncio.wait((ending, running))
+
+    async def _run(self) -> Outcome:
+        begun: Span | None = None
+        outcome: Outcome = NotStarted("it has no command")
+        for container in self._containers:
+            outcome = await container.run()
+            if not isinstance(outcome, Exited):
+                break
+            outcome = replace(outcome, span=outcome.span if begun is None else _joined(begun, outcome.span))
+            if outcome.code != 0:
+                break
+            begun = outcome.span
         return outcome
 
-    async def _end_in_time(self) -> None:
+    async def _end_in_time(self) -> NoReturn:
         """End the step when it is asked to, or has taken too long; again and again, until `run` is done."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._spec.since + self._spec.time_limit - time.time())):

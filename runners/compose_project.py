@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import posixpath
+import secrets
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runners.container import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL, container_name
-from runners.docker import Docker, EngineSilentError
+from runners.container_identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL, container_name
+from runners.docker import Docker, EngineSilentError, Said
 from runners.docker_words import explain
 from runners.report import one_line
 from runners.step import Command
 
 _CONFIG_TAKES = 30.0
-_COLUMNS = '{{.Names}}\t{{.Label "com.docker.compose.oneoff"}}\t{{.Label "' + INSTANCE_LABEL + '"}}'
+_COLUMNS = '{{.ID}}\t{{.Names}}\t{{.Label "com.docker.compose.oneoff"}}\t{{.Label "' + INSTANCE_LABEL + '"}}'
 _LOOK_TAKES = 30.0
 # An image whose entrypoint is this program is given its arguments only.
 _DBT = "dbt"
@@ -78,7 +80,7 @@ class Stranger:
 
 
 async def read(compose: Compose, docker: Docker) -> Project | str:
-    """The project, or a sentence about why there is none. Asks no engine."""
+    """The project, or a sentence about why there is none. Asks no engine. Raises EngineSilentError if that hangs."""
     # every profile: a service that is run by name needs none to be on
     said = await docker.call(
         "compose",
@@ -89,6 +91,8 @@ async def read(compose: Compose, docker: Docker) -> Project | str:
         within=_CONFIG_TAKES,
         directory=compose.directory,
     )
+    if said.code is None and said.was_run:
+        raise EngineSilentError(f"`docker compose config`: {said.error}")
     if said.code != 0:
         return explain(said.error, f"The compose project in {compose.directory} can't be read")
     try:
@@ -116,7 +120,12 @@ async def service(project: Project, name: str, docker: Docker) -> Service | str:
     found = project.services.get(name)
     if found is None:
         names = ", ".join(sorted(project.services)) or "none"
-        return f"The compose project {project.name} has no service {name}; it has {names}."
+        return (
+            f"The compose project {project.name} has no service {name}; it has {names}: add it to the compose file, or "
+            "set the service's name in the fabric's compose."
+        )
+    if found.log_driver == "none":
+        return f"The service {name} has the logging driver none, so nobody could see its output: use json-file."
     said = await docker.call("image", "inspect", "--format={{json .Config.Entrypoint}}", "--", found.image)
     if said.code != 0:
         if "no such image" in said.error.lower():
@@ -139,12 +148,12 @@ async def stranger(
     """
     for name, idles in services:
         filters = (f"label=com.docker.compose.project={project.name}", f"label=com.docker.compose.service={name}")
-        for container, one_off, instance in await docker.containers(*filters, columns=_COLUMNS):
+        for container, names, one_off, instance in await docker.containers(*filters, columns=_COLUMNS):
             if instance == compose.instance or (idles and one_off.lower() != "true"):
                 continue
             state = await docker.inspect(container)
             if state is not None and state.alive:
-                return Stranger(container, name, state.started)
+                return Stranger(names.partition(",")[0], name, state.started)
     return None
 
 
@@ -153,7 +162,22 @@ async def look(compose: Compose, service: Service, script: str, where: str, dock
 
     where: the folder it looks in, empty for the service's own.
     """
-    said = await docker.call(
+    name = f"pipeline-gateway-look-{secrets.token_hex(6)}"
+    try:
+        said = await _look(compose, service, script, where, docker, name)
+    except asyncio.CancelledError:
+        await docker.call("container", "rm", "--force", "--volumes", "--", name)
+        raise
+    if said.code is None:  # its container may hang on, whoever has stopped waiting for it
+        await docker.call("container", "rm", "--force", "--volumes", "--", name)
+        raise EngineSilentError(f"a look into the service {service.name}: {said.error}")
+    if said.silent:
+        raise EngineSilentError(one_line(said.error))
+    return said.output.decode(errors="replace")
+
+
+async def _look(compose: Compose, service: Service, script: str, where: str, docker: Docker, name: str) -> Said:
+    return await docker.call(
         "compose",
         *compose.options,
         "--progress=quiet",
@@ -162,6 +186,7 @@ async def look(compose: Compose, service: Service, script: str, where: str, dock
         "--no-TTY",
         "--interactive=false",
         "--no-deps",
+        f"--name={name}",
         f"--label={INSTANCE_LABEL}={compose.instance}",
         *([f"--workdir={where}"] if where else []),
         "--entrypoint=sh",
@@ -172,9 +197,6 @@ async def look(compose: Compose, service: Service, script: str, where: str, dock
         within=_LOOK_TAKES,
         directory=compose.directory,
     )
-    if said.silent:
-        raise EngineSilentError(one_line(said.error))
-    return said.output.decode(errors="replace")
 
 
 def run(compose: Compose, service: Service, what: Command, names: Iterable[str], folder: Path) -> Command:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import signal
 import time
@@ -11,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from runners import process
+from runners import durable, process
+from runners.container_identity import container_name, is_of
 from runners.container_log import ContainerLog
 from runners.docker import Docker, EngineSilentError, State
 from runners.docker_words import explain
@@ -19,15 +21,11 @@ from runners.output import Ring
 from runners.runner import Liveness
 from runners.step import Command, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 
-INSTANCE_LABEL = "pipeline-gateway.instance"
-JOB_LABEL = "pipeline-gateway.job"
-STEP_LABEL = "pipeline-gateway.step"
-
 _BEAT = 5.0  # seconds between two looks at a container that runs
 _LATER = 1.0
 _PATIENCE = 30.0  # seconds that an engine may be silent before anything of the step was begun
 _ATTEMPTS = 3
-_YEAR = 366 * 86400.0
+_LONGEST = 366 * 86400.0  # seconds; the step's own limit is shorter
 _GRACE = 10.0  # for the command line that makes it
 _WORDS = 1 << 20  # bytes of what that says
 _STOP_TAKES = 30.0  # seconds that `docker stop` may need beyond the grace
@@ -37,7 +35,10 @@ _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What was decided about a step before anything of it began: see Command. since: epoch seconds."""
+    """What was decided about a step before anything of it began: see Command.
+
+    since: epoch seconds. engine: the variables that say which one.
+    """
 
     argvs: tuple[tuple[str, ...], ...]
     cwd: str
@@ -46,12 +47,7 @@ class Spec:
     grace: float
     time_limit: float
     since: float
-
-
-def container_name(step: Path, number: int = 0) -> str:
-    """The name of a container of the step whose folder this is; a step has one for each of its commands."""
-    name = f"pipeline-gateway-{step.parent.name}-{step.name}"
-    return f"{name}-{number + 1}" if number else name
+    engine: Mapping[str, str]
 
 
 class Container:
@@ -78,84 +74,105 @@ class Container:
         self._seen = seen
         self._docker = Docker(spec.docker, environment)
         self._log = ContainerLog(self._folder, self.name, spec.docker, environment, step.parent, output_cap)
-        self._made: dict[int, Outcome] = {}  # how the attempts to make it ended, as far as this process knows
+        self._maker: asyncio.Task[Outcome] | None = None  # the `docker compose run` that goes on
+        self._made: dict[int, Outcome] = {}  # how those that are over ended
         self._starts = 0
+        self._unread = 0
         self._silent_since: float | None = None
-        self._copier_left = False
 
     async def run(self) -> Outcome:
         """Its outcome, once it is not alive. Cancelling this leaves it alone."""
         try:
             while True:
-                outcome = await self._try()
+                try:
+                    outcome = await self._try()
+                except OSError:  # out of descriptors or of disk: nothing is decided by that
+                    outcome = None
+                    await asyncio.sleep(_LATER)
                 if outcome is not None:
                     return outcome
         finally:
             self._log.close()
+            if self._maker is not None:
+                self._maker.cancel()
 
     async def _try(self) -> Outcome | None:
-        """One step forward, as far as engine and disk let it."""
+        """One step forward, as far as the engine lets it. Raises OSError."""
         try:
             outcome = await self._advance()
         except EngineSilentError as silence:
-            outcome = self._silence(str(silence))
-        except OSError:  # out of descriptors or of disk: nothing is decided by that
-            outcome = None
-        else:
-            self._silent_since = None
-            return outcome
-        if outcome is None:
-            await asyncio.sleep(_LATER)
+            given_up = await self._silence(str(silence))
+            if given_up is None:
+                await asyncio.sleep(_LATER)
+            return given_up
+        self._silent_since = None
         return outcome
 
     async def _advance(self) -> Outcome | None:
-        made = await self._attempted()
+        made = await self._how_made()
         state = await self._docker.inspect(self.name)
+        if self._maker is not None:
+            self._seen(Liveness.SUPERVISED)  # it is still being made, and the engine answers
+            return None
         if state is None:
-            return self._absent(made)
-        if not self._is_ours(state):
+            return await self._absent(made)
+        if not is_of(state, self._step):
             return NotStarted(
-                f"the container name {self.name} is taken by a container that is not the gateway's; remove it and "
-                "trigger it again"
+                f"The container name {self.name} is taken by a container that is not the gateway's; remove it, then "
+                "trigger it again."
             )
         if state.alive:
-            await self._follow()
+            self._seen(Liveness.SUPERVISED)
+            await self._log.follow(_BEAT, rotates=state.log_rotates)
             return None
         if state.started == 0:
             return await self._never_ran(state)
-        await self._copy_the_rest()
-        return await asyncio.to_thread(self._outcome, state)
+        if not await self._copied_to_the_end(state):
+            return None
+        # asked again, for an engine may learn of the end before it learns that memory was the cause
+        return await asyncio.to_thread(self._outcome, await self._docker.inspect(self.name) or state)
 
-    async def _attempted(self) -> Outcome | None:
-        """How the last attempt to make the container ended, once it has; None if there was none."""
-        number = self._attempts()
-        if number and number not in self._made:
-            folder = self._attempt(number)
-            command = Command(
-                argvs=(self._argv,), cwd=self._spec.cwd, environment=self._environment, grace=_GRACE, time_limit=_YEAR
-            )
-            # a no-op unless the gateway died between the folder and the start
-            why = await process.start(folder, command, process.Output(self._folder, _WORDS))
-            self._made[number] = NotStarted(why) if why else await process.wait(folder, self._seen)
+    async def _how_made(self) -> Outcome | None:
+        """How the last `docker compose run` ended; None if there was none, or while it goes on."""
+        number = self._makers()
+        if number == 0 or number in self._made:
+            return self._made.get(number)
+        if self._maker is None:
+            self._maker = asyncio.create_task(self._make(number), name=f"make-{self.name}")
+        await asyncio.wait([self._maker], timeout=_BEAT)
+        if self._maker.done():
+            maker, self._maker = self._maker, None
+            self._made[number] = maker.result()
         return self._made.get(number)
 
-    def _absent(self, made: Outcome | None) -> Outcome | None:
+    async def _make(self, number: int) -> Outcome:
+        folder = self._maker_folder(number)
+        command = Command((self._argv,), self._spec.cwd, self._environment, grace=_GRACE, time_limit=_LONGEST)
+        # a no-op unless the gateway died between making the folder and this
+        why = await process.start(folder, command, process.Output(self._folder, _WORDS))
+        return NotStarted(why) if why else await process.wait(folder, self._seen)
+
+    async def _absent(self, made: Outcome | None) -> Outcome | None:
         """There is no such container, and nobody is making it."""
         match made:
             case NotStarted():
                 return made
             case Exited(code=0):
-                return Lost("its container was removed by somebody else; look at its output and trigger it again")
+                return _removed()
             case Exited():
-                return NotStarted(explain(self._words()))
+                return NotStarted(explain(await asyncio.to_thread(self._words)))
             case Killed() | TimedOut() | Stopped() | Lost() | None:
                 pass  # not made by it, then
+        if made is not None and await self._docker.was_started(self.name, self._spec.since):
+            return _removed()
         if self._ended_by() is not None:
             return self._not_begun()
-        attempts = self._attempts()
-        if attempts == _ATTEMPTS:
-            return NotStarted("`docker compose run` was killed again and again; find out by whom and trigger it again")
-        self._attempt(attempts + 1).mkdir(mode=0o700, parents=True)
+        makers = self._makers()
+        if makers == _ATTEMPTS:
+            return NotStarted(
+                "`docker compose run` was killed again and again; find out by whom, then trigger it again."
+            )
+        self._maker_folder(makers + 1).mkdir(mode=0o700, parents=True)
         return None
 
     async def _never_ran(self, state: State) -> Outcome | None:
@@ -170,19 +187,12 @@ class Container:
         await self._docker.call("container", "start", "--", self.name)
         return None
 
-    async def _follow(self) -> None:
-        """Copy its log while it runs, and look after it every now and then: a copier may hang, or hear nothing."""
-        self._seen(Liveness.SUPERVISED)
-        if self._copier_left:
-            await asyncio.sleep(_LATER)  # the log can't be read, or it was just lost: try again, but don't spin
-        self._copier_left = not await self._log.follow(_BEAT)
-
-    async def _copy_the_rest(self) -> None:
-        for _ in range(_ATTEMPTS):
-            if await self._log.finish():
-                return
-            if await self._docker.inspect(self.name) is None:
-                return  # with its log; and an engine that went silent is waited for
+    async def _copied_to_the_end(self, state: State) -> bool:
+        """Whether all of its log is in the ring, or can't be had; false while the copy goes on."""
+        whole = await self._log.finish(_BEAT, rotates=state.log_rotates)
+        if whole is False:
+            self._unread += 1
+        return whole is True or self._unread == _ATTEMPTS
 
     def _outcome(self, state: State) -> Outcome:
         code, span = state.exit_code, Span(state.started, state.finished, max(0.0, state.finished - state.started))
@@ -200,10 +210,10 @@ class Container:
             return Killed(code - 128, span)
         return Exited(code, span)
 
-    def _silence(self, why: str) -> Outcome | None:
-        """Nothing is known now. Only a step of which nothing was ever begun may be given up."""
+    async def _silence(self, why: str) -> Outcome | None:
+        """Nothing is known now. Only a step of which nothing was ever begun may be given up. Raises OSError."""
         self._seen(Liveness.UNREACHABLE)
-        if self._attempts():
+        if self._makers():
             return None
         if self._ended_by() is not None:
             return self._not_begun()
@@ -220,6 +230,11 @@ class Container:
 
     async def end(self, reason: str) -> None:
         """One round of ending it: the interrupt, a grace, then what `docker stop` does. Raises EngineSilentError."""
+        makers = self._makers()
+        if makers == 0 or not process.record(self._maker_folder(makers)):
+            self._note_end(reason)
+        if makers:
+            await process.stop(self._maker_folder(makers))
         try:
             state = await self._docker.inspect(self.name)
         except EngineSilentError:
@@ -228,41 +243,49 @@ class Container:
         if state is not None and not (state.alive or state.started == 0):
             return  # it ended by itself
         self._note_end(reason)
-        attempts = self._attempts()
-        if attempts:
-            await process.stop(self._attempt(attempts))
-        if state is not None and state.alive and self._is_ours(state):
-            await self._stop()
+        if state is not None and state.alive and is_of(state, self._step):
+            await self._interrupt()
+            seconds = math.ceil(self._spec.grace)
+            await self._docker.call("stop", "-t", str(seconds), "--", self.name, within=seconds + _STOP_TAKES)
 
-    async def _stop(self) -> None:
+    async def _interrupt(self) -> None:
+        """The step's first signal, unless that is what `docker stop` sends, and its grace; once."""
         interrupted = self._folder / "interrupted"
-        if self._spec.interrupt != signal.SIGTERM and not interrupted.exists():
-            interrupted.touch()
-            name = signal.Signals(self._spec.interrupt).name
-            await self._docker.call("container", "kill", f"--signal={name}", "--", self.name)
-            await asyncio.sleep(self._spec.grace)
-        seconds = math.ceil(self._spec.grace)
-        await self._docker.call("container", "stop", f"--time={seconds}", "--", self.name, within=seconds + _STOP_TAKES)
+        if self._spec.interrupt == signal.SIGTERM or interrupted.exists():
+            return
+        name = signal.Signals(self._spec.interrupt).name.removeprefix("SIG")
+        # First what PID 1 runs: a wrapper such as dbt-ol would die of the signal, and its dbt with it, in the middle of
+        # its work. Then PID 1, which is dbt itself where there is nobody else to be found.
+        for command in (
+            ("exec", "--", self.name, "sh", "-c", f"kill -{name} -1"),
+            ("container", "kill", f"--signal={name}", "--", self.name),
+        ):
+            said = await self._docker.call(*command)
+            if said.code == 0:
+                interrupted.touch()
+                await asyncio.sleep(self._spec.grace)
 
     def _note_end(self, reason: str) -> None:
         """Durable before anything is ended, so that whoever sees it ended knows by whom."""
         if self._ended_by() is None:
-            (self._step / "ending").write_text(reason, "ascii")
+            durable.write(self._step / "ending", reason)
 
     def _ended_by(self) -> str | None:
         """Why the step was ended, if it was: `asked` or `time_limit`."""
         with suppress(FileNotFoundError):
-            return (self._step / "ending").read_text("ascii") or "asked"
+            return str(json.loads((self._step / "ending").read_bytes()))
         return None
-
-    def _is_ours(self, state: State) -> bool:
-        return (state.labels.get(JOB_LABEL), state.labels.get(STEP_LABEL)) == (self._step.parent.name, self._step.name)
 
     def _words(self) -> str:
         return Ring(self._folder).tail(_WORDS).data.decode(errors="replace")
 
-    def _attempt(self, number: int) -> Path:
+    def _maker_folder(self, number: int) -> Path:
         return self._folder / f"make-{number}"
 
-    def _attempts(self) -> int:
-        return len(list(self._folder.glob("make-*")))
+    def _makers(self) -> int:
+        """How often `docker compose run` was begun. Raises OSError."""
+        return sum(name.startswith("make-") for name in durable.names(self._folder))
+
+
+def _removed() -> Outcome:
+    return Lost("its container was removed by somebody else; look at its output, then trigger it again.")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from runners import process
+from runners import durable, process
 from runners.output import Ring
-from runners.step import Command, Exited, Outcome
+from runners.step import Command, Outcome
 
 _LONGER_THAN_WORDS = 4096  # bytes; what docker says of its own at the end of a broken copy is shorter
-_YEAR = 366 * 86400.0
+_LONGEST = 20 * 86400.0  # seconds that a copier may take; another one follows it
 _GRACE = 2.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 15.0
+_LOST_ITS_PLACE = "(pipeline-gateway: lines may be missing or repeated here, since the log of this container rotates)"
 
 
 class ContainerLog:
@@ -35,28 +39,43 @@ class ContainerLog:
         self._cap = cap
         self._copier: asyncio.Task[Outcome] | None = None
         self._over = 0  # the number of the last copier whose end is known
+        self._last: int | None = None  # the number of the copier that reads the log to its end
+        self._pause = _SHORTEST_PAUSE
+        self._next = 0.0  # when a copier may be started again, by the monotonic clock
 
-    async def follow(self, within: float) -> bool:
-        """Have a copier follow the log for so many seconds, unless it ends before; whether it goes on."""
-        copier = self._copier or await self._start("--follow")
-        await asyncio.wait([copier], timeout=within)
-        return not copier.done()
+    async def follow(self, within: float, *, rotates: bool) -> None:
+        """Have a copier follow the log for so many seconds, or until it ends."""
+        if self._copier is None and time.monotonic() < self._next:
+            await asyncio.sleep(min(within, self._next - time.monotonic()))
+            return
+        await self._waited(within, await self._start("--follow", rotates=rotates))
+        if self._copier is None:  # it lost its engine, or the log can't be read: again, but ever more rarely
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._next = time.monotonic() + self._pause
 
-    async def finish(self) -> bool:
-        """Copy what is left of an ended container's log; whether it is whole.
+    async def finish(self, within: float, *, rotates: bool) -> bool | None:
+        """Copy what is left of an ended container's log; whether it is whole, None while that isn't known.
 
         The following form loses the last bytes now and then, so the log is read once more without it.
         """
-        if self._number() > self._over:  # there is one that follows, or there was when the gateway was last alive
-            follower = self._copier or await self._start("--follow")
-            await asyncio.wait([follower], timeout=_GRACE)
-            await process.stop(self._folder_of(self._number()))
-            await asyncio.wait([follower])
-        return isinstance(await (await self._start()), Exited) and self._is_whole(self._number())
+        if self._last is None:
+            if await self._number() > self._over:  # there is one that follows, or was when the gateway was last alive
+                follower = await self._start("--follow", rotates=rotates)
+                if not await self._waited(_GRACE, follower):
+                    await process.stop(self._folder_of(follower))
+                if not await self._waited(within, follower):
+                    return None
+            if rotates and self._over and self._is_whole(self._over):
+                return True  # what it has forgotten can't be told from what was never copied
+            self._last = await self._start(rotates=rotates)
+        if not await self._waited(within, self._last):
+            return None
+        last, self._last = self._last, None
+        return await asyncio.to_thread(self._is_whole, last)
 
     def was_broken(self) -> bool:
-        """Whether a copier that followed the log lost its engine, or was lost itself."""
-        ends = (process.record(self._folder_of(number)) for number in range(1, self._number() + 1))
+        """Whether a copier that followed the log lost its engine, or was lost itself. Raises OSError."""
+        ends = [process.record(self._folder / name) for name in self._copiers()]
         return any(end.get("code") != 0 and end.get("stopped") is None for end in ends)
 
     def close(self) -> None:
@@ -64,49 +83,60 @@ class ContainerLog:
         if self._copier is not None:
             self._copier.cancel()
 
-    async def _start(self, *options: str) -> asyncio.Task[Outcome]:
-        """The latest copier while it may be alive, else another one."""
-        number = max(self._number(), self._over + 1)
+    async def _waited(self, within: float, number: int) -> bool:
+        """Whether a copier ends within so many seconds."""
+        if self._copier is not None:
+            await asyncio.wait([self._copier], timeout=within)
+        return self._over >= number
+
+    async def _start(self, *options: str, rotates: bool) -> int:
+        """Have the latest copier while it may be alive, else another one; its number."""
+        if self._copier is not None:
+            return self._over + 1
+        number = max(await self._number(), self._over + 1)
         folder = self._folder_of(number)
         if not (folder / "started").exists():
-            command = Command(
-                argvs=((*self._docker, "container", "logs", *options, "--", self._name),),
-                cwd="/",
-                environment=self._environment,
-                grace=_GRACE,
-                time_limit=_YEAR,
-            )
-            skip = await asyncio.to_thread(self._already, number)
+            argv, skip = await asyncio.to_thread(self._resumed, number, options, rotates=rotates)
+            command = Command(argv, cwd="/", environment=self._environment, grace=_GRACE, time_limit=_LONGEST)
             await process.start(folder, command, process.Output(self._ring, self._cap, skip))
         self._copier = asyncio.create_task(self._wait(number), name=f"copy-{self._name}")
-        return self._copier
+        self._over = number - 1
+        return number
 
     async def _wait(self, number: int) -> Outcome:
         outcome = await process.wait(self._folder_of(number), lambda _: None)
         self._over, self._copier = number, None
         return outcome
 
-    def _already(self, number: int) -> int | None:
-        """How much of the log the ring has; None for nothing, so that a line begins with it. Nobody writes now."""
+    def _resumed(
+        self, number: int, options: tuple[str, ...], *, rotates: bool
+    ) -> tuple[tuple[tuple[str, ...], ...], int | None]:
+        """The commands of a copier, and how much of the log the ring has; None for nothing, so that a line begins.
+
+        Nobody else writes into the ring now.
+        """
         ring, begin = Ring(self._ring), self._begin()
         end = ring.bounds()[1]
+        argv = (*self._docker, "container", "logs", *options)
+        if rotates and end > begin:
+            since = f"--since={ring.written_at():.3f}"
+            return (("echo", _LOST_ITS_PLACE), (*argv, since, "--", self._name)), None
         earlier = range(1, number)
         if earlier and not self._is_whole(earlier[-1]) and end > begin:
             # Docker may have said last what broke it, and that is no part of the log: it is copied anew from before.
             end = max(begin, end - _LONGER_THAN_WORDS)
             ring.cut(end)
-        if end <= begin:
-            return None
-        return end - begin + sum(int(process.record(self._folder_of(one)).get("dropped", 0)) for one in earlier)
+        dropped = sum(int(process.record(self._folder_of(one)).get("dropped", 0)) for one in earlier)
+        return ((*argv, "--", self._name),), None if end <= begin else end - begin + dropped
 
     def _begin(self) -> int:
         """Where in the ring the log begins, decided once."""
         file = self._folder / "begin"
         try:
-            return int(file.read_text("ascii"))
-        except (FileNotFoundError, ValueError):
+            return int(json.loads(file.read_bytes()))
+        except FileNotFoundError:
             begin = Ring(self._ring).next_line()
-            file.write_text(str(begin), "ascii")
+            durable.write(file, begin)
             return begin
 
     def _is_whole(self, number: int) -> bool:
@@ -116,6 +146,9 @@ class ContainerLog:
     def _folder_of(self, number: int) -> Path:
         return self._folder / f"logs-{number}"
 
-    def _number(self) -> int:
-        """The number of the latest copier, 0 for none."""
-        return max((int(path.name[5:]) for path in self._folder.glob("logs-*")), default=0)
+    async def _number(self) -> int:
+        """The number of the latest copier, 0 for none. Raises OSError."""
+        return max((int(name[5:]) for name in await asyncio.to_thread(self._copiers)), default=0)
+
+    def _copiers(self) -> list[str]:
+        return [name for name in durable.names(self._folder) if name.startswith("logs-")]

@@ -9,9 +9,11 @@ import json
 import os
 import signal
 import tarfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from runners.report import one_line
@@ -20,21 +22,31 @@ _PROMPT = 10.0  # seconds that an engine which answers needs at most for a quest
 _LARGEST_ANSWER = 64 << 20
 _NEVER = "0001-01-01"  # the date of what has not happened
 # What the command line says when the engine doesn't, whatever the question was.
-_SILENT = ("Cannot connect to the Docker daemon", "error during connect", "EOF", "connection refused", "i/o timeout")
+_SILENT = (
+    "cannot connect to the docker daemon",
+    "failed to connect to the docker api",
+    "error during connect",
+    "eof",
+    "connection refused",
+    "i/o timeout",
+)
+_ENGINE = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+_NO_CONTAINER = ("no such container", "no such object")
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a docker command answered; code None: nothing in time, or the program is not there."""
+    """What a docker command answered; code None: nothing in time, or it was not even run."""
 
     code: int | None
     output: bytes
     error: str
+    was_run: bool = True
 
     @property
     def silent(self) -> bool:
         """Whether this is no answer of the engine's."""
-        return self.code is None or (self.code != 0 and any(sign in self.error for sign in _SILENT))
+        return self.code is None or (self.code != 0 and any(sign in self.error.lower() for sign in _SILENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +54,11 @@ class State:
     """A container as its engine knows it.
 
     status: `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`. error: why it never started.
-    started, finished: epoch seconds by the engine's clock, 0 for never.
+    started, finished: epoch seconds by the engine's clock, 0 for never. log_rotates: the engine may forget the
+    beginning of its output.
     """
 
+    id: str
     status: str
     exit_code: int
     error: str
@@ -52,12 +66,18 @@ class State:
     started: float
     finished: float
     labels: Mapping[str, str]
-    working_directory: str = "/"
+    working_directory: str
+    log_rotates: bool
 
     @property
     def alive(self) -> bool:
         """Whether its processes may be alive."""
         return self.status in ("running", "paused", "restarting")
+
+
+def engine_of(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The variables that say which engine the docker command line asks; empty where they are not set."""
+    return {name: environment.get(name, "") for name in _ENGINE}
 
 
 class EngineSilentError(Exception):
@@ -88,7 +108,9 @@ class Docker:
                 start_new_session=True,  # its plugins are processes of their own, and end with it
             )
         except (OSError, ValueError) as error:
-            return Said(None, b"", f"{self.command[0]} does not run: {error}")
+            there = await asyncio.to_thread(Path(directory).is_dir)
+            why = f"{self.command[0]} does not run: {error}" if there else f"the folder {directory} does not exist"
+            return Said(None, b"", why, was_run=False)
         try:
             async with asyncio.timeout(within):
                 output, error_output = await asyncio.gather(_all(process.stdout), _all(process.stderr))
@@ -96,16 +118,17 @@ class Docker:
         except TimeoutError:
             return Said(None, b"", f"it did not answer within {within:.0f} s")
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
         return Said(process.returncode, output, error_output.decode(errors="replace").strip())
 
     async def inspect(self, name: str) -> State | None:
         """A container, None if there is none of this name. Raises EngineSilentError."""
         said = await self._answer("container", "inspect", "--", name)
         if said.code != 0:
-            if "no such" in said.error.lower():
+            if any(sign in said.error.lower() for sign in _NO_CONTAINER):
                 return None
             raise EngineSilentError(one_line(said.error))
         try:
@@ -127,7 +150,7 @@ class Docker:
         return [line.split("\t") for line in said.output.decode(errors="replace").splitlines()]
 
     async def file(self, name: str, path: str) -> bytes | None:
-        """A file of a container, alive or not, mounts included; None if it has none there. Raises EngineSilentError."""
+        """A file of a container, alive or not, mounts included; None if it can't be had. Raises EngineSilentError."""
         said = await self._answer("cp", "--", f"{name}:{path}", "-", within=60.0)
         if said.code != 0:
             return None
@@ -138,6 +161,23 @@ class Docker:
                 return None if content is None else content.read()
         except tarfile.TarError:
             return None
+
+    async def was_started(self, name: str, since: float) -> bool:
+        """Whether a container of this name was ever started since then, as far as the engine remembers.
+
+        since: epoch seconds. Raises EngineSilentError.
+        """
+        said = await self._answer(
+            "events",
+            f"--since={since:.3f}",
+            f"--until={time.time():.3f}",
+            f"--filter=container={name}",
+            "--filter=event=start",
+            "--format={{.ID}}",
+        )
+        if said.code != 0:
+            raise EngineSilentError(one_line(said.error))
+        return bool(said.output.strip())
 
     async def _answer(self, *arguments: str, within: float = _PROMPT) -> Said:
         said = await self.call(*arguments, within=within)
@@ -156,8 +196,9 @@ async def _all(stream: asyncio.StreamReader | None) -> bytes:
 
 
 def _state(found: Mapping[str, Any]) -> State:
-    state, config = found["State"], found["Config"]
+    state, config, log = found["State"], found["Config"], found["HostConfig"]["LogConfig"]
     return State(
+        id=str(found["Id"]),
         status=str(state["Status"]),
         exit_code=int(state["ExitCode"]),
         error=str(state["Error"]),
@@ -166,6 +207,7 @@ def _state(found: Mapping[str, Any]) -> State:
         finished=_epoch(state["FinishedAt"]),
         labels={str(name): str(value) for name, value in (config["Labels"] or {}).items()},
         working_directory=str(config["WorkingDir"] or "/"),
+        log_rotates=log["Type"] != "json-file" or (log["Config"] or {}).get("max-size", "-1") != "-1",
     )
 
 

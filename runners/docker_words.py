@@ -10,18 +10,20 @@ _AGAIN = "then trigger it again"
 # A sign in what was said, and what to do. The first that is found decides.
 _REMEDIES = (
     (
-        r"cannot connect to the docker daemon|error during connect|connection refused|did not answer|\bEOF\b",
+        r"(?:cannot|failed to) connect to the docker|error during connect|connection refused|did not answer|\bEOF\b",
         f"start the Docker engine, or set context or host of the fabric's compose, {_AGAIN}",
     ),
     (
         r"permission denied while trying to connect",
         f"let the gateway's user use the engine (group docker), {_AGAIN}",
     ),
+    (r"^the folder .* does not exist", f"set compose.directory of the fabric, {_AGAIN}"),
     (r"does not run: .*no such file", f"install the docker command line, {_AGAIN}"),
     (
         r"'compose' is not a docker command|unknown (?:shorthand )?flag|unknown docker command",
         f"install the Compose v2 plugin, {_AGAIN}",
     ),
+    (r"\bvariable \w+ is (?:missing|not set)", f"set it where the gateway runs, in .env or by --env-file, {_AGAIN}"),
     (r"no such service", f"set the service's name in the fabric's compose, or add it to the compose file, {_AGAIN}"),
     (
         r"executable file not found|no such file or directory: unknown|exec format error",
@@ -35,7 +37,10 @@ _REMEDIES = (
     (r"container name .* is already in use", f"remove or rename that container, {_AGAIN}"),
     (r"out of memory|cannot allocate|resource temporarily unavailable", f"free memory or processes, {_AGAIN}"),
     (r"no space left", f"free disk space where the engine keeps its data, {_AGAIN}"),
-    (r"yaml|validating|undefined|interpolat|env file|no configuration file", f"mend the compose file, {_AGAIN}"),
+    (
+        r"yaml|empty compose file|validating|undefined|interpolat|env file|no configuration file",
+        f"mend the compose file, {_AGAIN}",
+    ),
     (r"network", f"see that the service's networks exist and can be made, {_AGAIN}"),
 )
 _OTHERWISE = f"solve that, {_AGAIN}"

@@ -69,6 +69,11 @@ class Ring:
         """The last `limit` bytes."""
         return self.read(self.bounds()[1] - limit, limit)
 
+    def written_at(self) -> float:
+        """When something was last appended, epoch seconds; 0 for never."""
+        starts = self._starts()
+        return self._segment(starts[-1]).stat().st_mtime if starts else 0.0
+
     def next_line(self) -> int:
         """The offset at which the next line begins, once the last one is ended."""
         last = self.tail(1)

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import resource
 import selectors
 import signal
@@ -39,7 +40,8 @@ class Output:
         self.size = max(1, min(SEGMENT_SIZE, cap // 4))
         self.dropped = 0
         self.fd = -1
-        self.starts = sorted(int(path.name[7:]) for path in folder.glob("output." + "[0-9]" * 20))
+        names = os.listdir(folder)  # noqa: PTH208, a glob may call a folder empty that can't be opened
+        self.starts = sorted(int(name[7:]) for name in names if re.fullmatch(r"output\.[0-9]{20}", name))
         self.end = self.starts[-1] + self._segment(self.starts[-1]).stat().st_size if self.starts else 0
 
     def begin_line(self) -> None:

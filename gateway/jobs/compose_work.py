@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-import time
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.clock import Instant
 from gateway.config import Settings
 from gateway.errors import EngineError
-from gateway.fabric import Fabric
 from gateway.jobs import catalog, work
 from gateway.jobs.catalog import Installation, Trigger
+from gateway.jobs.compose_services import ComposeServices, compose
 from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
 from runners import compose_project, dbt, dbt_output, ingester
 from runners.compose import is_decided
-from runners.compose_project import Compose, Project, Service
-from runners.container import container_name
+from runners.compose_project import Service
+from runners.container_identity import container_name
 from runners.dbt import Dbt, DbtStep, Paths
 from runners.docker import Docker, EngineSilentError
 from runners.docker_words import explain
@@ -31,8 +31,7 @@ _REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108
 _EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108
 # A service that sets one of these has said where its lineage goes.
 _LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
-_FRESH = 2.0  # seconds that an answer is good for
-_HAS_OPENLINEAGE, _HAS_ELEMENTARY = "openlineage", "elementary"
+_HAS_OPENLINEAGE, _HAS_ELEMENTARY, _LOOKED = "openlineage", "elementary", "looked"
 _ELEMENTARY_PACKAGE = (
     r"(package|git|tarball|local|name):.*[/ \"](elementary|dbt-data-reliability)(\.git)?/?\"?[[:space:]]*(#.*)?$"
 )
@@ -50,15 +49,13 @@ class ComposeWork:
         self._environment = work.environment(self._fabric, environment)
         self.compose = compose(self._fabric, instance)
         self.docker = Docker(self.compose.docker, self._environment)
-        self._project: tuple[float, Project | str] | None = None
-        self._found: tuple[float, frozenset[str]] | None = None
+        self.services = ComposeServices(self.compose, self.docker)
         chosen = self._fabric.dbt
         self._dbt = Dbt(
             project=Path(self._fabric.compose.dbt.working_directory or "."),
             executable=chosen.executable,
             lineage_executable=chosen.openlineage_executable,
             edr=chosen.edr,
-            profiles=chosen.profiles_directory,
             target=chosen.target,
             threads=chosen.threads,
             arguments=chosen.arguments,
@@ -66,32 +63,32 @@ class ComposeWork:
 
     async def installation(self, trigger: Trigger) -> Installation:
         """What a plan depends on besides the request. Raises EngineError."""
-        has: frozenset[str] = frozenset()
+        has: frozenset[str] | None = None
         chosen = self._settings
         if catalog.leaves_open(trigger, chosen.enable_openlineage, chosen.enable_elementary):
             try:
                 found = await self.service(StepName.BUILD)
-                has = frozenset() if isinstance(found, str) else await self._look(found)
+                has = None if isinstance(found, str) else await self._look(found)
             except EngineSilentError as silence:
                 raise _unavailable(silence) from None
         return work.installation(
             self._settings,
             self._fabric_name,
-            has_openlineage=_HAS_OPENLINEAGE in has,
-            has_elementary=_HAS_ELEMENTARY in has,
+            has_openlineage=_HAS_OPENLINEAGE in (has or ()),
+            has_elementary=_HAS_ELEMENTARY in (has or ()),
         )
 
     async def occupied(self, plan: Plan) -> work.Occupied | None:
         """A container of the services that the plan uses, started by somebody else. Raises EngineError."""
-        project = await self.project()
-        if isinstance(project, str):
-            return None  # the job will say so; and what has no project has no containers of it
         chosen = self._fabric.compose
         services = {}
         for planned in plan.steps:
             section = chosen.ingester if planned.name is StepName.INGESTER else chosen.dbt
             services[section.service] = section.idle
         try:
+            project = await self.services.project()
+            if isinstance(project, str):
+                return None  # the job will say so; and what has no project has no containers of it
             found = await compose_project.stranger(project, services.items(), self.compose, self.docker)
         except EngineSilentError as silence:
             raise _unavailable(silence) from None
@@ -113,9 +110,11 @@ class ComposeWork:
             if isinstance(found, str):
                 return found
             elementary = planned.name is StepName.ELEMENTARY or planned.without_elementary
-            has = await self._look(found) if planned.lineage or elementary else frozenset()
+            has = await self._look(found) if planned.lineage or elementary else None
         except EngineSilentError as silence:
             return explain(str(silence), "The container engine doesn't answer")
+        if has is None:
+            return None
         if planned.lineage and _HAS_OPENLINEAGE not in has:
             return (
                 f"OpenLineage is wanted, but the program {self._dbt.lineage_executable} was not found in the service "
@@ -128,20 +127,20 @@ class ComposeWork:
             )
         return None
 
-    async def command(self, planned: PlannedStep, folder: Path) -> Command:
-        """What the step runs, with `folder` (which is made) for its own files. Raises OSError if that can't be."""
+    async def command(self, planned: PlannedStep, folder: Path) -> Command | str:
+        """What the step runs, or why it can't. Raises OSError where the disk keeps it from being prepared."""
         if await asyncio.to_thread(is_decided, folder):
             # an earlier gateway has asked compose file and engine, and only the values of variables are still wanted
             return Command((), "", self._whole_environment(planned), docker=self.compose.docker)
         if self._gone:
-            raise FileNotFoundError(f"the fabric {self._fabric_name} is not in the configuration any more")
+            return work.gone(self._fabric_name)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:
             found = await self.service(planned.name)
         except EngineSilentError as silence:
-            raise OSError(f"the container engine doesn't answer: {silence}") from None
+            return explain(str(silence), "The container engine doesn't answer")
         if isinstance(found, str):
-            raise FileNotFoundError(found)
+            return found
         names = self._handed_on(planned, found)
         return compose_project.run(self.compose, found, self._what(planned), names, folder)
 
@@ -164,33 +163,21 @@ class ComposeWork:
         if missing:
             return (
                 f"The variable {missing[0]} of `fabrics.{self._fabric_name}.compose.environment` is not set where the "
-                "gateway runs: set it, or take it off that list."
+                "gateway runs: set it, or take it off that list, then trigger it again."
             )
-        project = await self.project()
-        if isinstance(project, str):
-            return project
         chosen = self._fabric.compose
-        name = chosen.ingester.service if step is StepName.INGESTER else chosen.dbt.service
-        return await compose_project.service(project, name, self.docker)
+        return await self.services.find(chosen.ingester.service if step is StepName.INGESTER else chosen.dbt.service)
 
-    async def project(self) -> Project | str:
-        """The compose project as it is now, or why there is none; read once for all that one trigger asks."""
-        if self._project is None or time.monotonic() - self._project[0] > _FRESH:
-            self._project = time.monotonic(), await compose_project.read(self.compose, self.docker)
-        return self._project[1]
-
-    async def _look(self, service: Service) -> frozenset[str]:
-        """What the dbt service has. Raises EngineSilentError."""
+    async def _look(self, service: Service) -> frozenset[str] | None:
+        """What the dbt service has; None where no shell could look. Raises EngineSilentError."""
         script = (
-            f"command -v '{self._dbt.lineage_executable}' >/dev/null && echo {_HAS_OPENLINEAGE}; "
+            f"command -v {shlex.quote(self._dbt.lineage_executable)} >/dev/null && echo {_HAS_OPENLINEAGE}; "
             f"if [ -f dbt_packages/elementary/dbt_project.yml ] || "
-            f"grep -Eqs '{_ELEMENTARY_PACKAGE}' packages.yml dependencies.yml; then echo {_HAS_ELEMENTARY}; fi"
+            f"grep -Eqs '{_ELEMENTARY_PACKAGE}' packages.yml dependencies.yml; then echo {_HAS_ELEMENTARY}; fi; "
+            f"echo {_LOOKED}"
         )
-        where = self._fabric.compose.dbt.working_directory or ""
-        if self._found is None or time.monotonic() - self._found[0] > _FRESH:
-            said = await compose_project.look(self.compose, service, script, where, self.docker)
-            self._found = time.monotonic(), frozenset(said.split())
-        return self._found[1]
+        found = await self.services.look(service, script, self._fabric.compose.dbt.working_directory or "")
+        return frozenset(found.split()) if _LOOKED in found.split() else None
 
     def _what(self, planned: PlannedStep) -> Command:
         """What the step runs, as its container sees it, with the whole environment of the docker command line."""
@@ -206,7 +193,7 @@ class ComposeWork:
         paths = Paths(
             cwd=chosen.dbt.working_directory or "",
             project=None,
-            profiles=None if self._dbt.profiles is None else str(self._dbt.profiles),
+            profiles=chosen.dbt.profiles_directory,
             target=chosen.dbt.target_path,
             logs=None,
             parse=None,
@@ -266,26 +253,6 @@ class ComposeWork:
         for file, content in ((dbt.lineage(folder), lineage), (dbt.report(folder), report)):
             if content is not None:
                 await asyncio.to_thread(_write, file, content)
-
-
-def compose(fabric: Fabric, instance: str) -> Compose:
-    """How the compose project of a fabric is reached. Every value is glued to its option, so that none can be one."""
-    chosen = fabric.compose
-    docker = [f"--{key}={value}" for key in ("context", "host") if (value := getattr(chosen, key)) is not None]
-    options = [
-        *([] if chosen.project_name is None else [f"--project-name={chosen.project_name}"]),
-        *(f"--file={file}" for file in chosen.files),
-        *(f"--env-file={file}" for file in chosen.env_files),
-        *(f"--profile={profile}" for profile in chosen.profiles),
-    ]
-    return Compose(
-        directory=str(chosen.directory),
-        docker=("docker", *docker),
-        options=tuple(options),
-        dependencies=chosen.dependencies,
-        variables=chosen.environment,
-        instance=instance,
-    )
 
 
 def _unavailable(silence: EngineSilentError) -> EngineError:

@@ -52,6 +52,8 @@ class Follower:
         """Read what is there now; a talkative step can't keep this from returning. Blocks. Raises OSError."""
         with self._lock:
             end = self._ring.bounds()[1]
+            if end < self._offset:
+                self._pass_over(end)  # what a broken copy of a container's log ended with was taken back
             self._read()  # in any case: a step says first what it is
             if end - self._offset > _TOO_FAR:
                 self._pass_over(end - _CHUNK)

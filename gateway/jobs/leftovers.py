@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 
 import structlog
 
 from gateway.errors import StorageError
-from gateway.jobs.job import Ended, Finished, Job
+from gateway.jobs.job import Ended, Finished
 from gateway.jobs.store import Store
-from runners.container import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL
+from runners.container_identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL
 from runners.docker import Docker, EngineSilentError
 
 _INTERVAL = 60.0
-_COLUMNS = '{{.Names}}\t{{.Label "' + JOB_LABEL + '"}}\t{{.Label "' + STEP_LABEL + '"}}'
+_COLUMNS = '{{.Names}}\t{{.State}}\t{{.Label "' + JOB_LABEL + '"}}\t{{.Label "' + STEP_LABEL + '"}}'
 _REMOVAL_TAKES = 60.0
+_STEP = re.compile(r"[0-9]{1,3}-[a-z]+")
+_ALIVE = ("running", "paused", "restarting")
 
 _log = structlog.get_logger()
 
@@ -28,6 +31,8 @@ class Leftovers:
         self._engines = list(engines)
         self._instance = instance
         self._store = store
+        # containers without a job that the last sweep saw, by engine
+        self._looks: dict[tuple[str, ...], set[str]] = {}
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -42,16 +47,29 @@ class Leftovers:
     async def sweep(self, engine: Docker) -> None:
         """One pass over an engine. Raises EngineSilentError, StorageError."""
         own = f"label={INSTANCE_LABEL}={self._instance}"
-        for name, job_id, step in await engine.containers(own, columns=_COLUMNS, all_states=True):
-            # one without a job is a look at an image, which removes itself
-            if job_id and not _is_needed(await self._store.get(job_id), step):
-                said = await engine.call("container", "rm", "--force", "--", name, within=_REMOVAL_TAKES)
-                _log.info("leftover removed", container=name, removed=said.code == 0)
+        looks = set()
+        for found in await engine.containers(own, columns=_COLUMNS, all_states=True):
+            container, status, job_id, step = (*found, "", "", "")[:4]
+            if not job_id:
+                looks.add(container)
+            elif not await self._is_needed(job_id, step, status):
+                await self._remove(engine, container, job_id)
+        # A look into an image takes less than the time between two sweeps.
+        for container in looks & self._looks.get(engine.command, set()):
+            await self._remove(engine, container, "none")
+        self._looks[engine.command] = looks
 
+    async def _is_needed(self, job_id: str, step: str, status: str) -> bool:
+        """Whether the step named by its folder, `2-build`, has not ended, or nobody knows."""
+        number = int(step.partition("-")[0]) if _STEP.fullmatch(step) else 0
+        job = await self._store.get(job_id)
+        if job is None:
+            # a database that is not the one it was made with must not end what runs
+            return status in _ALIVE
+        if isinstance(job.state, Ended):
+            return False
+        return not 1 <= number <= len(job.steps) or not isinstance(job.steps[number - 1], Finished)
 
-def _is_needed(job: Job | None, step: str) -> bool:
-    """Whether the step named by its folder, `2-build`, has not ended."""
-    if job is None or isinstance(job.state, Ended):
-        return False
-    number = int(step.partition("-")[0])
-    return not isinstance(job.steps[number - 1], Finished)
+    async def _remove(self, engine: Docker, container: str, job_id: str) -> None:
+        said = await engine.call("container", "rm", "--force", "--volumes", "--", container, within=_REMOVAL_TAKES)
+        _log.info("leftover removed", container=container, job=job_id, removed=said.code == 0)

@@ -173,6 +173,8 @@ class Life:
             command = await self._work.command(planned, folder)
         except OSError as error:
             return NotStarted(f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again.")
+        if isinstance(command, str):
+            return NotStarted(command)
         await self._runner.start(folder, command)
         return None
 

@@ -62,8 +62,8 @@ class LocalWork:
         """Why a step could not start, as far as files tell, in a sentence that says what to do."""
         return await asyncio.to_thread(self._problem, planned)
 
-    async def command(self, planned: PlannedStep, folder: Path) -> Command:
-        """What the step runs, with `folder` (which is made) for its own files. Raises OSError if that can't be."""
+    async def command(self, planned: PlannedStep, folder: Path) -> Command | str:
+        """What the step runs, or why it can't. Raises OSError where the disk keeps it from being prepared."""
         return await asyncio.to_thread(self._command, planned, folder)
 
     async def conclude(
@@ -113,14 +113,14 @@ class LocalWork:
                 return self._missing(self.dbt.edr, "edr", "dbt.edr")
         return dbt_project.problem(self.dbt, self._environment)
 
-    def _command(self, planned: PlannedStep, folder: Path) -> Command:
+    def _command(self, planned: PlannedStep, folder: Path) -> Command | str:
         if self._gone:
-            raise FileNotFoundError(f"the fabric {self._fabric_name} is not in the configuration any more")
+            return work.gone(self._fabric_name)
         time_limit = self._fabric.time_limit
         if planned.name is StepName.INGESTER:
             settings = self._project.ingester
             if settings is None or settings.directory is None:
-                raise FileNotFoundError(f"the project {self._project_name} has no ingester any more")
+                return f"The project {self._project_name} has no ingester any more; put it back in gateway.yaml."
             return ingester.command(
                 ingester.Ingester(settings.command, str(settings.directory)),
                 {**ingester.VARIABLES, **self._environment, **settings.environment},

@@ -65,16 +65,14 @@ class Service:
         plan = catalog.plan(trigger, await work.installation(trigger))
         await self._must_be_free(work, plan)
         command = None if trigger.pipeline is Pipeline.INGESTER else str(trigger.command)
-        return await self.submit(trigger.pipeline, command, project, fabric, plan, work)
+        return await self.submit(trigger.pipeline, command, project, fabric, plan)
 
     def must_be_enabled(self) -> None:
         """Raises PipelinesDisabledError where triggers are off."""
         if not self._settings.enabled:
             raise PipelinesDisabledError
 
-    async def submit(
-        self, pipeline: str, command: str | None, project: str, fabric: str, plan: Plan, work: Work
-    ) -> Job:
+    async def submit(self, pipeline: str, command: str | None, project: str, fabric: str, plan: Plan) -> Job:
         """Record a job and start it; once this returns it is durable, and nothing has been spawned yet.
 
         Raises DrainingError, StorageError, ConflictError.
@@ -97,7 +95,7 @@ class Service:
         holder = await self._store.insert(job)
         if holder is not None:
             raise await self._conflict(holder)
-        self._launch(job, work)
+        self._launch(job)
         _log.info("job accepted", job=job.id, steps=[str(step.name) for step in plan.steps])
         return job
 
@@ -147,7 +145,7 @@ class Service:
         """Take up every job that had not ended, and wait a moment for the truth about each."""
         for job in await self._store.active():
             _log.info("job recovered", job=job.id)
-            self._launch(job, self._works.of(job.runner, job.fabric, job.project))
+            self._launch(job)
         waiters = [asyncio.create_task(life.settled.wait()) for life, _ in self._lives.values()]
         if waiters:
             _, late = await asyncio.wait(waiters, timeout=_SETTLE)
@@ -176,7 +174,8 @@ class Service:
     def _runner(self, fabric: str) -> RunnerName:
         return RunnerName(self._settings.fabrics[fabric].runner)
 
-    def _launch(self, job: Job, work: Work) -> None:
+    def _launch(self, job: Job) -> None:
+        work = self._works.of(job.runner, job.fabric, job.project)
         life = Life(job, self._store, self._runners[job.runner], work, self.folder(job.id))
         task = asyncio.create_task(life.run(), name=f"job-{job.id}")
         self._lives[job.id] = life, task

@@ -61,8 +61,11 @@ class Work(Protocol):
         """Why a step could not start, in a sentence that says what to do; None if nothing is known to be wrong."""
         ...
 
-    async def command(self, planned: PlannedStep, folder: Path) -> Command:
-        """What the step runs, with `folder` (which is made) for its own files. Raises OSError if that can't be."""
+    async def command(self, planned: PlannedStep, folder: Path) -> Command | str:
+        """What the step runs, with `folder` (which is made) for its own files; or why it can't, in a sentence.
+
+        Raises OSError where the disk keeps it from being prepared.
+        """
         ...
 
     async def conclude(
@@ -81,6 +84,11 @@ def fabric(settings: Settings, name: str, runner: RunnerName) -> tuple[Fabric, b
     if found is None or RunnerName(found.runner) is not runner:
         return Fabric(runner=runner.value), True
     return found, False
+
+
+def gone(fabric: str) -> str:
+    """Why a step is not begun in a fabric that is gone."""
+    return f"The fabric {fabric} is not in the configuration any more; put it back, or trigger another one."
 
 
 def environment(fabric: Fabric, inherited: Mapping[str, str]) -> dict[str, str]:

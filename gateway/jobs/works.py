@@ -22,9 +22,16 @@ class Works:
         self._settings = settings
         self._environment = environment
         self._instance = instance
+        self._made: dict[tuple[RunnerName, str, str], Work] = {}
 
     def of(self, runner: RunnerName, fabric: str, project: str) -> Work:
-        """The work of a project in a fabric, as far as the configuration (still) has them."""
+        """The work of a project in a fabric, as far as the configuration (still) has them; always the same one."""
+        key = (runner, fabric, project)
+        if key not in self._made:
+            self._made[key] = self._make(*key)
+        return self._made[key]
+
+    def _make(self, runner: RunnerName, fabric: str, project: str) -> Work:
         match runner:
             case RunnerName.LOCAL:
                 return LocalWork(self._settings, fabric, project, self._environment)

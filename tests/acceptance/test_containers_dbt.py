@@ -97,8 +97,14 @@ def test_dbt_and_dbt_ol_are_run_whatever_entrypoint_the_service_has(
 def test_what_is_configured_of_dbt_reaches_the_container_as_its_own_paths(fake: Fake) -> None:
     (fake.folder / "sub").mkdir()
     chosen = {
-        "dbt": {"target": "prod", "threads": 3, "profiles_directory": "/profiles", "arguments": ["--full-refresh"]},
-        "compose": {"dbt": {"working_directory": "/shared/sub", "target_path": "/shared/results"}},
+        "dbt": {"target": "prod", "threads": 3, "arguments": ["--full-refresh"]},
+        "compose": {
+            "dbt": {
+                "working_directory": "/shared/sub",
+                "profiles_directory": "/profiles",
+                "target_path": "/shared/results",
+            }
+        },
     }
     record = fake.gateway(chosen).run(pipeline="dbt", command="build")
     options = record["output"].partition("called: ")[2].splitlines()[0]

@@ -54,8 +54,7 @@ def plan(number: int) -> Plan:
 
 
 async def submitted(service: Service, project: str) -> list[Job]:
-    work = service._works.of(RunnerName.LOCAL, "local", project)
-    submissions = (service.submit("ingester", None, project, "local", plan(number), work) for number in range(JOBS))
+    submissions = (service.submit("ingester", None, project, "local", plan(number)) for number in range(JOBS))
     return await asyncio.gather(*submissions)
 
 

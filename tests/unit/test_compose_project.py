@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateway.fabric import ComposeSettings, Fabric
-from gateway.jobs.compose_work import compose
+from gateway.jobs.compose_services import compose
 from runners.compose_project import Compose, Service, run
-from runners.container import container_name
+from runners.container_identity import container_name
 from runners.step import Command
 
 FOLDER = Path("/state/jobs/full-1-abc/2-build")

@@ -263,12 +263,11 @@ def test_a_configuration_file_says_itself_where_steps_run(tmp_path: Path) -> Non
 
 
 def test_paths_of_a_compose_project_start_at_the_file_and_those_of_its_dbt_are_the_containers(tmp_path: Path) -> None:
-    chosen = "{directory: shop, files: [a.yaml, /b.yaml], env_files: [prod.env], dbt: {target_path: target}}"
-    dbt = "{profiles_directory: profiles, executable: bin/dbt}"
+    chosen = "{directory: shop, files: [a.yaml, /b.yaml], env_files: [prod.env], dbt: {target_path: ~/target}}"
+    dbt = "{executable: bin/dbt}"
     settings = load(tmp_path, f"fabrics: {{a: {{runner: compose, compose: {chosen}, dbt: {dbt}}}}}")
     fabric = settings.fabrics["a"]
     assert fabric.compose.directory == tmp_path / "shop"
     assert fabric.compose.files == (tmp_path / "a.yaml", Path("/b.yaml"))
     assert fabric.compose.env_files == (tmp_path / "prod.env",)
-    assert fabric.compose.dbt.target_path == "target"
-    assert (fabric.dbt.profiles_directory, fabric.dbt.executable) == (Path("profiles"), "bin/dbt")
+    assert (fabric.compose.dbt.target_path, fabric.dbt.executable) == ("~/target", "bin/dbt")

@@ -110,6 +110,24 @@ NESTED = [
         "context and host both name an engine",
         "{'context': 'one', 'host': 'tcp://two'}",
     ),
+    (
+        "fabrics: {a: {runner: compose, dbt: {profiles_directory: /p}}}",
+        "fabrics.a",
+        "set compose.dbt.profiles_directory",
+        "{'runner': 'compose', 'dbt': {'profiles_directory': '/p'}}",
+    ),
+    (
+        "fabrics: {a: {runner: compose, environment: {DOCKER_HOST: x}}}",
+        "fabrics.a",
+        "DOCKER_HOST would be docker's own too",
+        "{'runner': 'compose', 'environment': {'DOCKER_HOST': 'x'}}",
+    ),
+    (
+        "fabrics: {a: {runner: compose, environment: {PATH: x}}}",
+        "fabrics.a",
+        "PATH would be docker's own too",
+        "{'runner': 'compose', 'environment': {'PATH': 'x'}}",
+    ),
     ("fabrics: {a: {compose: {}}}", "fabrics.a", "compose is only for `runner: compose`", "{'compose': {}}"),
 ]
 

@@ -54,7 +54,7 @@ NO_REGISTRY = (
         (
             'error while interpolating services.dbt.image: required variable X is missing a value: "set it"',
             "required variable X is missing a value",
-            "mend the compose file",
+            "set it where the gateway runs",
         ),
         ("Error response from daemon: network nowhere not found", "network nowhere not found", "networks exist"),
         ("something that nobody has seen", "something that nobody has seen", "solve that"),

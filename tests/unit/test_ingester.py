@@ -12,6 +12,7 @@ from gateway.jobs.job import PlannedStep, StepName
 from gateway.jobs.local_work import LocalWork
 from runners.ingester import Ingester, IngesterReader, command
 from runners.report import Progress
+from runners.step import Command
 from tests.support.settings import load
 
 
@@ -37,6 +38,7 @@ async def test_its_output_is_unbuffered_and_nobody_is_tracked_unless_the_user_sa
         tmp_path, f"projects: {{a: {{ingester: {{command: [dlt], environment: {json.dumps(configured)}}}}}}}"
     )
     made = await LocalWork(settings, "local", "a", inherited).command(PlannedStep(StepName.INGESTER), tmp_path / "1")
+    assert isinstance(made, Command)
     assert (made.environment["PYTHONUNBUFFERED"], made.environment["DO_NOT_TRACK"]) == found
 
 

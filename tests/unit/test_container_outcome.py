@@ -1,0 +1,60 @@
+"""What an ended container's state means for its step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from runners.container import Container, Spec
+from runners.docker import State
+from runners.step import Exited, Killed, Lost, Outcome, Span, Stopped, TimedOut
+
+SPAN = Span(100.0, 102.5, 2.5)
+
+
+def outcome(
+    folder: Path, code: int, *, memory: bool = False, ended_by: str | None = None, copier: object = None
+) -> Outcome:
+    """Of a container that left with this code. copier: how the one that followed its log ended."""
+    step = folder / "job" / "1-build"
+    copied = step / "container-1/logs-1"
+    copied.mkdir(parents=True)
+    (copied / "exit").write_text(json.dumps(copier or {"code": 0, "stopped": None}))
+    if ended_by is not None:
+        (step / "ending").write_text(json.dumps(ended_by))
+    spec = Spec((("docker",),), "/", ("docker",), 15, 1.0, 60.0, 0.0, {})
+    state = State("id", "exited", code, "", memory, 100.0, 102.5, {}, "/", log_rotates=False)
+    return Container(step, 0, spec, {}, 1 << 20, lambda _: None)._outcome(state)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 125, 126, 127, 128, 200, 254, 255])
+def test_a_code_of_its_own_is_its_own(tmp_path: Path, code: int) -> None:
+    assert outcome(tmp_path, code) == Exited(code, SPAN)
+
+
+@pytest.mark.parametrize("number", [1, 2, 6, 9, 11, 15])
+def test_a_code_of_a_signal_that_nobody_of_ours_sent_is_killed(tmp_path: Path, number: int) -> None:
+    assert outcome(tmp_path, 128 + number) == Killed(number, SPAN)
+
+
+@pytest.mark.parametrize("code", [1, 137, 247])
+def test_one_that_failed_while_the_kernel_took_its_memory_is_killed_by_that(tmp_path: Path, code: int) -> None:
+    assert outcome(tmp_path, code, memory=True) == Killed(9, SPAN, out_of_memory=True)
+
+
+def test_one_that_did_its_work_though_a_child_of_it_ran_out_of_memory_is_done(tmp_path: Path) -> None:
+    assert outcome(tmp_path, 0, memory=True) == Exited(0, SPAN)
+
+
+@pytest.mark.parametrize("code", [0, 2, 130, 137])
+def test_one_that_we_ended_is_told_as_that_with_its_code(tmp_path: Path, code: int) -> None:
+    assert outcome(tmp_path / "a", code, ended_by="asked") == Stopped(code, SPAN)
+    assert outcome(tmp_path / "b", code, ended_by="time_limit") == TimedOut(code, SPAN)
+
+
+@pytest.mark.parametrize("copier", [{"code": 1, "stopped": None}, {"code": None, "stopped": None}, {" ": 0}])
+def test_255_is_unknown_where_the_engine_was_lost_meanwhile(tmp_path: Path, copier: object) -> None:
+    assert isinstance(outcome(tmp_path / "a", 255, copier=copier), Lost)
+    assert outcome(tmp_path / "b", 1, copier=copier) == Exited(1, SPAN)

@@ -89,6 +89,17 @@ def test_without_a_target_in_reach_the_results_are_those_of_the_log(
     assert (record["progress"]["done"], record["progress"]["error"]) == (79, 1)
 
 
+def test_a_cancelled_dbt_under_dbt_ol_ends_its_work_in_order(gateway: Gateway) -> None:
+    assert gateway.run(pipeline="ingester")["exitCode"] == 0
+    job = gateway.trigger(pipeline="dbt", command="build", enableOpenlineage=True)
+    wait_for(lambda: (gateway.poll(job)["progress"] or {}).get("done"), "the first node to be done")
+    gateway.call("POST", f"/api/v1/jobs/{job}/cancel")
+    record = gateway.finished(job)
+    assert (record["status"], record["reason"]) == ("failed", "cancelled")
+    assert record["steps"][0]["exitCode"] == 2  # dbt's own, not that of a signal
+    assert "CANCEL query" in record["output"] or "Exited because of keyboard interrupt" in record["output"]
+
+
 def test_check_reports_engine_compose_services_images_and_toggles(lakehouse: Path, engine: Engine) -> None:
     (lakehouse / "gateway.yaml").unlink()
     environment = {**engine.environment, "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}

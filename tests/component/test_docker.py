@@ -1,0 +1,120 @@
+"""What is asked of the docker command line, and what is never concluded from its silence."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from runners import compose_project
+from runners.compose_project import Compose
+from runners.docker import Docker, EngineSilentError, engine_of
+from tests.support import compose
+from tests.support.docker import BUSYBOX_IMAGE, Engine
+from tests.support.gateway import wait_for
+
+
+def on(engine: Engine) -> Docker:
+    return Docker(("docker",), {**os.environ, **engine.environment})
+
+
+def fake(folder: Path, script: str) -> Docker:
+    """A docker command that is a shell script."""
+    program = folder / "docker"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return Docker((str(program),), os.environ)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "failed to connect to the docker API at unix:///run/docker.sock: dial unix: no such file or directory",
+        "Cannot connect to the Docker daemon at unix:///docker.sock. Is the docker daemon running?",
+        "error during connect: Get http://host/containers: EOF",
+        "context not found: open meta.json: no such file or directory",
+        "permission denied while trying to connect to the Docker daemon socket",
+        "",
+    ],
+)
+async def test_by_a_fake_docker_a_refusal_of_another_kind_is_never_taken_for_a_missing_container(
+    tmp_path: Path, words: str
+) -> None:
+    with pytest.raises(EngineSilentError):
+        await fake(tmp_path, f"echo '{words}' >&2; exit 1").inspect("one")
+
+
+@pytest.mark.parametrize("words", ["Error: No such container: one", "Error: No such object: one"])
+async def test_by_a_fake_docker_a_container_is_missing_where_the_engine_says_so(tmp_path: Path, words: str) -> None:
+    assert await fake(tmp_path, f"echo '{words}' >&2; exit 1").inspect("one") is None
+
+
+@pytest.mark.parametrize("answer", ["", "[]", "{}", "[{}]", "no json", '[{"State": {}, "Config": {}}]'])
+async def test_by_a_fake_docker_an_answer_that_is_no_container_decides_nothing(tmp_path: Path, answer: str) -> None:
+    with pytest.raises(EngineSilentError):
+        await fake(tmp_path, f"echo '{answer}'").inspect("one")
+
+
+async def test_by_a_fake_docker_what_does_not_answer_in_time_is_ended_with_all_its_processes(tmp_path: Path) -> None:
+    docker = fake(tmp_path, f"sleep 1000 & echo $! >{tmp_path}/child; wait")
+    said = await docker.call("ps", within=0.5)
+    assert (said.code, said.silent) == (None, True)
+    child = int((tmp_path / "child").read_text())
+    await asyncio.to_thread(wait_for, lambda: not is_alive(child), "the end of docker's own child")
+
+
+async def test_a_program_or_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    assert "/nowhere/docker does not run" in (await Docker(("/nowhere/docker",), {}).call("ps")).error
+    gone = await fake(tmp_path, "true").call("ps", directory=str(tmp_path / "gone"))
+    assert gone.error == f"the folder {tmp_path / 'gone'} does not exist"
+
+
+async def test_a_file_is_had_from_an_ended_container_and_nothing_else_is(engine: Engine) -> None:
+    script = "echo content >/tmp/file; ln -s /etc/passwd /tmp/link; mkdir /tmp/folder"
+    engine.docker("run", "--name=files", "--network=none", BUSYBOX_IMAGE, "sh", "-c", script)
+    try:
+        assert await on(engine).file("files", "/tmp/file") == b"content\n"
+        for path in ("/tmp/link", "/tmp/folder", "/tmp/missing"):
+            assert await on(engine).file("files", path) is None
+    finally:
+        engine.docker("rm", "files")
+
+
+async def test_a_look_that_hangs_leaves_no_container_behind(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compose_project, "_LOOK_TAKES", 5.0)
+    project = Compose(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
+    found = await compose_project.read(project, on(engine))
+    assert not isinstance(found, str)
+    with pytest.raises(EngineSilentError, match="a look into the service dbt"):
+        await compose_project.look(project, found.services["dbt"], "sleep 1000", "", on(engine))
+    assert not [name for name in engine.containers() if name.startswith("pipeline-gateway-look")]
+
+
+async def test_what_a_look_says_is_what_its_shell_printed(tmp_path: Path, engine: Engine) -> None:
+    project = Compose(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
+    found = await compose_project.read(project, on(engine))
+    assert not isinstance(found, str)
+    said = await compose_project.look(project, found.services["dbt"], "pwd; echo done", "/shared", on(engine))
+    assert said.split() == ["/shared", "done"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "engine_of_it"),
+    [({}, {}), ({"DOCKER_HOST": "unix:///one.sock", "HOME": "/root"}, {"DOCKER_HOST": "unix:///one.sock"})],
+)
+def test_the_variables_that_name_an_engine_are_known(
+    variables: Mapping[str, str], engine_of_it: Mapping[str, str]
+) -> None:
+    assert {name: value for name, value in engine_of(variables).items() if value} == engine_of_it

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import shlex
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from gateway.clock import Instant
 from gateway.config import Settings
@@ -15,6 +17,7 @@ from gateway.jobs import catalog, work
 from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.compose_services import ComposeServices, compose
 from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.work import Seen, nobody
 from runners import compose_project, dbt, dbt_output, ingester
 from runners.compose import is_decided
 from runners.compose_project import Service
@@ -23,6 +26,7 @@ from runners.dbt import Dbt, DbtStep, Paths
 from runners.docker import Docker, EngineSilentError
 from runners.docker_words import explain
 from runners.report import Reader
+from runners.runner import Liveness
 from runners.step import Command, Outcome
 
 # What a container has only for the gateway to fetch; each step has a container of its own.
@@ -31,10 +35,14 @@ _REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108
 _EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108
 # A service that sets one of these has said where its lineage goes.
 _LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
+_PATIENCE, _AGAIN = 30.0, 1.0  # seconds that a silent engine is waited for, and until it is asked again
+_SILENT = "The container engine doesn't answer"
 _HAS_OPENLINEAGE, _HAS_ELEMENTARY, _LOOKED = "openlineage", "elementary", "looked"
 _ELEMENTARY_PACKAGE = (
     r"(package|git|tarball|local|name):.*[/ \"](elementary|dbt-data-reliability)(\.git)?/?\"?[[:space:]]*(#.*)?$"
 )
+
+T = TypeVar("T")
 
 
 class ComposeWork:
@@ -103,16 +111,16 @@ class ComposeWork:
             f"`fabrics.{self._fabric_name}.compose.{section_name}.idle: true`",
         )
 
-    async def problem(self, planned: PlannedStep) -> str | None:
+    async def problem(self, planned: PlannedStep, seen: Seen = nobody) -> str | None:
         """Why a step could not start, in a sentence that says what to do."""
+        elementary = planned.name is StepName.ELEMENTARY or planned.without_elementary
         try:
-            found = await self.service(planned.name)
+            found = await _patiently(lambda: self.service(planned.name), seen)
             if isinstance(found, str):
                 return found
-            elementary = planned.name is StepName.ELEMENTARY or planned.without_elementary
-            has = await self._look(found) if planned.lineage or elementary else None
+            has = await _patiently(lambda: self._look(found), seen) if planned.lineage or elementary else None
         except EngineSilentError as silence:
-            return explain(str(silence), "The container engine doesn't answer")
+            return explain(str(silence), _SILENT)
         if has is None:
             return None
         if planned.lineage and _HAS_OPENLINEAGE not in has:
@@ -127,7 +135,7 @@ class ComposeWork:
             )
         return None
 
-    async def command(self, planned: PlannedStep, folder: Path) -> Command | str:
+    async def command(self, planned: PlannedStep, folder: Path, seen: Seen = nobody) -> Command | str:
         """What the step runs, or why it can't. Raises OSError where the disk keeps it from being prepared."""
         if await asyncio.to_thread(is_decided, folder):
             # an earlier gateway has asked compose file and engine, and only the values of variables are still wanted
@@ -136,9 +144,9 @@ class ComposeWork:
             return work.gone(self._fabric_name)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:
-            found = await self.service(planned.name)
+            found = await _patiently(lambda: self.service(planned.name), seen)
         except EngineSilentError as silence:
-            return explain(str(silence), "The container engine doesn't answer")
+            return explain(str(silence), _SILENT)
         if isinstance(found, str):
             return found
         names = self._handed_on(planned, found)
@@ -253,6 +261,19 @@ class ComposeWork:
         for file, content in ((dbt.lineage(folder), lineage), (dbt.report(folder), report)):
             if content is not None:
                 await asyncio.to_thread(_write, file, content)
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]], seen: Seen) -> T:
+    """The answer of an engine that may be starting again. Raises EngineSilentError once that takes too long."""
+    limit = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return await ask()
+        except EngineSilentError:
+            if time.monotonic() > limit:
+                raise
+        seen(Liveness.UNREACHABLE)
+        await asyncio.sleep(_AGAIN)
 
 
 def _unavailable(silence: EngineSilentError) -> EngineError:

@@ -15,6 +15,7 @@ from runners.container_identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL
 from runners.docker import Docker, EngineSilentError
 
 _INTERVAL = 60.0
+_AFTER_SILENCE = 10.0
 _COLUMNS = '{{.Names}}\t{{.State}}\t{{.Label "' + JOB_LABEL + '"}}\t{{.Label "' + STEP_LABEL + '"}}'
 _REMOVAL_TAKES = 60.0
 _STEP = re.compile(r"[0-9]{1,3}-[a-z]+")
@@ -37,12 +38,14 @@ class Leftovers:
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
+            pause = _INTERVAL
             for engine in self._engines:
                 try:
                     await self.sweep(engine)
                 except (EngineSilentError, StorageError) as error:
+                    pause = _AFTER_SILENCE
                     _log.warning("leftovers not looked for", engine=" ".join(engine.command), error=str(error))
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(pause)
 
     async def sweep(self, engine: Docker) -> None:
         """One pass over an engine. Raises EngineSilentError, StorageError."""

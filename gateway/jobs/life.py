@@ -126,7 +126,7 @@ class Life:
         if any(not isinstance(state, Pending) for state in self.job.steps):
             return
         for n, planned in enumerate(self.job.plan.steps):
-            why = await self._work.problem(planned)
+            why = await self._work.problem(planned, self._see)
             if why is not None:
                 before = [Skipped(f"{planned.name} could not have run")] * n
                 await self._set_steps([*before, Finished(NotStarted(why))])
@@ -170,7 +170,7 @@ class Life:
     async def _start(self, planned: PlannedStep, folder: Path) -> NotStarted | None:
         """Start the step unless it ever was; what kept it from being described, if anything did."""
         try:
-            command = await self._work.command(planned, folder)
+            command = await self._work.command(planned, folder, self._see)
         except OSError as error:
             return NotStarted(f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again.")
         if isinstance(command, str):

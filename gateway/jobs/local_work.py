@@ -15,6 +15,7 @@ from gateway.fabric import Fabric
 from gateway.jobs import work
 from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.work import Seen, nobody
 from runners import dbt, dbt_output, dbt_project, ingester
 from runners.dbt import Dbt
 from runners.report import Reader
@@ -58,11 +59,11 @@ class LocalWork:
         """Nothing but jobs: what else runs on this host is nobody's business here."""
         return None
 
-    async def problem(self, planned: PlannedStep) -> str | None:
+    async def problem(self, planned: PlannedStep, seen: Seen = nobody) -> str | None:  # noqa: ARG002, files answer
         """Why a step could not start, as far as files tell, in a sentence that says what to do."""
         return await asyncio.to_thread(self._problem, planned)
 
-    async def command(self, planned: PlannedStep, folder: Path) -> Command | str:
+    async def command(self, planned: PlannedStep, folder: Path, seen: Seen = nobody) -> Command | str:  # noqa: ARG002
         """What the step runs, or why it can't. Raises OSError where the disk keeps it from being prepared."""
         return await asyncio.to_thread(self._command, planned, folder)
 

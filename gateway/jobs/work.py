@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,9 +15,11 @@ from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
 from runners import dbt_output, ingester
 from runners.dbt import Dbt, DbtStep
 from runners.report import Failure, Reader, one_line
+from runners.runner import Liveness
 from runners.step import Command, Exited, Outcome
 
 ELEMENTARY = "elementary"
+Seen = Callable[[Liveness], None]
 
 # Systemd's words to the gateway itself; a step that heard them would speak in the gateway's name.
 _NOT_FOR_STEPS = frozenset(
@@ -46,6 +48,10 @@ class Occupied:
     remedy: str
 
 
+def nobody(_: Liveness) -> None:
+    """Is told how a step was found, and does nothing with it."""
+
+
 class Work(Protocol):
     """Knows, for one project in one fabric, what each step runs and what it should leave behind."""
 
@@ -57,14 +63,17 @@ class Work(Protocol):
         """What else uses what the plan's steps use. Raises EngineError where that can't be found out."""
         ...
 
-    async def problem(self, planned: PlannedStep) -> str | None:
-        """Why a step could not start, in a sentence that says what to do; None if nothing is known to be wrong."""
+    async def problem(self, planned: PlannedStep, seen: Seen = nobody) -> str | None:
+        """Why a step could not start, in a sentence that says what to do; None if nothing is known to be wrong.
+
+        seen: told while that can't be found out.
+        """
         ...
 
-    async def command(self, planned: PlannedStep, folder: Path) -> Command | str:
+    async def command(self, planned: PlannedStep, folder: Path, seen: Seen = nobody) -> Command | str:
         """What the step runs, with `folder` (which is made) for its own files; or why it can't, in a sentence.
 
-        Raises OSError where the disk keeps it from being prepared.
+        seen: as above. Raises OSError where the disk keeps it from being prepared.
         """
         ...
 

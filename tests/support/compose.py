@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from runners.container_identity import INSTANCE_LABEL, JOB_LABEL, container_name
+from runners.container_identity import JOB_LABEL, container_name
 from tests.support.docker import BUSYBOX_IMAGE, Engine
 
 
@@ -40,12 +40,8 @@ def write(folder: Path, *, fabric: Mapping[str, Any] | None = None, **services: 
 
 def containers_of(engine: Engine, job: str, all: bool = True) -> list[str]:  # noqa: A002 - the name of docker's option
     """The names of a job's containers, or only of those that run."""
-    return _labelled(engine, f"{JOB_LABEL}={job}", all)
-
-
-def containers_by(engine: Engine, state: Path, all: bool = True) -> list[str]:  # noqa: A002 - as above
-    """The names of all containers of the gateway that has this state directory, or only of those that run."""
-    return _labelled(engine, f"{INSTANCE_LABEL}={(state / 'instance').read_text().strip()}", all)
+    states = ["--all"] if all else []
+    return engine.docker("ps", *states, "--format={{.Names}}", f"--filter=label={JOB_LABEL}={job}").splitlines()
 
 
 def name_of(job: str, step: str = "1-ingester") -> str:
@@ -56,8 +52,3 @@ def name_of(job: str, step: str = "1-ingester") -> str:
 def inspect(engine: Engine, container: str, template: str) -> str:
     """What docker's template makes of a container, which must be there."""
     return engine.docker("container", "inspect", f"--format={template}", container).strip()
-
-
-def _labelled(engine: Engine, label: str, all: bool) -> list[str]:  # noqa: A002 - as above
-    states = ["--all"] if all else []
-    return engine.docker("ps", *states, "--format={{.Names}}", f"--filter=label={label}").splitlines()

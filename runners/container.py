@@ -244,11 +244,11 @@ class Container:
             return  # it ended by itself
         self._note_end(reason)
         if state is not None and state.alive and is_of(state, self._step):
-            await self._interrupt()
+            await self._interrupt(state)
             seconds = math.ceil(self._spec.grace)
             await self._docker.call("stop", "-t", str(seconds), "--", self.name, within=seconds + _STOP_TAKES)
 
-    async def _interrupt(self) -> None:
+    async def _interrupt(self, state: State) -> None:
         """The step's first signal, unless that is what `docker stop` sends, and its grace; once."""
         interrupted = self._folder / "interrupted"
         if self._spec.interrupt == signal.SIGTERM or interrupted.exists():
@@ -256,10 +256,9 @@ class Container:
         name = signal.Signals(self._spec.interrupt).name.removeprefix("SIG")
         # First what PID 1 runs: a wrapper such as dbt-ol would die of the signal, and its dbt with it, in the middle of
         # its work. Then PID 1, which is dbt itself where there is nobody else to be found.
-        for command in (
-            ("exec", "--", self.name, "sh", "-c", f"kill -{name} -1"),
-            ("container", "kill", f"--signal={name}", "--", self.name),
-        ):
+        everybody = ("exec", "--", self.name, "sh", "-c", f"kill -{name} -1")
+        first = ("container", "kill", f"--signal={name}", "--", self.name)
+        for command in (everybody, first) if state.has_own_processes else (first,):
             said = await self._docker.call(*command)
             if said.code == 0:
                 interrupted.touch()

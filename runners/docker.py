@@ -55,7 +55,7 @@ class State:
 
     status: `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`. error: why it never started.
     started, finished: epoch seconds by the engine's clock, 0 for never. log_rotates: the engine may forget the
-    beginning of its output.
+    beginning of its output. has_own_processes: it sees no others, the host's least of all.
     """
 
     id: str
@@ -68,6 +68,7 @@ class State:
     labels: Mapping[str, str]
     working_directory: str
     log_rotates: bool
+    has_own_processes: bool
 
     @property
     def alive(self) -> bool:
@@ -196,7 +197,7 @@ async def _all(stream: asyncio.StreamReader | None) -> bytes:
 
 
 def _state(found: Mapping[str, Any]) -> State:
-    state, config, log = found["State"], found["Config"], found["HostConfig"]["LogConfig"]
+    state, config, host = found["State"], found["Config"], found["HostConfig"]
     return State(
         id=str(found["Id"]),
         status=str(state["Status"]),
@@ -207,8 +208,13 @@ def _state(found: Mapping[str, Any]) -> State:
         finished=_epoch(state["FinishedAt"]),
         labels={str(name): str(value) for name, value in (config["Labels"] or {}).items()},
         working_directory=str(config["WorkingDir"] or "/"),
-        log_rotates=log["Type"] != "json-file" or (log["Config"] or {}).get("max-size", "-1") != "-1",
+        log_rotates=_rotates(host["LogConfig"]),
+        has_own_processes=host["PidMode"] == "",
     )
+
+
+def _rotates(log: Mapping[str, Any]) -> bool:
+    return bool(log["Type"] != "json-file" or (log["Config"] or {}).get("max-size", "-1") != "-1")
 
 
 def _epoch(text: str) -> float:

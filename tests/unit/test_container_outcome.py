@@ -25,7 +25,7 @@ def outcome(
     if ended_by is not None:
         (step / "ending").write_text(json.dumps(ended_by))
     spec = Spec((("docker",),), "/", ("docker",), 15, 1.0, 60.0, 0.0, {})
-    state = State("id", "exited", code, "", memory, 100.0, 102.5, {}, "/", log_rotates=False)
+    state = State("id", "exited", code, "", memory, 100.0, 102.5, {}, "/", log_rotates=False, has_own_processes=True)
     return Container(step, 0, spec, {}, 1 << 20, lambda _: None)._outcome(state)
 
 

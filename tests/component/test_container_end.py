@@ -1,0 +1,79 @@
+"""How a container is ended, by a fake docker command that writes down what it is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from runners.container import Container, Spec
+
+STOP = "stop -t 1"
+
+
+def make(folder: Path, pid_mode: str, *, exec_code: int = 0) -> None:
+    """A step's folder with a container that runs, and a docker command that knows it."""
+    step = folder / "job" / "1-build"
+    (step / "container-1/make-1").mkdir(parents=True)
+    (step / "container-1/make-1/exit").write_text(json.dumps({"code": 0}))
+    found = {
+        "Id": "id",
+        "State": {
+            "Status": "running",
+            "ExitCode": 0,
+            "Error": "",
+            "OOMKilled": False,
+            "StartedAt": "2026-11-22T01:38:08.416147388Z",
+            "FinishedAt": "0001-01-01T00:00:00Z",
+        },
+        "Config": {"Labels": {"pipeline-gateway.job": "job", "pipeline-gateway.step": "1-build"}, "WorkingDir": ""},
+        "HostConfig": {"LogConfig": {"Type": "json-file", "Config": {}}, "PidMode": pid_mode},
+    }
+    (folder / "found").write_text(json.dumps([found]))
+    program = folder / "docker"
+    program.write_text(
+        f"""#!/bin/sh
+case "$*" in
+*inspect*) cat {folder}/found;;
+exec*) echo "$*" >>{folder}/asked; exit {exec_code};;
+*) echo "$*" >>{folder}/asked;;
+esac
+"""
+    )
+    program.chmod(0o755)
+
+
+async def ended(folder: Path, interrupt: int = 2) -> list[str]:
+    """What docker was asked in one round of ending the container."""
+    docker = (str(folder / "docker"),)
+    spec = Spec((("docker",),), "/", docker, interrupt, 0.05, 60.0, 0.0, {})
+    container = Container(folder / "job" / "1-build", 0, spec, os.environ, 1 << 20, lambda _: None)
+    await container.end("asked")
+    return [line.split(container.name)[0].strip(" -") for line in (folder / "asked").read_text().splitlines()]
+
+
+async def test_an_interrupt_is_for_what_the_first_process_runs_then_for_itself_then_it_is_stopped(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path, pid_mode="")
+    assert await ended(tmp_path) == ["exec", "container kill --signal=INT", STOP]
+
+
+@pytest.mark.parametrize("pid_mode", ["host", "container:other"])
+async def test_a_container_that_sees_processes_of_others_is_interrupted_alone(tmp_path: Path, pid_mode: str) -> None:
+    make(tmp_path, pid_mode=pid_mode)
+    assert await ended(tmp_path) == ["container kill --signal=INT", STOP]
+
+
+async def test_a_step_whose_first_signal_is_that_of_docker_stop_is_only_stopped(tmp_path: Path) -> None:
+    make(tmp_path, pid_mode="")
+    assert await ended(tmp_path, interrupt=15) == [STOP]
+
+
+async def test_an_interrupt_is_sent_once_and_why_is_on_the_disk_before(tmp_path: Path) -> None:
+    make(tmp_path, pid_mode="", exec_code=1)
+    await ended(tmp_path)
+    assert json.loads((tmp_path / "job/1-build/ending").read_text()) == "asked"
+    assert (await ended(tmp_path))[-2:] == [STOP, STOP]

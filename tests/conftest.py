@@ -118,9 +118,9 @@ def gateway(project: Path, make_gateway: MakeGateway) -> Gateway:
     return make_gateway(project)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def engine() -> Iterator[docker.Engine]:
-    """A real Docker Engine for all tests that ask for it and don't disturb it."""
+    """A real Docker Engine for all tests of a file that don't disturb it; gone before those that count children."""
     yield from _engine()
 
 

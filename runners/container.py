@@ -129,8 +129,10 @@ class Container:
             return await self._never_ran(state)
         if not await self._copied_to_the_end(state):
             return None
-        # asked again, for an engine may learn of the end before it learns that memory was the cause
-        return await asyncio.to_thread(self._outcome, await self._docker.inspect(self.name) or state)
+        if state.exit_code != 0:
+            # asked again, for an engine may learn of the end before it learns that memory was the cause
+            state = await self._docker.inspect(self.name) or state
+        return await asyncio.to_thread(self._outcome, state)
 
     async def _how_made(self) -> Outcome | None:
         """How the last `docker compose run` ended; None if there was none, or while it goes on."""

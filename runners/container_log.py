@@ -15,7 +15,7 @@ from runners.step import Command, Outcome
 _LONGER_THAN_WORDS = 4096  # bytes; what docker says of its own at the end of a broken copy is shorter
 _LONGEST = 20 * 86400.0  # seconds that a copier may take; another one follows it
 _GRACE = 2.0
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 15.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 15.0
 _LOST_ITS_PLACE = "(pipeline-gateway: lines may be missing or repeated here, since the log of this container rotates)"
 
 

@@ -21,6 +21,7 @@ class ComposeServices:
         self._docker = docker
         self._lock = asyncio.Lock()
         self._project: tuple[float, Project] | None = None
+        self._services: dict[str, tuple[float, Service]] = {}
         self._looks: dict[tuple[str, str, str], tuple[float, str]] = {}
 
     async def project(self) -> Project | str:
@@ -34,8 +35,16 @@ class ComposeServices:
 
     async def find(self, name: str) -> Service | str:
         """A service, or what is wrong with it. Raises EngineSilentError."""
+        known = self._services.get(name)
+        if known is not None and time.monotonic() - known[0] < _FRESH:
+            return known[1]
         project = await self.project()
-        return project if isinstance(project, str) else await compose_project.service(project, name, self._docker)
+        if isinstance(project, str):
+            return project
+        found = await compose_project.service(project, name, self._docker)
+        if not isinstance(found, str):
+            self._services[name] = time.monotonic(), found
+        return found
 
     async def look(self, service: Service, script: str, where: str) -> str:
         """What a shell in a container of a service prints. Raises EngineSilentError."""

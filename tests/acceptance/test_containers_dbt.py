@@ -153,6 +153,8 @@ def test_what_is_not_said_is_looked_up_in_the_service_and_the_record_tells(fake:
     assert whole["notes"] == ["Elementary is off: the project does not have its package."]
     (fake.folder / "bin/dbt-ol").unlink()
     (fake.folder / "packages.yml").write_text(PACKAGES)
+    gateway.stop()  # for a running one, an answer is good for two seconds
+    gateway.start()
     assert called(gateway.run(pipeline="dbt")) == ["dbt deps", "dbt build", "dbt run"]
 
 

@@ -34,6 +34,6 @@ def names(directory: Path) -> list[str]:
     Not by `glob`: some Pythons call a directory empty that can't be opened for want of descriptors.
     """
     try:
-        return os.listdir(directory)  # noqa: PTH208
+        return os.listdir(directory)  # noqa: PTH208, names are all that is wanted
     except FileNotFoundError:
         return []

@@ -22,7 +22,7 @@ from runners import compose_project, dbt, dbt_output, ingester
 from runners.compose import is_decided
 from runners.compose_project import Service
 from runners.container_identity import container_name
-from runners.dbt import Dbt, DbtStep, Paths
+from runners.dbt import DbtStep, Paths
 from runners.docker import Docker, EngineSilentError
 from runners.docker_words import explain
 from runners.report import Reader
@@ -30,9 +30,9 @@ from runners.runner import Liveness
 from runners.step import Command, Outcome
 
 # What a container has only for the gateway to fetch; each step has a container of its own.
-_LINEAGE = "/tmp/pipeline-gateway-lineage.ndjson"  # noqa: S108
-_REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108
-_EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108
+_LINEAGE = "/tmp/pipeline-gateway-lineage.ndjson"  # noqa: S108, no folder of this host
+_REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108, likewise
+_EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108, likewise
 # A service that sets one of these has said where its lineage goes.
 _LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
 _PATIENCE, _AGAIN = 30.0, 1.0  # seconds that a silent engine is waited for, and until it is asked again
@@ -58,16 +58,7 @@ class ComposeWork:
         self.compose = compose(self._fabric, instance)
         self.docker = Docker(self.compose.docker, self._environment)
         self.services = ComposeServices(self.compose, self.docker)
-        chosen = self._fabric.dbt
-        self._dbt = Dbt(
-            project=Path(self._fabric.compose.dbt.working_directory or "."),
-            executable=chosen.executable,
-            lineage_executable=chosen.openlineage_executable,
-            edr=chosen.edr,
-            target=chosen.target,
-            threads=chosen.threads,
-            arguments=chosen.arguments,
-        )
+        self._dbt = work.dbt(self._fabric, Path(self._fabric.compose.dbt.working_directory or "."))
 
     async def installation(self, trigger: Trigger) -> Installation:
         """What a plan depends on besides the request. Raises EngineError."""

@@ -17,7 +17,6 @@ from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
 from gateway.jobs.work import Seen, nobody
 from runners import dbt, dbt_output, dbt_project, ingester
-from runners.dbt import Dbt
 from runners.report import Reader
 from runners.step import Command, Exited, Outcome
 
@@ -33,17 +32,7 @@ class LocalWork:
         self._project = settings.projects.get(project, Project())
         self._project_name = project
         self._environment = _environment(self._fabric, environment)
-        chosen = self._fabric.dbt
-        self.dbt = Dbt(
-            project=self._project.dbt,
-            executable=chosen.executable,
-            lineage_executable=chosen.openlineage_executable,
-            edr=chosen.edr,
-            profiles=chosen.profiles_directory,
-            target=chosen.target,
-            threads=chosen.threads,
-            arguments=chosen.arguments,
-        )
+        self.dbt = work.dbt(self._fabric, self._project.dbt)
         self._parsed = settings.state_directory / "parse"
 
     @property
@@ -63,7 +52,12 @@ class LocalWork:
         """Why a step could not start, as far as files tell, in a sentence that says what to do."""
         return await asyncio.to_thread(self._problem, planned)
 
-    async def command(self, planned: PlannedStep, folder: Path, seen: Seen = nobody) -> Command | str:  # noqa: ARG002
+    async def command(
+        self,
+        planned: PlannedStep,
+        folder: Path,
+        seen: Seen = nobody,  # noqa: ARG002, files answer at once
+    ) -> Command | str:
         """What the step runs, or why it can't. Raises OSError where the disk keeps it from being prepared."""
         return await asyncio.to_thread(self._command, planned, folder)
 

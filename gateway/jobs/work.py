@@ -106,6 +106,21 @@ def environment(fabric: Fabric, inherited: Mapping[str, str]) -> dict[str, str]:
     return {**variables, **fabric.environment}
 
 
+def dbt(fabric: Fabric, project: Path) -> Dbt:
+    """How a fabric runs dbt for the project in this folder."""
+    chosen = fabric.dbt
+    return Dbt(
+        project=project,
+        executable=chosen.executable,
+        lineage_executable=chosen.openlineage_executable,
+        edr=chosen.edr,
+        profiles=chosen.profiles_directory,
+        target=chosen.target,
+        threads=chosen.threads,
+        arguments=chosen.arguments,
+    )
+
+
 def installation(settings: Settings, fabric: str, *, has_openlineage: bool, has_elementary: bool) -> Installation:
     """What a plan depends on, with what was found in the fabric."""
     ingester_resource, dbt_resource = settings.resources(fabric)

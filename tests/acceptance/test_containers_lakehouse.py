@@ -42,11 +42,23 @@ def test_a_folder_with_a_compose_project_needs_no_configuration_to_run_full_from
         (name, "completed", 0) for name in STEPS
     ]
     assert record["steps"][0]["progress"] | {"current": None} == {
-        "done": 5, "total": 5, "pass": 5, "warn": 0, "error": 0, "skip": 0, "current": None
-    }  # fmt: skip
+        "done": 5,
+        "total": 5,
+        "pass": 5,
+        "warn": 0,
+        "error": 0,
+        "skip": 0,
+        "current": None,
+    }
     assert record["progress"] == {
-        "done": 78, "total": 78, "pass": 77, "warn": 1, "error": 0, "skip": 0, "current": None
-    }  # fmt: skip
+        "done": 78,
+        "total": 78,
+        "pass": 77,
+        "warn": 1,
+        "error": 0,
+        "skip": 0,
+        "current": None,
+    }
     assert "Done. PASS=77 WARN=1 ERROR=0" in record["output"]
     wait_for(lambda: engine.containers() == [], "its containers to be removed")
     # OpenLineage is on without a word, for dbt-ol is in the image

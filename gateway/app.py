@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import ipaddress
 import json
 import secrets
 import signal
+import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +17,10 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
+from gateway import systemd
 from gateway.config import Settings
-from gateway.errors import StateError
+from gateway.errors import ConfigError, StateError, StorageError
+from gateway.jobs import database, restore
 from gateway.jobs.job import RunnerName
 from gateway.jobs.leftovers import Leftovers
 from gateway.jobs.retention import Retention
@@ -38,6 +42,7 @@ SERVICE = web.AppKey("service", Service)
 # Done with the exception of a service-wide task that died; the process then goes down, loudly.
 BROKEN = web.AppKey("broken", asyncio.Future[None])
 
+_BACKLOG = 1024  # connections that wait while the service starts
 _KEEPALIVE = 15.0  # also what ends a client that never finishes its headers
 _SHUTDOWN = 5.0
 _PORTS = 10  # free ports that are tried where any will do
@@ -51,7 +56,7 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
     app = web.Application(middlewares=[guard.guard(settings.allowed_hosts)], client_max_size=guard.BODY_LIMIT)
     app[SETTINGS] = settings
     app[ENVIRONMENT] = environment
-    app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention, _leftovers])
+    app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention, _leftovers, _watchdog])
     return app
 
 
@@ -88,11 +93,11 @@ def _instance(state: Path) -> str:
     file = state / "instance"
     here = {"host": _text(Path("/etc/machine-id")), "directory": str(state)}
     try:
-        known = json.loads(_text(file) or "{}")
+        known = _json(_text(file))
         if {**known, **here} != known:
             known = {"id": secrets.token_hex(8), **here}
             durable.write(file, known)
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise StateError(f"{file}: can't be used: {error}; make it readable, or remove it.") from None
     return str(known["id"])
 
@@ -104,11 +109,29 @@ def _text(file: Path) -> str:
         return ""
 
 
+def _json(text: str) -> dict[str, str]:
+    """The object in a text; a damaged one is made anew."""
+    with suppress(ValueError):
+        value = json.loads(text)
+        if isinstance(value, dict) and "id" in value:
+            return value
+    return {}
+
+
 async def _store(app: web.Application) -> AsyncIterator[None]:
-    app[STORE] = store = await Store.open(app[SETTINGS].state_directory / "gateway.db")
-    store.committer.add_done_callback(lambda task: _report(app, task))
-    yield
-    await store.close()
+    """The database, in line with the folders of the jobs; one that turns out damaged is set aside at the end."""
+    state = app[SETTINGS].state_directory
+    file = state / "gateway.db"
+    app[STORE] = store = await Store.open(file)
+    for end in (store.committer, store.damaged):
+        end.add_done_callback(lambda done: _report(app, done))
+    try:
+        await restore.restore(store, state / "jobs")
+        yield
+    finally:
+        await store.close()
+        if not store.damaged.cancelled():
+            database.set_aside(file, str(store.damaged.exception()))
 
 
 async def _service(app: web.Application) -> AsyncIterator[None]:
@@ -121,7 +144,7 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
     service = Service(settings, app[STORE], runners, works, broken=lambda task: _report(app, task))
     app[SERVICE] = service
     await service.recover()
-    for routes in (data_analytics.routes(service), jobs_api.routes(service), operations.routes()):
+    for routes in (data_analytics.routes(service), jobs_api.routes(service), operations.routes(service)):
         app.add_routes(routes)
     yield
     await service.close()
@@ -137,6 +160,27 @@ async def _leftovers(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
+async def _watchdog(app: web.Application) -> AsyncIterator[None]:
+    patience = systemd.watchdog(app[ENVIRONMENT])
+    if patience is None:
+        yield
+        return
+    async for _ in _task(app, _feed(app, patience / 2), "watchdog"):
+        yield
+
+
+async def _feed(app: web.Application, interval: float) -> None:
+    """Signs of life for systemd, which starts the process anew without them: the loop turns, the database answers."""
+    while True:
+        try:
+            await app[STORE].ping()
+        except StorageError as error:
+            _log.warning("no sign of life", error=str(error))
+        else:
+            systemd.notify(app[ENVIRONMENT], "WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
 async def _task(app: web.Application, work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
     """A task as long-lived as the service."""
     task = asyncio.create_task(work, name=name)
@@ -146,9 +190,9 @@ async def _task(app: web.Application, work: Coroutine[None, None, None], name: s
     await asyncio.wait([task])
 
 
-def _report(app: web.Application, task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and not app[BROKEN].done():
-        app[BROKEN].set_exception(task.exception() or RuntimeError(f"the task {task.get_name()} ended"))
+def _report(app: web.Application, done: asyncio.Future[None]) -> None:
+    if not done.cancelled() and not app[BROKEN].done():
+        app[BROKEN].set_exception(done.exception() or RuntimeError(f"{done} ended"))
 
 
 class Server:
@@ -156,6 +200,7 @@ class Server:
 
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
         self._settings = settings
+        self._environment = environment
         self._runner = web.AppRunner(
             build_app(settings, environment),
             access_log=None,
@@ -166,14 +211,33 @@ class Server:
         self.port = 0
 
     async def start(self) -> None:
-        """Recover what was running, then listen. Raises StateError."""
+        """Recover what was running, then listen. Raises StateError, ConfigError."""
         await self._runner.setup()
+        handed = systemd.sockets(self._environment)
+        if handed:
+            await self._take(handed)
+        else:
+            await self._listen()
+        _log.info("serving", host=self._settings.host, port=self.port, enabled=self._settings.enabled)
+        systemd.notify(self._environment, f"READY=1\nSTATUS=Serving on port {self.port}")
+
+    async def _take(self, handed: list[socket.socket]) -> None:
+        """Listen on the sockets of systemd, which keeps them open over a restart: nobody is refused meanwhile."""
+        for listener in handed:
+            address = listener.getsockname()
+            if listener.family is not socket.AF_UNIX and not ipaddress.ip_address(address[0]).is_loopback:
+                raise ConfigError(f"The socket unit listens on {address[0]}: expected 127.0.0.1 or ::1.")
+            await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
+            self.port = address[1] if listener.family is not socket.AF_UNIX else 0
+
+    async def _listen(self) -> None:
+        """Listen where the settings say, on every loopback address that the host has."""
         hosts = ("127.0.0.1", "::1") if self._settings.host == "localhost" else (self._settings.host,)
         for attempt in range(_PORTS):
             self.port = self._settings.port
             try:
                 for host in hosts:
-                    await self._listen(host)
+                    await self._listen_on(host)
             except OSError as error:
                 if self._settings.port == 0 and attempt < _PORTS - 1:  # it was free on one address only
                     for site in tuple(self._runner.sites):
@@ -182,10 +246,9 @@ class Server:
                 why = f"Can't listen on port {self.port}: {error.strerror}; free it, or set HOST and PORT."
                 raise StateError(why) from None
             break
-        _log.info("serving", host=self._settings.host, port=self.port, enabled=self._settings.enabled)
 
-    async def _listen(self, host: str) -> None:
-        site = web.TCPSite(self._runner, host, self.port, backlog=1024)
+    async def _listen_on(self, host: str) -> None:
+        site = web.TCPSite(self._runner, host, self.port, backlog=_BACKLOG)
         try:
             await site.start()
         except OSError as error:
@@ -208,6 +271,7 @@ class Server:
 
     async def close(self) -> None:
         """Refuse new jobs, stop listening and let go of those that run, which go on."""
+        systemd.notify(self._environment, "STOPPING=1")
         if SERVICE in self._runner.app:
             self._runner.app[SERVICE].drain()
         with suppress(asyncio.CancelledError):

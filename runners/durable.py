@@ -9,10 +9,15 @@ from pathlib import Path
 
 
 def write(file: Path, value: object) -> None:
-    """Make `file` the JSON of a value, whole or not at all, whoever reads or writes it meanwhile. Raises OSError."""
+    """Make `file` the JSON of a value: see `write_text`. Raises OSError."""
+    write_text(file, json.dumps(value))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Make `file` this text, whole or not at all, whoever reads or writes it meanwhile. Raises OSError."""
     new = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
     with new.open("w", encoding="utf-8") as opened:
-        json.dump(value, opened)
+        opened.write(text)
         opened.flush()
         os.fsync(opened.fileno())
     new.replace(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import shlex
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -76,6 +77,12 @@ class ComposeWork:
             has_openlineage=_HAS_OPENLINEAGE in (has or ()),
             has_elementary=_HAS_ELEMENTARY in (has or ()),
         )
+
+    async def lacks(self) -> str | None:
+        """Whether docker's command line is missing; what is in the images only the engine could tell."""
+        if await asyncio.to_thread(shutil.which, "docker", path=self._environment.get("PATH")) is None:
+            return "The program docker was not found on PATH: install Docker's command line and its Compose v2 plugin."
+        return None
 
     async def occupied(self, plan: Plan) -> work.Occupied | None:
         """A container of the services that the plan uses, started by somebody else. Raises EngineError."""

@@ -14,6 +14,7 @@ import structlog
 
 from gateway import clock
 from gateway.errors import StorageError
+from gateway.jobs import job_file
 from gateway.jobs.follow import Follower
 from gateway.jobs.job import (
     Active,
@@ -214,6 +215,11 @@ class Life:
             job = change(self.job)
             if job == self.job or isinstance(self.job.state, Ended):
                 return
+            # The folder first: whatever becomes of the database, its folder knows how far the job has come.
+            try:
+                await asyncio.to_thread(job_file.write, self._folder, job)
+            except OSError as error:
+                raise StorageError(f"{self._folder} can't be written: {error.strerror}; free disk space.") from None
             await self._store.save(job)
             self.job = job
             self._notify()

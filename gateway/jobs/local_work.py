@@ -44,6 +44,10 @@ class LocalWork:
         """What a plan depends on besides the request."""
         return await asyncio.to_thread(self._installation)
 
+    async def lacks(self) -> str | None:
+        """Which program that its steps need is not found; without a dbt project none of dbt's is needed."""
+        return await asyncio.to_thread(self._lacks)
+
     async def occupied(self, plan: Plan) -> work.Occupied | None:  # noqa: ARG002, nothing is
         """Nothing but jobs: what else runs on this host is nobody's business here."""
         return None
@@ -88,6 +92,12 @@ class LocalWork:
             has_openlineage=self._find(self.dbt.lineage_executable) is not None,
             has_elementary=dbt_project.has_elementary(self.dbt.project),
         )
+
+    def _lacks(self) -> str | None:
+        project_file, _ = dbt_project.files(self.dbt, self._environment)
+        if project_file.exists() and self._find(self.dbt.executable) is None:
+            return self._missing(self.dbt.executable, "dbt", "dbt.executable")
+        return self._ingester_problem() if self.has_ingester else None
 
     def _problem(self, planned: PlannedStep) -> str | None:
         if planned.name is StepName.INGESTER:

@@ -13,7 +13,9 @@ import structlog
 from gateway import clock
 from gateway.config import Settings
 from gateway.errors import StorageError
+from gateway.jobs import job_file
 from gateway.jobs.store import Store
+from runners import durable
 
 _INTERVAL = 60.0
 _DAY = 86400.0
@@ -48,7 +50,7 @@ class Retention:
 
     async def _expire(self, job_id: str) -> bool:
         # The files first: a record without files is found again by the next sweep, files without one never.
-        removed = await asyncio.to_thread(_remove, self._state / "jobs" / job_id)
+        removed = await asyncio.to_thread(_remove, self._state / "jobs" / job_id, record=True)
         if removed:
             await self._store.delete(job_id)
         return removed
@@ -62,10 +64,12 @@ class Retention:
         for job_id, size in list(self._sizes.items()):
             if surplus <= 0:
                 return
-            if _remove(jobs / job_id):
-                del self._sizes[job_id]
-                surplus -= size
-                _log.info("files removed", job=job_id, bytes=size)
+            if not _remove(jobs / job_id, record=False):
+                continue
+            self._sizes[job_id] = left = _size(jobs / job_id)
+            if left < size:
+                surplus -= size - left
+                _log.info("files removed", job=job_id, bytes=size - left)
 
     def _size_of_the_rest(self) -> int:
         """Bytes of the database and of dbt's parse files; one of these that no run has renewed for long goes."""
@@ -88,12 +92,25 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _remove(folder: Path) -> bool:
-    """Whether a job's folder is gone now; one that can't be removed must not keep the others."""
+def _remove(folder: Path, *, record: bool) -> bool:
+    """Whether the files of a job are gone now, its record last or not at all: what is there always has one.
+
+    One folder that can't be removed must not keep the others.
+    """
     try:
-        if folder.exists():
+        for name in durable.names(folder):
+            if name != job_file.NAME:
+                _delete(folder / name)
+        if folder.exists() and (record or not (folder / job_file.NAME).exists()):
             shutil.rmtree(folder)
     except OSError as error:
         _log.warning("files not removed", folder=str(folder), error=str(error))
         return False
     return True
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

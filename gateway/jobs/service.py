@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import shutil
 import string
 import time
 from collections.abc import Callable, Mapping
@@ -16,10 +15,11 @@ import structlog
 from gateway import clock
 from gateway.config import Settings
 from gateway.errors import ConflictError, DrainingError, PipelinesDisabledError, StorageError, UnknownJobError
-from gateway.jobs import catalog
+from gateway.jobs import catalog, job_file, readiness
 from gateway.jobs.catalog import Pipeline, Trigger
 from gateway.jobs.job import Ended, Finished, Job, Pending, Plan, RunnerName, Running, phase
 from gateway.jobs.life import Life, Snapshot
+from gateway.jobs.readiness import Readiness
 from gateway.jobs.store import Store
 from gateway.jobs.work import Work
 from gateway.jobs.works import Works
@@ -52,6 +52,7 @@ class Service:
         self._broken = broken
         self._jobs = settings.state_directory / "jobs"
         self._lives: dict[str, tuple[Life, asyncio.Task[None]]] = {}
+        self._recovered: set[str] = set()
         self._draining = False
 
     async def trigger(self, trigger: Trigger) -> Job:
@@ -79,7 +80,9 @@ class Service:
         """
         if self._draining:
             raise DrainingError("The gateway is stopping; try again in a few seconds.")
-        self._must_have_room()
+        why = await asyncio.to_thread(readiness.full, self._settings)
+        if why is not None:
+            raise StorageError(why)
         job = Job(
             id=f"{pipeline}-{time.time_ns() // 1_000_000}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(6))}",
             pipeline=str(pipeline),
@@ -141,10 +144,16 @@ class Service:
         """Where a job's output and its steps' files are."""
         return self._jobs / job_id
 
+    async def readiness(self) -> Readiness:
+        """Whether a trigger would be taken and could run."""
+        unsettled = sum(not self._lives[job_id][0].settled.is_set() for job_id in self._recovered)
+        return await readiness.look(self._settings, self._works.all(), unsettled)
+
     async def recover(self) -> None:
         """Take up every job that had not ended, and wait a moment for the truth about each."""
         for job in await self._store.active():
             _log.info("job recovered", job=job.id)
+            self._recovered.add(job.id)
             self._launch(job)
         waiters = [asyncio.create_task(life.settled.wait()) for life, _ in self._lives.values()]
         if waiters:
@@ -169,7 +178,7 @@ class Service:
 
     def _at_rest(self, job: Job) -> Snapshot:
         ran = any(isinstance(state, Finished) and state.started is not None for state in job.steps)
-        return Snapshot(job, removed=ran and not self.folder(job.id).exists())
+        return Snapshot(job, removed=ran and not job_file.has_more(self.folder(job.id)))
 
     def _runner(self, fabric: str) -> RunnerName:
         return RunnerName(self._settings.fabrics[fabric].runner)
@@ -183,21 +192,9 @@ class Service:
 
     def _forget(self, job_id: str, task: asyncio.Task[None]) -> None:
         del self._lives[job_id]
+        self._recovered.discard(job_id)
         if not task.cancelled() and task.exception() is not None:
             self._broken(task)
-
-    def _must_have_room(self) -> None:
-        """A disk that is nearly full is left to the jobs that run."""
-        state, floor = self._settings.state_directory, self._settings.free_disk_floor
-        try:
-            free = shutil.disk_usage(state).free
-        except OSError as error:
-            raise StorageError(f"The state directory {state} can't be read: {error.strerror}.") from None
-        if free < floor:
-            raise StorageError(
-                f"The disk of the state directory {state} has {free // 2**20} MiB free, under its floor of "
-                f"{floor // 2**20} MiB (free_disk_floor); free some and try again."
-            )
 
     async def _must_be_free(self, work: Work, plan: Plan) -> None:
         """Whoever else uses what the plan's steps use comes first. Raises ConflictError, EngineError."""

@@ -5,29 +5,27 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
-from pydantic import TypeAdapter
 
 from gateway.clock import Instant
 from gateway.errors import StateError, StorageError
+from gateway.jobs import database, job_file
 from gateway.jobs.job import Ended, Job
 
-# One script per schema version, in order; `user_version` counts those that have run. A released one never changes.
-_MIGRATIONS = ("schema.sql",)
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",  # an accepted job survives a power cut
     "PRAGMA busy_timeout = 5000",
     "PRAGMA foreign_keys = ON",
+    # What is still in the log alone is what a torn write can take: so each commit goes on into the database at once.
+    "PRAGMA wal_autocheckpoint = 1",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA trusted_schema = OFF",
 )
 _BATCH = 500
-_RECORD: TypeAdapter[Job] = TypeAdapter(Job)
 
 # Ages go by the uptime where the host has not rebooted since, so that a clock that jumps hides and shows nothing; else
 # by the wall clock. Each part reads its own index.
@@ -50,18 +48,15 @@ _OLDER = """
         SELECT seq, id FROM job WHERE ended_at <= :wall - :age AND ended_boot <> :boot
     ) ORDER BY seq LIMIT 1000
 """
-# What the disk, or another program that holds the database, may say for a while.
-_REFUSALS = frozenset(
-    {
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-    }
-)
+_INSERT = """
+    INSERT INTO job (id, state, ended_at, ended_uptime, ended_boot, record, checksum) VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+# A job that has ended never changes again.
+_PUT = f"""
+    {_INSERT} ON CONFLICT (id) DO UPDATE SET state = excluded.state, ended_at = excluded.ended_at,
+        ended_uptime = excluded.ended_uptime, ended_boot = excluded.ended_boot, record = excluded.record,
+        checksum = excluded.checksum WHERE job.state <> 'ended'
+"""
 
 Operation = Callable[[aiosqlite.Connection], Awaitable[Any]]
 
@@ -74,15 +69,17 @@ class Store:
         self._reader = reader
         self._waiting: asyncio.Queue[tuple[Operation, asyncio.Future[Any]]] = asyncio.Queue(maxsize=10_000)
         self._closed = False
+        # Done with what SQLite said once the database was found damaged: it must not be used any more.
+        self.damaged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.committer = asyncio.create_task(self._commit_groups(), name="store-writer")
 
     @classmethod
     async def open(cls, file: Path) -> Store:
         """Open or create the database. Raises StateError if it can't be used or is of a newer version."""
+        await asyncio.to_thread(database.prepare, file)
         try:
-            writer = await _connect(f"{file.as_uri()}?mode=rwc")
+            writer = await _connect(f"{file.as_uri()}?mode=rw")
             try:
-                await _migrate(writer, file)
                 reader = await _connect(f"{file.as_uri()}?mode=ro")
             except BaseException:
                 await writer.close()
@@ -101,18 +98,17 @@ class Store:
         for task in (written, self.committer):
             task.cancel()
         await asyncio.wait([written, self.committer])
+        self.damaged.cancel()
         await self._reader.close()
         await self._writer.close()
 
     async def insert(self, job: Job) -> str | None:
         """Record a new job with its claims, all or none; the id of a job that holds one of its resources, if any."""
 
-        record = _dump(job)
+        row = _row(job)
 
         async def operation(connection: aiosqlite.Connection) -> str | None:
-            await connection.execute_fetchall(
-                "INSERT INTO job (id, state, record) VALUES (?, ?, ?)", (job.id, job.state.kind, record)
-            )
+            await connection.execute_fetchall(_INSERT, row)
             for resource in job.plan.resources:
                 try:
                     await connection.execute_fetchall(
@@ -127,17 +123,26 @@ class Store:
     async def save(self, job: Job) -> None:
         """Record a job's new state; ending it releases what it holds. A job that has ended never changes again."""
 
-        record = _dump(job)
-        at = job.state.at if isinstance(job.state, Ended) else None
+        row = _row(job)
 
         async def operation(connection: aiosqlite.Connection) -> None:
-            await connection.execute_fetchall(
-                "UPDATE job SET state = ?, record = ?, ended_at = ?, ended_uptime = ?, ended_boot = ?"
-                " WHERE id = ? AND state <> 'ended'",
-                (job.state.kind, record, at and at.wall, at and at.uptime, at and at.boot, job.id),
-            )
-            if at is not None:
+            await connection.execute_fetchall(_PUT, row)
+            if isinstance(job.state, Ended):
                 await connection.execute_fetchall("UPDATE claim SET phase = 'over' WHERE job = ?", (job.id,))
+
+        await self._write(operation)
+
+    async def restore(self, job: Job) -> None:
+        """Record a job as its folder has it, whether or not there is a record, with the claims that it must have."""
+        await self.save(job)
+        if isinstance(job.state, Ended):
+            return
+
+        async def operation(connection: aiosqlite.Connection) -> None:
+            for resource in job.plan.resources:
+                await connection.execute_fetchall(
+                    "INSERT OR IGNORE INTO claim (job, resource, phase) VALUES (?, ?, 'holds')", (job.id, resource)
+                )
 
         await self._write(operation)
 
@@ -170,13 +175,21 @@ class Store:
         """The ids of all ended jobs, oldest first."""
         return [row[0] for row in await self._read("SELECT id FROM job WHERE state = 'ended' ORDER BY seq")]
 
+    async def has_ended(self) -> dict[str, bool]:
+        """Of every job: whether it has ended."""
+        return {row[0]: row[1] == "ended" for row in await self._read("SELECT id, state FROM job")}
+
+    async def ping(self) -> None:
+        """Return once the database has answered."""
+        await self._read("SELECT 1 FROM job LIMIT 1")
+
     async def _read(self, query: str, values: Any = ()) -> list[Any]:
         if self._closed:
             raise StateError("the store is closed")
         try:
             return list(await self._reader.execute_fetchall(query, values))
         except sqlite3.Error as error:
-            raise _translated(error) from None
+            raise self._translated(error) from None
 
     async def _write(self, operation: Operation) -> Any:
         if self._closed:
@@ -195,7 +208,7 @@ class Store:
             try:
                 results = await self._commit([operation for operation, _ in batch])
             except Exception as broken:  # noqa: BLE001, whatever it is: it is the callers', and the writer goes on
-                results = [(None, _translated(broken))] * len(batch)
+                results = [(None, self._translated(broken))] * len(batch)
             for (_, done), (result, error) in zip(batch, results, strict=True):
                 self._waiting.task_done()
                 if error is None:
@@ -228,6 +241,22 @@ class Store:
         await self._writer.execute_fetchall("RELEASE one")
         return result, error
 
+    def _translated(self, error: Exception) -> Exception:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in database.DAMAGE:
+            if not self.damaged.done():
+                self.damaged.set_exception(error)
+            return StorageError(
+                f"The state directory's database is damaged ({error}); the gateway ends and repairs it when it starts "
+                "again: try again in a few seconds."
+            )
+        if code not in database.REFUSALS:
+            return error
+        return StorageError(
+            f"The state directory's database can't be used now ({error}); free disk space, make it writable or end "
+            "what holds it, then try again."
+        )
+
 
 async def _connect(uri: str) -> aiosqlite.Connection:
     # One that fails to open leaves aiosqlite's thread to end by itself, perhaps after the loop: so find out before.
@@ -242,18 +271,6 @@ async def _connect(uri: str) -> aiosqlite.Connection:
     return connection
 
 
-async def _migrate(connection: aiosqlite.Connection, file: Path) -> None:
-    [[version]] = await connection.execute_fetchall("PRAGMA user_version")
-    if version > len(_MIGRATIONS):
-        raise StateError(
-            f"{file}: made by a newer version of the gateway (schema {version}, this one knows {len(_MIGRATIONS)}); "
-            "install that version again, or use another state directory"
-        )
-    for number, name in enumerate(_MIGRATIONS[version:], version + 1):
-        script = resources.files("gateway.jobs").joinpath(name).read_text(encoding="utf-8")
-        await connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
-
-
 async def _holder(connection: aiosqlite.Connection, resource: str) -> str:
     [[holder]] = await connection.execute_fetchall(
         "SELECT job FROM claim WHERE resource = ? AND phase = 'holds'", (resource,)
@@ -261,22 +278,16 @@ async def _holder(connection: aiosqlite.Connection, resource: str) -> str:
     return str(holder)
 
 
-def _translated(error: Exception) -> Exception:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _REFUSALS:
-        return error
-    return StorageError(
-        f"The state directory's database can't be used now ({error}); free disk space, make it writable or end what "
-        "holds it, then try again."
-    )
-
-
 def _moment(now: Instant) -> dict[str, Any]:
     return {"wall": now.wall, "uptime": now.uptime, "boot": now.boot}
 
 
-def _dump(job: Job) -> str:
-    return _RECORD.dump_json(job).decode()
+def _row(job: Job) -> tuple[Any, ...]:
+    at = job.state.at if isinstance(job.state, Ended) else None
+    ended = (None, None, None) if at is None else (at.wall, at.uptime, at.boot)
+    columns = (job.id, job.state.kind, *ended, job_file.dump(job))
+    return (*columns, database.checksum(*columns))
 
 
 def _load(row: Any) -> Job:
-    return _RECORD.validate_json(row[0])
+    return job_file.load(row[0])

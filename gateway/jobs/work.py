@@ -59,6 +59,10 @@ class Work(Protocol):
         """What a plan depends on besides the request. Raises EngineError where that can't be found out."""
         ...
 
+    async def lacks(self) -> str | None:
+        """Which program that its steps need is not found, in a sentence that says what to do."""
+        ...
+
     async def occupied(self, plan: Plan) -> Occupied | None:
         """What else uses what the plan's steps use. Raises EngineError where that can't be found out."""
         ...

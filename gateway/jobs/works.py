@@ -38,6 +38,14 @@ class Works:
             case RunnerName.COMPOSE:
                 return ComposeWork(self._settings, fabric, self._environment, self._instance)
 
+    def all(self) -> Iterable[Work]:
+        """The work of every fabric, with every project where they run it themselves."""
+        for name, fabric in self._settings.fabrics.items():
+            runner = RunnerName(fabric.runner)
+            projects = self._settings.projects if runner is RunnerName.LOCAL else [self._settings.default_project]
+            for project in projects:
+                yield self.of(runner, name, project)
+
     def engines(self) -> Iterable[Docker]:
         """The container engines of the fabrics, each once."""
         works = [

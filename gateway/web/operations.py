@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from aiohttp import web
+
+from gateway.jobs.service import Service
 
 
 async def healthz(_: web.Request) -> web.Response:
@@ -10,6 +14,16 @@ async def healthz(_: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
-def routes() -> list[web.AbstractRouteDef]:
-    """The routes for operations."""
-    return [web.get("/healthz", healthz)]
+def routes(service: Service) -> list[web.AbstractRouteDef]:
+    """The routes for operations over a service."""
+
+    async def readyz(_: web.Request) -> web.Response:
+        """Whether a trigger would be taken and could run: 200, or 503 and what is in the way."""
+        checks = asdict(await service.readiness())
+        ready = not any(checks.values())
+        return web.json_response(
+            {"status": "ready" if ready else "not ready", **{name: why or "ok" for name, why in checks.items()}},
+            status=200 if ready else 503,
+        )
+
+    return [web.get("/healthz", healthz), web.get("/readyz", readyz)]

@@ -40,11 +40,17 @@ async def test_a_database_of_a_newer_version_is_refused_with_what_to_do_and_left
 
 
 @pytest.mark.parametrize("content", [b"This is not a database, but a longer text. " * 100, os.urandom(8192)])
-async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+async def test_a_file_that_is_no_database_is_set_aside_whole_and_a_new_one_made(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "gateway.db"
     file.write_bytes(content)
-    assert (await refusal(file)).startswith(f"{file}: the database can't be used: ")
-    assert file.read_bytes() == content
+    store = await Store.open(file)
+    assert await store.insert(make_job("a")) is None
+    await store.close()
+    assert [aside.read_bytes() for aside in set_aside(tmp_path)] == [content]
+
+
+def set_aside(folder: Path) -> list[Path]:
+    return list(folder.glob("gateway.db.damaged-*Z"))
 
 
 async def test_a_folder_that_is_missing_or_in_the_way_is_refused(tmp_path: Path) -> None:

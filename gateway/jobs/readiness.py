@@ -1,0 +1,58 @@
+"""Whether a trigger would be taken and could run."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.config import Settings
+from gateway.jobs.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What is in the way of jobs, a sentence each; None where nothing is.
+
+    recovery: of the jobs of an earlier gateway. disk: of the state directory. programs: of the runners.
+    """
+
+    recovery: str | None
+    disk: str | None
+    programs: str | None
+
+
+async def look(settings: Settings, works: Iterable[Work], unsettled: int) -> Readiness:
+    """Look at the disk and for the programs. unsettled: recovered jobs about which the truth is not known yet."""
+    recovery = f"The truth about {unsettled} jobs of before the start is not known yet." if unsettled else None
+    lacking = [await work.lacks() for work in works]
+    return Readiness(
+        recovery=recovery,
+        disk=await asyncio.to_thread(full, settings),
+        programs=next((lack for lack in lacking if lack is not None), None),
+    )
+
+
+def full(settings: Settings) -> str | None:
+    """Why there is no room for another job: a disk that is nearly full is left to those that run."""
+    state, floor = settings.state_directory, settings.free_disk_floor
+    jobs = state / "jobs"
+    for folder in (state, jobs) if jobs.exists() else (state,):  # the output may be on a disk of its own
+        free = _free(folder)
+        if isinstance(free, str):
+            return free
+        if free < floor:
+            return (
+                f"The disk of {folder} has {free // 2**20} MiB free, under its floor of {floor // 2**20} MiB "
+                "(free_disk_floor); free some and try again."
+            )
+    return None
+
+
+def _free(folder: Path) -> int | str:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        return f"The state directory's {folder} can't be looked at: {error.strerror}; make it readable and try again."

@@ -10,10 +10,8 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from gateway import check, config, env_file, log
+from gateway import config, env_file, log
 from gateway.app import Server
-from gateway.demo import run as demo
-from gateway.demo import starter
 from gateway.errors import ConfigError, GatewayError, StateError
 
 _DESCRIPTION = "Start and follow the data pipelines of one server over HTTP."
@@ -135,6 +133,8 @@ async def _serving(server: Server) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    from gateway.demo import run as demo  # here, since a service that starts again has no time for it
+
     log.set_up(quiet=True)
     return asyncio.run(
         demo.run(options.folder.absolute(), os.environ, options.port, serve=options.serve, out=sys.stdout)
@@ -142,12 +142,16 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _init(options: argparse.Namespace) -> int:
+    from gateway.demo import starter  # here, as above
+
     starter.copy(options.folder)
     print(f"{options.folder} is ready. Next: cd {options.folder}; pipeline-gateway check; pipeline-gateway serve")
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
+    from gateway import check  # here, as above
+
     environment = _environment(options)
     settings = config.load(options.config, environment)
     sources = [file for file in (options.config or config.DEFAULT_FILE, options.env_file) if file and file.exists()]

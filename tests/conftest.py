@@ -27,6 +27,7 @@ _SETTINGS = (
     "PORT",
     "JOB_TTL",
     "STATE_DIRECTORY",
+    "PYTHONDONTWRITEBYTECODE",  # gateways that compile themselves at each start take thrice as long
 )
 _PREFIXES = ("GATEWAY_", "DOCKER_", "COMPOSE_")
 _KEPT = ("DOCKER_CONFIG",)  # where a Compose plugin may be
@@ -34,17 +35,32 @@ _KEPT = ("DOCKER_CONFIG",)  # where a Compose plugin may be
 MakeGateway = Callable[..., Gateway]
 MakeApi = Callable[..., Awaitable[Api]]
 
+Tell = Callable[[str], None]
+
+_FIGURE = "figure"
 _seconds: dict[str, float] = {}
+_figures: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the kill loop goes on."""
+    parser.addoption("--kills", type=int, default=30, help="gateways that the kill loop kills (default: 30)")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Add up how long each ring of tests takes."""
+    """Add up how long each ring of tests takes, and keep what tests have measured."""
     ring = report.nodeid.split("/")[1]
     _seconds[ring] = _seconds.get(ring, 0.0) + report.duration
+    if report.when == "call":
+        _figures.extend(str(value) for name, value in report.user_properties if name == _FIGURE)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say it."""
+    if _figures:
+        terminalreporter.section("figures")
+    for figure in _figures:
+        terminalreporter.write_line(figure)
     terminalreporter.section("rings")
     for ring, seconds in _seconds.items():
         terminalreporter.write_line(f"{ring}: {seconds:.1f} s")
@@ -72,6 +88,12 @@ def _clean_environment() -> Iterator[None]:
         for name in [*_SETTINGS, *(name for name in os.environ if name.startswith(_PREFIXES) and name not in _KEPT)]:
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    """Tells what a test has measured, at the end of the run and whichever process the test ran in."""
+    return lambda figure: record_property(_FIGURE, figure)
 
 
 @pytest.fixture

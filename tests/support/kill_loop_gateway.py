@@ -1,0 +1,44 @@
+"""The gateway as `pipeline-gateway serve` runs it, with one route more: a job of any number of steps on any resource.
+
+The published APIs trigger the plans of the default fabric, whose resources are two at most; the kill loop wants many
+jobs at once. Run as `python -m tests.support.kill_loop_gateway` in a project's folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+from unittest import mock
+
+from aiohttp import web
+
+from gateway import app, cli
+from tests.support.jobs import planned
+
+SUBMIT = "/test/submit"
+
+
+async def submit(request: web.Request) -> web.Response:
+    """Submit a plan of `steps` ingester steps that holds `resource`; the job's pipeline is called `label`."""
+    wanted = await request.json()
+    settings, service = request.app[app.SETTINGS], request.app[app.SERVICE]
+    plan = planned(*["ingester"] * wanted["steps"], resources=[wanted["resource"]])
+    job = await service.submit(wanted["label"], None, wanted["project"], settings.default_fabric, plan)
+    return web.json_response({"jobId": job.id}, status=202)
+
+
+def main() -> int:
+    """Serve until SIGTERM; the exit code."""
+    build = app.build_app
+
+    def build_with_route(*args: Any, **kwargs: Any) -> web.Application:
+        built = build(*args, **kwargs)
+        built.add_routes([web.post(SUBMIT, submit)])
+        return built
+
+    with mock.patch.object(app, "build_app", build_with_route):
+        return cli.main(["serve"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

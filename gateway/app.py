@@ -10,9 +10,11 @@ import json
 import secrets
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import structlog
 from aiohttp import web
@@ -45,6 +47,7 @@ BROKEN = web.AppKey("broken", asyncio.Future[None])
 _BACKLOG = 1024  # connections that wait while the service starts
 _KEEPALIVE = 15.0  # also what ends a client that never finishes its headers
 _SHUTDOWN = 5.0
+_LOCK = 1.0  # seconds that a lock on the state directory may take to be let go
 _PORTS = 10  # free ports that are tried where any will do
 _LONGEST_LINE = 32 * 1024  # so that an absurd job id gets our own answer
 
@@ -71,18 +74,32 @@ async def _state(app: web.Application) -> AsyncIterator[None]:
     folder = app[SETTINGS].state_directory
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "jobs").mkdir(mode=0o700, exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
         why = f"The state directory {folder} can't be used: {error.strerror}; make it writable or set STATE_DIRECTORY."
         raise StateError(why) from None
     with lock:
+        await _own(lock, folder)
+        app[INSTANCE] = _instance(folder)
+        yield
+
+
+async def _own(lock: TextIO, folder: Path) -> None:
+    """Become the directory's only gateway; a child that a killed one was about to start has the lock for a moment."""
+    limit = time.monotonic() + _LOCK
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            why = f"Another gateway runs on the state directory {folder}: stop it, or set another STATE_DIRECTORY."
-            raise StateError(why) from None
-        app[INSTANCE] = _instance(folder)
-        yield
+            if time.monotonic() > limit:
+                why = f"Another gateway runs on the state directory {folder}: stop it, or set another STATE_DIRECTORY."
+                raise StateError(why) from None
+            await asyncio.sleep(_LOCK / 20)
+        except OSError as error:
+            raise StateError(f"{folder}: can't be locked: {error.strerror}; keep it on a local disk.") from None
+        else:
+            return
 
 
 def _instance(state: Path) -> str:
@@ -111,7 +128,7 @@ def _text(file: Path) -> str:
 
 def _json(text: str) -> dict[str, str]:
     """The object in a text; a damaged one is made anew."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         value = json.loads(text)
         if isinstance(value, dict) and "id" in value:
             return value

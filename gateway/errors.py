@@ -22,6 +22,12 @@ class StateError(GatewayError):
     exit_code: ClassVar[int] = 73  # EX_CANTCREAT
 
 
+class StateBusyError(StateError):
+    """The state directory can't be used now: its disk is full, or another program holds it."""
+
+    exit_code: ClassVar[int] = 75  # EX_TEMPFAIL, on which systemd starts it again
+
+
 class RequestError(GatewayError):
     """A request that is refused. `status` is its HTTP status; `code` never changes once published."""
 

@@ -7,6 +7,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from gateway.errors import ConfigError
+
 _FIRST = 3  # the descriptor of the first socket that is handed over
 
 
@@ -26,7 +28,7 @@ def sockets(environment: Mapping[str, str]) -> list[socket.socket]:
     """The listening sockets that this process was started with, which no step inherits (sd_listen_fds(3))."""
     if environment.get("LISTEN_PID") != str(os.getpid()):
         return []
-    handed = range(_FIRST, _FIRST + int(environment.get("LISTEN_FDS", "0")))
+    handed = range(_FIRST, _FIRST + _number(environment, "LISTEN_FDS"))
     for descriptor in handed:
         os.set_inheritable(descriptor, False)
     return [socket.socket(fileno=descriptor) for descriptor in handed]
@@ -36,5 +38,11 @@ def watchdog(environment: Mapping[str, str]) -> float | None:
     """Seconds within which systemd wants a sign of life, if it does (sd_watchdog_enabled(3))."""
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
-    microseconds = int(environment.get("WATCHDOG_USEC", "0"))
-    return microseconds / 1e6 if microseconds > 0 else None
+    return _number(environment, "WATCHDOG_USEC") / 1e6 or None
+
+
+def _number(environment: Mapping[str, str], variable: str) -> int:
+    given = environment.get(variable, "0")
+    if not given.isdecimal():
+        raise ConfigError(f"{variable}: expected a number, as systemd sets it; found {given!r}")
+    return int(given)

@@ -16,11 +16,15 @@ def write(file: Path, value: object) -> None:
 def write_text(file: Path, text: str) -> None:
     """Make `file` this text, whole or not at all, whoever reads or writes it meanwhile. Raises OSError."""
     new = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
-    with new.open("w", encoding="utf-8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    new.replace(file)
+    try:
+        with new.open("w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        new.replace(file)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
     sync(file.parent)
 
 

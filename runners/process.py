@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -249,11 +250,17 @@ def _started(folder: Path) -> _Started | None:
     record = _read(folder / "started")
     if record is None:
         return None
-    return _Started(record.get("pid", 0), record.get("starttime", 0), record.get("boot", ""))
+    try:
+        return _Started(int(record["pid"]), int(record["starttime"]), str(record["boot"]))
+    except (KeyError, TypeError, ValueError):  # not whole (yet)
+        return _Started(0, 0, "")
 
 
 def _grace(folder: Path) -> float:
-    return float((_read(folder / "spec.json") or {}).get("grace", 0.0))
+    try:
+        return float((_read(folder / "spec.json") or {})["grace"])
+    except (KeyError, TypeError, ValueError):
+        return 0.0
 
 
 def _refusal(folder: Path) -> str:
@@ -276,10 +283,13 @@ def record(folder: Path) -> Mapping[str, Any]:
 
 
 def _ended(folder: Path) -> Outcome | None:
-    """The outcome that the shim wrote, if it did."""
-    end = record(folder)
-    if not end:
-        return None
+    """The outcome that the shim wrote, if it did; what is not as it wrote it says nothing."""
+    with suppress(KeyError, TypeError):
+        return _outcome(record(folder))
+    return None
+
+
+def _outcome(end: Mapping[str, Any]) -> Outcome:
     span = Span(end["started"], end["finished"], end["duration"])
     code, number = end["code"], end["signal"]
     if end["error"] is not None:

@@ -6,37 +6,39 @@ import json
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
 
 import structlog
 
-from gateway.errors import StateError
+from gateway.errors import StateBusyError, StateError, StorageError
 
 # One script per schema version, in order; `user_version` counts those that have run. A released one never changes.
 _MIGRATIONS = ("schema.sql", "schema-2.sql")
-_MOST_VERSIONS = 1000  # no version of ours: somebody else wrote over it
+_MOST_VERSIONS = 100  # what counts more is no version of ours: somebody wrote over it
 _ASIDE = ".damaged-"
 _KEPT = 3  # damaged databases that are kept
 _SIDE_FILES = ("", "-wal", "-shm")
-# What the disk, or another program that holds the database, may say for a while.
-REFUSALS = frozenset(
+_FORMATS = slice(18, 20)  # of the file's header: who may write and read it, 1 or 2; SQLite obeys any other number
+# What passes by itself, or with a person's help while the service waits.
+_PASSING = frozenset(
     {
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
         sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_PROTOCOL,
     }
 )
-DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
+# What the disk, or another program that holds the database, may say.
+_REFUSALS = _PASSING | {
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+}
 
 _log = structlog.get_logger()
 
@@ -46,14 +48,40 @@ class _DamagedError(Exception):
 
 
 def checksum(*columns: str | float | None) -> int:
-    """Of a row of the table of jobs, all its other columns but the first in their order."""
+    """Of the other columns of a row of the table of jobs, from its id on."""
     return zlib.crc32(json.dumps(columns).encode())
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the database was found damaged; a text that is not UTF-8 comes without a code of SQLite's."""
+    if isinstance(error, UnicodeDecodeError) or (isinstance(error, sqlite3.OperationalError) and not _code(error)):
+        return True
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def translated(error: Exception) -> Exception:
+    """What the callers of the store are told: a StorageError where it is the disk's doing, else the error as it is."""
+    if is_damage(error):
+        return StorageError(
+            f"The state directory's database is damaged ({error}); the gateway ends and repairs it when it starts "
+            "again: try again in a few seconds."
+        )
+    if _code(error) in _REFUSALS:
+        return StorageError(
+            f"The state directory's database can't be used now ({error}); free disk space, make it writable or end "
+            "what holds it, then try again."
+        )
+    return error
+
+
+def _code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def prepare(file: Path) -> None:
     """Check the database, or make a new one, and bring it to this version's schema; a damaged one is set aside first.
 
-    Raises StateError if there can't be a database here, or it is of a newer version.
+    Raises StateError if there can't be a database here, or it is of a newer version; StateBusyError if that may pass.
     """
     try:
         try:
@@ -61,8 +89,10 @@ def prepare(file: Path) -> None:
         except _DamagedError as damage:
             set_aside(file, str(damage))
             _open(file)
+        _remove_oldest(file)
     except (OSError, sqlite3.Error, _DamagedError) as error:
-        raise StateError(f"{file}: the database can't be used: {error}; check the disk and the owner") from None
+        kind = StateBusyError if _code(error) in _PASSING else StateError
+        raise kind(f"{file}: the database can't be used: {error}; check the disk and the owner") from None
 
 
 def set_aside(file: Path, why: str) -> None:
@@ -72,49 +102,62 @@ def set_aside(file: Path, why: str) -> None:
         if (found := Path(f"{file}{suffix}")).exists():
             found.replace(f"{aside}{suffix}")
     _log.error("database damaged", database=str(file), found=why, set_aside=str(aside))
-    before = sorted(path for path in file.parent.glob(f"{file.name}{_ASIDE}*Z") if path != aside)
-    for old in before[: max(0, len(before) + 1 - _KEPT)]:
+
+
+def _remove_oldest(file: Path) -> None:
+    """Only once there is a good one: before that, those set aside may be all there is."""
+    aside = sorted(file.parent.glob(f"{file.name}{_ASIDE}*Z"))
+    for old in aside[:-_KEPT]:
         for suffix in _SIDE_FILES:
             Path(f"{old}{suffix}").unlink(missing_ok=True)
 
 
 def _open(file: Path) -> None:
+    _check_header(file)
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=rwc", uri=True, isolation_level=None)) as connection:
         connection.create_function("checksum", -1, checksum, deterministic=True)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA foreign_keys = ON")
             [[version]] = connection.execute("PRAGMA user_version")
-            for what in _damage(connection, version):
-                raise _DamagedError(what)
+            if len(_MIGRATIONS) < version < _MOST_VERSIONS:
+                raise StateError(
+                    f"{file}: made by a newer version of the gateway (schema {version}, this one knows "
+                    f"{len(_MIGRATIONS)}); install that version again, or use another state directory"
+                )
+            _check(connection, version)
             _migrate(connection, version, file)
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF in REFUSALS:
+            _try(connection)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            if _code(error) in _REFUSALS:
                 raise
             raise _DamagedError(str(error)) from None
 
 
-def _damage(connection: sqlite3.Connection, version: int) -> Iterator[str]:
-    """What is wrong with the file, first the most."""
-    for [finding] in connection.execute("PRAGMA integrity_check(1)"):
-        if finding != "ok":
-            yield str(finding)
+def _check_header(file: Path) -> None:
+    if file.is_file():
+        with file.open("rb") as opened:
+            formats = opened.read(_FORMATS.stop)[_FORMATS]
+        if not set(formats) <= {1, 2}:
+            raise _DamagedError("its header is not SQLite's")
+
+
+def _check(connection: sqlite3.Connection, version: int) -> None:
+    """Every page by SQLite's own check, and every row by its checksum. Raises _DamagedError."""
+    [[found]] = connection.execute("PRAGMA integrity_check(1)")
+    if found != "ok":
+        raise _DamagedError(str(found))
     if not 0 <= version < _MOST_VERSIONS:
-        yield f"{version} is no version of a schema"
-    if 2 <= version <= len(_MIGRATIONS):
-        rows = connection.execute(
-            "SELECT seq, checksum, id, state, ended_at, ended_uptime, ended_boot, record FROM job"
-        )
-        for seq, written, *columns in rows:
-            if checksum(*columns) != written:
-                yield f"the row {seq} is not what was written"
+        raise _DamagedError(f"{version} is no version of a schema")
+    if version < 2:  # rows have checksums from the second on
+        return
+    rows = connection.execute("SELECT seq, checksum, id, state, ended_at, ended_uptime, ended_boot, record FROM job")
+    for seq, written, *columns in rows:
+        if checksum(*columns) != written:
+            raise _DamagedError(f"the row {seq} is not what was written")
 
 
 def _migrate(connection: sqlite3.Connection, version: int, file: Path) -> None:
-    if version > len(_MIGRATIONS):
-        raise StateError(
-            f"{file}: made by a newer version of the gateway (schema {version}, this one knows {len(_MIGRATIONS)}); "
-            "install that version again, or use another state directory"
-        )
     if 0 < version < len(_MIGRATIONS):
         _back_up(connection, Path(f"{file}.schema-{version}"))
     for number, name in enumerate(_MIGRATIONS[version:], version + 1):
@@ -126,3 +169,18 @@ def _back_up(connection: sqlite3.Connection, copy: Path) -> None:
     """What the version that made it can be given again."""
     copy.unlink(missing_ok=True)
     connection.execute("VACUUM INTO ?", (str(copy),))
+
+
+def _try(connection: sqlite3.Connection) -> None:
+    """Whether the schema still does what it must, which no check of pages tells. Raises _DamagedError."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for job in ("/1", "/2"):
+            connection.execute("INSERT INTO job (id, state, record) VALUES (?, 'trial', '')", (job,))
+            connection.execute("INSERT INTO claim (job, resource, phase) VALUES (?, '/', 'holds')", (job,))
+        raise _DamagedError("two jobs could hold one resource")
+    except sqlite3.IntegrityError as refused:
+        if "claim.resource" not in str(refused):
+            raise _DamagedError(str(refused)) from None
+    finally:
+        connection.execute("ROLLBACK")

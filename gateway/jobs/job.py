@@ -165,7 +165,10 @@ State = Running | Cancelling | Ended
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One accepted trigger. `steps` are the states of the plan's steps, in its order; `runner` is its fabric's."""
+    """One accepted trigger. `steps` are the states of the plan's steps, in its order; `runner` is its fabric's.
+
+    revision: counts the changes of the record, which is kept in two places: the higher one is right.
+    """
 
     id: str
     pipeline: str
@@ -177,6 +180,7 @@ class Job:
     steps: tuple[StepState, ...]
     state: State
     runner: RunnerName = RunnerName.LOCAL
+    revision: int = 0
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with its nth step in another state."""

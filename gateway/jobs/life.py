@@ -126,6 +126,7 @@ class Life:
         """Before the first step of a new job: whether every step has what it needs. If not, none is begun."""
         if any(not isinstance(state, Pending) for state in self.job.steps):
             return
+        await self._keep(self.job)
         for n, planned in enumerate(self.job.plan.steps):
             why = await self._work.problem(planned, self._see)
             if why is not None:
@@ -215,14 +216,18 @@ class Life:
             job = change(self.job)
             if job == self.job or isinstance(self.job.state, Ended):
                 return
-            # The folder first: whatever becomes of the database, its folder knows how far the job has come.
-            try:
-                await asyncio.to_thread(job_file.write, self._folder, job)
-            except OSError as error:
-                raise StorageError(f"{self._folder} can't be written: {error.strerror}; free disk space.") from None
+            job = replace(job, revision=self.job.revision + 1)
+            await self._keep(job)
             await self._store.save(job)
             self.job = job
             self._notify()
+
+    async def _keep(self, job: Job) -> None:
+        """Write the record into the job's folder, before the database: whatever becomes of that, the folder knows."""
+        try:
+            await asyncio.to_thread(job_file.write, self._folder, job)
+        except OSError as error:  # the database alone has it then, and is right by its higher revision
+            _log.warning("record not kept in the job's folder", job=job.id, error=str(error))
 
     def _notify(self) -> None:
         """Wake whoever waits for a change."""

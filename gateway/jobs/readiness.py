@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from gateway.config import Settings
 from gateway.jobs.work import Work
+
+_INODES = 1000  # files that must be left to the jobs that run
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +39,17 @@ async def look(settings: Settings, works: Iterable[Work], unsettled: int) -> Rea
 def full(settings: Settings) -> str | None:
     """Why there is no room for another job: a disk that is nearly full is left to those that run."""
     state, floor = settings.state_directory, settings.free_disk_floor
-    jobs = state / "jobs"
-    for folder in (state, jobs) if jobs.exists() else (state,):  # the output may be on a disk of its own
-        free = _free(folder)
-        if isinstance(free, str):
-            return free
+    for folder in (state, state / "jobs"):  # the output may be on a disk of its own
+        try:
+            disk = os.statvfs(folder)
+        except OSError as error:
+            return f"{folder} of the state directory can't be looked at: {error.strerror}; mend that and try again."
+        if disk.f_files and disk.f_favail < _INODES:
+            return f"The disk of {folder} has room for {disk.f_favail} more files only; remove some and try again."
+        free = disk.f_bavail * disk.f_frsize
         if free < floor:
             return (
                 f"The disk of {folder} has {free // 2**20} MiB free, under its floor of {floor // 2**20} MiB "
                 "(free_disk_floor); free some and try again."
             )
     return None
-
-
-def _free(folder: Path) -> int | str:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError as error:
-        return f"The state directory's {folder} can't be looked at: {error.strerror}; make it readable and try again."

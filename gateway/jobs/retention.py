@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -46,7 +48,7 @@ class Retention:
         """One pass: expired records with their files, then the oldest files until all are under the cap."""
         while any([await self._expire(job_id) for job_id in await self._store.older(clock.now(), self._age)]):
             pass  # a look returns a part of them
-        await asyncio.to_thread(self._shrink, await self._store.ended())
+        await asyncio.to_thread(self._shrink, await self._store.known())
 
     async def _expire(self, job_id: str) -> bool:
         # The files first: a record without files is found again by the next sweep, files without one never.
@@ -55,11 +57,14 @@ class Retention:
             await self._store.delete(job_id)
         return removed
 
-    def _shrink(self, ended: list[str]) -> None:
+    def _shrink(self, known: Mapping[str, bool]) -> None:
         jobs = self._state / "jobs"
-        names = os.listdir(jobs) if jobs.exists() else []  # noqa: PTH208, the names are all that is needed
-        sizes = {name: self._sizes.get(name) or _size(jobs / name) for name in names}
-        self._sizes = {job_id: sizes[job_id] for job_id in ended if job_id in sizes}
+        names = durable.names(jobs)
+        for name in names:
+            if name not in known:  # what damage left without a record, and what has just begun
+                self._expire_unknown(jobs / name)
+        sizes = {name: self._sizes.get(name) or _size(jobs / name) for name in names if name in known}
+        self._sizes = {job_id: sizes[job_id] for job_id, ended in known.items() if ended and job_id in sizes}
         surplus = sum(sizes.values()) + self._size_of_the_rest() - self._cap
         for job_id, size in list(self._sizes.items()):
             if surplus <= 0:
@@ -70,6 +75,12 @@ class Retention:
             if left < size:
                 surplus -= size - left
                 _log.info("files removed", job=job_id, bytes=size - left)
+
+    def _expire_unknown(self, folder: Path) -> None:
+        """Keep it for a person to look at, but no longer than a record, and let no job pay for its room."""
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > self._age:
+                _remove(folder, record=True)
 
     def _size_of_the_rest(self) -> int:
         """Bytes of the database and of dbt's parse files; one of these that no run has renewed for long goes."""

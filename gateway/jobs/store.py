@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
+import structlog
 
 from gateway.clock import Instant
-from gateway.errors import StateError, StorageError
+from gateway.errors import StateBusyError, StateError
 from gateway.jobs import database, job_file
 from gateway.jobs.job import Ended, Job
 
@@ -26,6 +28,7 @@ _PRAGMAS = (
     "PRAGMA trusted_schema = OFF",
 )
 _BATCH = 500
+_PATIENCE, _AGAIN = 60.0, 1.0  # seconds that a disk is waited for at the start, and until it is asked again
 
 # Ages go by the uptime where the host has not rebooted since, so that a clock that jumps hides and shows nothing; else
 # by the wall clock. Each part reads its own index.
@@ -58,6 +61,8 @@ _PUT = f"""
         checksum = excluded.checksum WHERE job.state <> 'ended'
 """
 
+_log = structlog.get_logger()
+
 Operation = Callable[[aiosqlite.Connection], Awaitable[Any]]
 
 
@@ -75,8 +80,20 @@ class Store:
 
     @classmethod
     async def open(cls, file: Path) -> Store:
-        """Open or create the database. Raises StateError if it can't be used or is of a newer version."""
-        await asyncio.to_thread(database.prepare, file)
+        """Open or create the database. Raises StateError if it can't be used or is of a newer version.
+
+        What may pass, a full disk, is waited for: there is nothing else to be done without a database.
+        """
+        limit = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                await asyncio.to_thread(database.prepare, file)
+                break
+            except StateBusyError as busy:
+                if time.monotonic() > limit:
+                    raise
+                _log.warning("database not usable yet", error=str(busy))
+                await asyncio.sleep(_AGAIN)
         try:
             writer = await _connect(f"{file.as_uri()}?mode=rw")
             try:
@@ -121,7 +138,7 @@ class Store:
         return await self._write(operation)  # type: ignore[no-any-return]  # the queue forgets an operation's type
 
     async def save(self, job: Job) -> None:
-        """Record a job's new state; ending it releases what it holds. A job that has ended never changes again."""
+        """Record a job's new state, or a job that is not recorded; ending it releases what it holds, for good."""
 
         row = _row(job)
 
@@ -132,11 +149,8 @@ class Store:
 
         await self._write(operation)
 
-    async def restore(self, job: Job) -> None:
-        """Record a job as its folder has it, whether or not there is a record, with the claims that it must have."""
-        await self.save(job)
-        if isinstance(job.state, Ended):
-            return
+    async def hold(self, job: Job) -> None:
+        """Give an active job the claims that it must have, where it lacks them."""
 
         async def operation(connection: aiosqlite.Connection) -> None:
             for resource in job.plan.resources:
@@ -171,13 +185,9 @@ class Store:
         """The ids of up to 1,000 jobs that ended `age` seconds ago or before, oldest first."""
         return [row[0] for row in await self._read(_OLDER, _moment(now) | {"age": age})]
 
-    async def ended(self) -> list[str]:
-        """The ids of all ended jobs, oldest first."""
-        return [row[0] for row in await self._read("SELECT id FROM job WHERE state = 'ended' ORDER BY seq")]
-
-    async def has_ended(self) -> dict[str, bool]:
-        """Of every job: whether it has ended."""
-        return {row[0]: row[1] == "ended" for row in await self._read("SELECT id, state FROM job")}
+    async def known(self) -> dict[str, bool]:
+        """Of every job that there is a record of, oldest first: whether it has ended."""
+        return {row[0]: row[1] == "ended" for row in await self._read("SELECT id, state FROM job ORDER BY seq")}
 
     async def ping(self) -> None:
         """Return once the database has answered."""
@@ -188,7 +198,7 @@ class Store:
             raise StateError("the store is closed")
         try:
             return list(await self._reader.execute_fetchall(query, values))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._translated(error) from None
 
     async def _write(self, operation: Operation) -> Any:
@@ -242,20 +252,9 @@ class Store:
         return result, error
 
     def _translated(self, error: Exception) -> Exception:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in database.DAMAGE:
-            if not self.damaged.done():
-                self.damaged.set_exception(error)
-            return StorageError(
-                f"The state directory's database is damaged ({error}); the gateway ends and repairs it when it starts "
-                "again: try again in a few seconds."
-            )
-        if code not in database.REFUSALS:
-            return error
-        return StorageError(
-            f"The state directory's database can't be used now ({error}); free disk space, make it writable or end "
-            "what holds it, then try again."
-        )
+        if database.is_damage(error) and not self.damaged.done():
+            self.damaged.set_exception(error)
+        return database.translated(error)
 
 
 async def _connect(uri: str) -> aiosqlite.Connection:

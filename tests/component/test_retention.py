@@ -61,7 +61,7 @@ class Kept:
         return sorted(folder.name for folder in self.jobs.iterdir())
 
     async def records(self) -> list[str]:
-        return sorted([*await self.store.ended(), *(job.id for job in await self.store.active())])
+        return sorted(await self.store.known())
 
 
 @pytest.fixture

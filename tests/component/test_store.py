@@ -170,7 +170,7 @@ async def test_lists_are_in_the_order_the_jobs_came_in_whatever_the_clock_said(s
         await store.insert(job)
         await store.save(ended(job, DONE, later(-wall)))
     names = ["job-0", "job-1", "job-2"]
-    assert await store.ended() == names
+    assert list(await store.known()) == names
     assert await store.older(later(100), 10) == names
     assert [job.id for job in await store.recent(later(1), 3600)] == names[::-1]
 
@@ -191,7 +191,7 @@ async def test_only_an_ended_job_is_forgotten_and_with_all_of_it(store: Store, t
     await store.save(ended(job, DONE))
     await store.delete("a")
     await store.delete("a")
-    assert (await store.get("a"), await store.ended()) == (None, [])
+    assert (await store.get("a"), await store.known()) == (None, {})
     with sqlite3.connect(tmp_path / "gateway.db") as connection:
         assert connection.execute("SELECT count(*) FROM claim").fetchone() == (0,)
     connection.close()
@@ -213,7 +213,7 @@ async def test_closing_twice_is_harmless_and_any_use_afterwards_raises(tmp_path:
     for use in (store.insert(make_job("x")), store.save(make_job("x")), store.delete("x"), store.get("x")):
         with pytest.raises(StateError, match="closed"):
             await use
-    for use_ in (store.active(), store.recent(NOON, 1), store.older(NOON, 1), store.ended()):
+    for use_ in (store.active(), store.recent(NOON, 1), store.older(NOON, 1), store.known()):
         with pytest.raises(StateError, match="closed"):
             await use_
     again = await Store.open(tmp_path / "gateway.db")

@@ -38,7 +38,7 @@ def broken(task: asyncio.Task[None]) -> None:
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
     (tmp_path / "alive").mkdir()
     settings = load(tmp_path, SETTINGS)
-    settings.state_directory.mkdir()
+    (settings.state_directory / "jobs").mkdir(parents=True)
     store = await Store.open(settings.state_directory / "gateway.db")
     runner = LocalRunner(settings.output_cap)
     works = Works(settings, os.environ, instance="")

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import ipaddress
-import json
-import secrets
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import TextIO
 
 import structlog
 from aiohttp import web
 
-from gateway import systemd
+from gateway import state, systemd
 from gateway.config import Settings
 from gateway.errors import ConfigError, StateError, StorageError
 from gateway.jobs import database, restore
@@ -30,7 +24,7 @@ from gateway.jobs.service import Service
 from gateway.jobs.store import Store
 from gateway.jobs.works import Works
 from gateway.web import data_analytics, guard, jobs_api, operations
-from runners import durable
+from gateway.web.underway import Underway
 from runners.compose import ComposeRunner
 from runners.local import LocalRunner
 from runners.runner import Runner
@@ -41,13 +35,14 @@ INSTANCE = web.AppKey("instance", str)
 STORE = web.AppKey("store", Store)
 WORKS = web.AppKey("works", Works)
 SERVICE = web.AppKey("service", Service)
+UNDERWAY = web.AppKey("underway", Underway)
 # Done with the exception of a service-wide task that died; the process then goes down, loudly.
 BROKEN = web.AppKey("broken", asyncio.Future[None])
 
 _BACKLOG = 1024  # connections that wait while the service starts
 _KEEPALIVE = 15.0  # also what ends a client that never finishes its headers
-_SHUTDOWN = 5.0
-_LOCK = 1.0  # seconds that a lock on the state directory may take to be let go
+_DRAIN = 5.0  # seconds for the requests that are underway when the service stops
+_SHUTDOWN = 1.0  # seconds for those that are still
 _PORTS = 10  # free ports that are tried where any will do
 _LONGEST_LINE = 32 * 1024  # so that an absurd job id gets our own answer
 
@@ -56,7 +51,11 @@ _log = structlog.get_logger()
 
 def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Application:
     """The service, not yet started. environment: what steps inherit."""
-    app = web.Application(middlewares=[guard.guard(settings.allowed_hosts)], client_max_size=guard.BODY_LIMIT)
+    underway = Underway()
+    app = web.Application(
+        middlewares=[underway.middleware, guard.guard(settings.allowed_hosts)], client_max_size=guard.BODY_LIMIT
+    )
+    app[UNDERWAY] = underway
     app[SETTINGS] = settings
     app[ENVIRONMENT] = environment
     app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention, _leftovers, _watchdog])
@@ -70,80 +69,19 @@ async def _broken(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _state(app: web.Application) -> AsyncIterator[None]:
-    """The state directory, which one process owns."""
-    folder = app[SETTINGS].state_directory
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (folder / "jobs").mkdir(mode=0o700, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        why = f"The state directory {folder} can't be used: {error.strerror}; make it writable or set STATE_DIRECTORY."
-        raise StateError(why) from None
-    with lock:
-        await _own(lock, folder)
-        app[INSTANCE] = _instance(folder)
+    async with state.owned(app[SETTINGS].state_directory) as app[INSTANCE]:
         yield
-
-
-async def _own(lock: TextIO, folder: Path) -> None:
-    """Become the directory's only gateway; a child that a killed one was about to start has the lock for a moment."""
-    limit = time.monotonic() + _LOCK
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > limit:
-                why = f"Another gateway runs on the state directory {folder}: stop it, or set another STATE_DIRECTORY."
-                raise StateError(why) from None
-            await asyncio.sleep(_LOCK / 20)
-        except OSError as error:
-            raise StateError(f"{folder}: can't be locked: {error.strerror}; keep it on a local disk.") from None
-        else:
-            return
-
-
-def _instance(state: Path) -> str:
-    """The gateway's own id, which its containers carry: an engine may have those of other gateways too.
-
-    It is bound to this host and this directory, since a copy of the state is another gateway's. Raises StateError.
-    """
-    file = state / "instance"
-    here = {"host": _text(Path("/etc/machine-id")), "directory": str(state)}
-    try:
-        known = _json(_text(file))
-        if {**known, **here} != known:
-            known = {"id": secrets.token_hex(8), **here}
-            durable.write(file, known)
-    except (OSError, UnicodeDecodeError) as error:
-        raise StateError(f"{file}: can't be used: {error}; make it readable, or remove it.") from None
-    return str(known["id"])
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8").strip()
-    except FileNotFoundError:
-        return ""
-
-
-def _json(text: str) -> dict[str, str]:
-    """The object in a text; a damaged one is made anew."""
-    with suppress(ValueError, RecursionError):
-        value = json.loads(text)
-        if isinstance(value, dict) and "id" in value:
-            return value
-    return {}
 
 
 async def _store(app: web.Application) -> AsyncIterator[None]:
     """The database, in line with the folders of the jobs; one that turns out damaged is set aside at the end."""
-    state = app[SETTINGS].state_directory
-    file = state / "gateway.db"
+    folder = app[SETTINGS].state_directory
+    file = folder / "gateway.db"
     app[STORE] = store = await Store.open(file)
     for end in (store.committer, store.damaged):
         end.add_done_callback(lambda done: _report(app, done))
     try:
-        await restore.restore(store, state / "jobs")
+        await restore.restore(store, folder / "jobs")
         yield
     finally:
         await store.close()
@@ -292,5 +230,9 @@ class Server:
         if SERVICE in self._runner.app:
             self._runner.app[SERVICE].drain()
         with suppress(asyncio.CancelledError):
+            # Clean-up no longer reads what clients still send, so what they began is finished before it.
+            for site in tuple(self._runner.sites):
+                await site.stop()
+            await self._runner.app[UNDERWAY].finished(_DRAIN)
             await self._runner.cleanup()
         _log.info("stopped")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from gateway.errors import ConfigError
 
+_PATIENCE = 1.0  # seconds for a systemd that does not read just now
 _FIRST = 3  # the descriptor of the first socket that is handed over
 
 
@@ -20,6 +21,7 @@ def notify(environment: Mapping[str, str], state: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
+        there.settimeout(_PATIENCE)
         there.connect(address)
         there.send(state.encode())
 

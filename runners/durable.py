@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from pathlib import Path
+
+_HALF_WAY = re.compile(r".+\.[0-9]+\.[0-9]+")  # a file's own name, the process and the thread
 
 
 def write(file: Path, value: object) -> None:
@@ -26,6 +29,13 @@ def write_text(file: Path, text: str) -> None:
         new.unlink(missing_ok=True)
         raise
     sync(file.parent)
+
+
+def tidy(directory: Path) -> None:
+    """Remove the files that writers left half-way when they were killed. Only to be called where nobody writes."""
+    for name in names(directory):
+        if _HALF_WAY.fullmatch(name):
+            (directory / name).unlink(missing_ok=True)
 
 
 def sync(directory: Path) -> None:

@@ -47,6 +47,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=30, help="gateways that the kill loop kills (default: 30)")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, those that share something stay together: a file's, and the booted machine's."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        wants_machine = "machine" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("machine" if wants_machine else file))
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add up how long each ring of tests takes, and keep what tests have measured."""
     ring = report.nodeid.split("/")[1]

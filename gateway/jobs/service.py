@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import string
@@ -23,6 +24,7 @@ from gateway.jobs.readiness import Readiness
 from gateway.jobs.store import Store
 from gateway.jobs.work import Work
 from gateway.jobs.works import Works
+from runners import durable
 from runners.runner import Runner
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -153,6 +155,7 @@ class Service:
         """Take up every job that had not ended, and wait a moment for the truth about each."""
         for job in await self._store.active():
             _log.info("job recovered", job=job.id)
+            await asyncio.to_thread(_tidy, self.folder(job.id))
             self._recovered.add(job.id)
             self._launch(job)
         waiters = [asyncio.create_task(life.settled.wait()) for life, _ in self._lives.values()]
@@ -218,3 +221,10 @@ class Service:
             conflict={"jobId": holder, "since": since, "step": step},
             retry_after=_RETRY_AFTER_CONFLICT,
         )
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what the gateway of before was just writing into a job's folder and those of its steps."""
+    with contextlib.suppress(OSError):
+        for directory in (folder, *folder.glob("*-*/")):
+            durable.tidy(directory)

@@ -1,0 +1,88 @@
+"""The state directory: owned by one gateway, which has an id of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from gateway.errors import StateError
+from runners import durable
+
+_PATIENCE = 1.0  # seconds that the lock may take to be let go
+
+
+@asynccontextmanager
+async def owned(folder: Path) -> AsyncIterator[str]:
+    """Make the directory where there is none, and be the only gateway on it; the gateway's id. Raises StateError."""
+    with _made(folder) as lock:
+        await _lock(lock, folder)
+        durable.tidy(folder)
+        yield _instance(folder)
+
+
+def _made(folder: Path) -> TextIO:
+    """The directory's lock."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "jobs").mkdir(mode=0o700, exist_ok=True)
+        return (folder / "lock").open("w")
+    except OSError as error:
+        why = f"The state directory {folder} can't be used: {error.strerror}; make it writable or set STATE_DIRECTORY."
+        raise StateError(why) from None
+
+
+async def _lock(lock: TextIO, folder: Path) -> None:
+    """A child that a killed gateway was about to start may have the lock for a moment."""
+    limit = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > limit:
+                why = f"Another gateway runs on the state directory {folder}: stop it, or set another STATE_DIRECTORY."
+                raise StateError(why) from None
+            await asyncio.sleep(_PATIENCE / 20)
+        except OSError as error:
+            raise StateError(f"{folder}: can't be locked: {error.strerror}; keep it on a local disk.") from None
+        else:
+            return
+
+
+def _instance(folder: Path) -> str:
+    """The gateway's own id, which its containers carry: an engine may have those of other gateways too.
+
+    It is bound to this host and this directory, since a copy of the state is another gateway's.
+    """
+    file = folder / "instance"
+    here = {"host": _text(Path("/etc/machine-id")), "directory": str(folder)}
+    try:
+        known = _json(_text(file))
+        if {**known, **here} != known:
+            known = {"id": secrets.token_hex(8), **here}
+            durable.write(file, known)
+    except OSError as error:
+        raise StateError(f"{file}: can't be used: {error}; make it readable, or remove it.") from None
+    return known["id"]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _json(text: str) -> dict[str, str]:
+    """The object in a text; a damaged one is made anew."""
+    with suppress(ValueError, RecursionError):
+        value = json.loads(text)
+        if isinstance(value, dict) and isinstance(value.get("id"), str):
+            return value
+    return {}

@@ -1,0 +1,47 @@
+"""A booted machine for the tests of the service under systemd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import machine as booted
+from tests.support import parts
+from tests.support.installed import Installed
+from tests.support.machine import Machine
+
+_PATIENCE = 1800  # seconds: a Debian is fetched and booted first
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that wants the machine waits for it, so these begin first."""
+    wanting = [item for item in items if "service" in getattr(item, "fixturenames", ())]
+    for item in wanting:
+        item.add_marker(pytest.mark.timeout(_PATIENCE))
+    items.sort(key=lambda item: item not in wanting)
+
+
+@pytest.fixture(scope="package")
+def machine() -> Iterator[Machine]:
+    """A booted Debian with the service, installed as the README says."""
+    if why := booted.missing():
+        parts.missing(why)
+    made = Machine()
+    try:
+        if why := made.make():
+            parts.missing(why)
+        made.boot()
+        Installed(made).install()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def service(machine: Machine) -> Iterator[Installed]:
+    """The service as it was installed, with nothing running."""
+    installed = Installed(machine)
+    installed.reset()
+    yield installed
+    installed.clear()

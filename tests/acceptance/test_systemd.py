@@ -1,0 +1,219 @@
+"""The service under a real systemd: a booted Debian, installed by the README's own commands.
+
+Where this host has the cgroups of version 1, as a container's systemd sees them the limits of memory and tasks of the
+unit are not in force: that they are what the unit says is all that is shown of them here.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.conftest import Tell
+from tests.support import readme
+from tests.support.gateway import DEADLINE, PATH, wait_for
+from tests.support.installed import FOLDER, UNIT, Installed
+
+RESTARTS = 5
+LIMIT = 10.0  # seconds a stop may take
+GOAL_BROKEN = 1  # requests that a restart may break
+GOAL_SERVING = 0.3  # seconds from SIGKILL to serving
+
+
+def test_the_readmes_install_of_at_most_five_commands_serves_at_once_and_after_a_boot(service: Installed) -> None:
+    assert len(readme.block(0).splitlines()) <= 5
+    assert service.shown("ActiveState", "SubState", "Type", "StatusText") == [
+        "active",
+        "running",
+        "notify",
+        f"Serving on port {service.port}",
+    ]
+    enabled = service.machine.run("systemctl", "is-enabled", UNIT, "pipeline-gateway.socket").split()
+    assert enabled == ["enabled", "enabled"]
+    assert service.machine.run("systemctl", "--failed", "--plain", "--no-legend") == ""
+    for address in ("127.0.0.1", "::1"):
+        socket.create_connection((address, service.port), timeout=DEADLINE).close()
+    assert service.call("GET", "/readyz").status == 200
+    job = service.waiting()
+    service.go()
+    assert service.ended_right(job)
+
+
+def test_the_readmes_other_commands_work_as_they_are_written(service: Installed) -> None:
+    machine = service.machine
+    assert readme.block(1).splitlines()[0].startswith("install -D")  # the drop-ins: ran at the installation
+    assert FOLDER in machine.run("systemctl", "show", UNIT, "-p", "ReadWritePaths")
+    *check, timer, log = readme.block(2).splitlines()
+    assert "STATE_DIRECTORY" in check[0]
+    machine.shell(timer)
+    assert "02:00" in machine.run("systemctl", "cat", "pipeline-trigger@full.timer")
+    assert machine.run("systemctl", "is-active", "pipeline-trigger@full.timer") == "active\n"
+    assert '"event": "serving"' in machine.shell(log)
+
+
+def test_restarts_in_mid_job_refuse_nobody_and_the_job_ends_right(service: Installed, tell: Tell) -> None:
+    job = service.waiting()
+    with polling(service, f"{PATH}?jobId={job}", clients=4) as answers:
+        for _ in range(RESTARTS):
+            before = answers["200"]
+            service.machine.run("systemctl", "restart", UNIT)
+            wait_for(lambda before=before: answers["200"] > before + 50, "answers after the restart")
+    service.go()
+    assert service.ended_right(job)
+    broken = sum(answers.values()) - answers["200"]
+    tell(f"{RESTARTS} restarts, four polling clients: {dict(answers)}; goal: {GOAL_BROKEN} broken a restart")
+    assert set(answers) <= {"200", "broken"}
+    assert broken <= 10 * GOAL_BROKEN * RESTARTS
+
+
+@contextmanager
+def polling(service: Installed, path: str, clients: int) -> Iterator[Counter[str]]:
+    """Clients that ask again and again, each request on a connection of its own as curl's are; what came of them."""
+    counts: Counter[str] = Counter()
+    over = threading.Event()
+
+    def poll() -> None:
+        while not over.is_set():
+            try:
+                what = str(service.call("GET", path).status)
+            except ConnectionRefusedError:
+                what = "refused"
+            except (OSError, http.client.HTTPException):
+                what = "broken"
+            with lock:
+                counts[what] += 1
+
+    lock = threading.Lock()
+    threads = [threading.Thread(target=poll) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: counts["200"] > 0, "the first answer")
+        yield counts
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_stop_leaves_the_job_running_and_the_next_start_takes_it_up(service: Installed, tell: Tell) -> None:
+    job = service.waiting()
+    step = service.started(job)
+    since = time.monotonic()
+    service.machine.run("systemctl", "stop", UNIT)
+    took = time.monotonic() - since
+    tell(f"systemctl stop with a job running: {took:.2f} s")
+    assert took < LIMIT
+    assert service.shown("ActiveState", "MainPID") == ["inactive", "0"]
+    already = len(service.output(job))
+    wait_for(lambda: len(service.output(job)) > already, "output of a step that outlives the service")
+    service.machine.run("systemctl", "start", UNIT)
+    assert service.poll(job)["phase"] == "ingester"
+    assert service.started(job) == step
+    assert len([command for command in service.processes().values() if "shim" in command]) == 1
+    service.go()
+    assert service.ended_right(job)
+    wait_for(
+        lambda: [str(pid) for pid in service.processes()] == service.shown("MainPID"), "the end of all but the service"
+    )
+
+
+def test_a_stopped_service_is_started_by_the_next_request_and_a_stopped_socket_stops_both(service: Installed) -> None:
+    service.machine.run("systemctl", "stop", UNIT)
+    assert service.call("GET", PATH).status == 200
+    assert service.shown("ActiveState") == ["active"]
+    service.machine.run("systemctl", "stop", "pipeline-gateway.socket")
+    assert service.shown("ActiveState") == ["inactive"]
+    with pytest.raises(ConnectionRefusedError):
+        service.call("GET", PATH)
+    service.machine.run("systemctl", "start", "pipeline-gateway")
+    assert service.call("GET", PATH).status == 200
+
+
+def test_a_killed_service_serves_again_and_the_job_ends_right(service: Installed, tell: Tell) -> None:
+    job = service.waiting()
+    took = []
+    for _ in range(RESTARTS):
+        killed = service.signal(signal.SIGKILL)
+        since = time.monotonic()
+        wait_for(lambda: answers(service), "an answer")
+        took.append(time.monotonic() - since)
+        assert service.shown("MainPID") != [str(killed)]
+    tell(f"SIGKILL to an answer: median {sorted(took)[len(took) // 2]:.2f} s of {len(took)}, goal {GOAL_SERVING} s")
+    service.go()
+    assert service.ended_right(job)
+
+
+def answers(service: Installed) -> bool:
+    """Whether a request is answered; it waits in the port of systemd where nobody takes it yet."""
+    try:
+        return service.call("GET", PATH).status == 200
+    except ConnectionRefusedError:
+        raise
+    except (OSError, http.client.HTTPException):  # it was in the hands of the one that was killed
+        return False
+
+
+def test_a_service_that_hangs_is_ended_by_the_watchdog_and_started_anew(service: Installed) -> None:
+    service.drop_in("watchdog", "[Service]\nWatchdogSec=5s\n")
+    service.machine.run("systemctl", "restart", UNIT)
+    job = service.waiting()
+    hung = service.signal(signal.SIGSTOP)
+    assert service.call("GET", PATH).status == 200  # waits for the next one
+    assert service.shown("MainPID") != [str(hung)]
+    assert "Watchdog timeout" in service.journal()
+    service.go()
+    assert service.ended_right(job)
+
+
+def test_the_timer_triggers_and_a_refused_trigger_is_a_failed_unit(service: Installed) -> None:
+    machine = service.machine
+    timer = "pipeline-trigger@ingester.timer"
+    service.drop_in("soon", "[Timer]\nOnCalendar=\nOnActiveSec=1s\nRandomizedDelaySec=0\n", timer)
+    machine.run("systemctl", "start", timer)
+    [job] = wait_for(service.active, "the job of the timer")
+    wait_for(lambda: machine.try_run("systemctl", "is-active", "pipeline-trigger@ingester").returncode, "its end")
+    assert machine.run("systemctl", "show", "pipeline-trigger@ingester", "-P", "Result") == "success\n"
+    refused = machine.try_run("systemctl", "start", "pipeline-trigger@ingester")
+    assert refused.returncode != 0
+    assert machine.run("systemctl", "show", "pipeline-trigger@ingester", "-P", "Result") == "exit-code\n"
+    assert job in machine.run("journalctl", "-u", "pipeline-trigger@ingester", "-o", "cat")  # whom it ran into
+    service.go()
+    assert service.ended_right(job)
+    machine.run("systemctl", "stop", timer)
+
+
+def test_the_journal_has_a_json_object_per_line(service: Installed) -> None:
+    job = service.waiting()
+    service.signal(signal.SIGKILL)
+    wait_for(lambda: answers(service), "an answer")
+    lines = service.machine.run("journalctl", "_SYSTEMD_UNIT=pipeline-gateway.service", "-o", "cat").splitlines()
+    said = [json.loads(line) for line in lines]
+    assert all({"event", "level", "timestamp"} <= set(line) for line in said)
+    assert any(line["event"] == "job recovered" and line["job"] == job for line in said)
+    service.go()
+    assert service.ended_right(job)
+
+
+def test_a_wrong_configuration_stops_it_once_with_a_sentence_and_closes_the_port(service: Installed) -> None:
+    since = service.position()
+    service.configure("enabled: perhaps\n")
+    with polling(service, PATH, clients=2) as answers:
+        service.machine.try_run("systemctl", "restart", UNIT)
+        wait_for(lambda: service.shown("ActiveState") == ["failed"], "the service to give up")
+        wait_for(lambda: answers["refused"], "a closed port")
+    assert service.shown("Result", "ExecMainStatus") == ["exit-code", "78"]
+    [sentence] = re.findall(r"^.*enabled.*perhaps.*$", service.journal(since), re.MULTILINE)
+    assert sentence
+    service.reset()
+    assert service.call("GET", PATH).status == 200

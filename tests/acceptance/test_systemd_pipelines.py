@@ -1,0 +1,103 @@
+"""What the hardened service still can do, and what its owner does with it, by the README's commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support import compose, docker, parts, readme
+from tests.support.installed import CLONE, FOLDER, SETTINGS, UNIT, Installed
+
+GIT = "git init -q clone && cd clone && git -c user.name=a -c user.email=a@localhost commit -q --allow-empty -m b"
+
+
+def test_an_upgrade_in_mid_job_and_then_dlt_dbt_and_git_run_under_the_hardened_service(service: Installed) -> None:
+    machine = service.machine
+    job = service.waiting()
+    machine.shell(readme.block(3).replace("install .", "install '.[demo]'"), CLONE)
+    service.go()
+    assert service.ended_right(job)
+    machine.run("/opt/pipeline-gateway/bin/pipeline-gateway", "init", f"{FOLDER}/flights")
+    machine.run("chown", "--recursive", "pipeline-gateway:", f"{FOLDER}/flights")
+    settings: dict[str, Any] = yaml.safe_load((service.folder / "flights/gateway.yaml").read_text())
+    for project in settings["projects"].values():
+        project["directory"] = f"{FOLDER}/flights"
+    service.configure(yaml.safe_dump({**settings, "enabled": True}))
+    machine.run("systemctl", "restart", UNIT)
+    checked = machine.shell("\n".join(readme.block(2).splitlines()[:2]))
+    assert "WRONG" not in checked
+    record = service.run(pipeline="full")
+    assert (record["status"], record["exitCode"]) == ("completed", 0), record
+    assert "Done. PASS=" in record["output"]
+    service.configure(ingester(["sh", "-c", f"{GIT} && git log --oneline"]))
+    machine.run("systemctl", "restart", UNIT)
+    record = service.run(pipeline="ingester")
+    assert (record["exitCode"], record["output"].split()[1:]) == (0, ["b"]), record
+
+
+def ingester(command: list[str]) -> str:
+    """A gateway.yaml with this ingester."""
+    project = {"directory": FOLDER, "ingester": {"command": command}}
+    return yaml.safe_dump({**SETTINGS, "projects": {"lakehouse": project}})
+
+
+def test_with_the_docker_drop_in_steps_run_in_containers(service: Installed, engine: docker.Engine) -> None:
+    machine = service.machine
+    client = shutil.which("docker")
+    assert client is not None
+    machine.copy(Path(client).resolve(), "/usr/local/bin/docker")
+    plugin = engine.folder / "config/cli-plugins/docker-compose"
+    machine.copy(plugin.resolve(), "/usr/local/lib/docker/cli-plugins/docker-compose")
+    machine.shell("groupadd --force docker")
+    socket = machine.path("/srv/docker.sock")
+    socket.unlink(missing_ok=True)
+    try:
+        os.link(engine.environment["DOCKER_HOST"].removeprefix("unix://"), socket)  # the same one, seen from inside
+    except OSError as error:
+        parts.missing(f"the engine's socket can't be had in the machine: {error}")
+    machine.shell("chgrp docker /srv/docker.sock; chmod 660 /srv/docker.sock")
+    machine.write("/etc/pipeline-gateway/environment", "DOCKER_HOST=unix:///srv/docker.sock\n")
+    service.drop_in("docker", (machine.path(CLONE) / "systemd/docker.conf").read_text())
+    compose.write(service.folder, ingester=compose.service(command=["sh", "-c", "echo in a container"]))
+    project = service.folder / "compose.yaml"
+    settings = yaml.safe_load(project.read_text())
+    del settings["services"]["ingester"]["volumes"]  # the engine doesn't see the machine's files by their names
+    project.write_text(yaml.safe_dump(settings))
+    fabric = {"runner": "compose", "compose": {"directory": FOLDER}}
+    service.configure(yaml.safe_dump({"enabled": True, "fabrics": {"containers": fabric}}))
+    machine.run("systemctl", "restart", UNIT)
+    record = service.run(pipeline="ingester")
+    assert (record["exitCode"], record["output"]) == (0, "in a container\n"), record
+    machine.path("/etc/pipeline-gateway/environment").unlink()
+
+
+def test_a_backup_in_mid_job_brings_everything_back(service: Installed) -> None:
+    job = service.waiting()
+    service.machine.shell(readme.block(4))
+    service.go()
+    assert service.ended_right(job)
+    service.machine.run("systemctl", "stop", "pipeline-gateway.socket")
+    service.machine.shell(readme.block(5))
+    record = service.finished(job)
+    assert record["reason"] == "unknown", record  # it ran when the copy was made, and the copy is all there is of it
+    assert "line 5\n" in service.output(job)
+    assert "records restored" not in service.journal().rpartition("Started")[2]
+    service.machine.run("rm", "-r", "/var/backups/pipeline-gateway")
+
+
+def test_an_uninstall_leaves_only_what_is_yours_and_an_install_finds_it_again(service: Installed) -> None:
+    machine = service.machine
+    job = service.waiting()
+    service.go()
+    assert service.ended_right(job)
+    machine.run("systemctl", "enable", "--now", "pipeline-trigger@full.timer")
+    machine.shell(readme.block(6))
+    assert machine.shell("systemctl list-units --all --plain --no-legend 'pipeline-*'") == ""
+    assert machine.shell("find /etc/systemd /etc/tmpfiles.d -name '*pipeline-*'") == ""
+    assert not machine.path("/opt/pipeline-gateway").exists()
+    service.install()
+    assert service.poll(job)["status"] == "completed"

@@ -1,0 +1,230 @@
+"""Whoever writes dies once at every boundary of what is written; the next gateway makes it good.
+
+The calls are wrapped from outside (tests/support/dying_gateway.py, patched_shim.py); the product has no hook for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import process_facts
+from tests.support.dying import (
+    JOBS_API,
+    STEPS,
+    DyingGateway,
+    all_is_well,
+    killed,
+    output_of,
+    ran_undisturbed,
+    submitted,
+    was_cancelled,
+)
+from tests.support.dying_gateway import points
+from tests.support.gateway import wait_for
+
+MIB = 2**20
+
+
+@pytest.fixture
+def dying(tmp_path: Path) -> Iterator[DyingGateway]:
+    """Gateways on one folder; none of them, and nothing of theirs, is left at the end."""
+    gateway = DyingGateway(tmp_path / "project")
+    yield gateway
+    gateway.release()
+    gateway.stop()
+
+
+@pytest.mark.parametrize("point", points("accepting"))
+def test_a_trigger_over_which_the_gateway_dies_is_no_job_or_one_that_ends_right(
+    dying: DyingGateway, point: str
+) -> None:
+    dying.serve(point)
+    answered = dying.submit()
+    dying.died()
+    dying.start()
+    jobs = set(dying.listed())
+    assert {answered} - {None} <= jobs
+    assert len(jobs) == (point not in ("accepting: before insert", "accepting: in the transaction of insert"))
+    for job in jobs:
+        ran_undisturbed(dying, job)
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", points("living"))
+def test_a_job_over_which_the_gateway_dies_ends_as_if_it_had_not(dying: DyingGateway, point: str) -> None:
+    dying.serve(point)
+    answered = dying.submit()
+    dying.died()
+    dying.start()
+    [job] = dying.listed()
+    assert answered in (None, job)
+    ran_undisturbed(dying, job)
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", points("not cancelled"))
+def test_a_cancel_that_the_gateway_never_recorded_or_answered_stops_nothing(dying: DyingGateway, point: str) -> None:
+    dying.hold()
+    dying.serve(point)
+    job = submitted(dying)
+    assert dying.cancel(job) is None
+    dying.died()
+    dying.start()
+    dying.release()
+    ran_undisturbed(dying, job)
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", points("cancelled"))
+def test_a_cancel_that_was_recorded_is_carried_out_by_the_next_gateway(dying: DyingGateway, point: str) -> None:
+    dying.hold()
+    dying.serve(point)
+    job = submitted(dying)
+    dying.cancel(job)
+    dying.died()
+    dying.start()
+    was_cancelled(dying, job)
+    dying.release()
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", points("expiring"))
+def test_a_removal_that_the_gateway_did_not_live_to_finish_is_finished_by_the_next_one(
+    dying: DyingGateway, point: str
+) -> None:
+    old, active = killed(dying)
+    dying.environment["GATEWAY_RECORD_DAYS"] = "0.00000001"
+    dying.launch(point)
+    dying.died()
+    dying.start()
+    for job in old:
+        wait_for(lambda job=job: dying.call("GET", f"{JOBS_API}/{job}").status == 404, f"the end of {job}'s record")
+        assert not (dying.jobs / job).exists()
+    dying.release()
+    ran_undisturbed(dying, active)
+    del dying.environment["GATEWAY_RECORD_DAYS"]
+    dying.kill()
+    dying.start()
+    assert [folder.name for folder in dying.jobs.iterdir()] == list(dying.listed()) == [active]
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", points("shrinking"))
+def test_files_over_their_cap_go_all_the_same_and_no_record_with_them(dying: DyingGateway, point: str) -> None:
+    old, active = killed(dying)
+    for job in (*old, active):
+        (dying.jobs / job / STEPS[0] / "large").touch()
+        os.truncate(dying.jobs / job / STEPS[0] / "large", 4 * MIB)
+    dying.environment["GATEWAY_STATE_CAP"] = "1MiB"
+    dying.launch(point)
+    dying.died()
+    dying.start()
+    for job in old:
+        wait_for(lambda job=job: _names(dying.jobs / job) == ["job.json"], f"the end of {job}'s files")
+        assert (dying.poll(job)["status"], dying.poll(job)["exitCode"]) == ("completed", 7)
+    assert (dying.jobs / active / STEPS[0] / "large").stat().st_size == 4 * MIB
+    dying.release()
+    ran_undisturbed(dying, active)
+    all_is_well(dying)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Of a supervisor that dies there: status, exitCode and reason of the job, statuses of its steps, runs of its first.
+NOT_STARTED: tuple[Any, ...] = ("failed", -1, "not_started", ["failed", "skipped"], 0)
+NEVER_RAN: tuple[Any, ...] = ("failed", -1, "unknown", ["failed", "skipped"], 0)
+RAN: tuple[Any, ...] = ("failed", -1, "unknown", ["failed", "skipped"], 1)
+DONE: tuple[Any, ...] = ("completed", 7, None, ["completed", "completed"], 1)
+SUPERVISOR = {
+    "launcher forked": DONE,
+    "before the lock": NOT_STARTED,
+    "after the lock": NOT_STARTED,
+    "before started": NOT_STARTED,
+    "started is empty": NEVER_RAN,
+    "after started": NEVER_RAN,
+    "before the step": NEVER_RAN,
+    "before exit": RAN,
+    "after exit": DONE,
+}
+
+
+def _ended_so(gateway: DyingGateway, job: str) -> tuple[Any, ...]:
+    record = gateway.finished(job)
+    statuses = [step["status"] for step in record["steps"]]
+    return record["status"], record["exitCode"], record.get("reason"), statuses, gateway.runs(job)[0]
+
+
+@pytest.mark.parametrize("point", SUPERVISOR)
+def test_a_supervisor_that_dies_there_ends_its_job_in_the_truth(dying: DyingGateway, point: str) -> None:
+    dying.serve(point)
+    job = dying.submit()
+    assert job is not None
+    dying.supervisor_died()
+    assert _ended_so(dying, job) == SUPERVISOR[point]
+    if SUPERVISOR[point] in (DONE, RAN):
+        assert dying.output(job).startswith(output_of(STEPS[0]))
+    dying.kill()
+    dying.start()
+    assert _ended_so(dying, job) == SUPERVISOR[point]
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", ["before exit", "after exit"])
+def test_a_supervisor_that_dies_while_no_gateway_is_there_ends_its_job_in_the_truth(
+    dying: DyingGateway, point: str
+) -> None:
+    dying.hold()
+    dying.serve(point)
+    job = submitted(dying)
+    dying.kill()
+    dying.release()
+    dying.supervisor_died()
+    dying.start()
+    assert _ended_so(dying, job) == SUPERVISOR[point]
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", ["step runs", "output copied"])
+@pytest.mark.parametrize("gateway_dies", [False, True], ids=["gateway lives", "gateway dies too"])
+def test_a_supervisor_that_dies_with_its_step_alive_leaves_nothing_alive(
+    dying: DyingGateway, gateway_dies: bool, point: str
+) -> None:
+    dying.hold()
+    dying.serve(point)
+    job = dying.submit()
+    assert job is not None
+    dying.supervisor_died()
+    if gateway_dies:
+        dying.kill()
+        dying.start()
+    status, code, reason, steps, runs = _ended_so(dying, job)
+    assert (status, code, reason, steps) == RAN[:4]
+    assert runs <= 1
+    assert process_facts.of_steps(dying.state) == []
+    dying.release()
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("gateway_dies", [False, True], ids=["gateway lives", "gateway dies too"])
+def test_a_supervisor_that_dies_while_it_stops_its_step_leaves_nothing_alive(
+    dying: DyingGateway, gateway_dies: bool
+) -> None:
+    dying.hold()
+    dying.serve("stop has begun")
+    job = submitted(dying)
+    dying.cancel(job)
+    dying.supervisor_died()
+    if gateway_dies:
+        dying.kill()
+        dying.start()
+    assert _ended_so(dying, job) == RAN
+    assert process_facts.of_steps(dying.state) == []
+    dying.release()
+    all_is_well(dying)

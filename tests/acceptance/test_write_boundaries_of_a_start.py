@@ -1,0 +1,137 @@
+"""Whoever starts dies once at every boundary of what a start writes; the next one makes it good.
+
+The calls are wrapped from outside, as in test_write_boundaries.py.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from tests.support.dying import DyingGateway, all_is_well, killed, ran_undisturbed
+from tests.support.dying_gateway import points
+from tests.support.gateway import PATH, wait_for
+
+
+@pytest.fixture
+def dying(tmp_path: Path) -> Iterator[DyingGateway]:
+    """Gateways on one folder; none of them, and nothing of theirs, is left at the end."""
+    gateway = DyingGateway(tmp_path / "project")
+    yield gateway
+    gateway.release()
+    gateway.stop()
+
+
+@pytest.mark.parametrize("point", points("restoring"))
+def test_a_lost_database_is_rebuilt_however_often_that_is_cut_off(dying: DyingGateway, point: str) -> None:
+    old, active = killed(dying)
+    for file in dying.state.glob("gateway.db*"):
+        file.unlink()
+    dying.launch(point)
+    dying.died()
+    dying.start()
+    assert sorted(dying.listed()) == sorted([*old, active])
+    # what the job holds was rebuilt with it
+    refused = dying.call("POST", PATH, {"pipeline": "ingester"})
+    assert (refused.status, refused.json.get("conflict", {}).get("jobId")) == (409, active), refused
+    dying.release()
+    for job in (*old, active):
+        ran_undisturbed(dying, job)
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", points("recovering"))
+def test_a_gateway_that_dies_while_it_recovers_leaves_it_to_the_next_one(dying: DyingGateway, point: str) -> None:
+    dying.hold()
+    dying.serve()
+    jobs = [dying.submit(resource=resource) for resource in ("warehouse", "other")]
+    wait_for(lambda: all(dying.runs(str(job))[0] for job in jobs), "the first steps")
+    dying.kill()
+    dying.launch(point)
+    dying.died()
+    dying.start()
+    dying.release()
+    for job in jobs:
+        ran_undisturbed(dying, str(job))
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", points("migrating"))
+def test_a_migration_that_was_cut_off_is_done_by_the_next_gateway(dying: DyingGateway, point: str) -> None:
+    old, active = killed(dying)
+    _turn_back(dying.state / "gateway.db")
+    dying.launch(point)
+    dying.died()
+    dying.start()
+    assert sorted(dying.listed()) == sorted([*old, active])
+    with closing(sqlite3.connect(dying.state / "gateway.db.schema-1")) as backup:
+        assert backup.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert backup.execute("PRAGMA user_version").fetchall() == [(1,)]
+        assert backup.execute("SELECT id FROM job ORDER BY seq").fetchall() == [(job,) for job in (*old, active)]
+    assert list(dying.state.glob("*.damaged-*")) == []
+    dying.release()
+    ran_undisturbed(dying, active)
+    all_is_well(dying)
+
+
+def _turn_back(file: Path) -> None:
+    """Make the database one of the first schema, with what it has."""
+    with closing(sqlite3.connect(file)) as connection:
+        jobs = connection.execute(
+            "SELECT seq, id, state, ended_at, ended_uptime, ended_boot, record FROM job"
+        ).fetchall()
+        claims = connection.execute("SELECT job, resource, phase FROM claim").fetchall()
+    for old in file.parent.glob("gateway.db*"):
+        old.unlink()
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.executescript(resources.files("gateway.jobs").joinpath("schema.sql").read_text(encoding="utf-8"))
+        connection.executemany("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?)", jobs)
+        connection.executemany("INSERT INTO claim VALUES (?, ?, ?)", claims)
+        connection.execute("PRAGMA user_version = 1")
+
+
+# whether gateway.db and its -wal are where they were
+HALF_ASIDE = {
+    "setting aside: before gateway.db": (True, True),
+    "setting aside: between gateway.db and its -wal": (False, True),
+    "setting aside: after its -wal": (False, False),
+    "setting aside: after all": (False, False),
+}
+
+
+@pytest.mark.parametrize("point", HALF_ASIDE)
+def test_a_damaged_database_that_is_half_set_aside_is_no_obstacle(dying: DyingGateway, point: str) -> None:
+    old, active = killed(dying)
+    database, log = (dying.state / name for name in ("gateway.db", "gateway.db-wal"))
+    with closing(sqlite3.connect(database)) as reader:
+        # somebody reads it: else SQLite removes the log when the gateway lets go of it, and there is no second file
+        assert reader.execute("SELECT count(*) FROM job").fetchall() == [(3,)]
+        # by another process: this one's locks would be gone as soon as it closed the file
+        overwrite = f"head -c {database.stat().st_size} /dev/zero | tr '\\0' x 1<>gateway.db"
+        subprocess.run(["sh", "-c", overwrite], cwd=dying.state, check=True)
+        dying.launch(point)
+        dying.died()
+        assert (database.exists(), log.exists()) == HALF_ASIDE[point]
+    dying.start()
+    assert sorted(dying.listed()) == sorted([*old, active])
+    aside = [path.name for path in dying.state.glob("gateway.db.damaged-*Z")]
+    assert len(aside) == 1
+    dying.release()
+    ran_undisturbed(dying, active)
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", points("first start"))
+def test_a_first_start_that_is_cut_off_is_none(dying: DyingGateway, point: str) -> None:
+    dying.launch(point)
+    dying.died()
+    dying.start()
+    assert dying.listed() == {}
+    assert list(dying.state.glob("*.damaged-*")) == []
+    all_is_well(dying)

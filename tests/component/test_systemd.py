@@ -1,0 +1,226 @@
+"""What the service tells systemd and takes from it, over real sockets; tests/acceptance meets systemd."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gateway import systemd
+from tests.support import projects
+from tests.support.gateway import COMMAND, DEADLINE, PATH, Gateway, wait_for
+
+# systemd gives descriptors from 3 on, and names the process that they are for
+LAUNCHER = """
+import os, sys
+for number, given in enumerate(map(int, sys.argv[1].split(",")), 3):
+    os.dup2(given, number)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+SHOWS_WHAT_IT_HAS = """
+    import json, os, pathlib
+    links = [os.readlink(link) for link in pathlib.Path("/proc/self/fd").iterdir() if link.exists()]
+    print(json.dumps({"links": links, "names": sorted(os.environ)}))
+"""
+
+
+class Activated(Gateway):
+    """A gateway that is handed its sockets."""
+
+    def __init__(self, folder: Path, listeners: list[socket.socket], environment: Mapping[str, str]) -> None:
+        super().__init__(folder, {"LISTEN_FDS": str(len(listeners)), **environment})
+        self._listeners = listeners
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start it, and not wait."""
+        given = [one.fileno() for one in self._listeners]
+        numbers = ",".join(map(str, given))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", LAUNCHER, numbers, str(COMMAND), "serve"],
+                cwd=self.folder,
+                env=self.environment,
+                stderr=log,
+                pass_fds=given,
+            )
+        return self.process
+
+    def start(self) -> Activated:
+        """Start it and wait until it serves."""
+        already = self.log.stat().st_size if self.log.exists() else 0
+        self.launch()
+        self.port = int(wait_for(lambda: self._said("serving", already), "the service")["port"])
+        return self
+
+
+@pytest.fixture
+def listeners() -> Iterator[list[socket.socket]]:
+    """Both loopback addresses, on one port."""
+    with socket.socket() as four, socket.socket(socket.AF_INET6) as six:
+        four.bind(("127.0.0.1", 0))
+        six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        six.bind(("::1", four.getsockname()[1]))
+        four.listen(1024)
+        six.listen(1024)
+        yield [four, six]
+
+
+@pytest.fixture
+def systemds_ear(tmp_path: Path) -> Iterator[socket.socket]:
+    """Where systemd listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.settimeout(DEADLINE)
+        ear.bind(str(tmp_path / "notify"))
+        yield ear
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+def test_notify_reaches_both_kinds_of_sockets(tmp_path: Path, abstract: bool) -> None:
+    name = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(f"\0{name}" if abstract else name)
+        systemd.notify({"NOTIFY_SOCKET": f"@{name}" if abstract else name}, "READY=1\nSTATUS=Serving")
+        assert ear.recv(1024) == b"READY=1\nSTATUS=Serving"
+
+
+@pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "/nonexistent/notify"}])
+def test_notify_is_harmless_where_nobody_listens(environment: dict[str, str]) -> None:
+    systemd.notify(environment, "READY=1")
+
+
+def test_notify_to_a_systemd_that_does_not_read_does_not_wait_forever(tmp_path: Path) -> None:
+    name = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf, socket.socket(deaf.family, deaf.type) as talker:
+        deaf.bind(name)
+        talker.connect(name)
+        talker.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                talker.send(b"WATCHDOG=1")
+        told = threading.Thread(target=systemd.notify, args=({"NOTIFY_SOCKET": name}, "WATCHDOG=1"))
+        told.start()
+        told.join(DEADLINE / 10)
+        waits = told.is_alive()
+        deaf.close()  # frees who waits
+        told.join()
+        assert not waits
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": str(os.getpid())}, 0.5),
+        ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": "1"}, None),
+    ],
+)
+def test_a_watchdog_is_heeded_if_it_is_meant_for_this_process(
+    environment: dict[str, str], seconds: float | None
+) -> None:
+    assert systemd.watchdog(environment) == seconds
+
+
+@pytest.mark.parametrize("environment", [{}, {"LISTEN_FDS": "1"}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"}])
+def test_sockets_that_were_handed_to_another_process_are_left_alone(environment: dict[str, str]) -> None:
+    assert systemd.sockets(environment) == []
+
+
+def test_handed_sockets_are_closed_in_whatever_the_service_executes(listeners: list[socket.socket]) -> None:
+    shows = "import os\nfrom gateway import systemd\nfound = systemd.sockets(os.environ)\n"
+    shows += "print([(one.getsockname()[1], one.get_inheritable()) for one in found])"
+    given = [one.fileno() for one in listeners]
+    command = [sys.executable, "-c", LAUNCHER, ",".join(map(str, given)), sys.executable, "-c", shows]
+    environment = {**os.environ, "LISTEN_FDS": "2"}
+    done = subprocess.run(command, pass_fds=given, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str([(listeners[0].getsockname()[1], False)] * 2)
+
+
+def test_the_service_says_that_it_is_ready_alive_and_stopping(
+    tmp_path: Path, listeners: list[socket.socket], systemds_ear: socket.socket
+) -> None:
+    address = {"NOTIFY_SOCKET": systemds_ear.getsockname(), "WATCHDOG_USEC": "200000"}
+    gateway = Activated(projects.make(tmp_path / "project"), listeners, address).start()
+    said = [systemds_ear.recv(1024).decode() for _ in range(4)]  # the first sign of life may come before READY
+    assert set(said) == {f"READY=1\nSTATUS=Serving on port {gateway.port}", "WATCHDOG=1"}
+    assert gateway.stop() == 0
+    while (last := systemds_ear.recv(1024)) == b"WATCHDOG=1":
+        pass
+    assert last == b"STOPPING=1"
+
+
+def test_the_service_serves_on_the_sockets_it_is_handed_whatever_port_is_set(
+    tmp_path: Path, listeners: list[socket.socket]
+) -> None:
+    gateway = Activated(projects.make(tmp_path / "project"), listeners, {"PORT": "1"}).start()
+    assert gateway.port == listeners[0].getsockname()[1]
+    assert gateway.call("GET", PATH).status == 200
+    with socket.create_connection(("::1", gateway.port), timeout=DEADLINE) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(64).startswith(b"HTTP/1.0 200 ")
+    assert gateway.stop() == 0
+
+
+def test_steps_inherit_neither_the_sockets_nor_what_systemd_said_of_them(
+    tmp_path: Path, listeners: list[socket.socket], systemds_ear: socket.socket
+) -> None:
+    folder = projects.make(tmp_path / "project", ingester=SHOWS_WHAT_IT_HAS)
+    said = {"NOTIFY_SOCKET": systemds_ear.getsockname(), "WATCHDOG_USEC": "30000000"}
+    gateway = Activated(folder, listeners, said).start()
+    record = gateway.run(pipeline="ingester")
+    assert record["exitCode"] == 0
+    sockets = [f"socket:[{os.fstat(one.fileno()).st_ino}]" for one in listeners]
+    assert '"links": [' in record["output"]
+    assert [name for name in [*sockets, "LISTEN_", "NOTIFY_", "WATCHDOG_"] if name in record["output"]] == []
+    assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_who_connects_while_nothing_serves_is_answered_by_the_next_service(
+    tmp_path: Path, listeners: list[socket.socket], number: signal.Signals
+) -> None:
+    gateway = Activated(projects.make(tmp_path / "project"), listeners, {}).start()
+    assert gateway.process is not None
+    gateway.process.send_signal(number)
+    gateway.process.wait(DEADLINE)
+    with ThreadPoolExecutor(1) as pool:
+        early = pool.submit(gateway.call, "GET", PATH)
+        gateway.start()
+        assert early.result(DEADLINE).status == 200
+    assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")])
+def test_a_socket_that_the_world_can_reach_is_refused(
+    tmp_path: Path, family: socket.AddressFamily, address: str
+) -> None:
+    with socket.socket(family) as open_to_all:
+        open_to_all.bind((address, 0))
+        open_to_all.listen()
+        gateway = Activated(projects.make(tmp_path / "project"), [open_to_all], {})
+        assert gateway.launch().wait(DEADLINE) == 78
+        assert f"The socket unit listens on {address}" in gateway.log.read_text()
+
+
+def test_a_unix_socket_serves_too(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        gateway = Activated(projects.make(tmp_path / "project"), [listener], {}).start()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(DEADLINE)
+            connection.connect(str(tmp_path / "socket"))
+            connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(64).startswith(b"HTTP/1.0 200 ")
+        assert gateway.stop() == 0

@@ -31,7 +31,8 @@ environment (it beats gateway.yaml):
   STATE_DIRECTORY     where jobs, their output and the database are kept
   GATEWAY_<SETTING>   any other setting of gateway.yaml, as YAML
 
-exit codes: 0 done, 1 the demo or a check failed, 70 a bug, 73 state directory or port unusable, 78 wrong configuration
+exit codes: 0 done, 1 the demo or a check failed, 70 a bug, 73 state directory or port unusable, 75 the same but it may
+pass (disk full), 78 wrong configuration
 """
 _BUG = 70
 

@@ -99,6 +99,7 @@ class Life:
     async def run(self) -> None:
         """Live until the job has ended. A bug ends the job, and loudly; cancelling this task leaves its steps alone."""
         try:
+            await self._keep(self.job)
             await self._check()
             while not isinstance(self.job.state, Ended):
                 await self._move()
@@ -126,7 +127,6 @@ class Life:
         """Before the first step of a new job: whether every step has what it needs. If not, none is begun."""
         if any(not isinstance(state, Pending) for state in self.job.steps):
             return
-        await self._keep(self.job)
         for n, planned in enumerate(self.job.plan.steps):
             why = await self._work.problem(planned, self._see)
             if why is not None:

@@ -32,6 +32,7 @@ class Retention:
         self._cap = int(settings.state_cap)
         self._age = settings.record_days * _DAY
         self._state = settings.state_directory
+        self._jobs = settings.state_directory / "jobs"
         self._store = store
         self._sizes: dict[str, int] = {}  # of ended jobs, whose files never change
 
@@ -48,30 +49,38 @@ class Retention:
         """One pass: expired records with their files, then the oldest files until all are under the cap."""
         while any([await self._expire(job_id) for job_id in await self._store.older(clock.now(), self._age)]):
             pass  # a look returns a part of them
-        await asyncio.to_thread(self._shrink, await self._store.known())
+        known = await self._store.known()
+        for job_id in await asyncio.to_thread(self._without_record, known):
+            job = await self._store.get(job_id)
+            if job is not None:
+                await asyncio.to_thread(job_file.write, self._jobs / job_id, job)
+        await asyncio.to_thread(self._shrink, known)
 
     async def _expire(self, job_id: str) -> bool:
         # The files first: a record without files is found again by the next sweep, files without one never.
-        removed = await asyncio.to_thread(_remove, self._state / "jobs" / job_id, record=True)
+        removed = await asyncio.to_thread(_remove, self._jobs / job_id, record=True)
         if removed:
             await self._store.delete(job_id)
         return removed
 
+    def _without_record(self, known: Mapping[str, bool]) -> list[str]:
+        """Ended jobs whose folder lacks their record: an older version left it so, or a full disk."""
+        return [name for name, ended in known.items() if ended and not (self._jobs / name / job_file.NAME).exists()]
+
     def _shrink(self, known: Mapping[str, bool]) -> None:
-        jobs = self._state / "jobs"
-        names = durable.names(jobs)
+        names = durable.names(self._jobs)
         for name in names:
             if name not in known:  # what damage left without a record, and what has just begun
-                self._expire_unknown(jobs / name)
-        sizes = {name: self._sizes.get(name) or _size(jobs / name) for name in names if name in known}
+                self._expire_unknown(self._jobs / name)
+        sizes = {name: self._sizes.get(name) or _size(self._jobs / name) for name in names if name in known}
         self._sizes = {job_id: sizes[job_id] for job_id, ended in known.items() if ended and job_id in sizes}
         surplus = sum(sizes.values()) + self._size_of_the_rest() - self._cap
         for job_id, size in list(self._sizes.items()):
             if surplus <= 0:
                 return
-            if not _remove(jobs / job_id, record=False):
+            if not _remove(self._jobs / job_id, record=False):
                 continue
-            self._sizes[job_id] = left = _size(jobs / job_id)
+            self._sizes[job_id] = left = _size(self._jobs / job_id)
             if left < size:
                 surplus -= size - left
                 _log.info("files removed", job=job_id, bytes=size - left)

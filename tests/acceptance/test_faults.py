@@ -1,4 +1,4 @@
-"""Faults of the host around a running gateway: a lost log, a full disk, a held database, a killed supervisor."""
+"""Faults of the host around a running gateway: a lost log, a held database, a killed supervisor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 from tests.conftest import MakeGateway
 from tests.support import projects
 from tests.support.gateway import COMMAND, PATH, Answer, Gateway, wait_for
-from tests.support.parts import mounted
 
 WAITING = """
     import pathlib, time
@@ -41,45 +40,6 @@ def test_a_log_whose_reader_is_gone_costs_no_job_anything(tmp_path: Path) -> Non
     assert gateway.run(pipeline="ingester")["exitCode"] == 0
     assert gateway.call("POST", PATH, b"{}").status == 400
     assert gateway.stop() == 0
-
-
-def test_a_job_can_be_cancelled_on_a_full_disk_and_ends_once_there_is_room(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
-    with mounted(tmp_path / "disk", "4m") as disk:
-        folder = projects.make(tmp_path / "project", ingester=WAITING)
-        gateway = make_gateway(folder, {"STATE_DIRECTORY": str(disk / "state"), "GATEWAY_FREE_DISK_FLOOR": "0"})
-        job = waiting(gateway)
-        started = json.loads((disk / "state/jobs" / job / "1-ingester/started").read_text())
-        with (disk / "ballast").open("wb") as ballast:
-            filled(ballast.fileno())
-        assert gateway.call("POST", PATH, {"pipeline": "dbt", "command": "deps"}).status in (409, 507)
-        assert gateway.call("POST", f"/api/v1/jobs/{job}/cancel").status == 202
-        wait_for(lambda: not alive(started["pid"]), "the end of everything of the step")
-        (disk / "ballast").unlink()
-        assert gateway.finished(job)["reason"] == "cancelled"
-        gateway.stop()
-
-
-def filled(descriptor: int) -> None:
-    """Write until the disk takes no more."""
-    for size in (65_536, 1):
-        try:
-            while True:
-                os.write(descriptor, b"x" * size)
-        except OSError:
-            continue
-
-
-def test_a_nearly_full_disk_takes_no_trigger_and_still_answers(tmp_path: Path, make_gateway: MakeGateway) -> None:
-    with mounted(tmp_path / "disk", "4m") as disk:
-        folder = projects.make(tmp_path / "project")
-        gateway = make_gateway(folder, {"STATE_DIRECTORY": str(disk / "state"), "GATEWAY_FREE_DISK_FLOOR": "100MiB"})
-        refused = gateway.call("POST", PATH, {"pipeline": "ingester"})
-        assert (refused.status, refused.json["code"]) == (507, "storage_unavailable")
-        assert "free_disk_floor" in refused.json["error"]
-        assert gateway.call("GET", PATH).json == {"success": True, "jobs": []}
-        gateway.stop()
 
 
 def test_a_database_that_somebody_holds_is_waited_for(tmp_path: Path, make_gateway: MakeGateway) -> None:

@@ -15,6 +15,7 @@ from pydantic import ByteSize
 from gateway import clock
 from gateway.clock import Instant
 from gateway.config import Settings
+from gateway.jobs import job_file
 from gateway.jobs.job import Active, Completed
 from gateway.jobs.retention import Retention
 from gateway.jobs.store import Store
@@ -57,8 +58,8 @@ class Kept:
             os.truncate(file, part)
 
     def files(self) -> list[str]:
-        """The jobs that have any."""
-        return sorted(folder.name for folder in self.jobs.iterdir())
+        """The jobs that have any besides their record."""
+        return sorted(folder.name for folder in self.jobs.iterdir() if job_file.has_more(folder))
 
     async def records(self) -> list[str]:
         return sorted(await self.store.known())

@@ -1,0 +1,143 @@
+"""A state that was damaged or lost under a real gateway: what runs is found again, once, and ends as it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.jobs import job_file
+from tests.conftest import MakeGateway
+from tests.support import damage
+from tests.support.damage import DATABASE, SIDE_FILES
+from tests.support.gateway import DEADLINE, PATH, Gateway, wait_for
+
+BUG = 70
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, make_gateway: MakeGateway) -> Iterator[Gateway]:
+    """A gateway with some ended jobs."""
+    made = make_gateway(damage.project(tmp_path / "project"))
+    for how in ("0", "3"):
+        damage.ingest(made, how)
+    yield made
+    (made.folder / "go").touch()
+    made.stop()
+
+
+def listed(gateway: Gateway) -> dict[str, dict[str, Any]]:
+    return {job["jobId"]: job for job in gateway.call("GET", PATH).json["jobs"]}
+
+
+def is_adopted(gateway: Gateway, job: str, before: dict[str, dict[str, Any]]) -> bool:
+    """Whether the job is found running, holds what it held, ran once and ends as it does; the others are as before."""
+    now = listed(gateway)
+    assert now[job]["status"] == "running"
+    assert {name: record for name, record in now.items() if name != job} == before
+    refused = gateway.call("POST", PATH, {"pipeline": "ingester"})
+    assert (refused.status, refused.json["conflict"]["jobId"]) == (409, job)
+    (gateway.folder / "go").touch()
+    record = gateway.finished(job)
+    assert (record["status"], record["exitCode"], record["output"]) == ("completed", 7, "how: wait\n")
+    assert damage.runs(gateway.folder) == len(before) + 1
+    (gateway.folder / "go").unlink()
+    assert damage.ingest(gateway, "0")["exitCode"] == 0
+    return True
+
+
+def said(gateway: Gateway, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in gateway.log.read_text().splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+@pytest.mark.parametrize("gone", [("",), SIDE_FILES], ids=["without_its_log", "with_its_log"])
+def test_without_its_database_a_gateway_finds_its_jobs_in_their_folders(
+    gateway: Gateway, gone: tuple[str, ...]
+) -> None:
+    before, job = listed(gateway), damage.waiting(gateway)
+    gateway.kill()
+    for suffix in gone:
+        (gateway.state / f"{DATABASE}{suffix}").unlink()
+    gateway.start()
+    [told] = said(gateway, "records restored")
+    assert told["active"] == [job]
+    assert "may be gone" in told["lost"]
+    assert is_adopted(gateway, job, before)
+
+
+@pytest.mark.parametrize("how", [damage.noise, damage.header, damage.page, damage.truncated])
+def test_a_damaged_database_costs_a_running_job_nothing(gateway: Gateway, how: damage.Damage) -> None:
+    before, job = listed(gateway), damage.waiting(gateway)
+    gateway.kill()
+    for suffix in SIDE_FILES[1:]:
+        (gateway.state / f"{DATABASE}{suffix}").unlink()
+    how(gateway.state / DATABASE, random.Random(1))
+    gateway.start()
+    [told] = said(gateway, "database damaged")
+    assert [told["set_aside"]] == [str(aside) for aside in damage.set_aside(gateway.state)]
+    assert is_adopted(gateway, job, before)
+
+
+@pytest.mark.parametrize("left", [0.1, 0.5, 0.9])
+def test_a_torn_log_costs_a_running_job_nothing(gateway: Gateway, left: float) -> None:
+    before, job = listed(gateway), damage.waiting(gateway)
+    gateway.kill()
+    log = gateway.state / f"{DATABASE}-wal"
+    os.truncate(log, int(log.stat().st_size * left))
+    gateway.start()
+    assert is_adopted(gateway, job, before)
+
+
+def test_a_database_damaged_under_a_gateway_takes_it_down_loudly_and_the_next_start_repairs_it(
+    gateway: Gateway,
+) -> None:
+    before, job = listed(gateway), damage.waiting(gateway)
+    file = gateway.state / DATABASE
+    damage.overwrite(file, 0, random.Random(1).randbytes(file.stat().st_size))
+    process = gateway.process
+    assert process is not None
+
+    def ended() -> bool:
+        for method, body in (("POST", {"pipeline": "dbt", "command": "deps"}), ("GET", None)):
+            try:
+                answer = gateway.call(method, PATH, body)
+            except OSError:  # it went down
+                break
+            assert answer.status in (200, 202, 503, 507), answer
+        return process.poll() is not None
+
+    wait_for(ended, "the end of the gateway", DEADLINE)
+    assert gateway.stop() == BUG
+    text = gateway.log.read_text()
+    assert said(gateway, "crashed")
+    assert said(gateway, "database damaged")
+    assert text.count("Traceback") <= 1  # the crash's own
+    gateway.start()
+    assert listed(gateway)[job]["status"] == "running"
+    others = {name: record for name, record in listed(gateway).items() if name in before}
+    assert others == before
+    (gateway.folder / "go").touch()
+    assert gateway.finished(job)["exitCode"] == 7
+    assert all(record["status"] != "failed" for record in listed(gateway).values())
+
+
+def test_a_job_whose_record_and_folders_record_are_both_gone_is_told_and_the_rest_goes_on(gateway: Gateway) -> None:
+    before, job = listed(gateway), damage.waiting(gateway)
+    gateway.kill()
+    lost = next(iter(before))
+    (gateway.state / "jobs" / lost / job_file.NAME).write_bytes(b'{"id": "')
+    for suffix in SIDE_FILES:
+        (gateway.state / f"{DATABASE}{suffix}").unlink()
+    gateway.start()
+    [told] = said(gateway, "folders without a record")
+    assert lost in told["first"]
+    del before[lost]
+    now = listed(gateway)
+    assert now.pop(job)["status"] == "running"
+    assert now == before

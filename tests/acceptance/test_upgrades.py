@@ -1,0 +1,83 @@
+"""The command on state directories of every schema there was, and on one of a schema to come."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from runners.output import Ring
+from tests.conftest import MakeGateway
+from tests.fixtures.make import RUNNING
+from tests.fixtures.state import DATABASE, Kept, schemas
+from tests.support import projects
+from tests.support.gateway import COMMAND, DEADLINE, PATH, Gateway
+
+UNUSABLE = 73
+
+
+@pytest.fixture(params=schemas())
+def supervised(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+    """The state of a gateway of that schema that was killed, with its running job really running."""
+    kept = Kept(request.param, tmp_path / "project")
+    kept.supervise()
+    yield kept
+    (kept.folder / "go").touch()
+
+
+def test_a_job_begun_by_an_older_version_is_adopted_with_its_output_and_its_exit_code(
+    make_gateway: MakeGateway, supervised: Kept
+) -> None:
+    kept = supervised
+    gateway = make_gateway(kept.folder)
+    assert gateway.poll(kept.running)["status"] == "running"
+    refused = gateway.call("POST", PATH, {"pipeline": "dbt"})
+    assert (refused.status, refused.json["conflict"]["jobId"]) == (409, kept.running)
+    (kept.folder / "go").touch()
+    record = gateway.finished(kept.running)
+    assert (record["status"], record["exitCode"]) == ("completed", 7)
+    assert (kept.folder / "runs").read_text() == "run\n"
+    said = ["Grüße, wait", *(f"line {number}" for number in range(RUNNING)), "waiting", "done"]
+    output = Ring(kept.state / "jobs" / kept.running).read(0, 1 << 20).data.decode()
+    assert output.splitlines() == said
+    for job, expected in kept.answers["records"].items():
+        assert gateway.call("GET", f"/api/v1/jobs/{job}").json == expected
+
+
+@pytest.mark.parametrize("schema", schemas())
+def test_a_job_of_an_older_version_whose_host_was_rebooted_meanwhile_is_run_once_at_most(
+    tmp_path: Path, make_gateway: MakeGateway, schema: int
+) -> None:
+    """Its step's folder has a spec only: it was never started."""
+    kept = Kept(schema, tmp_path / "project")
+    (kept.folder / "go").touch()
+    gateway = make_gateway(kept.folder)
+    assert gateway.finished(kept.running)["exitCode"] == 7
+    assert (kept.folder / "runs").read_text() == "run\n"
+
+
+def test_a_newer_schema_is_refused_in_one_line_and_its_file_is_left_alone(tmp_path: Path) -> None:
+    folder = projects.make(tmp_path / "project")
+    gateway = Gateway(folder)
+    gateway.start()
+    assert gateway.stop() == 0
+    file = gateway.state / DATABASE
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    before = file.read_bytes()
+    done = subprocess.run(
+        [COMMAND, "serve"], cwd=folder, env=gateway.environment, capture_output=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == UNUSABLE
+    lines = [line for line in done.stderr.decode().splitlines() if not line.startswith("{")]
+    refusal = (
+        f"{file}: made by a newer version of the gateway (schema 99, this one knows {schemas()[-1]}); "
+        "install that version again, or use another state directory"
+    )
+    assert lines == [refusal]
+    assert file.read_bytes() == before
+    assert not list(gateway.state.glob(f"{DATABASE}.*"))

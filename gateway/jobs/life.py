@@ -99,7 +99,8 @@ class Life:
     async def run(self) -> None:
         """Live until the job has ended. A bug ends the job, and loudly; cancelling this task leaves its steps alone."""
         try:
-            await self._keep(self.job)
+            async with self._lock:
+                await self._keep(self.job)
             await self._check()
             while not isinstance(self.job.state, Ended):
                 await self._move()

@@ -1,13 +1,15 @@
-"""A booted machine for the tests of the service under systemd."""
+"""What several acceptance files share: a booted machine with the service, and gateways that die where they are told."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support import machine as booted
 from tests.support import parts
+from tests.support.dying import DyingGateway
 from tests.support.installed import Installed
 from tests.support.machine import Machine
 
@@ -45,3 +47,12 @@ def service(machine: Machine) -> Iterator[Installed]:
     installed.reset()
     yield installed
     installed.clear()
+
+
+@pytest.fixture
+def dying(tmp_path: Path) -> Iterator[DyingGateway]:
+    """Gateways on one folder; none of them, and nothing of theirs, is left at the end."""
+    gateway = DyingGateway(tmp_path / "project")
+    yield gateway
+    gateway.release()
+    gateway.stop()

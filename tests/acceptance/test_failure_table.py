@@ -125,12 +125,9 @@ def ballast(group: MemoryGroup, size: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[DyingGateway]:
-    """Gateways on one folder, whose steps wait while they are held; none of them is left at the end."""
-    made = DyingGateway(tmp_path / "project")
-    yield made
-    made.release()
-    made.stop()
+def gateway(dying: DyingGateway) -> DyingGateway:
+    """Gateways on one folder, whose steps wait while they are held."""
+    return dying
 
 
 def test_a_second_gateway_on_a_state_directory_leaves_the_first_and_its_job_alone(gateway: DyingGateway) -> None:

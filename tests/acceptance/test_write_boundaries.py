@@ -6,7 +6,6 @@ The calls are wrapped from outside (tests/support/dying_gateway.py, patched_shim
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,6 @@ from tests.support.dying_gateway import points
 from tests.support.gateway import wait_for
 
 MIB = 2**20
-
-
-@pytest.fixture
-def dying(tmp_path: Path) -> Iterator[DyingGateway]:
-    """Gateways on one folder; none of them, and nothing of theirs, is left at the end."""
-    gateway = DyingGateway(tmp_path / "project")
-    yield gateway
-    gateway.release()
-    gateway.stop()
 
 
 @pytest.mark.parametrize("point", points("accepting"))

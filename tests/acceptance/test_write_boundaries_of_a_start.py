@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
@@ -17,15 +16,6 @@ import pytest
 from tests.support.dying import DyingGateway, all_is_well, killed, ran_undisturbed
 from tests.support.dying_gateway import points
 from tests.support.gateway import PATH, wait_for
-
-
-@pytest.fixture
-def dying(tmp_path: Path) -> Iterator[DyingGateway]:
-    """Gateways on one folder; none of them, and nothing of theirs, is left at the end."""
-    gateway = DyingGateway(tmp_path / "project")
-    yield gateway
-    gateway.release()
-    gateway.stop()
 
 
 @pytest.mark.parametrize("point", points("restoring"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,9 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from gateway import systemd
-from tests.support import projects
+from gateway.app import STORE
+from tests.support import api, projects
 from tests.support.gateway import COMMAND, DEADLINE, PATH, Gateway, wait_for
 
 # systemd gives descriptors from 3 on, and names the process that they are for
@@ -32,6 +36,9 @@ SHOWS_WHAT_IT_HAS = """
     links = [os.readlink(link) for link in pathlib.Path("/proc/self/fd").iterdir() if link.exists()]
     print(json.dumps({"links": links, "names": sorted(os.environ)}))
 """
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT max(i) FROM n"
 
 
 class Activated(Gateway):
@@ -158,6 +165,37 @@ def test_the_service_says_that_it_is_ready_alive_and_stopping(
     while (last := systemds_ear.recv(1024)) == b"WATCHDOG=1":
         pass
     assert last == b"STOPPING=1"
+
+
+async def test_while_the_database_does_not_answer_there_is_no_sign_of_life(
+    tmp_path: Path, systemds_ear: socket.socket
+) -> None:
+    address = {"NOTIFY_SOCKET": systemds_ear.getsockname(), "WATCHDOG_USEC": "100000"}
+    app = api.app(projects.make(tmp_path / "project"), address)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        assert await heard(systemds_ear, DEADLINE)
+        reader = app[STORE]._reader
+        asking = asyncio.create_task(reader.execute_fetchall(ENDLESS))
+        while await heard(systemds_ear, 1.0):  # those that were underway
+            pass
+        await reader.interrupt()
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            await asking
+        assert await heard(systemds_ear, DEADLINE)
+    finally:
+        await runner.cleanup()
+
+
+async def heard(ear: socket.socket, seconds: float) -> bool:
+    """Whether there is a sign of life in that time."""
+    ear.setblocking(False)
+    try:
+        async with asyncio.timeout(seconds):
+            return await asyncio.get_running_loop().sock_recv(ear, 1024) == b"WATCHDOG=1"
+    except TimeoutError:
+        return False
 
 
 def test_the_service_serves_on_the_sockets_it_is_handed_whatever_port_is_set(

@@ -7,10 +7,12 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 from pytest_aiohttp import AiohttpClient
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
 from runners import process
 from tests.support import api, docker, parts, projects
@@ -47,13 +49,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=30, help="gateways that the kill loop kills (default: 30)")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class Together(LoadScopeScheduling):  # type: ignore[misc]  # as above
     """Where tests run side by side, those that share something stay together: a file's, and the booted machine's."""
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        wants_machine = "machine" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("machine" if wants_machine else file))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "machine" if Path(file).name.startswith("test_systemd") and "acceptance" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """What --dist would say otherwise."""
+    return Together(config, log)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -50,11 +50,11 @@ class Retention:
         while any([await self._expire(job_id) for job_id in await self._store.older(clock.now(), self._age)]):
             pass  # a look returns a part of them
         known = await self._store.known()
-        for job_id in await asyncio.to_thread(self._without_record, known):
+        await asyncio.to_thread(self._shrink, known)
+        for job_id in await asyncio.to_thread(self._without_record, known):  # last, since a full disk takes none
             job = await self._store.get(job_id)
             if job is not None:
                 await asyncio.to_thread(job_file.write, self._jobs / job_id, job)
-        await asyncio.to_thread(self._shrink, known)
 
     async def _expire(self, job_id: str) -> bool:
         # The files first: a record without files is found again by the next sweep, files without one never.

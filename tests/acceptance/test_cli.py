@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -58,7 +57,7 @@ def test_version_is_the_installed_one(tmp_path: Path) -> None:
 
 def test_help_names_every_command_and_variable_and_exit_code(tmp_path: Path) -> None:
     names = ["serve", "demo", "init", "check", "PIPELINE_ENABLED", "ENABLE_OPENLINEAGE", "ENABLE_ELEMENTARY"]
-    names += ["HOST", "PORT", "JOB_TTL", "STATE_DIRECTORY", "GATEWAY_", "70", "73", "78"]
+    names += ["HOST", "PORT", "JOB_TTL", "STATE_DIRECTORY", "GATEWAY_", "70", "73", "75", "78"]
     says(run("--help", cwd=tmp_path), 0, *names)
 
 
@@ -133,19 +132,6 @@ def test_a_state_directory_that_can_not_be_one_is_named(project: Path) -> None:
     (project / "file").touch()
     for state in ("file", "file/below"):
         says(run("serve", cwd=project, PORT="0", STATE_DIRECTORY=state), STATE, str(project / state))
-
-
-def test_a_database_that_is_none_or_newer_is_refused_and_left_alone(project: Path) -> None:
-    state = project / ".pipeline-gateway"
-    state.mkdir()
-    (state / "gateway.db").write_bytes(b"no database " * 1000)
-    says(run("serve", cwd=project, PORT="0"), STATE, "gateway.db", "database")
-    assert (state / "gateway.db").read_bytes() == b"no database " * 1000
-    (state / "gateway.db").unlink()
-    with sqlite3.connect(state / "gateway.db") as database:
-        database.execute("PRAGMA user_version = 999")
-    database.close()
-    says(run("serve", cwd=project, PORT="0"), STATE, "newer version", "999")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

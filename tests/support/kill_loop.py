@@ -224,6 +224,7 @@ class KillLoop:
         (folder / "runs").mkdir()
         python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.gateway = KilledGateway(folder, {"PYTHONPATH": python_path, "JOB_TTL": "86400"})
+        self.gateway.unmeasured()
         self.ledger = Ledger()
         self.to_serving: list[float] = []  # seconds from a SIGKILL to the first answer of the next gateway
         self.gaps: list[Gap] = []

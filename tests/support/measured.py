@@ -9,7 +9,7 @@ import coverage
 
 from runners import shim
 
-_VARIABLES = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+VARIABLES = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 _WRAPPER = """
 import os, runpy, sys
 sys.path.append({packages!r})
@@ -25,7 +25,7 @@ runpy.run_path({shim!r}, run_name="__main__")
 
 def wrapper(folder: Path) -> Path | None:
     """A program that is the shim and measures it, if this very process is being measured."""
-    variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     if not variables:
         return None
     packages = str(Path(coverage.__file__).parents[1])

@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=30, help="gateways that the kill loop kills (default: 30)")
 
 
-class Together(LoadScopeScheduling):  # type: ignore[misc]  # as above
+class Together(LoadScopeScheduling):  # type: ignore[misc]  # a base without types
     """Where tests run side by side, those that share something stay together: a file's, and the booted machine's."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -31,9 +31,9 @@ from runners.runner import Liveness
 from runners.step import Command, Outcome
 
 # What a container has only for the gateway to fetch; each step has a container of its own.
-_LINEAGE = "/tmp/pipeline-gateway-lineage.ndjson"  # noqa: S108, no folder of this host
-_REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108, likewise
-_EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108, likewise
+_LINEAGE = "/tmp/pipeline-gateway-lineage.ndjson"  # noqa: S108, no file of this host
+_REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108, no file of this host
+_EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108, no folder of this host
 # A service that sets one of these has said where its lineage goes.
 _LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
 _PATIENCE, _AGAIN = 30.0, 1.0  # seconds that a silent engine is waited for, and until it is asked again

@@ -25,7 +25,7 @@ from typing import Any
 from tests.benchmarks.timing import say, seconds
 from tests.support import process_facts, projects
 from tests.support.gateway import PATH, Gateway, wait_for
-from tests.support.quick_jobs import JOBS_API, ended, pid, quick_project, run_quick, settled, warm_up
+from tests.support.quick_jobs import JOBS_API, at_rest, ended, pid, quick_project, run_quick, settled, warm_up
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 SAMPLED_EVERY = 2.0
@@ -237,8 +237,7 @@ def _report(
     samples = bystanders.samples
     for what, unit in (("rss", " MB"), ("heap", " MB"), ("descriptors", "")):
         say(f"{what:22} {_slopes(what, unit, samples)}")
-    time.sleep(1)  # connections of the last requests are being closed
-    _say_left("at the end", process_facts.facts(pid(gateway)), process_facts.of_steps(gateway.state))
+    _say_left("at the end", at_rest(gateway), process_facts.of_steps(gateway.state))
 
 
 def _slopes(what: str, unit: str, samples: Sequence[Sample]) -> str:

@@ -18,7 +18,7 @@ from tests.support.source import ROOT
 
 UNIT = "pipeline-gateway.service"
 FOLDER = "/srv/lakehouse"  # as systemd/projects.conf has it
-CLONE = "/root/clone"
+CLONE = "/usr/local/src/pipeline-gateway"
 INGESTER = """
     import pathlib, sys, time
     with pathlib.Path("runs").open("a") as runs:

@@ -58,9 +58,14 @@ def warm_up(gateway: Gateway) -> Facts:
 
         _calm(asked_much)
     run_quick(gateway, 20)
+    return at_rest(gateway)
+
+
+def at_rest(gateway: Gateway) -> Facts:
+    """What a gateway holds once that stays the same: connections of the last requests are being closed."""
 
     def a_little_later() -> Facts:
-        time.sleep(0.1)  # connections of the last requests are being closed
+        time.sleep(0.1)
         return _held(gateway)
 
     return _calm(a_little_later)

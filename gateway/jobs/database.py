@@ -127,7 +127,7 @@ def _open(file: Path) -> None:
                 )
             _check(connection, version)
             _migrate(connection, version, file)
-            _try(connection)
+            _rehearse(connection)
         except (sqlite3.Error, UnicodeDecodeError) as error:
             if _code(error) in _REFUSALS:
                 raise
@@ -171,7 +171,7 @@ def _back_up(connection: sqlite3.Connection, copy: Path) -> None:
     connection.execute("VACUUM INTO ?", (str(copy),))
 
 
-def _try(connection: sqlite3.Connection) -> None:
+def _rehearse(connection: sqlite3.Connection) -> None:
     """Whether the schema still does what it must, which no check of pages tells. Raises _DamagedError."""
     connection.execute("BEGIN IMMEDIATE")
     try:

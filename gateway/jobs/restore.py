@@ -35,7 +35,7 @@ async def restore(store: Store, jobs: Path) -> None:
     found = await asyncio.to_thread(_read, jobs, wanted)
     lacked = [job for job in found if job.id not in known]
     ahead = [job for job in found if job.id in recorded and job.revision > recorded[job.id].revision]
-    await asyncio.gather(*(_record(store, job, must=job in lacked) for job in (*lacked, *ahead)))
+    await asyncio.gather(*(_record(store, job, must=job.id not in known) for job in (*lacked, *ahead)))
     await asyncio.gather(*(_hold(store, job) for job in await store.active()))
     _tell(lacked, sorted(set(wanted) - set(known) - {job.id for job in found}))
 

@@ -82,7 +82,7 @@ def test_results_of_an_earlier_run_are_not_taken_for_this_ones(gateway: Gateway,
     assert (lakehouse / "transform/target/run_results.json").exists()
     write(lakehouse / "transform/models/gold/broken.sql", "{{ ref('nobody') }}")
     record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)
-    assert (record["status"], record["exitCode"]) == ("completed", 2)
+    assert (record["status"], record["exitCode"]) == ("completed", 2), record
     assert "nobody" in record["firstFailure"]["message"]
 
 

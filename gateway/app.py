@@ -13,7 +13,7 @@ from contextlib import suppress
 import structlog
 from aiohttp import web
 
-from gateway import state, systemd
+from gateway import state, systemd, tokens
 from gateway.config import Settings
 from gateway.errors import ConfigError, StateError, StorageError
 from gateway.jobs import database, restore
@@ -23,13 +23,16 @@ from gateway.jobs.retention import Retention
 from gateway.jobs.service import Service
 from gateway.jobs.store import Store
 from gateway.jobs.works import Works
+from gateway.tokens import Tokens
 from gateway.web import data_analytics, guard, jobs_api, operations
+from gateway.web.access import Access, Pace
 from gateway.web.underway import Underway
 from runners.compose import ComposeRunner
 from runners.local import LocalRunner
 from runners.runner import Runner
 
 SETTINGS = web.AppKey("settings", Settings)
+TOKENS: web.AppKey[Tokens | None] = web.AppKey("tokens")
 ENVIRONMENT = web.AppKey("environment", Mapping[str, str])
 INSTANCE = web.AppKey("instance", str)
 STORE = web.AppKey("store", Store)
@@ -50,11 +53,15 @@ _log = structlog.get_logger()
 
 
 def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Application:
-    """The service, not yet started. environment: what steps inherit."""
+    """The service, not yet started. environment: what steps inherit. Raises ConfigError."""
     underway = Underway()
+    known = tokens.load(settings.tokens_file, environment)
+    access = Access(known, Pace(settings.trigger_rate, settings.trigger_burst))
     app = web.Application(
-        middlewares=[underway.middleware, guard.guard(settings.allowed_hosts)], client_max_size=guard.BODY_LIMIT
+        middlewares=[underway.middleware, guard.guard(settings.allowed_hosts, access)], client_max_size=guard.BODY_LIMIT
     )
+    app.on_response_prepare.append(guard.complete)
+    app[TOKENS] = known
     app[UNDERWAY] = underway
     app[SETTINGS] = settings
     app[ENVIRONMENT] = environment
@@ -173,21 +180,31 @@ class Server:
             await self._take(handed)
         else:
             await self._listen()
+        self._say_who_gets_in()
         _log.info("serving", host=self._settings.host, port=self.port, enabled=self._settings.enabled)
         systemd.notify(self._environment, f"READY=1\nSTATUS=Serving on port {self.port}")
+
+    def _say_who_gets_in(self) -> None:
+        known = self._runner.app[TOKENS]
+        if known is None:
+            _log.info("no tokens: every program of this host may trigger pipelines")
+        else:
+            _log.info("tokens", file=str(known.source), names=[token.name for token in known.tokens])
 
     async def _take(self, handed: list[socket.socket]) -> None:
         """Listen on the sockets of systemd, which keeps them open over a restart: nobody is refused meanwhile."""
         for listener in handed:
             address = listener.getsockname()
-            if listener.family is not socket.AF_UNIX and not ipaddress.ip_address(address[0]).is_loopback:
-                raise ConfigError(f"The socket unit listens on {address[0]}: expected 127.0.0.1 or ::1.")
+            if listener.family is not socket.AF_UNIX:
+                self._must_be_allowed(address[0], "The socket unit's")
             await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
             self.port = address[1] if listener.family is not socket.AF_UNIX else 0
 
     async def _listen(self) -> None:
         """Listen where the settings say, on every loopback address that the host has."""
         hosts = ("127.0.0.1", "::1") if self._settings.host == "localhost" else (self._settings.host,)
+        for host in hosts:
+            self._must_be_allowed(host, "HOST, the setting `host`,")
         for attempt in range(_PORTS):
             self.port = self._settings.port
             try:
@@ -201,6 +218,14 @@ class Server:
                 why = f"Can't listen on port {self.port}: {error.strerror}; free it, or set HOST and PORT."
                 raise StateError(why) from None
             break
+
+    def _must_be_allowed(self, address: str, whose: str) -> None:
+        """Whoever reaches the service may run its pipelines, so without tokens only this host's programs do."""
+        if self._runner.app[TOKENS] is None and not ipaddress.ip_address(address).is_loopback:
+            raise ConfigError(
+                f"{whose} address is {address}, which other hosts may reach, but there are no tokens: make one with "
+                "`pipeline-gateway token create` and set `tokens_file`, or serve a loopback address such as 127.0.0.1."
+            )
 
     async def _listen_on(self, host: str) -> None:
         site = web.TCPSite(self._runner, host, self.port, backlog=_BACKLOG)

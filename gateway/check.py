@@ -9,8 +9,10 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+from gateway import tokens
 from gateway.config import Settings
 from gateway.errors import ConfigError
 from gateway.jobs import catalog
@@ -44,7 +46,7 @@ async def findings(
     sources: the files that the settings come from.
     """
     account = None if user is None else _account(user)
-    found = [Finding(True, "configuration"), *_triggers(settings), *_state(settings)]
+    found = [Finding(True, "configuration"), *_triggers(settings), *_tokens(settings, environment), *_state(settings)]
     works: list[LocalWork] = []
     for fabric, chosen in settings.fabrics.items():
         if RunnerName(chosen.runner) is RunnerName.COMPOSE:
@@ -60,6 +62,23 @@ async def findings(
 
 def _triggers(settings: Settings) -> Iterator[Finding]:
     yield Finding(True, "triggers are on" if settings.enabled else "triggers are off: set PIPELINE_ENABLED=true")
+
+
+def _tokens(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        known = tokens.load(settings.tokens_file, environment)
+    except ConfigError as error:
+        yield Finding(False, str(error))
+        return
+    if known is None:
+        yield Finding(True, "no tokens: every program of this host may trigger pipelines")
+        return
+    now = datetime.now(UTC)
+    good = [token.name for token in known.tokens if not token.is_expired(now)]
+    yield Finding(True, f"tokens in {known.source}: {', '.join(good) or 'none that is good, so nobody gets in'}")
+    for token in known.tokens:
+        if token.is_expired(now):
+            yield Finding(True, f"the token {token.name} has expired: revoke it, and make another", warns=True)
 
 
 def _state(settings: Settings) -> Iterator[Finding]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 
-from gateway import config, env_file, log
+from gateway import config, env_file, log, tokens
 from gateway.app import Server
 from gateway.errors import ConfigError, GatewayError, StateError
+from gateway.tokens import Scope
 
 _DESCRIPTION = "Start and follow the data pipelines of one server over HTTP."
 _EPILOG = """\
@@ -35,6 +38,7 @@ exit codes: 0 done, 1 the demo or a check failed, 70 a bug, 73 state directory o
 pass (disk full), 78 wrong configuration
 """
 _BUG = 70
+_RESTART = "Restart the gateway: it reads its tokens when it starts."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,7 +99,48 @@ def _parser() -> argparse.ArgumentParser:
     _add_configuration(look)
     look.add_argument("--user", metavar="NAME", help="also say what this user could not read or write (needs root)")
     look.set_defaults(run=_check)
+    _add_token(commands)
     return parser
+
+
+def _add_token(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    token = commands.add_parser(
+        "token",
+        help="make, list or revoke the tokens that let callers in",
+        description="The tokens that let callers in. The gateway reads them when it starts: restart it after a change.",
+    )
+    actions = token.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    create = actions.add_parser(
+        "create",
+        help="make one and print it, once: only its SHA-256 is kept",
+        description="Make a token and print it, once: only its SHA-256 is kept.",
+        epilog="scopes: read GETs; run also triggers, cancels and retries; admin is everything there will be",
+    )
+    create.add_argument("name", metavar="NAME", help="whose it is; jobs are recorded under it")
+    create.add_argument("--scope", required=True, choices=[str(scope) for scope in Scope], help="what it allows")
+    create.add_argument("--expires", type=_lifetime, metavar="TIME", help="such as 90d or 12h; default: never")
+    create.set_defaults(run=_create_token)
+
+    listing = actions.add_parser("list", help="list names, scopes and ends", description="List the tokens.")
+    listing.set_defaults(run=_list_tokens)
+
+    revoke = actions.add_parser("revoke", help="take one away", description="Take a token away.")
+    revoke.add_argument("name", metavar="NAME")
+    revoke.set_defaults(run=_revoke_token)
+
+    for action in (create, listing, revoke):
+        _add_configuration(action)
+        action.add_argument(
+            "--file", type=Path, metavar="TOKENS", help="the tokens file; default: `tokens_file` of the configuration"
+        )
+
+
+def _lifetime(text: str) -> timedelta:
+    found = re.fullmatch(r"([1-9][0-9]{0,3})([dh])", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"expected days or hours such as 90d or 12h, found {text!r}")
+    return timedelta(**{{"d": "days", "h": "hours"}[found[2]]: int(found[1])})
 
 
 def _add_configuration(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +185,39 @@ def _demo(options: argparse.Namespace) -> int:
     return asyncio.run(
         demo.run(options.folder.absolute(), os.environ, options.port, serve=options.serve, out=sys.stdout)
     )
+
+
+def _create_token(options: argparse.Namespace) -> int:
+    now = datetime.now(UTC).replace(microsecond=0)
+    expires = None if options.expires is None else now + options.expires
+    print(tokens.create(_tokens_file(options), options.name, Scope(options.scope), now, expires))
+    print(_RESTART, file=sys.stderr)
+    return 0
+
+
+def _list_tokens(options: argparse.Namespace) -> int:
+    now = datetime.now(UTC)
+    for token in tokens.read(_tokens_file(options)).tokens:
+        end = "never expires" if token.expires is None else f"expires {token.expires.isoformat()}"
+        end = f"EXPIRED {token.expires.isoformat()}" if token.expires and token.is_expired(now) else end
+        print(f"{token.name:20} {token.scope:5} created {token.created.isoformat()}, {end}")
+    return 0
+
+
+def _revoke_token(options: argparse.Namespace) -> int:
+    tokens.revoke(_tokens_file(options), options.name)
+    print(_RESTART, file=sys.stderr)
+    return 0
+
+
+def _tokens_file(options: argparse.Namespace) -> Path:
+    named: Path | None = options.file or config.load(options.config, _environment(options)).tokens_file
+    if named is None:
+        raise ConfigError(
+            "There is no tokens file: set `tokens_file` in gateway.yaml, or name it with --file "
+            "(the systemd service reads /etc/pipeline-gateway/tokens)."
+        )
+    return named
 
 
 def _init(options: argparse.Namespace) -> int:

@@ -40,12 +40,11 @@ _VARIABLES = {
 }
 
 
-def _loopback(host: str) -> str:
-    """Whoever reaches the service may run its pipelines, so only this host's own programs reach it."""
-    with contextlib.suppress(ValueError):
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
-            return host
-    raise ValueError("expected localhost or a loopback address such as 127.0.0.1 or ::1")
+def _address(host: str) -> str:
+    try:
+        return host if host == "localhost" else str(ipaddress.ip_address(host))
+    except ValueError:
+        raise ValueError("expected localhost or an address such as 127.0.0.1, ::1 or 0.0.0.0") from None
 
 
 class IngesterSettings(Section):
@@ -68,6 +67,8 @@ class Project(Section):
 class Settings(Section):
     """Everything that can be configured; paths are absolute once loaded.
 
+    tokens_file: who may call; None for everybody who reaches the port, which is then one of this host's alone.
+    trigger_rate, trigger_burst: triggers a second that a token may go on with, and how many at once.
     job_ttl: seconds an ended job stays in the list. record_days: how long its record is kept.
     output_cap: bytes of output kept per job. state_cap: bytes of all ended jobs' files.
     free_disk_floor: bytes that must be free for a trigger to be accepted.
@@ -76,9 +77,12 @@ class Settings(Section):
     enabled: bool = False
     enable_openlineage: bool | None = None
     enable_elementary: bool | None = None
-    host: Annotated[str, AfterValidator(_loopback)] = "localhost"
+    host: Annotated[str, AfterValidator(_address)] = "localhost"
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     allowed_hosts: tuple[Text, ...] = ()
+    tokens_file: Location | None = None
+    trigger_rate: Annotated[float, Field(gt=0, le=1e6)] = 10
+    trigger_burst: Annotated[int, Field(ge=1, le=10**6)] = 50
     state_directory: Location = Path(".pipeline-gateway")
     job_ttl: Seconds = 3600
     record_days: Annotated[float, Field(gt=0, le=36500)] = 30
@@ -224,6 +228,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     return settings.model_copy(
         update={
             "state_directory": _resolve(base, settings.state_directory),
+            "tokens_file": None if settings.tokens_file is None else _resolve(base, settings.tokens_file),
             "fabrics": {name: fabric(given) for name, given in settings.fabrics.items()},
             "projects": {name: project(given) for name, given in settings.projects.items()},
         }

@@ -28,6 +28,10 @@ class StateBusyError(StateError):
     exit_code: ClassVar[int] = 75  # EX_TEMPFAIL, on which systemd starts it again
 
 
+class TokenError(GatewayError):
+    """A token can't be made or revoked."""
+
+
 class RequestError(GatewayError):
     """A request that is refused. `status` is its HTTP status; `code` never changes once published."""
 
@@ -35,6 +39,21 @@ class RequestError(GatewayError):
     code: str
     headers: Mapping[str, str] = {}
     details: Mapping[str, object] = {}
+
+
+class UnauthorizedError(RequestError):
+    """No token, or none that is good."""
+
+    status = 401
+    code = "unauthorized"
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
+
+
+class InsufficientScopeError(RequestError):
+    """The token is good, but not for this."""
+
+    status = 403
+    code = "insufficient_scope"
 
 
 class PipelinesDisabledError(RequestError):
@@ -126,6 +145,17 @@ class MisdirectedError(RequestError):
 
     status = 421
     code = "misdirected"
+
+
+class TooManyTriggersError(RequestError):
+    """One token triggers faster than it may."""
+
+    status = 429
+    code = "too_many_triggers"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(retry_after)}
 
 
 class DrainingError(RequestError):

@@ -40,6 +40,7 @@ def set_up(*, quiet: bool = False) -> None:
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -138,10 +138,13 @@ async def make_api(aiohttp_client: AiohttpClient) -> AsyncIterator[MakeApi]:
     made: list[Api] = []
 
     async def make(
-        folder: Path, environment: Mapping[str, str] | None = None, routes: Iterable[web.AbstractRouteDef] = ()
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        routes: Iterable[web.AbstractRouteDef] = (),
+        token: str | None = None,
     ) -> Api:
         client = await aiohttp_client(api.app(folder, environment, routes))
-        made.append(Api(client.session, client.make_url("/"), folder))
+        made.append(Api(client.session, client.make_url("/"), folder, token))
         return made[-1]
 
     yield make

@@ -50,6 +50,30 @@ class RunnerName(StrEnum):
     COMPOSE = "compose"
 
 
+class Action(StrEnum):
+    """What somebody did with a job."""
+
+    TRIGGERED = "triggered"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the name of the token, None where none is needed, and the address of the connection's other end."""
+
+    token: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What was done with a job, by whom and when."""
+
+    action: Action
+    by: Caller
+    at: Instant
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
     """One step of a plan.
@@ -168,6 +192,7 @@ class Job:
     """One accepted trigger. `steps` are the states of the plan's steps, in its order; `runner` is its fabric's.
 
     revision: counts the changes of the record, which is kept in two places: the higher one is right.
+    acts: what callers did with it, oldest first.
     """
 
     id: str
@@ -181,6 +206,7 @@ class Job:
     state: State
     runner: RunnerName = RunnerName.LOCAL
     revision: int = 0
+    acts: tuple[Act, ...] = ()
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with its nth step in another state."""

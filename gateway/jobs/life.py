@@ -17,7 +17,10 @@ from gateway.errors import StorageError
 from gateway.jobs import job_file
 from gateway.jobs.follow import Follower
 from gateway.jobs.job import (
+    Act,
+    Action,
     Active,
+    Caller,
     Cancelling,
     Ended,
     Failed,
@@ -111,16 +114,20 @@ class Life:
         self.settled.set()
         _log.info("job ended", job=self.job.id, state=self.job.state.kind)
 
-    async def cancel(self) -> None:
+    async def cancel(self, by: Caller) -> None:
         """Ask for the job's end, unless it has ended."""
+
+        def cancelling(job: Job) -> Job:
+            return _cancelling(job, by)
+
         try:
             # Durable before anything is stopped, so that a restarted gateway goes on cancelling.
-            await self._update(_cancelling)
+            await self._update(cancelling)
         except StorageError as error:
             # The job that filled the disk must be cancellable too; its next record tells of the cancel.
             _log.warning("cancel not recorded yet", job=self.job.id, error=str(error))
             async with self._lock:
-                self.job = _cancelling(self.job)
+                self.job = cancelling(self.job)
                 self._notify()
         await self._stop()
 
@@ -257,5 +264,8 @@ async def _insist(look: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kw
             await asyncio.sleep(_RETRY)
 
 
-def _cancelling(job: Job) -> Job:
-    return replace(job, state=Cancelling(clock.now())) if isinstance(job.state, Running) else job
+def _cancelling(job: Job, by: Caller) -> Job:
+    if not isinstance(job.state, Running):
+        return job
+    now = clock.now()
+    return replace(job, state=Cancelling(now), acts=(*job.acts, Act(Action.CANCELLED, by, now)))

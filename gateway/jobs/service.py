@@ -18,7 +18,19 @@ from gateway.config import Settings
 from gateway.errors import ConflictError, DrainingError, PipelinesDisabledError, StorageError, UnknownJobError
 from gateway.jobs import catalog, job_file, readiness
 from gateway.jobs.catalog import Pipeline, Trigger
-from gateway.jobs.job import Ended, Finished, Job, Pending, Plan, RunnerName, Running, phase
+from gateway.jobs.job import (
+    Act,
+    Action,
+    Caller,
+    Ended,
+    Finished,
+    Job,
+    Pending,
+    Plan,
+    RunnerName,
+    Running,
+    phase,
+)
 from gateway.jobs.life import Life, Snapshot
 from gateway.jobs.readiness import Readiness
 from gateway.jobs.store import Store
@@ -57,7 +69,7 @@ class Service:
         self._recovered: set[str] = set()
         self._draining = False
 
-    async def trigger(self, trigger: Trigger) -> Job:
+    async def trigger(self, trigger: Trigger, by: Caller) -> Job:
         """Plan and submit a job of the default project on the default fabric.
 
         Raises PipelinesDisabledError, DrainingError, StorageError, ConflictError, EngineError.
@@ -68,14 +80,16 @@ class Service:
         plan = catalog.plan(trigger, await work.installation(trigger))
         await self._must_be_free(work, plan)
         command = None if trigger.pipeline is Pipeline.INGESTER else str(trigger.command)
-        return await self.submit(trigger.pipeline, command, project, fabric, plan)
+        return await self.submit(trigger.pipeline, command, project, fabric, plan, by)
 
     def must_be_enabled(self) -> None:
         """Raises PipelinesDisabledError where triggers are off."""
         if not self._settings.enabled:
             raise PipelinesDisabledError
 
-    async def submit(self, pipeline: str, command: str | None, project: str, fabric: str, plan: Plan) -> Job:
+    async def submit(
+        self, pipeline: str, command: str | None, project: str, fabric: str, plan: Plan, by: Caller
+    ) -> Job:
         """Record a job and start it; once this returns it is durable, and nothing has been spawned yet.
 
         Raises DrainingError, StorageError, ConflictError.
@@ -85,6 +99,7 @@ class Service:
         why = await asyncio.to_thread(readiness.full, self._settings)
         if why is not None:
             raise StorageError(why)
+        now = clock.now()
         job = Job(
             id=f"{pipeline}-{time.time_ns() // 1_000_000}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(6))}",
             pipeline=str(pipeline),
@@ -92,16 +107,17 @@ class Service:
             project=project,
             fabric=fabric,
             plan=plan,
-            created=clock.now(),
+            created=now,
             steps=(Pending(),) * len(plan.steps),
             state=Running(),
             runner=self._runner(fabric),
+            acts=(Act(Action.TRIGGERED, by, now),),
         )
         holder = await self._store.insert(job)
         if holder is not None:
             raise await self._conflict(holder)
         self._launch(job)
-        _log.info("job accepted", job=job.id, steps=[str(step.name) for step in plan.steps])
+        _log.info("job accepted", job=job.id, steps=[str(step.name) for step in plan.steps], **_who(by))
         return job
 
     async def get(self, job_id: str) -> Snapshot:
@@ -132,14 +148,14 @@ class Service:
             await self._lives[job_id][0].wait(known, seconds)
         return await self.get(job_id)
 
-    async def cancel(self, job_id: str) -> Snapshot:
+    async def cancel(self, job_id: str, by: Caller) -> Snapshot:
         """Ask for a job's end; it ends when nothing of it is alive. A job that has ended stays as it is.
 
         Raises UnknownJobError.
         """
         if job_id in self._lives:
-            await self._lives[job_id][0].cancel()
-            _log.info("job cancelled", job=job_id)
+            await self._lives[job_id][0].cancel(by)
+            _log.info("job cancelled", job=job_id, **_who(by))
         return await self.get(job_id)
 
     def folder(self, job_id: str) -> Path:
@@ -221,6 +237,11 @@ class Service:
             conflict={"jobId": holder, "since": since, "step": step},
             retry_after=_RETRY_AFTER_CONFLICT,
         )
+
+
+def _who(by: Caller) -> dict[str, str | None]:
+    """A caller as the log tells of one."""
+    return {"token": by.token, "address": by.address}
 
 
 def _tidy(folder: Path) -> None:

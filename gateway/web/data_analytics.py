@@ -12,6 +12,7 @@ from gateway.jobs.catalog import DbtCommand, Pipeline, Trigger
 from gateway.jobs.job import Status
 from gateway.jobs.service import Service
 from gateway.web import body
+from gateway.web.access import CALLER
 from gateway.web.records import record
 from runners import dbt_output
 from runners.output import Ring, tail_text
@@ -48,7 +49,8 @@ def routes(service: Service) -> list[web.AbstractRouteDef]:
         service.must_be_enabled()
         wanted = await body.read(request, TriggerBody)
         job = await service.trigger(
-            Trigger(wanted.pipeline, wanted.command, wanted.enableOpenlineage, wanted.enableElementary)
+            Trigger(wanted.pipeline, wanted.command, wanted.enableOpenlineage, wanted.enableElementary),
+            request[CALLER],
         )
         return web.json_response(
             {

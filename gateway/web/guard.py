@@ -21,13 +21,19 @@ from gateway.errors import (
     UnknownPathError,
     UnsupportedTypeError,
 )
+from gateway.web.access import CALLER, Access
+from gateway.web.headers import SECURITY_HEADERS
 
 BODY_LIMIT = 2**20
+
+_REQUEST_ID = web.RequestKey("request_id", str)
+# What somebody who does not belong here is answered: worth a line of the log.
+_SUSPECT = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST, HTTPStatus.TOO_MANY_REQUESTS)
 
 _log = structlog.get_logger()
 
 
-def guard(allowed_hosts: Collection[str]) -> Middleware:
+def guard(allowed_hosts: Collection[str], access: Access) -> Middleware:
     """A middleware that checks every request, known path or not, and turns every error into an answer.
 
     allowed_hosts: names a Host header may have besides localhost and IP literals.
@@ -36,19 +42,31 @@ def guard(allowed_hosts: Collection[str]) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            _check_host(request, names)
-            _check_origin(request)
-            _check_type(request)
-            return await handler(request)
-        except RequestError as error:
-            return _answer(error)
-        except web.HTTPException as error:
-            return _answer(_ours(request, error))
-        except Exception as error:  # noqa: BLE001, whatever it is: its traceback is for the log and not for the client
-            return _unexpected(request, error)
+        request_id = request[_REQUEST_ID] = secrets.token_hex(6)
+        with structlog.contextvars.bound_contextvars(request=request_id):
+            try:
+                _check_host(request, names)
+                _check_origin(request)
+                caller = request[CALLER] = access.admit(request)
+                _check_type(request)
+                access.slow_down(request, caller)
+                return await handler(request)
+            except RequestError as error:
+                return _refused(request, error)
+            except web.HTTPException as error:
+                return _refused(request, _ours(request, error))
+            except Exception as error:  # noqa: BLE001, whatever it is: its traceback is for the log and not for the client
+                return _unexpected(request, error)
 
     return middleware
+
+
+async def complete(request: web.Request, response: web.StreamResponse) -> None:
+    """Give an answer, before it is sent, the headers that every one has: a signal handler."""
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if _REQUEST_ID in request:
+        response.headers["X-Request-Id"] = request[_REQUEST_ID]
 
 
 def _check_host(request: web.Request, names: Collection[str]) -> None:
@@ -75,13 +93,18 @@ def _is_address(name: str) -> bool:
 
 
 def _check_origin(request: web.Request) -> None:
-    """A browser says whose page sent the request; only our own may."""
-    site = request.headers.get("Sec-Fetch-Site", "none")
-    if site not in ("none", "same-origin"):
-        raise ForeignOriginError(f"The request comes from a page of another site (Sec-Fetch-Site: {site[:50]!a}).")
-    origin = request.headers.get("Origin")
-    if origin is not None and origin.partition("://")[2].lower() != request.headers["Host"].lower():
-        raise ForeignOriginError(f"The request comes from a page of another origin ({origin[:100]!a}).")
+    """A browser says whose page sent the request; only our own may, but for a link to our page."""
+    for site in request.headers.getall("Sec-Fetch-Site", []):
+        if site not in ("none", "same-origin") and not _is_link_to_the_page(request):
+            raise ForeignOriginError(f"The request comes from a page of another site (Sec-Fetch-Site: {site[:50]!a}).")
+    for origin in request.headers.getall("Origin", []):
+        if origin.partition("://")[2].lower() != request.headers["Host"].lower():
+            raise ForeignOriginError(f"The request comes from a page of another origin ({origin[:100]!a}).")
+
+
+def _is_link_to_the_page(request: web.Request) -> bool:
+    how = (request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest"))
+    return request.method == "GET" and request.rel_url.raw_path == "/" and how == ("navigate", "document")
 
 
 def _check_type(request: web.Request) -> None:
@@ -107,7 +130,11 @@ def _ours(request: web.Request, error: web.HTTPException) -> RequestError:
             return BadRequestError("bad_request", f"The request can't be read: {error.reason}.")
 
 
-def _answer(error: RequestError) -> web.Response:
+def _refused(request: web.Request, error: RequestError) -> web.Response:
+    if error.status in _SUSPECT:
+        _log.warning(
+            "request refused", code=error.code, method=request.method, path=request.path[:200], address=request.remote
+        )
     return web.json_response(
         {"success": False, "code": error.code, "error": str(error), "output": str(error), **error.details},
         status=error.status,
@@ -116,7 +143,6 @@ def _answer(error: RequestError) -> web.Response:
 
 
 def _unexpected(request: web.Request, error: Exception) -> web.Response:
-    incident = secrets.token_hex(6)
-    _log.error("request broke", incident=incident, method=request.method, path=request.path, exc_info=error)
-    text = f"The gateway made a mistake; its log tells more under request id {incident}."
+    _log.error("request broke", method=request.method, path=request.path[:200], exc_info=error)
+    text = f"The gateway made a mistake; its log tells more under request id {request[_REQUEST_ID]}."
     return web.json_response({"success": False, "code": "internal", "error": text, "output": text}, status=500)

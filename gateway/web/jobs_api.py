@@ -13,6 +13,7 @@ from gateway.jobs.job import Ended
 from gateway.jobs.life import Snapshot
 from gateway.jobs.service import Service
 from gateway.web import body
+from gateway.web.access import CALLER
 from gateway.web.records import whole_record
 
 _LONGEST_WAIT = 60
@@ -41,7 +42,7 @@ def routes(service: Service) -> list[web.AbstractRouteDef]:
         return web.json_response(whole_record(snapshot), headers=headers)
 
     async def cancel(request: web.Request) -> web.Response:
-        snapshot = await service.cancel(request.match_info["id"])
+        snapshot = await service.cancel(request.match_info["id"], request[CALLER])
         status = 200 if isinstance(snapshot.job.state, Ended) else 202
         return web.json_response(whole_record(snapshot), status=status)
 

@@ -7,6 +7,7 @@ from typing import Any
 from gateway import clock
 from gateway.clock import Instant, rfc3339
 from gateway.jobs.job import (
+    Act,
     Active,
     Completed,
     Ended,
@@ -61,8 +62,13 @@ def whole_record(snapshot: Snapshot, now: Instant | None = None) -> dict[str, An
         "fabricId": job.fabric,
         "enableOpenlineage": any(step.lineage for step in job.plan.steps),
         "enableElementary": any(step.name == "elementary" for step in job.plan.steps),
+        "audit": [_act(act) for act in job.acts],
         "notes": [*job.plan.notes, *([_REMOVED] if snapshot.removed else [])],
     }
+
+
+def _act(act: Act) -> dict[str, Any]:
+    return {"action": act.action, "token": act.by.token, "address": act.by.address, "at": rfc3339(act.at.wall)}
 
 
 def _result(job: Job) -> dict[str, Any]:

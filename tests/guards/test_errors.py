@@ -11,7 +11,15 @@ from aiohttp import web
 from pytest_aiohttp import AiohttpClient
 
 from gateway import errors
-from gateway.errors import BadRequestError, ConflictError, GatewayError, PipelinesDisabledError, RequestError
+from gateway.errors import (
+    BadRequestError,
+    ConflictError,
+    GatewayError,
+    PipelinesDisabledError,
+    RequestError,
+    TooManyTriggersError,
+)
+from gateway.web.access import Access, Pace
 from gateway.web.guard import guard
 from tests.support.source import modules
 
@@ -39,6 +47,8 @@ def made(error: type[RequestError]) -> RequestError:
         return BadRequestError("unknown_pipeline", "What, why.")
     if error is ConflictError:
         return ConflictError("What, why.", conflict={"jobId": "full-1-abc"}, retry_after=10)
+    if error is TooManyTriggersError:
+        return TooManyTriggersError("What, why.", retry_after=1)
     return error("What, why.")
 
 
@@ -71,7 +81,7 @@ def answering(error: BaseException) -> Callable[[web.Request], Awaitable[web.Res
 
 
 async def asked(aiohttp_client: AiohttpClient, error: BaseException) -> tuple[int, dict[str, object], dict[str, str]]:
-    app = web.Application(middlewares=[guard([])])
+    app = web.Application(middlewares=[guard([], Access(None, Pace(10, 50)))])
     app.router.add_get("/", answering(error))
     client = await aiohttp_client(app)
     async with client.get("/") as response:

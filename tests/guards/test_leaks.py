@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.job import Completed, Ended, Job, Plan, RunnerName
+from gateway.jobs.job import Caller, Completed, Ended, Job, Plan, RunnerName
 from gateway.jobs.service import Service
 from gateway.jobs.store import Store
 from gateway.jobs.works import Works
@@ -54,7 +54,7 @@ def plan(number: int) -> Plan:
 
 
 async def submitted(service: Service, project: str) -> list[Job]:
-    submissions = (service.submit("ingester", None, project, "local", plan(number)) for number in range(JOBS))
+    submissions = (service.submit("ingester", None, project, "local", plan(number), Caller()) for number in range(JOBS))
     return await asyncio.gather(*submissions)
 
 

@@ -31,17 +31,20 @@ def app(
 
 
 class Api:
-    """A client of one service, and the folder of its project."""
+    """A client of one service, and the folder of its project. token: sent with every request."""
 
-    def __init__(self, session: aiohttp.ClientSession, base: URL, folder: Path) -> None:
+    def __init__(self, session: aiohttp.ClientSession, base: URL, folder: Path, token: str | None = None) -> None:
         self.folder = folder
         self.base = base
+        self.token = token
         self._session = session
 
     async def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         """One request, its path sent as it is written here; a body that is not bytes is sent as JSON."""
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         given = {} if content is None else {"Content-Type": "application/json"}
+        if self.token is not None:
+            given["X-AUTH-TOKEN"] = self.token
         url = URL(f"{self.base.origin()}{path}", encoded=True)
         async with self._session.request(method, url, data=content, headers={**given, **(headers or {})}) as response:
             return Answer(response.status, response.headers, await response.read())

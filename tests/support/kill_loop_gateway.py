@@ -13,6 +13,7 @@ from unittest import mock
 from aiohttp import web
 
 from gateway import app, cli
+from gateway.web.access import CALLER
 from tests.support.jobs import planned
 
 SUBMIT = "/test/submit"
@@ -23,7 +24,7 @@ async def submit(request: web.Request) -> web.Response:
     wanted = await request.json()
     settings, service = request.app[app.SETTINGS], request.app[app.SERVICE]
     plan = planned(*["ingester"] * wanted["steps"], resources=[wanted["resource"]])
-    job = await service.submit(wanted["label"], None, wanted["project"], settings.default_fabric, plan)
+    job = await service.submit(wanted["label"], None, wanted["project"], settings.default_fabric, plan, request[CALLER])
     return web.json_response({"jobId": job.id}, status=202)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gateway.jobs.job import (
+    Act,
+    Action,
     Active,
+    Caller,
     Cancelling,
     Completed,
     Ended,
@@ -175,14 +179,22 @@ def test_a_step_that_lied_keeps_its_own_exit_code_and_times() -> None:
     assert answer["steps"] == [{"name": "build", "status": "failed", **NO_STEP, "exitCode": 0, **RAN}]
 
 
-def test_the_whole_record_adds_where_it_runs_what_is_on_and_the_notes() -> None:
+def test_the_whole_record_adds_where_it_runs_what_is_on_who_did_what_and_the_notes() -> None:
     plan = Plan((PlannedStep(StepName.BUILD, lineage=True),), ("warehouse",), ("Elementary is off: no package.",))
-    snapshot = Snapshot(make_job(plan=plan))
+    acts = (
+        Act(Action.TRIGGERED, Caller("nightly", "127.0.0.1"), NOON),
+        Act(Action.CANCELLED, Caller(None, "::1"), later(2.5)),
+    )
+    snapshot = Snapshot(replace(make_job(plan=plan), acts=acts))
     assert whole_record(snapshot, later(1)) == record(snapshot, later(1)) | {
         "projectId": "default",
         "fabricId": "local",
         "enableOpenlineage": True,
         "enableElementary": False,
+        "audit": [
+            {"action": "triggered", "token": "nightly", "address": "127.0.0.1", "at": AT_NOON},
+            {"action": "cancelled", "token": None, "address": "::1", "at": "2026-11-21T12:00:02.500000+00:00"},
+        ],
         "notes": ["Elementary is off: no package."],
     }
     assert whole_record(Snapshot(make_job(plan=PLAN)))["enableElementary"] is True

@@ -1,0 +1,102 @@
+"""Who may do what, and how fast: tokens, their scopes, and the pace of triggers."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from gateway.errors import InsufficientScopeError, TooManyTriggersError, UnauthorizedError
+from gateway.jobs.job import Caller
+from gateway.tokens import Scope, Token, Tokens
+
+CALLER = web.RequestKey("caller", Caller)
+
+# What needs no token, by the exact path as it is sent. Everything else does, also what does not exist.
+PUBLIC = frozenset({"/", "/healthz", "/readyz"})
+# What is never slowed down: a person must be able to stop what a script keeps starting.
+_AT_ANY_PACE = frozenset({"/api/v1/jobs/{id}/cancel"})
+_READS = ("GET", "HEAD")
+_SCHEME = "bearer "
+
+
+class Access:
+    """Decides about every request. tokens: None where everybody who reaches the port may do everything."""
+
+    def __init__(self, tokens: Tokens | None, pace: Pace) -> None:
+        self._tokens = tokens
+        self._pace = pace
+
+    def admit(self, request: web.Request) -> Caller:
+        """Who asks. Raises UnauthorizedError, InsufficientScopeError."""
+        if self._tokens is None or _is_public(request):
+            return Caller(None, request.remote)
+        token = _token(request, self._tokens)
+        needed = _needed(request.method)
+        if not token.scope.includes(needed):
+            raise InsufficientScopeError(
+                f"The token {token.name} has the scope {token.scope}, but {request.method[:20]} at "
+                f"{request.path[:200]!a} needs {needed}: use another token."
+            )
+        return Caller(token.name, request.remote)
+
+    def slow_down(self, request: web.Request, caller: Caller) -> None:
+        """Take one from the caller's pace, where the request may start something. Raises TooManyTriggersError."""
+        resource = request.match_info.route.resource
+        if request.method in _READS or resource is None or resource.canonical in _AT_ANY_PACE:
+            return
+        wait = self._pace.take(caller.token)
+        if wait > 0:
+            whose = "without a token" if caller.token is None else f"of the token {caller.token}"
+            raise TooManyTriggersError(
+                f"The triggers {whose} come too fast: go on in {math.ceil(wait)} s, or raise `trigger_rate`.",
+                retry_after=math.ceil(wait),
+            )
+
+
+class Pace:
+    """A token bucket per caller: `rate` a second, and `burst` at once."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._full_at: dict[str | None, float] = {}  # when a caller's bucket is full again, by the monotonic clock
+
+    def take(self, name: str | None) -> float:
+        """Take one; seconds until there is one where there is none now."""
+        now = time.monotonic()
+        full_at = max(now, self._full_at.get(name, now)) + 1 / self._rate
+        wait = full_at - now - self._burst / self._rate
+        if wait > 1e-9:
+            return wait
+        self._full_at[name] = full_at
+        return 0.0
+
+
+def _is_public(request: web.Request) -> bool:
+    return request.method in _READS and request.rel_url.raw_path in PUBLIC
+
+
+def _needed(method: str) -> Scope:
+    if method in _READS:
+        return Scope.READ
+    return Scope.RUN if method == "POST" else Scope.ADMIN
+
+
+def _token(request: web.Request, tokens: Tokens) -> Token:
+    """The good token that the request carries, in one header or the other. Raises UnauthorizedError."""
+    bearers = [value for value in request.headers.getall("Authorization", []) if value.lower().startswith(_SCHEME)]
+    given = [*(value[len(_SCHEME) :].strip() for value in bearers), *request.headers.getall("X-AUTH-TOKEN", [])]
+    now = datetime.now(UTC)
+    for text in given:
+        token = tokens.find(text, now)
+        if token is not None:
+            return token
+    if given:
+        raise UnauthorizedError("The token is not good: it is not known here, or it has expired or was revoked.")
+    raise UnauthorizedError(
+        "A token is needed: send it as `Authorization: Bearer TOKEN` or `X-AUTH-TOKEN: TOKEN`; "
+        "`pipeline-gateway token create` makes one."
+    )

@@ -1,0 +1,179 @@
+"""The guard stands before every route that there is: this walks the router, so a new one is looked at by itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from gateway.web import access
+from gateway.web.headers import SECURITY_HEADERS
+from tests.conftest import MakeApi
+from tests.support import access as guarded
+from tests.support.api import Api, app
+from tests.support.gateway import PATH, Answer
+from tests.support.raw import JSON, request, send
+
+# Contract section 4: whoever changes this list opens a door.
+PUBLIC = {"/", "/healthz", "/readyz"}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+UNKNOWN = (
+    "/nothing",
+    "/api",
+    "/api/trigger/pipeline",
+    "/api/v1/jobs/x/y",
+    "/static/app.js",
+    "/favicon.ico",
+    "//healthz",
+    "/healthz/",
+    "/healthz/../api/v1/jobs/x",
+    "/%68ealthz",
+    "/healthz%2f..%2fapi",
+    "/HEALTHZ",
+    "/readyz;x",
+    "/api/v1/jobs/healthz",
+)
+
+
+@dataclass(frozen=True)
+class Doors:
+    """The service behind its tokens, and every method and path that its router knows."""
+
+    api: Api
+    port: int
+    tokens: dict[str, str]
+    known: list[tuple[str, str]]
+
+    async def knock(self, method: str, path: str, *headers: bytes, token: str | None = None) -> Answer:
+        """What a request gets that is good but for what the test makes of it."""
+        given = [] if token is None else [b"X-AUTH-TOKEN: " + self.tokens[token].encode()]
+        body = b"{}" if method == "POST" else None
+        return await send(self.port, request(method, path, JSON, *given, *headers, body=body))
+
+
+@pytest.fixture
+async def doors(tmp_path: Path, make_api: MakeApi) -> Doors:
+    project = guarded.project(tmp_path / "project")
+    api = await make_api(project.folder, token=project.tokens["admin"])
+    other = app(guarded.project(tmp_path / "other").folder)  # only to be looked at: its router is made at the start
+    runner = web.AppRunner(other)
+    await runner.setup()
+    known = [
+        (route.method, re.sub(r"\{\w+\}", "x", route.resource.canonical))
+        for route in other.router.routes()
+        if route.resource is not None
+    ]
+    await runner.cleanup()
+    assert ("POST", PATH) in known
+    assert api.base.port is not None
+    return Doors(api, api.base.port, dict(project.tokens), known)
+
+
+def is_refused(answer: Answer, status: int, code: str, where: object) -> None:
+    assert answer.status == status, (where, answer)
+    if answer.body:  # HEAD has none
+        assert (answer.json["success"], answer.json["code"]) == (False, code), (where, answer)
+        assert answer.json["output"] == answer.json["error"], (where, answer)
+    assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+    for name, value in SECURITY_HEADERS.items():
+        assert answer.headers[name] == value, (where, answer)
+    assert re.fullmatch(r"[0-9a-f]{12}", answer.headers["X-Request-Id"]), (where, answer)
+
+
+async def test_only_the_list_of_the_contract_is_public() -> None:
+    assert set(access.PUBLIC) == PUBLIC
+
+
+async def test_nothing_but_the_public_list_answers_without_a_token(doors: Doors) -> None:
+    for method, path in [*doors.known, *((method, path) for method in METHODS for path in (PATH, *UNKNOWN))]:
+        if path in PUBLIC and method in ("GET", "HEAD"):
+            assert (await doors.knock(method, path)).status in (200, 503)
+            continue
+        answer = await doors.knock(method, path)
+        is_refused(answer, 401, "unauthorized", (method, path))
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_a_token_of_another_gateway_an_expired_one_and_half_of_one_are_none(doors: Doors) -> None:
+    half = doors.tokens["admin"][:-1]
+    for header in (
+        b"Authorization: Bearer pgw_" + b"A" * 43,
+        b"Authorization: Bearer " + half.encode(),
+        b"Authorization: Bearer",
+        b"Authorization: Basic " + doors.tokens["admin"].encode(),
+        b"X-AUTH-TOKEN: " + doors.tokens["expired"].encode(),
+        b"X-AUTH-TOKEN:",
+        b"X-AUTH-TOKEN: \xff\xfe",
+        b"Cookie: token=" + doors.tokens["admin"].encode(),
+    ):
+        for method, path in doors.known:
+            if path not in PUBLIC:
+                is_refused(await doors.knock(method, path, header), 401, "unauthorized", (header, method, path))
+    in_the_query = f"{PATH}?token={doors.tokens['admin']}"
+    is_refused(await doors.knock("GET", in_the_query), 401, "unauthorized", in_the_query)
+
+
+async def test_a_token_to_read_reads_everything_and_starts_nothing(doors: Doors) -> None:
+    for method, path in [*doors.known, *((method, PATH) for method in METHODS)]:
+        answer = await doors.knock(method, path, token="read")
+        if method in ("GET", "HEAD"):
+            assert answer.status not in (401, 403), (method, path, answer)
+        else:
+            is_refused(answer, 403, "insufficient_scope", (method, path))
+
+
+async def test_a_token_to_run_does_what_routes_do_and_no_more(doors: Doors) -> None:
+    for method, path in [*doors.known, *((method, PATH) for method in METHODS)]:
+        answer = await doors.knock(method, path, token="run")
+        if method in ("GET", "HEAD", "POST"):
+            assert answer.status not in (401, 403), (method, path, answer)
+        else:
+            is_refused(answer, 403, "insufficient_scope", (method, path))
+        assert (await doors.knock(method, path, token="admin")).status not in (401, 403), (method, path)
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "code"),
+    [
+        (b"Host: rebound.example", 421, "misdirected"),
+        (b"Host: localhost.rebound.example:3000", 421, "misdirected"),
+        (b"Sec-Fetch-Site: cross-site", 403, "foreign_origin"),
+        (b"Sec-Fetch-Site: same-site", 403, "foreign_origin"),
+        (b"Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site", 403, "foreign_origin"),
+        (b"Origin: null", 403, "foreign_origin"),
+        (b"Origin: http://page.example", 403, "foreign_origin"),
+        (b"Origin: http://localhost:9", 403, "foreign_origin"),
+        (b"Origin: http://localhost\r\nOrigin: http://page.example", 403, "foreign_origin"),
+    ],
+)
+async def test_a_page_of_somebody_else_gets_in_nowhere_whatever_its_token(
+    doors: Doors, header: bytes, status: int, code: str
+) -> None:
+    for method, path in [*doors.known, *(("GET", path) for path in UNKNOWN)]:
+        is_refused(await doors.knock(method, path, header, token="admin"), status, code, (method, path))
+
+
+async def test_a_link_to_the_page_may_be_followed_from_anywhere_but_nothing_else(doors: Doors) -> None:
+    link = (b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Mode: navigate", b"Sec-Fetch-Dest: document")
+    assert (await doors.knock("GET", "/", *link)).status != 403
+    assert (await doors.knock("GET", "/healthz", *link)).status == 403
+    assert (await doors.knock("POST", "/", *link, token="admin")).status == 403
+    assert (await doors.knock("GET", "/", *link[:2], b"Sec-Fetch-Dest: iframe")).status == 403
+
+
+async def test_a_body_that_is_no_json_gets_in_nowhere(doors: Doors) -> None:
+    token = b"X-AUTH-TOKEN: " + doors.tokens["admin"].encode()
+    for method, path in doors.known:
+        answer = await send(doors.port, request(method, path, b"Content-Type: text/plain", token, body=b"x=1"))
+        is_refused(answer, 415, "unsupported_type", (method, path))
+
+
+async def test_no_answer_lets_another_page_read_it(doors: Doors) -> None:
+    for method, path in [*doors.known, *(("GET", path) for path in UNKNOWN)]:
+        answer = await doors.knock(method, path, b"Access-Control-Request-Method: POST", token="admin")
+        assert [name for name in answer.headers if name.lower().startswith("access-control-")] == []
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")

@@ -1,0 +1,179 @@
+"""The tokens file: what is kept of a token, who may read it, and what happens to it when two people change it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway import tokens
+from gateway.errors import ConfigError, TokenError
+from gateway.tokens import Scope
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+READERS = (0o644, 0o604, 0o664, 0o666)
+
+
+def make(file: Path, name: str = "nightly", scope: Scope = Scope.RUN, expires: datetime | None = None) -> str:
+    return tokens.create(file, name, scope, NOW, expires)
+
+
+def test_only_the_hash_of_a_token_is_kept(tmp_path: Path) -> None:
+    text = make(tmp_path / "tokens")
+    content = (tmp_path / "tokens").read_text()
+    assert text not in content
+    assert hashlib.sha256(text.encode()).hexdigest() in content
+    assert text.startswith("pgw_")
+    assert len(text) == len("pgw_") + 43  # 256 bits
+
+
+def test_no_two_tokens_are_alike(tmp_path: Path) -> None:
+    assert len({make(tmp_path / "tokens", f"token-{number}") for number in range(20)}) == 20
+
+
+def test_a_token_is_found_by_its_whole_text_only(tmp_path: Path) -> None:
+    text = make(tmp_path / "tokens")
+    known = tokens.read(tmp_path / "tokens")
+    found = known.find(text, NOW)
+    assert found is not None
+    assert (found.name, found.scope) == ("nightly", Scope.RUN)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    for other in ("", text[:-1], text + "x", text.upper(), f" {text}", digest, "é", "\udcff"):
+        assert known.find(other, NOW) is None, other
+
+
+def test_a_token_is_good_until_it_expires(tmp_path: Path) -> None:
+    text = make(tmp_path / "tokens", expires=NOW + timedelta(days=90))
+    known = tokens.read(tmp_path / "tokens")
+    assert known.find(text, NOW + timedelta(days=90, seconds=-1)) is not None
+    assert known.find(text, NOW + timedelta(days=90)) is None
+
+
+@pytest.mark.parametrize(
+    ("scope", "allowed"), [(Scope.READ, "read"), (Scope.RUN, "read run"), (Scope.ADMIN, "read run admin")]
+)
+def test_each_scope_includes_those_before_it(scope: Scope, allowed: str) -> None:
+    assert [str(other) for other in Scope if scope.includes(other)] == allowed.split()
+
+
+def test_a_revoked_token_is_not_found_and_the_others_are(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    gone, kept = make(file, "gone"), make(file, "kept")
+    tokens.revoke(file, "gone")
+    assert tokens.read(file).find(gone, NOW) is None
+    assert tokens.read(file).find(kept, NOW) is not None
+
+
+def test_taking_the_last_token_away_opens_nothing(tmp_path: Path) -> None:
+    make(tmp_path / "tokens")
+    tokens.revoke(tmp_path / "tokens", "nightly")
+    known = tokens.load(tmp_path / "tokens", {})
+    assert known is not None
+    assert known.tokens == ()
+
+
+def test_a_name_is_given_once(tmp_path: Path) -> None:
+    make(tmp_path / "tokens")
+    before = (tmp_path / "tokens").read_bytes()
+    with pytest.raises(TokenError, match="There is a token named nightly"):
+        make(tmp_path / "tokens", scope=Scope.ADMIN)
+    assert (tmp_path / "tokens").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a b", "a\n", "é", "x" * 65, "../x", "a\x00"])
+def test_a_name_that_could_be_misread_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TokenError, match="can't be"):
+        make(tmp_path / "tokens", name)
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_revoking_what_is_not_there_says_what_is(tmp_path: Path) -> None:
+    make(tmp_path / "tokens")
+    with pytest.raises(TokenError, match=r"no token named 'daily'.*there are: nightly"):
+        tokens.revoke(tmp_path / "tokens", "daily")
+
+
+def test_the_file_is_its_owners_alone_and_stays_whose_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    before = os.umask(0o022)
+    try:
+        make(file)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(file, 1234, 2345)
+    before_it = file.stat()
+    make(file, "another")
+    assert (file.stat().st_mode, file.stat().st_uid, file.stat().st_gid) == (
+        before_it.st_mode,
+        before_it.st_uid,
+        before_it.st_gid,
+    )
+
+
+@pytest.mark.parametrize("mode", READERS)
+def test_a_file_that_everybody_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    make(tmp_path / "tokens")
+    (tmp_path / "tokens").chmod(mode)
+    with pytest.raises(ConfigError, match="everybody on this host can read the tokens file"):
+        tokens.load(tmp_path / "tokens", {})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"tokens": [{}]}',
+        '{"tokens": [], "more": 1}',
+        '{"tokens": [{"name": "a", "scope": "root", "sha256": "%s", "created": "2026-11-22T12:00:00Z"}]}' % ("0" * 64),
+        '{"tokens": [{"name": "a", "scope": "run", "sha256": "0", "created": "2026-11-22T12:00:00Z"}]}',
+        '{"tokens": [{"name": "a", "scope": "run", "sha256": "%s", "created": "2026-11-22T12:00:00"}]}' % ("0" * 64),
+        "\udcff",
+    ],
+)
+def test_a_damaged_file_is_refused_and_named(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(content, errors="surrogateescape")
+    file.chmod(0o600)
+    with pytest.raises(ConfigError, match="tokens file") as refused:
+        tokens.load(file, {})
+    assert str(file) in str(refused.value)
+
+
+def test_a_file_that_is_configured_and_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such tokens file"):
+        tokens.load(tmp_path / "tokens", {})
+
+
+def test_a_credential_comes_before_the_file_unless_it_is_blank(tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    environment = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    make(tmp_path / "tokens", "of-the-file")
+    assert tokens.load(None, environment) is None
+    (credentials / "tokens").write_text("\n")
+    assert tokens.load(None, environment) is None
+    known = tokens.load(tmp_path / "tokens", environment)
+    assert known is not None
+    assert [token.name for token in known.tokens] == ["of-the-file"]
+    (credentials / "tokens").unlink()
+    make(credentials / "tokens", "of-the-credential")
+    known = tokens.load(tmp_path / "tokens", environment)
+    assert known is not None
+    assert [token.name for token in known.tokens] == ["of-the-credential"]
+
+
+def test_two_people_at_once_lose_no_token(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: make(tmp_path / "tokens", f"token-{number}"), range(40)))
+    assert len(json.loads((tmp_path / "tokens").read_text())["tokens"]) == 40

@@ -35,7 +35,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
 def set_up(*, quiet: bool = False) -> None:
     """Configure structlog, and let the libraries' warnings come out the same way; quiet: nothing below a warning."""
     rendering: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(repr_native_str=True)]  # what a client wrote moves no cursor
         if sys.stderr.isatty()
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from runners.output import plain
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -56,6 +58,6 @@ def clean(text: str) -> str:
 
 
 def one_line(text: str, limit: int = 500) -> str:
-    """Text that can be encoded, with all white space folded, cut at `limit` characters."""
-    folded = " ".join(clean(text).split())
+    """The text that a terminal would show, with all white space folded, cut at `limit` characters."""
+    folded = " ".join(word for line in clean(text).splitlines() for word in plain(line).split())
     return folded if len(folded) <= limit else folded[: limit - 1] + "…"

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tests.support import compose, docker, parts, readme
+from tests.support.gateway import PATH
 from tests.support.installed import CLONE, FOLDER, SETTINGS, UNIT, Installed
 
 GIT = "git init -q clone && cd clone && git -c user.name=a -c user.email=a@localhost commit -q --allow-empty -m b"
@@ -73,6 +74,26 @@ def test_with_the_docker_drop_in_steps_run_in_containers(service: Installed, eng
     record = service.run(pipeline="ingester")
     assert (record["exitCode"], record["output"]) == (0, "in a container\n"), record
     machine.path("/etc/pipeline-gateway/environment").unlink()
+
+
+def test_with_tokens_the_timer_has_its_own_and_nobody_else_gets_in(service: Installed) -> None:
+    machine = service.machine
+    folder = machine.path("/etc/pipeline-gateway")
+    try:
+        machine.shell(readme.block(1, "Who gets in"))
+        assert [file.stat().st_mode & 0o777 for file in (folder / "tokens", folder / "trigger-header")] == [0o600] * 2
+        assert service.call("GET", PATH).status == 401
+        name, _, text = (folder / "trigger-header").read_text().strip().partition(": ")
+        machine.run("systemctl", "start", "pipeline-trigger@ingester.service")
+        [job] = service.call("GET", PATH, headers={name: text}).json["jobs"]
+        assert job["pipeline"] == "ingester"
+        whole = service.call("GET", f"/api/v1/jobs/{job['jobId']}", headers={name: text}).json
+        assert [(act["action"], act["token"]) for act in whole["audit"]] == [("triggered", "timer")]
+        assert text not in service.journal()
+        (folder / "trigger-header").unlink()
+        assert machine.try_run("systemctl", "start", "pipeline-trigger@ingester.service").returncode != 0
+    finally:
+        machine.shell("rm -f /etc/pipeline-gateway/tokens /etc/pipeline-gateway/trigger-header")
 
 
 def test_a_backup_in_mid_job_brings_everything_back(service: Installed) -> None:

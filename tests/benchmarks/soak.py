@@ -178,6 +178,7 @@ def _mixed_project(folder: Path) -> Path:
     made = projects.make(
         folder,
         settings={
+            "trigger_rate": 1000,
             "job_ttl": MINUTE,
             "record_days": 2 * MINUTE / DAY,
             "projects": {"small": {"dbt": "transform", "ingester": {"command": ["sh", "ingest.sh"]}}},

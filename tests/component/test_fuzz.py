@@ -42,7 +42,7 @@ def junk(chance: random.Random) -> bytes:
 
 async def test_of_500_random_requests_none_is_a_mistake_of_the_gateway(tmp_path: Path, make_api: MakeApi) -> None:
     no_dbt = {"local": {"dbt": {"executable": "/no/dbt"}}}  # what happens to be a trigger ends at once
-    api = await make_api(projects.make(tmp_path / "project", settings={"fabrics": no_dbt}))
+    api = await make_api(projects.make(tmp_path / "project", settings={"fabrics": no_dbt, "trigger_rate": 100_000}))
     port = api.base.port
     assert port is not None
     chance = random.Random(20260101)

@@ -298,6 +298,7 @@ def _settings() -> dict[str, Any]:
     return {
         "projects": {name: {"ingester": {"command": argv}} for name, argv in programs.items()},
         "default_project": DEFAULT,
+        "trigger_rate": 1000,
     }
 
 

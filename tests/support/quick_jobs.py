@@ -22,6 +22,7 @@ def quick_project(folder: Path) -> Path:
     return projects.make(
         folder,
         settings={
+            "trigger_rate": 1000,
             "fabrics": {"local": {"dbt": {"executable": "true"}}},  # each of the two has a resource of its own
             "projects": {"small": {"dbt": "transform", "ingester": {"command": ["true"]}}},
         },

@@ -6,12 +6,12 @@ import re
 
 from tests.support.source import ROOT
 
-_SECTION = "As a service"
+_SERVICE = "As a service"
 
 
-def block(number: int) -> str:
-    """One block of shell commands of the section on the service, counted from 0."""
+def block(number: int, section: str = _SERVICE, language: str = "sh") -> str:
+    """One block of code of a section, counted from 0 among those of its language."""
     text = (ROOT / "README.md").read_text("utf-8")
-    section = text.partition(f"\n## {_SECTION}\n")[2].partition("\n## ")[0]
-    blocks: list[str] = re.findall(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    found = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    blocks: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", found, re.DOTALL | re.MULTILINE)
     return blocks[number]

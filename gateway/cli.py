@@ -24,6 +24,8 @@ first steps:
   pipeline-gateway init DIR          begin your own from the same files
   pipeline-gateway check             find out what is wrong before anybody triggers anything
   pipeline-gateway serve             serve ./gateway.yaml on http://localhost:3000
+  pipeline-gateway token create ME --scope run --file tokens
+                                     let in only who has a token, once `tokens_file: tokens` is in gateway.yaml
 
 environment (it beats gateway.yaml):
   PIPELINE_ENABLED    take triggers (off unless set)
@@ -34,8 +36,8 @@ environment (it beats gateway.yaml):
   STATE_DIRECTORY     where jobs, their output and the database are kept
   GATEWAY_<SETTING>   any other setting of gateway.yaml, as YAML
 
-exit codes: 0 done, 1 the demo or a check failed, 70 a bug, 73 state directory or port unusable, 75 the same but it may
-pass (disk full), 78 wrong configuration
+exit codes: 0 done, 1 the demo or a check failed, or a token could not be changed, 70 a bug, 73 state directory or port
+unusable, 75 the same but it may pass (disk full), 78 wrong configuration
 """
 _BUG = 70
 _RESTART = "Restart the gateway: it reads its tokens when it starts."

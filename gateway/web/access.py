@@ -32,7 +32,7 @@ class Access:
     def admit(self, request: web.Request) -> Caller:
         """Who asks. Raises UnauthorizedError, InsufficientScopeError."""
         if self._tokens is None or _is_public(request):
-            return Caller(None, request.remote)
+            return Caller(None, _address(request))
         token = _token(request, self._tokens)
         needed = _needed(request.method)
         if not token.scope.includes(needed):
@@ -40,7 +40,7 @@ class Access:
                 f"The token {token.name} has the scope {token.scope}, but {request.method[:20]} at "
                 f"{request.path[:200]!a} needs {needed}: use another token."
             )
-        return Caller(token.name, request.remote)
+        return Caller(token.name, _address(request))
 
     def slow_down(self, request: web.Request, caller: Caller) -> None:
         """Take one from the caller's pace, where the request may start something. Raises TooManyTriggersError."""
@@ -73,6 +73,10 @@ class Pace:
             return wait
         self._full_at[name] = full_at
         return 0.0
+
+
+def _address(request: web.Request) -> str | None:
+    return request.remote or None  # a Unix socket has none
 
 
 def _is_public(request: web.Request) -> bool:

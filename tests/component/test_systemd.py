@@ -20,7 +20,7 @@ from aiohttp import web
 
 from gateway import systemd
 from gateway.app import STORE
-from tests.support import api, projects
+from tests.support import access, api, projects
 from tests.support.api import until
 from tests.support.gateway import COMMAND, DEADLINE, PATH, Gateway, wait_for
 
@@ -254,6 +254,17 @@ def test_a_socket_that_the_world_can_reach_is_refused(
         gateway = Activated(projects.make(tmp_path / "project"), [open_to_all], {})
         assert gateway.launch().wait(DEADLINE) == 78
         assert f"The socket unit's address is {address}" in gateway.log.read_text()
+
+
+def test_with_tokens_a_socket_that_the_world_can_reach_is_served(tmp_path: Path) -> None:
+    project = access.project(tmp_path / "project")
+    with socket.socket() as open_to_all:
+        open_to_all.bind(("0.0.0.0", 0))
+        open_to_all.listen()
+        gateway = Activated(project.folder, [open_to_all], {}).start()
+        assert gateway.call("GET", PATH).status == 401
+        assert gateway.call("GET", PATH, headers={"X-AUTH-TOKEN": project.tokens["read"]}).status == 200
+        assert gateway.stop() == 0
 
 
 def test_a_unix_socket_serves_too(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""What every answer says, whoever gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from aiohttp import web
+
+# An answer is data: no browser should guess what it is, run it, frame it, keep it, or tell others where it came from.
+SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+    }
+)
+# Instead of which Python and which aiohttp this is, which is nobody's business.
+SERVER: Mapping[str, str] = MappingProxyType({"Server": "pipeline-gateway"})
+
+
+async def name_server(_: web.Request, response: web.StreamResponse) -> None:
+    """Name the service in an answer that is about to be sent."""
+    response.headers.update(SERVER)

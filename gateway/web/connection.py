@@ -48,6 +48,7 @@ class Connection(web.RequestHandler):
             access_log=cast(logging.Logger, None),
             max_line_size=_LONGEST_LINE,
             max_field_size=_LONGEST_FIELD,
+            auto_decompress=False,  # none is taken, so nothing may grow
         )
         self._underway = underway
 
@@ -78,7 +79,7 @@ class Connection(web.RequestHandler):
                 500, "internal", f"The gateway made a mistake; its log tells more under request id {incident}."
             )
         why = type(exc).__name__  # and not its text, which has what was sent, a token maybe
-        _log.info("request unreadable", client=request.remote, why=why)
+        _log.info("request unreadable", why=why)
         if isinstance(exc, LineTooLong):
             return _refusal(
                 400,
@@ -88,6 +89,14 @@ class Connection(web.RequestHandler):
         return _refusal(
             400, "bad_request", "The request is not HTTP/1.1 as it should be: its first line, a header or its length."
         )
+
+    def log_exception(self, *args: object, **kw: object) -> None:
+        """What aiohttp has to say of an exception that nobody caught."""
+        error = kw.get("exc_info")
+        if isinstance(error, web.RequestPayloadError):  # the rest of a body that nobody read
+            _log.info("request unreadable", why=type(error).__name__)
+        else:
+            super().log_exception(*args, **kw)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -102,4 +111,5 @@ def _refusal(status: int, code: str, text: str) -> web.Response:
     content = {"success": False, "code": code, "error": text, "output": text}
     refusal = web.json_response(content, status=status, headers={**SECURITY_HEADERS, **SERVER})
     refusal.force_close()
+    refusal.headers["Connection"] = "close"  # said also to a client whose version of HTTP nobody knows
     return refusal

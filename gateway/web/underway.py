@@ -15,7 +15,7 @@ _MOST = 1000  # connections
 _KEPT = 200  # descriptors for all else: SQLite, steps that start, polls that read output, calls of docker
 _FEWEST = 16  # connections, however few descriptors there are
 _IDLE = 15.0  # seconds without a request: also what ends a client that never finishes its headers
-_UNREAD = 60.0  # the same for one that still has to take an answer
+_UNREAD = 30.0  # the same for one that still has to take an answer
 _LOOK = 1.0  # seconds between two looks
 _LATE = 0.05  # seconds for the request of a connection that was just taken
 

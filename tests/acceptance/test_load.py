@@ -285,7 +285,8 @@ def test_out_of_descriptors_nothing_is_lost_or_told_wrong_and_it_recovers_by_its
     assert gateway.finished(job)["exitCode"] == 0
     assert len(gateway.call("GET", PATH).json["jobs"]) == 1
     assert gateway.run(pipeline="ingester")["exitCode"] == 0
-    assert "no connection can be taken" in gateway.log.read_text()
+    attempts = [line for line in logged(gateway) if line["event"] == "no connection can be taken"]
+    assert 0 < len(attempts) <= 2 * 10  # once a second on each address
     assert most_of_a_kind_in_a_second(gateway) <= 10
     gone = dict.fromkeys(before.descriptors)
     assert [one for one in settled(gateway, before).descriptors if one not in gone] == []

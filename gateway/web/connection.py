@@ -109,7 +109,7 @@ class Connection(web.RequestHandler):
 
 def _refusal(status: int, code: str, text: str) -> web.Response:
     content = {"success": False, "code": code, "error": text, "output": text}
-    refusal = web.json_response(content, status=status, headers={**SECURITY_HEADERS, **SERVER})
+    refusal = web.json_response(content, status=status, headers={**SECURITY_HEADERS, "Server": SERVER})
     refusal.force_close()
     refusal.headers["Connection"] = "close"  # said also to a client whose version of HTTP nobody knows
     return refusal

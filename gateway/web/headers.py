@@ -16,10 +16,9 @@ SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
         "Referrer-Policy": "no-referrer",
     }
 )
-# Instead of which Python and which aiohttp this is, which is nobody's business.
-SERVER: Mapping[str, str] = MappingProxyType({"Server": "pipeline-gateway"})
+SERVER = "pipeline-gateway"  # and not which Python and which aiohttp this is
 
 
 async def name_server(_: web.Request, response: web.StreamResponse) -> None:
     """Name the service in an answer that is about to be sent."""
-    response.headers.update(SERVER)
+    response.headers["Server"] = SERVER

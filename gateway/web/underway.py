@@ -32,14 +32,14 @@ class Underway:
     """Counts connections and requests; its middleware is around each route.
 
     A poll is never refused for load. So at the limit room is made for whoever comes, by closing the connection that has
-    had no request underway for longest; and for there always to be one, not all may have: requests that wait for a
-    change leave a tenth of the connections to those that don't, and these leave a few for being told that it is full.
+    had no request underway for longest; and for there always to be one, not all may have. Requests that wait for a
+    change leave a fifth of the connections to others; those with a body, which may be slow, leave a tenth to polls; and
+    these leave a few for being told that it is full.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._most_requests = limit - max(1, limit // 50)
-        self._most_waiting = limit - max(2, limit // 10)
+        self._most_waiting = limit * 8 // 10
         self._open: dict[web.RequestHandler, asyncio.Transport] = {}
         self._idle: dict[web.RequestHandler, float] = {}  # since when; who is for longest comes first
         self._requests: dict[web.RequestHandler, asyncio.Task[object] | None] = {}  # with what can just be dropped
@@ -64,10 +64,16 @@ class Underway:
                 self._none.set()
 
     def _admit(self, request: web.Request) -> None:
-        if len(self._requests) >= self._most_waiting and "wait" in request.query:
-            raise OverloadedError("Too many requests wait for a change: come again, or ask without `wait`.")
-        if len(self._requests) >= self._most_requests:
-            raise OverloadedError(f"{self._most_requests} requests are underway, as many as can be: come again.")
+        if len(self._requests) < self._most_waiting:
+            return
+        if request.method != "GET":
+            most = self.limit * 9 // 10
+        elif "wait" in request.query:
+            most = self._most_waiting
+        else:
+            most = self.limit - max(1, self.limit // 50)
+        if len(self._requests) >= most:
+            raise OverloadedError("As many requests are underway as can be: come again, and poll without `wait`.")
 
     def came(self, connection: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Take a new connection in, for which another one may have to go."""

@@ -34,6 +34,7 @@ TALKATIVE = """
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 POST = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
 MOST = 1000
+REFUSED = 200  # of as many that wait for a change
 ABOVE = 32  # connections that are on their way in or out while many come
 NONE_FREE = 3  # a limit under which nothing can be opened any more
 
@@ -145,7 +146,7 @@ def test_when_all_wait_for_a_change_the_next_who_waits_is_told_to_come_again_and
     job = waiting(gateway)
     waits = f"GET /api/v1/jobs/{job}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     with many(gateway, MOST, waits) as clients:
-        refused = answered(clients, MOST // 10)
+        refused = answered(clients, REFUSED)
         assert all(answer.startswith(b"HTTP/1.1 503 ") for answer in refused)
         assert all(b"Retry-After: " in answer and b'"overloaded"' in answer for answer in refused)
         assert gateway.poll(job)["status"] == "running"
@@ -153,8 +154,20 @@ def test_when_all_wait_for_a_change_the_next_who_waits_is_told_to_come_again_and
         assert gateway.call("POST", PATH, {"pipeline": "ingester"}).status == 409
         (gateway.folder / "go").touch()
         told = answered(clients, MOST)
-        assert sum(answer.startswith(b"HTTP/1.1 200 ") for answer in told) == MOST - MOST // 10
+        assert sum(answer.startswith(b"HTTP/1.1 200 ") for answer in told) == MOST - REFUSED
     assert gateway.finished(job)["exitCode"] == 0
+
+
+def test_beside_a_thousand_bodies_that_do_not_come_a_poll_is_answered(
+    tmp_path: Path, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway(projects.make(tmp_path / "project", ingester=TALKATIVE))
+    job = gateway.run(pipeline="ingester")["jobId"]
+    with many(gateway, MOST, POST + b"Content-Length: 100\r\n\r\n") as clients:
+        refused = answered(clients, MOST // 10)
+        assert gateway.poll(job)["status"] == "completed"
+        statuses = Counter(answer[9:12] for answer in refused + answered(clients[: MOST // 2], MOST // 2))
+    assert set(statuses) == {b"503", b"408"}
 
 
 def test_who_stops_waiting_makes_room_for_who_waits(tmp_path: Path, make_gateway: MakeGateway) -> None:
@@ -163,7 +176,7 @@ def test_who_stops_waiting_makes_room_for_who_waits(tmp_path: Path, make_gateway
     waits = f"GET /api/v1/jobs/{job}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     for _ in range(3):
         with many(gateway, MOST, waits) as clients:
-            answered(clients, MOST // 10)
+            answered(clients, REFUSED)
         assert gateway.poll(job)["status"] == "running"
     assert gateway.call("GET", f"/api/v1/jobs/{job}?wait=0.1").status == 200
     (gateway.folder / "go").touch()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import signal
-import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
 
@@ -15,7 +12,7 @@ from aiohttp import web
 
 from gateway import state, systemd, tokens
 from gateway.config import Settings
-from gateway.errors import ConfigError, StateError, StorageError
+from gateway.errors import ConfigError, StorageError
 from gateway.jobs import database, restore
 from gateway.jobs.job import RunnerName
 from gateway.jobs.leftovers import Leftovers
@@ -24,9 +21,11 @@ from gateway.jobs.service import Service
 from gateway.jobs.store import Store
 from gateway.jobs.works import Works
 from gateway.tokens import Tokens
-from gateway.web import data_analytics, guard, jobs_api, operations
+from gateway.web import data_analytics, guard, jobs_api, listener, operations
 from gateway.web.access import Access, Pace
-from gateway.web.underway import Underway
+from gateway.web.connection import Connection, must_have_its_extensions
+from gateway.web.listener import Listener
+from gateway.web.underway import Underway, most_connections
 from runners.compose import ComposeRunner
 from runners.local import LocalRunner
 from runners.runner import Runner
@@ -42,30 +41,26 @@ UNDERWAY = web.AppKey("underway", Underway)
 # Done with the exception of a service-wide task that died; the process then goes down, loudly.
 BROKEN = web.AppKey("broken", asyncio.Future[None])
 
-_BACKLOG = 1024  # connections that wait while the service starts
-_KEEPALIVE = 15.0  # also what ends a client that never finishes its headers
 _DRAIN = 5.0  # seconds for the requests that are underway when the service stops
 _SHUTDOWN = 1.0  # seconds for those that are still
-_PORTS = 10  # free ports that are tried where any will do
-_LONGEST_LINE = 32 * 1024  # so that an absurd job id gets our own answer
 
 _log = structlog.get_logger()
 
 
 def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Application:
     """The service, not yet started. environment: what steps inherit. Raises ConfigError."""
-    underway = Underway()
     known = tokens.load(settings.tokens_file, environment)
     access = Access(known, Pace(settings.trigger_rate, settings.trigger_burst))
+    underway = Underway(most_connections())
     app = web.Application(
-        middlewares=[underway.middleware, guard.guard(settings.allowed_hosts, access)], client_max_size=guard.BODY_LIMIT
+        middlewares=[guard.guard(settings.allowed_hosts, access), underway.middleware], client_max_size=guard.BODY_LIMIT
     )
     app.on_response_prepare.append(guard.complete)
     app[TOKENS] = known
     app[UNDERWAY] = underway
     app[SETTINGS] = settings
     app[ENVIRONMENT] = environment
-    app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention, _leftovers, _watchdog])
+    app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention, _leftovers, _connections, _watchdog])
     return app
 
 
@@ -122,6 +117,11 @@ async def _leftovers(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
+async def _connections(app: web.Application) -> AsyncIterator[None]:
+    async for _ in _task(app, app[UNDERWAY].watch(), "connections"):
+        yield
+
+
 async def _watchdog(app: web.Application) -> AsyncIterator[None]:
     patience = systemd.watchdog(app[ENVIRONMENT])
     if patience is None:
@@ -163,26 +163,42 @@ class Server:
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
         self._settings = settings
         self._environment = environment
-        self._runner = web.AppRunner(
-            build_app(settings, environment),
-            access_log=None,
-            keepalive_timeout=_KEEPALIVE,
-            shutdown_timeout=_SHUTDOWN,
-            max_line_size=_LONGEST_LINE,
-        )
+        self._runner = web.AppRunner(build_app(settings, environment), shutdown_timeout=_SHUTDOWN)
+        self._listeners: list[Listener] = []
+        self._stopped = asyncio.Event()
         self.port = 0
 
-    async def start(self) -> None:
-        """Recover what was running, then listen. Raises StateError, ConfigError."""
+    async def start(self, *, signals: bool = False) -> None:
+        """Recover what was running, then listen. Raises StateError, ConfigError.
+
+        signals: hear those that `wait` waits for from before anybody is told that it serves.
+        """
+        must_have_its_extensions()
+        handed = systemd.sockets(self._environment)  # they stay open over a restart: nobody is refused meanwhile
+        self._must_be_allowed(listener.reach(handed, self._settings.host))
         await self._runner.setup()
-        handed = systemd.sockets(self._environment)
-        if handed:
-            await self._take(handed)
-        else:
-            await self._listen()
+        sockets = handed or listener.bound(self._settings.host, self._settings.port)
+        self.port = listener.port(sockets)
+        self._listeners = [Listener(one, self._connection) for one in sockets]
+        if signals:
+            self._hear_signals()
         self._say_who_gets_in()
-        _log.info("serving", host=self._settings.host, port=self.port, enabled=self._settings.enabled)
+        _log.info(
+            "serving",
+            host=self._settings.host,
+            port=self.port,
+            enabled=self._settings.enabled,
+            connections=self._runner.app[UNDERWAY].limit,
+        )
         systemd.notify(self._environment, f"READY=1\nSTATUS=Serving on port {self.port}")
+
+    def _must_be_allowed(self, address: str | None) -> None:
+        """Whoever reaches the service may run its pipelines, so without tokens only this host's programs do."""
+        if address is not None and self._runner.app[TOKENS] is None:
+            raise ConfigError(
+                f"Other hosts may reach {address}, but there are no tokens: make one with `pipeline-gateway token "
+                "create` and set `tokens_file`; or serve a loopback address such as 127.0.0.1 (HOST, the socket unit)."
+            )
 
     def _say_who_gets_in(self) -> None:
         known = self._runner.app[TOKENS]
@@ -191,61 +207,21 @@ class Server:
         else:
             _log.info("tokens", file=str(known.source), names=[token.name for token in known.tokens])
 
-    async def _take(self, handed: list[socket.socket]) -> None:
-        """Listen on the sockets of systemd, which keeps them open over a restart: nobody is refused meanwhile."""
-        for listener in handed:
-            address = listener.getsockname()
-            if listener.family is not socket.AF_UNIX:
-                self._must_be_allowed(address[0], "The socket unit's")
-            await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
-            self.port = address[1] if listener.family is not socket.AF_UNIX else 0
+    def _connection(self) -> Connection:
+        assert self._runner.server is not None, "connections are taken between setup and cleanup"
+        return Connection(self._runner.server, self._runner.app[UNDERWAY])
 
-    async def _listen(self) -> None:
-        """Listen where the settings say, on every loopback address that the host has."""
-        hosts = ("127.0.0.1", "::1") if self._settings.host == "localhost" else (self._settings.host,)
-        for host in hosts:
-            self._must_be_allowed(host, "HOST, the setting `host`,")
-        for attempt in range(_PORTS):
-            self.port = self._settings.port
-            try:
-                for host in hosts:
-                    await self._listen_on(host)
-            except OSError as error:
-                if self._settings.port == 0 and attempt < _PORTS - 1:  # it was free on one address only
-                    for site in tuple(self._runner.sites):
-                        await site.stop()
-                    continue
-                why = f"Can't listen on port {self.port}: {error.strerror}; free it, or set HOST and PORT."
-                raise StateError(why) from None
-            break
-
-    def _must_be_allowed(self, address: str, whose: str) -> None:
-        """Whoever reaches the service may run its pipelines, so without tokens only this host's programs do."""
-        if self._runner.app[TOKENS] is None and not ipaddress.ip_address(address).is_loopback:
-            raise ConfigError(
-                f"{whose} address is {address}, which other hosts may reach, but there are no tokens: make one with "
-                "`pipeline-gateway token create` and set `tokens_file`, or serve a loopback address such as 127.0.0.1."
-            )
-
-    async def _listen_on(self, host: str) -> None:
-        site = web.TCPSite(self._runner, host, self.port, backlog=_BACKLOG)
-        try:
-            await site.start()
-        except OSError as error:
-            if host != "::1" or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # a host without IPv6
-                raise
-        else:
-            self.port = site.port  # the real one, where 0 was asked for
+    def _hear_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopped.set)
 
     async def wait(self) -> None:
         """Until SIGTERM or SIGINT. Raises what a service-wide task died of."""
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
+        self._hear_signals()
         broken = self._runner.app[BROKEN]
-        broken.add_done_callback(lambda _: stopped.set())
-        await stopped.wait()
+        broken.add_done_callback(lambda _: self._stopped.set())
+        await self._stopped.wait()
         if broken.done():
             broken.result()
 
@@ -256,8 +232,8 @@ class Server:
             self._runner.app[SERVICE].drain()
         with suppress(asyncio.CancelledError):
             # Clean-up no longer reads what clients still send, so what they began is finished before it.
-            for site in tuple(self._runner.sites):
-                await site.stop()
+            for one in self._listeners:
+                one.close()
             await self._runner.app[UNDERWAY].finished(_DRAIN)
             await self._runner.cleanup()
         _log.info("stopped")

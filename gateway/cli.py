@@ -168,7 +168,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 async def _serving(server: Server) -> int:
     try:
-        await server.start()
+        await server.start(signals=True)
         await server.wait()
     except GatewayError:
         raise

@@ -166,6 +166,14 @@ class DrainingError(RequestError):
     headers: Mapping[str, str] = {"Retry-After": "5"}
 
 
+class OverloadedError(RequestError):
+    """More requests are underway than the service takes."""
+
+    status = 503
+    code = "overloaded"
+    headers: Mapping[str, str] = {"Retry-After": "5"}
+
+
 class EngineError(RequestError):
     """The container engine doesn't answer, so nobody knows whether the job could run."""
 

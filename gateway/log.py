@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
+import time
+from collections import deque
 from typing import TextIO, cast
 
 import structlog
+
+_LINES = 10  # of one kind
+_SECOND = 1.0
 
 
 class _Stderr:
@@ -24,12 +30,55 @@ class _Stderr:
             sys.stderr.flush()
 
 
-def _in_one_line(record: logging.LogRecord) -> bool:
-    """What aiohttp's parser refuses is the client's mistake: a line, and no traceback of ours."""
-    if record.exc_info:
-        record.msg, record.args = f"{record.getMessage()}: {record.exc_info[1]}", ()
-        record.exc_info = None
-    return True
+class Limit:
+    """Lets ten lines of one kind through in a second, and tells afterwards how many it kept back.
+
+    A kind is the event of our own lines, the name of its logger of a library's: never what a client sends. What
+    becomes of a job is told whatever else is: these lines are no more than there are jobs.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told: dict[str, deque[float]] = {}  # when the latest lines of each kind were let through
+        self._kept_back: dict[str, int] = {}
+
+    def __call__(self, _: object, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """Our own lines, as one of structlog's processors."""
+        of_a_job = level == "info" and "job" in event
+        if not of_a_job and not self._lets(str(event["event"])):
+            raise structlog.DropEvent
+        return event
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """The lines of libraries, as a filter of logging."""
+        return self._lets(record.name)
+
+    def _lets(self, kind: str) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            told = self._told.setdefault(kind, deque(maxlen=_LINES))
+            if len(told) < _LINES or now - told[0] >= _SECOND:
+                told.append(now)
+                return True
+            first = kind not in self._kept_back
+            self._kept_back[kind] = self._kept_back.get(kind, 0) + 1
+        if first:
+            self._tell_later(kind)
+        return False
+
+    def _tell_later(self, kind: str) -> None:
+        later = threading.Timer(_SECOND, self._tell, [kind])
+        later.daemon = True
+        try:
+            later.start()
+        except RuntimeError:  # no thread to be had: these are never told, the next may be
+            with self._lock:
+                self._kept_back.pop(kind, None)
+
+    def _tell(self, kind: str) -> None:
+        with self._lock:
+            lines = self._kept_back.pop(kind)
+        structlog.get_logger().warning("lines kept back", of=kind, lines=lines)
 
 
 def set_up(*, quiet: bool = False) -> None:
@@ -39,13 +88,14 @@ def set_up(*, quiet: bool = False) -> None:
         if sys.stderr.isatty()
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
+    limit = Limit()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
-        processors=[*shared, *rendering],
+        processors=[limit, *shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
     )
@@ -56,7 +106,7 @@ def set_up(*, quiet: bool = False) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
-    logging.getLogger("aiohttp.server").addFilter(_in_one_line)
+    handler.addFilter(limit.filter)
     logging.raiseExceptions = False
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 

@@ -70,7 +70,10 @@ def routes(service: Service) -> list[web.AbstractRouteDef]:
             return web.json_response({"success": True, "jobs": [record(job) for job in await service.recent()]})
         snapshot = await service.get_recent(asked.jobId)
         ring = Ring(service.folder(snapshot.job.id))
-        output = await asyncio.to_thread(tail_text, ring, OUTPUT_SIZE, dbt_output.text)
+        try:
+            output = await asyncio.to_thread(tail_text, ring, OUTPUT_SIZE, dbt_output.text)
+        except OSError as error:  # out of descriptors, say: whoever polls must hear how the job is
+            output = f"The output can't be read now: {error.strerror}."
         return web.json_response(record(snapshot) | {"output": output})
 
     return [web.post(PATH, trigger), web.get(PATH, find)]

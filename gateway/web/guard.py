@@ -22,7 +22,7 @@ from gateway.errors import (
     UnsupportedTypeError,
 )
 from gateway.web.access import CALLER, Access
-from gateway.web.headers import SECURITY_HEADERS
+from gateway.web.headers import SECURITY_HEADERS, SERVER
 
 BODY_LIMIT = 2**20
 
@@ -63,6 +63,7 @@ def guard(allowed_hosts: Collection[str], access: Access) -> Middleware:
 
 async def complete(request: web.Request, response: web.StreamResponse) -> None:
     """Give an answer, before it is sent, the headers that every one has: a signal handler."""
+    response.headers["Server"] = SERVER
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     if _REQUEST_ID in request:

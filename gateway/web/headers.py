@@ -1,13 +1,17 @@
-"""What every answer carries, whoever made it."""
+"""What every answer says, whoever gives it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
-# A browser runs, frames, stores, guesses and passes on nothing of an answer; a page says itself what it needs besides.
-SECURITY_HEADERS: Mapping[str, str] = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-}
+# An answer is data: no browser should guess what it is, run it, frame it, keep it, or tell others where it came from.
+SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+    }
+)
+SERVER = "pipeline-gateway"  # and not which Python and which aiohttp this is

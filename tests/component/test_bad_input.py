@@ -253,25 +253,3 @@ async def test_a_page_of_somebody_else_gets_403_and_no_cors_header(port: int, he
 )
 async def test_our_own_pages_and_people_are_served(port: int, header: bytes) -> None:
     assert (await send(port, request("GET", PATH, header))).json == EMPTY
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"\x16\x03\x01\x02\x00\x01\x00",
-        b"GET\r\n\r\n",
-        b"BREW /coffee HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        request("GET", b"/api/v1/jobs/\x00"),
-        request("GET", "/healthz", b"Host: localhost", b"Host: evil.com"),
-        request("GET", "/" + "a" * 100_000),
-        request("GET", "/healthz", b"X-Long: " + b"a" * 100_000),
-        request("POST", PATH, JSON, b"Content-Length: -1"),
-        request("POST", PATH, JSON, b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
-        request("POST", PATH, JSON, b"Transfer-Encoding: chunked") + b"ZZ\r\n",
-    ],
-)
-async def test_what_is_not_http_gets_400_from_the_parser(port: int, data: bytes) -> None:
-    answer = await send(port, data)
-    assert answer.status == 400
-    tells_nothing_of_the_inside(answer)
-    await goes_on(port)

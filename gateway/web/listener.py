@@ -1,0 +1,115 @@
+"""Where the service listens: on the sockets of systemd, or on addresses of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import socket
+from collections.abc import Callable
+
+import structlog
+
+from gateway.errors import StateError
+
+LOCALHOST = "localhost"  # every loopback address that the host has
+
+_BACKLOG = 1024  # connections that wait in the kernel, while the service starts or is out of descriptors
+_AT_ONCE = 16  # connections that are taken before those that are there get their turn
+_PAUSE = 1.0  # seconds until the next attempt to take one, where that failed
+_PORTS = 10  # free ports that are tried where any will do
+
+_log = structlog.get_logger()
+
+
+class Listener:
+    """Takes the connections that come to a socket.
+
+    asyncio's own server, out of descriptors, logs as often as its backlog is long, and takes as many connections
+    before anybody can count them.
+    """
+
+    def __init__(self, listening: socket.socket, factory: Callable[[], asyncio.Protocol]) -> None:
+        self._socket = listening
+        self._factory = factory
+        self._loop = asyncio.get_running_loop()
+        self._paused: asyncio.TimerHandle | None = None
+        self._taken: set[asyncio.Task[object]] = set()
+        listening.setblocking(False)
+        listening.listen(_BACKLOG)
+        self._resume()
+
+    def close(self) -> None:
+        """Take no more."""
+        if self._paused is not None:
+            self._paused.cancel()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def _resume(self) -> None:
+        self._loop.add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors, or of memory: they come back
+                _log.warning("no connection can be taken", error=error.strerror, again_in=_PAUSE)
+                self._loop.remove_reader(self._socket)
+                self._paused = self._loop.call_later(_PAUSE, self._resume)
+                return
+            task: asyncio.Task[object] = self._loop.create_task(
+                self._loop.connect_accepted_socket(self._factory, connection), name="connection"
+            )
+            self._taken.add(task)
+            task.add_done_callback(self._taken.discard)
+
+
+def reach(handed: list[socket.socket], host: str) -> str | None:
+    """An address that other hosts may reach, among those of systemd's sockets, or of a host where there are none."""
+    addresses = [one.getsockname()[0] for one in handed if one.family is not socket.AF_UNIX] if handed else [host]
+    outside = (address for address in addresses if address != LOCALHOST and not _is_loopback(address))
+    return next(outside, None)
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback
+
+
+def port(sockets: list[socket.socket]) -> int:
+    """The port of the sockets, 0 where none has one."""
+    return next((one.getsockname()[1] for one in sockets if one.family is not socket.AF_UNIX), 0)
+
+
+def bound(host: str, port: int) -> list[socket.socket]:
+    """Sockets on every address of a host, all on one port, where 0 is any that is free. Raises StateError."""
+    hosts = ("127.0.0.1", "::1") if host == LOCALHOST else (host,)
+    for attempt in range(1, _PORTS + 1):
+        try:
+            return _bound(hosts, port)
+        except OSError as error:
+            if port or attempt == _PORTS:
+                why = f"Can't listen on port {port}: {error.strerror}; free it, or set HOST and PORT."
+                raise StateError(why) from None
+    raise AssertionError  # the last attempt raises
+
+
+def _bound(hosts: tuple[str, ...], port: int) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    try:
+        for host in hosts:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            try:
+                sockets.append(socket.create_server((host, port), family=family))
+            except OSError as error:
+                if host != "::1" or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # a host without IPv6
+                    raise
+            else:
+                port = sockets[-1].getsockname()[1]
+    except OSError:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets

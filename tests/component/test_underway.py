@@ -1,0 +1,52 @@
+"""Who is let in when many requests are underway."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from pytest_aiohttp import AiohttpClient
+
+from gateway.web.access import Access, Pace
+from gateway.web.guard import guard
+from gateway.web.underway import Underway
+from tests.support.api import until
+
+LIMIT = 20
+WAITING, POSTED, REQUESTS = 16, 18, 19  # the most that wait for a change, with those that may have a body, and of all
+
+
+async def test_some_room_is_left_for_requests_that_do_not_wait_and_a_little_for_being_refused(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    underway, changed, inside = Underway(LIMIT), asyncio.Event(), 0
+
+    async def handler(_: web.Request) -> web.Response:
+        nonlocal inside
+        inside += 1
+        await changed.wait()
+        return web.json_response({})
+
+    app = web.Application(middlewares=[guard([], Access(None, Pace(10, 50))), underway.middleware])
+    app.router.add_route("*", "/", handler)
+    client = await aiohttp_client(app)
+
+    async def asked(path: str, method: str = "GET") -> tuple[int, bool]:
+        async with client.request(method, path) as response:
+            return response.status, "Retry-After" in response.headers
+
+    async def are_inside(number: int) -> bool:
+        return inside == number
+
+    waits = [asyncio.create_task(asked("/?wait=1")) for _ in range(WAITING)]
+    assert await until(lambda: are_inside(WAITING), "those that wait")
+    assert await asked("/?wait=1") == (503, True)
+    posts = [asyncio.create_task(asked("/", "POST")) for _ in range(POSTED - WAITING)]
+    assert await until(lambda: are_inside(POSTED), "those that may have a body")
+    assert await asked("/", "POST") == (503, True)
+    polls = [asyncio.create_task(asked("/")) for _ in range(REQUESTS - POSTED)]
+    assert await until(lambda: are_inside(REQUESTS), "those that don't")
+    assert await asked("/") == (503, True)
+    changed.set()
+    assert await asyncio.gather(*waits, *posts, *polls) == [(200, False)] * REQUESTS
+    assert await asked("/?wait=1") == (200, False)

@@ -1,0 +1,65 @@
+"""The log under a flood."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from gateway import log
+
+
+@pytest.fixture(autouse=True)
+def _set_up() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
+    log.set_up()
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], logging.raiseExceptions = handlers, raises
+    root.setLevel(level)
+
+
+def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+
+
+def kept_back(capfd: pytest.CaptureFixture[str]) -> dict[str, object]:
+    """The line that says how many others were kept back, which comes by itself."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if found := lines(capfd):
+            return found[0]
+        time.sleep(0.02)
+    raise AssertionError("nothing was told of the lines that were kept back")
+
+
+def test_ten_lines_of_an_event_are_let_through_and_the_others_counted(capfd: pytest.CaptureFixture[str]) -> None:
+    for number in range(1000):
+        structlog.get_logger().warning("flood", number=number)
+    structlog.get_logger().warning("another")
+    told = lines(capfd)
+    assert [line.get("number") for line in told] == [*range(10), None]
+    after = kept_back(capfd)
+    assert (after["event"], after["of"], after["lines"]) == ("lines kept back", "flood", 990)
+    structlog.get_logger().warning("flood", number=1000)
+    assert [line["number"] for line in lines(capfd)] == [1000]
+
+
+def test_ten_lines_of_a_library_are_let_through_whatever_they_say(capfd: pytest.CaptureFixture[str]) -> None:
+    for number in range(1000):
+        logging.getLogger("asyncio").error("flood %d", number)
+    logging.getLogger("another").error("said")
+    assert [line["event"] for line in lines(capfd)] == [*(f"flood {number}" for number in range(10)), "said"]
+    after = kept_back(capfd)
+    assert (after["of"], after["lines"]) == ("asyncio", 990)
+
+
+def test_what_becomes_of_a_job_is_told_whatever_else_is(capfd: pytest.CaptureFixture[str]) -> None:
+    for number in range(100):
+        structlog.get_logger().info("job accepted", job=number)
+    assert [line["job"] for line in lines(capfd)] == [*range(100)]

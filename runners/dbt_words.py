@@ -18,11 +18,11 @@ _LONGEST_SELECTION = 1000
 _LONGEST_VARIABLES = 8192
 _LARGEST_INTEGER = 2**63
 
-# What stands between spaces and commas: `@`, `2+`, a method, a value and `+2`, all but the value optional; with no value
+# What stands between spaces and commas: `@`, `2+`, a method, a value and `+2`, all but the value optional; without one
 # it would select nothing, and dbt call it a success. A piece of a path that begins with a dot leads out of the project;
 # an absolute path, or one of hundreds of pieces, breaks dbt; each `**/` multiplies the time of the search.
 _PIECE = r"[\w*][\w.*-]*"
-_PART = re.compile(rf"(?!.*\*\*)@?(?:[0-9]*\+)?{_PIECE}(?:[:/]{_PIECE}){{0,20}}/?(?:\+[0-9]*)?", re.ASCII)
+_PART = re.compile(rf"(?!.*\*\*)@?(?:[0-9]*\+)?+{_PIECE}(?:[:/]{_PIECE}){{0,20}}/?(?:\+[0-9]*)?", re.ASCII)
 _MODEL = re.compile(r"\w[\w-]{0,254}", re.ASCII)  # a dot would make it a path of folders, or the name of a file
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -83,8 +83,8 @@ def select_up_to(model: str) -> str:
 
 def _selection(selection: str) -> str:
     # part by part: one expression for all of it could be made to try each combination of what its parts may be
-    fits = all(_PART.fullmatch(part) for part in re.split("[ ,]", selection))
-    if not fits or len(selection) > _LONGEST_SELECTION:
+    parts = re.split("[ ,]", selection[: _LONGEST_SELECTION + 1])
+    if len(selection) > _LONGEST_SELECTION or not all(map(_PART.fullmatch, parts)):
         raise WordError(
             "selection",
             selection,

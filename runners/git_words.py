@@ -14,7 +14,7 @@ _REFUSED = re.compile(
     [ ~^:?*\[\\] | \.\. | @\{ | //       # anywhere
     | \A[-/] | [/.]\Z                    # at its ends
     | (?:\A|/)\. | \.lock(?:/|\Z)        # at the ends of its pieces
-    | \A(?:@|HEAD)?\Z                    # whole
+    | \A(?:HEAD)?\Z                    # whole
     """,
     re.VERBOSE,
 )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+from runners.words import WordError
 
 # The file that an injection would make, the variable that it would read, the table that it would make.
 CANARY = "PWNED"
@@ -257,6 +259,15 @@ VARIABLES = (
     *("PATH", "HOME", "LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "BASH_ENV", "DBT_TARGET", "DBT_ENGINE_TARGET"),
     *("DBT_PROFILES_DIR", "DOCKER_HOST", "COMPOSE_FILE", "GIT_SSH_COMMAND", "GIT_CONFIG_COUNT", "OPENLINEAGE_URL"),
 )
+
+
+def refusal(validator: Callable[[str], object], word: str) -> str | None:
+    """What a validator says of a word that it refuses; None where it lets it through."""
+    try:
+        validator(word)
+    except WordError as refused:
+        return str(refused)
+    return None
 
 
 def as_sent(word: str) -> tuple[str, str]:

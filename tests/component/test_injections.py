@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.jobs.catalog import DbtCommand, Pipeline
+from gateway.jobs.job import Job
+from gateway.jobs.store import Store
 from runners import compose_project, dbt
 from runners.compose_project import Compose, Service
 from runners.dbt import Dbt, DbtStep
@@ -223,15 +226,34 @@ async def api(tmp_path: Path, make_api: MakeApi) -> Api:
     return await make_api(projects.make(tmp_path / "project", settings=more))
 
 
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids that the database is asked for."""
+    found = []
+    get = Store.get
+
+    async def noted(store: Store, job_id: str) -> Job | None:
+        found.append(job_id)
+        return await get(store, job_id)
+
+    monkeypatch.setattr(Store, "get", noted)
+    return found
+
+
 @settings(max_examples=100)
-@given(word=st.text(min_size=1) | st.text(st.sampled_from("aZ09._-/%\\\0\n é"), min_size=1))
-async def test_no_id_that_no_job_has_is_ever_found(api: Api, word: str) -> None:
+@given(word=st.text(min_size=1) | st.text(st.sampled_from("aZ09._-/%\\\0\n \u00e9"), min_size=1))
+@example("full-1700000000000-abc123")
+@example("a\n")
+async def test_no_id_that_no_job_has_is_found_and_only_what_could_be_one_is_looked_up(
+    api: Api, looked_up: list[str], word: str
+) -> None:
     for sent in as_sent(word):
         for path in (f"{PATH}?jobId={sent}", f"{JOBS}/{sent}"):
             answer = await api.call("GET", path)
             assert answer.status == 404, (path, answer)
             assert answer.json["code"] in ("unknown_job", "unknown_path")
             assert len(answer.body) < 2000
+    assert all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", job_id) for job_id in looked_up)
 
 
 LETTERS = st.text(max_size=8)

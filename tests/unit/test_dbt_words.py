@@ -264,10 +264,14 @@ def typed(values: dict[str, Any]) -> dict[str, tuple[type, str]]:
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.dates())
-def test_each_value_of_a_type_is_taken_and_so_is_its_json_as_a_string(whole: int, real: float, day: date) -> None:
+@example(0, 1e20, date.min)
+@example(0, 1e-7, date.max)
+def test_each_value_of_a_type_is_taken_as_is_its_text_and_read_back_by_yaml(whole: int, real: float, day: date) -> None:
     assert one(Kind.INTEGER, whole) == one(Kind.INTEGER, json.dumps(whole)) == whole
     assert one(Kind.NUMBER, real) == one(Kind.NUMBER, json.dumps(real)) == real
     assert one(Kind.DATE, day.isoformat()) == day.isoformat()
+    values: dict[str, Value] = {"whole": whole, "real": real, "day": day.isoformat()}
+    assert typed(yaml.safe_load(vars_argument(values).removeprefix("--vars="))) == typed(values)
 
 
 @given(st.text(st.sampled_from("{%#a}"), max_size=6), st.text(st.sampled_from("{%#a}"), max_size=6))

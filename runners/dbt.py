@@ -68,7 +68,7 @@ class Dbt:
 
 @dataclass(frozen=True, slots=True)
 class DbtStep:
-    """One dbt step: its subcommand and selection.
+    """One dbt step: its subcommand and selection (arguments of runners.dbt_words).
 
     lineage: through dbt-ol. elementary: these are Elementary's models, and there must be some. report: edr comes after.
     """

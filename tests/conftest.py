@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import HealthCheck, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 from pytest_aiohttp import AiohttpClient
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
@@ -47,6 +50,23 @@ _figures: list[str] = []
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the kill loop goes on."""
     parser.addoption("--kills", type=int, default=30, help="gateways that the kill loop kills (default: 30)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis tries the same examples each time, on machines of any speed, and leaves nothing behind."""
+    settings.register_profile(
+        "same",
+        derandomize=True,
+        database=None,
+        deadline=None,
+        max_examples=200,
+        # a fixture's folder or service is meant to be shared by all examples of a test
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    settings.load_profile("same")
+    home = tempfile.TemporaryDirectory(prefix="hypothesis-")
+    set_hypothesis_home_dir(home.name)
+    config.add_cleanup(home.cleanup)
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc]  # a base without types

@@ -12,7 +12,7 @@ from gateway.config import Settings
 from gateway.fabric import Fabric
 from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
-from runners import dbt_output, ingester
+from runners import dbt_output, dbt_words, ingester
 from runners.dbt import Dbt, DbtStep
 from runners.report import Failure, Reader, one_line
 from runners.runner import Liveness
@@ -147,8 +147,8 @@ def reader(planned: PlannedStep) -> Reader:
 def dbt_step(planned: PlannedStep, dbt: Dbt) -> DbtStep:
     """What dbt is to do in a step."""
     if planned.name is StepName.ELEMENTARY:
-        return DbtStep("run", ("--select", ELEMENTARY), elementary=True, report=dbt.edr is not None)
-    selection = ("--exclude", ELEMENTARY) if planned.without_elementary else ()
+        return DbtStep("run", (dbt_words.select(ELEMENTARY),), elementary=True, report=dbt.edr is not None)
+    selection = (dbt_words.exclude(ELEMENTARY),) if planned.without_elementary else ()
     return DbtStep(planned.name, selection, lineage=planned.lineage)
 
 

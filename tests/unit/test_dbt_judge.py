@@ -16,8 +16,8 @@ SPAN = Span(started=1_795_262_400.0, finished=1_795_262_402.5, duration=2.5)
 BUILD = DbtStep("build")
 LINEAGE = DbtStep("build", lineage=True)
 DEPS = DbtStep("deps")
-ELEMENTARY = DbtStep("run", ("--select", "elementary"), elementary=True)
-REPORT = DbtStep("run", ("--select", "elementary"), elementary=True, report=True)
+ELEMENTARY = DbtStep("run", ("--select=elementary",), elementary=True)
+REPORT = DbtStep("run", ("--select=elementary",), elementary=True, report=True)
 
 PASSED = ["success", "pass"]
 FAILED = ["success", "error"]

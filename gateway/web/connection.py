@@ -90,14 +90,6 @@ class Connection(web.RequestHandler):
             400, "bad_request", "The request is not HTTP/1.1 as it should be: its first line, a header or its length."
         )
 
-    def log_exception(self, *args: object, **kw: object) -> None:
-        """What aiohttp has to say of an exception that nobody caught."""
-        error = kw.get("exc_info")
-        if isinstance(error, web.RequestPayloadError):  # the rest of a body that nobody read
-            _log.info("request unreadable", why=type(error).__name__)
-        else:
-            super().log_exception(*args, **kw)
-
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:

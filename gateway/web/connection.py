@@ -84,14 +84,6 @@ class Connection(web.RequestHandler):
             text = f"The request line is over {_LONGEST_LINE} bytes, or a header over {_LONGEST_FIELD}."
         return _refusal(400, "bad_request", text, request_id)
 
-    def log_exception(self, *args: object, **kw: object) -> None:
-        """What aiohttp has to say of an exception that nobody caught."""
-        error = kw.get("exc_info")
-        if isinstance(error, web.RequestPayloadError):  # the rest of a body that nobody read
-            _log.info("request unreadable", why=type(error).__name__)
-        else:
-            super().log_exception(*args, **kw)
-
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:

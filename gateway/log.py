@@ -9,6 +9,8 @@ from typing import TextIO, cast
 
 import structlog
 
+from runners.mask import Mask
+
 
 class _Stderr:
     """Standard error that loses a line rather than break what it tells of: its reader may be gone."""
@@ -32,12 +34,21 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     return True
 
 
-def set_up(*, quiet: bool = False) -> None:
-    """Configure structlog, and let the libraries' warnings come out the same way; quiet: nothing below a warning."""
+def set_up(mask: Mask | None = None, *, quiet: bool = False) -> None:
+    """Configure structlog, and let the libraries' warnings come out the same way. Doing it again is harmless.
+
+    mask: knows what is secret, as far as that is known by now. quiet: nothing below a warning.
+    """
+    known = mask or Mask()
+
+    def masked(_logger: object, _method: str, line: object) -> str:
+        """A line as it is written, with its traceback."""
+        return known.text(str(line))
+
     rendering: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(), masked]
         if sys.stderr.isatty()
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), masked]
     )
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,

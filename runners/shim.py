@@ -41,9 +41,7 @@ _TOKEN = re.compile(rb"pgw_[A-Za-z0-9_-]{43}")
 _AUTHORITY_SIZE = 512
 _AUTHORITY = re.compile(rb'://([^\x00-\x20"<>\\/?#]{0,512})')
 _BEGUN = re.compile(rb'(?:p(?:gw?)?|pgw_[A-Za-z0-9_-]{0,42}|:/?|://[^\x00-\x20"<>\\/?#]{0,511})\Z')
-_CUT_OFF = re.compile(
-    rb'(?:(pgw_[A-Za-z0-9_-]{2,42})|://(?!\[)[^\x00-\x20"<>\\/?#@:]*:([^\x00-\x20"<>\\/?#@]{6,}))\Z'
-)
+_CUT_OFF = re.compile(rb'(?:(pgw_[A-Za-z0-9_-]{2,42})|://(?!\[)[^\x00-\x20"<>\\/?#@:]*:([^\x00-\x20"<>\\/?#@]{6,}))\Z')
 _strstr = ctypes.CDLL(None).strstr
 _strstr.restype = ctypes.c_void_p
 
@@ -72,14 +70,18 @@ class Masker:
     def finish(self) -> memoryview:
         """What was held back: nothing comes after it. What has so much of a secret that it tells it is masked too."""
         data, end = self._held, len(self._held)
-        secrets = [*self._secrets(data, end), *((cut.start(cut.lastindex or 0), end) for cut in _CUT_OFF.finditer(data))]
+        secrets = [
+            *self._secrets(data, end),
+            *((cut.start(cut.lastindex or 0), end) for cut in _CUT_OFF.finditer(data)),
+        ]
         if (begun := self._begun(data, end)) >= SHORTEST_SECRET:
             secrets.append((end - begun, end))
         return self._shown(data, end, end, secrets)
 
     def _shown(self, data: bytearray, until: int, end: int, secrets: list[tuple[int, int]]) -> memoryview:
         """data[:until] without its secrets; what comes after it is held."""
-        shown, covered = [], self._covered
+        shown: list[bytes | bytearray] = []
+        covered = self._covered
         for begin, over in sorted(secrets):
             if begin >= until:
                 break
@@ -135,7 +137,6 @@ def _places(text: bytes, data: bytearray, end: int) -> Iterator[int]:
     while at >= 0:
         yield at
         at = data.find(text, at + 1, end)
-
 
 
 class Output:
@@ -266,9 +267,9 @@ class Step:
         return True
 
     def _could_not(self, why: str) -> bool:
-        told = bytearray(os.fsencode(f"{why}\n"))
-        told[:] = bytes(self.masker.feed(told, len(told))) + bytes(self.masker.finish())
-        self.error = os.fsdecode(bytes(told[:-1]))
+        told = os.fsencode(f"{why}\n")
+        told = b"".join((self.masker.feed(bytearray(told), len(told)), self.masker.finish()))
+        self.error = os.fsdecode(told).rstrip()
         self.output.write(memoryview(told))
         return False
 
@@ -490,7 +491,7 @@ def _supervise(folder: Path, given: bytes, launcher: int) -> None:
 
 def main(folder: Path) -> int:
     """The launcher: starts the daemon and says what became of it."""
-    with open(0, "rb", closefd=False) as given_to_it:  # noqa: PTH123, it has no path
+    with open(0, "rb", closefd=False) as given_to_it:
         given = given_to_it.read()
     answers, launcher = os.pipe()
     if os.fork() == 0:

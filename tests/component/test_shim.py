@@ -41,6 +41,7 @@ def popen(folder: Path, *before: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*before, sys.executable, "-I", "-S", "-X", "utf8", process_module._SHIM, str(folder)],
         env={"PATH": os.environ["PATH"]},
+        stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )

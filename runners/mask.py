@@ -99,12 +99,14 @@ def _passwords(value: str) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=64)
 def variants(values: frozenset[str]) -> tuple[str, ...]:
-    """The values as programs may print them: as they are, line by line, escaped as in a URL, in JSON, in that again."""
+    """The values as programs may print them: line by line, as in a URL, as Python and JSON write it, in JSON again."""
     found: set[str] = set()
     for value in values:
-        found |= {value, quote(value), quote(value, safe=""), quote_plus(value)}
+        encoded = value.encode(errors="surrogatepass")
+        found |= {quote(encoded), quote(encoded, safe=""), quote_plus(encoded)}
         found.update(line.strip() for line in value.splitlines())
-        found.update(escaped for ascii_only in (True, False) for escaped in _escaped(value, ascii_only=ascii_only))
+        for written in (value, repr(value)[1:-1]):
+            found |= {written, *_escaped(written, ascii_only=True), *_escaped(written, ascii_only=False)}
     return tuple(sorted(text for text in found if len(text) >= SHORTEST_SECRET))
 
 

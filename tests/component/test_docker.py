@@ -119,3 +119,12 @@ def test_the_variables_that_name_an_engine_are_known(
     variables: Mapping[str, str], engine_of_it: Mapping[str, str]
 ) -> None:
     assert {name: value for name, value in engine_of(variables).items() if value} == engine_of_it
+
+
+async def test_what_docker_says_is_masked_before_it_is_cut(tmp_path: Path) -> None:
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\nprintf '%0495d%s' 0 sesame-open >&2\nexit 1\n")
+    program.chmod(0o755)
+    docker = Docker((str(program),), os.environ, Mask(("KEY",)).knowing({"KEY": "sesame-open"}))
+    with pytest.raises(EngineSilentError, match=r"^0{495}\*\*\*$"):
+        await docker.inspect("one")

@@ -65,7 +65,7 @@ class Masker:
             end = len(data)
         begun = _BEGUN.search(data, max(0, end - _AUTHORITY_SIZE - 3), end)
         held = max(self._begun(data, end), end - begun.start() if begun else 0)
-        return self._shown(data, end, end, self._secrets(data, end))
+        return self._shown(data, end - held, end, self._secrets(data, end))
 
     def finish(self) -> memoryview:
         """What was held back: nothing comes after it. What has so much of a secret that it tells it is masked too."""

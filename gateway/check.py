@@ -24,6 +24,7 @@ from runners import dbt_project
 from runners.compose_project import Service
 from runners.docker import EngineSilentError
 from runners.docker_words import explain
+from runners.shim import SHORTEST_SECRET
 
 _TIMEOUT = 60
 _DAILY = Trigger(Pipeline.DBT)
@@ -46,7 +47,8 @@ async def findings(
     sources: the files that the settings come from.
     """
     account = None if user is None else _account(user)
-    found = [Finding(True, "configuration"), *_triggers(settings), *_tokens(settings, environment), *_state(settings)]
+    found = [Finding(True, "configuration"), *_secrets(settings, environment), *_triggers(settings)]
+    found += [*_tokens(settings, environment), *_state(settings)]
     works: list[LocalWork] = []
     for fabric, chosen in settings.fabrics.items():
         if RunnerName(chosen.runner) is RunnerName.COMPOSE:
@@ -58,6 +60,15 @@ async def findings(
     if account is not None:
         found.extend(_user(settings, works, account, sources))
     return found
+
+
+def _secrets(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    mask = settings.mask(environment)
+    variables = {name: value for given in settings.environments(environment) for name, value in given.items()}
+    for name, value in sorted(variables.items()):
+        if mask.is_secret(name) and 0 < len(value.strip()) < SHORTEST_SECRET:
+            advice = f"give it {SHORTEST_SECRET} characters, or take its name off `secrets` if it is none"
+            yield Finding(True, f"the secret {name} is too short to be masked in output: {advice}", warns=True)
 
 
 def _triggers(settings: Settings) -> Iterator[Finding]:

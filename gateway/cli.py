@@ -163,7 +163,9 @@ def _environment(options: argparse.Namespace) -> Mapping[str, str]:
 def _serve(options: argparse.Namespace) -> int:
     log.set_up()
     environment = _environment(options)
-    return asyncio.run(_serving(Server(config.load(options.config, environment), environment)))
+    settings = config.load(options.config, environment)
+    log.set_up(settings.mask(environment))
+    return asyncio.run(_serving(Server(settings, environment)))
 
 
 async def _serving(server: Server) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import os
 import re
@@ -21,8 +22,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError
-from gateway.fabric import Fabric, Location, Name, Seconds, Section, Text, Value, VariableName
+from gateway.fabric import Argument, Fabric, Location, Name, Seconds, SecretName, Section, Text, Value, VariableName
 from runners import yaml_file
+from runners.mask import USUAL_NAMES, Mask
 
 DEFAULT_FILE = Path("gateway.yaml")
 _COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -50,7 +52,7 @@ def _address(host: str) -> str:
 class IngesterSettings(Section):
     """The command that brings data in, the folder it runs in, and what its environment has besides the gateway's."""
 
-    command: Annotated[tuple[Text, ...], Field(min_length=1)]
+    command: Annotated[tuple[Argument, ...], Field(min_length=1)]
     directory: Location | None = None
     environment: dict[VariableName, Value] = Field(default_factory=dict)
     grace: Seconds = 60  # dlt needs up to 37 s to finish the load jobs it has begun
@@ -72,6 +74,7 @@ class Settings(Section):
     job_ttl: seconds an ended job stays in the list. record_days: how long its record is kept.
     output_cap: bytes of output kept per job. state_cap: bytes of all ended jobs' files.
     free_disk_floor: bytes that must be free for a trigger to be accepted.
+    secrets: names of variables whose values are never shown; `*` stands for anything.
     """
 
     enabled: bool = False
@@ -90,6 +93,7 @@ class Settings(Section):
     state_cap: Annotated[ByteSize, Field(ge=2**20)] = ByteSize(4 * 2**30)
     free_disk_floor: ByteSize = ByteSize(64 * 2**20)
     ingester_failure: Literal["stop", "continue"] = "stop"
+    secrets: tuple[SecretName, ...] = USUAL_NAMES
     fabrics: Annotated[dict[Name, Fabric], Field(min_length=1)] = Field(default_factory=lambda: {"local": Fabric()})
     projects: Annotated[dict[Name, Project], Field(min_length=1)] = Field(
         default_factory=lambda: {"default": Project()}
@@ -121,6 +125,16 @@ class Settings(Section):
                 raise ValueError(f"{key}: expected one of {', '.join(names)}, found {chosen!r}")
         return self
 
+    def environments(self, environment: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+        """All that secrets may be in: this environment, which is the gateway's own, and those of the configuration."""
+        yield environment
+        yield from (fabric.environment for fabric in self.fabrics.values())
+        yield from (project.ingester.environment for project in self.projects.values() if project.ingester)
+
+    def mask(self, environment: Mapping[str, str]) -> Mask:
+        """Knows every secret of the configuration and of the gateway's own environment."""
+        return functools.reduce(Mask.knowing, self.environments(environment), Mask(self.secrets))
+
     def resources(self, fabric: str) -> tuple[str, str]:
         """The resources of a fabric's ingester and dbt steps."""
         named = self.fabrics[fabric].resources
@@ -137,7 +151,9 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
     try:
         settings = Settings.model_validate({**content, **dict(_from_environment(environment))})
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(source, problem) for problem in error.errors())) from None
+        own = content.get("secrets")
+        mask = Mask((*USUAL_NAMES, *(map(str, own) if isinstance(own, list) else ())))
+        raise ConfigError("\n".join(_sentence(source, problem, mask) for problem in error.errors())) from None
     return _absolute(settings, source.absolute().parent)
 
 
@@ -192,16 +208,17 @@ def _other_setting(variable: str, value: str) -> tuple[str, Any]:
     try:
         return key, _string_keys(yaml.safe_load(value))
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{variable}: is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{variable}: is not YAML: {yaml_file.reason(error)}") from None
 
 
-def _sentence(source: Path, problem: ErrorDetails) -> str:
+def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     variables = [name for name, key in _VARIABLES.items() if key == where]
     variables = variables or [f"{_PREFIX}{where.partition('.')[0].upper()}"]
     if not where:
         return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
-    found = repr(problem["input"])
+    is_secret = "environment" in problem["loc"] and mask.is_secret(str(problem["loc"][-1]))
+    found = "***" if is_secret else repr(mask.told(problem["input"]))
     found = found if len(found) <= 100 else found[:99] + "…"
     if problem["type"] == "extra_forbidden":
         return f"{source}: {where}: there is no such setting"

@@ -24,7 +24,7 @@ def read(file: Path) -> dict[str, str]:
         name, separator, value = line.partition("=")
         name, value = name.strip(), value.strip()
         if not separator or not name.isidentifier():
-            raise ConfigError(f"{file}, line {number}: expected NAME=VALUE, found {raw.strip()[:60]!r}")
+            raise ConfigError(f"{file}, line {number}: expected NAME=VALUE")  # it may be a line of a secret
         quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
         variables[name] = value[1:-1] if quoted else value
     return variables

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from runners.dbt import RESERVED_ARGUMENTS
+from runners.mask import has_password
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]+$")]
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_.-]*$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_*]*[A-Za-z0-9_][A-Za-z0-9_*]*$")]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400)]
 
 
@@ -21,6 +23,12 @@ def _not_reserved(argument: str) -> str:
     if name in RESERVED_ARGUMENTS:
         raise ValueError(f"{argument} is set by the gateway itself; use the settings of the fabric's dbt")
     return argument
+
+
+def _in_no_command_line(text: str) -> str:
+    if has_password(text):
+        raise ValueError("expected no password in it, since all users of a host can read its command lines")
+    return text
 
 
 def _usable(path: Path) -> Path:
@@ -34,6 +42,7 @@ def _usable(path: Path) -> Path:
 
 Location = Annotated[Path, AfterValidator(_usable)]
 Value = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+Argument = Annotated[Text, AfterValidator(_in_no_command_line)]
 
 
 class Section(BaseModel):
@@ -51,7 +60,7 @@ class DbtSettings(Section):
     target: Text | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     profiles_directory: Location | None = None
-    arguments: tuple[Annotated[Text, AfterValidator(_not_reserved)], ...] = ()
+    arguments: tuple[Annotated[Argument, AfterValidator(_not_reserved)], ...] = ()
     grace: Seconds = 10
 
 
@@ -69,7 +78,7 @@ class IngesterService(Section):
     """The compose service that brings data in. command: instead of the service's own; idle: `up`, it only waits."""
 
     service: ServiceName = "ingester"
-    command: tuple[Text, ...] = ()
+    command: tuple[Argument, ...] = ()
     working_directory: Text | None = None
     idle: bool = False
     grace: Seconds = 60  # dlt needs up to 37 s to finish the load jobs it has begun
@@ -98,7 +107,7 @@ class ComposeSettings(Section):
     project_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")] | None = None
     profiles: tuple[Name, ...] = ()
     context: Name | None = None
-    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^\s\x00]+$")] | None = None
+    host: Annotated[Argument, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^\s\x00]+$")] | None = None
     dependencies: bool = False
     environment: tuple[VariableName, ...] = ()
     ingester: IngesterService = IngesterService()

@@ -12,6 +12,8 @@ from typing import TextIO, cast
 
 import structlog
 
+from runners.mask import Mask
+
 _LINES = 10  # of one kind
 _SECOND = 1.0
 
@@ -81,12 +83,21 @@ class Limit:
         structlog.get_logger().warning("lines kept back", of=kind, lines=lines)
 
 
-def set_up(*, quiet: bool = False) -> None:
-    """Configure structlog, and let the libraries' warnings come out the same way; quiet: nothing below a warning."""
+def set_up(mask: Mask | None = None, *, quiet: bool = False) -> None:
+    """Configure structlog, and let the libraries' warnings come out the same way. Doing it again is harmless.
+
+    mask: knows what is secret, as far as that is known by now. quiet: nothing below a warning.
+    """
+    known = mask or Mask()
+
+    def masked(_logger: object, _method: str, line: object) -> str:
+        """A line as it is written, with its traceback."""
+        return known.text(str(line))
+
     rendering: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(repr_native_str=True)]  # what a client wrote moves no cursor
+        [structlog.dev.ConsoleRenderer(repr_native_str=True), masked]  # what a client wrote moves no cursor
         if sys.stderr.isatty()
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), masked]
     )
     limit = Limit()
     shared: list[structlog.typing.Processor] = [

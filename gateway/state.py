@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import secrets
+import stat
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -31,11 +32,28 @@ def _made(folder: Path) -> TextIO:
     """The directory's lock."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(folder)
         (folder / "jobs").mkdir(mode=0o700, exist_ok=True)
         return (folder / "lock").open("w")
     except OSError as error:
         why = f"The state directory {folder} can't be used: {error.strerror}; make it writable or set STATE_DIRECTORY."
         raise StateError(why) from None
+
+
+def _make_private(folder: Path) -> None:
+    """Nobody else may look into it: what steps print and leave there may tell much. Raises StateError, OSError."""
+    mode = folder.stat().st_mode
+    if not mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return
+    if mode & stat.S_ISVTX:  # as /tmp is
+        raise StateError(f"The state directory {folder} is shared by all users: make one of its own in there.")
+    try:
+        folder.chmod(0o700)
+    except PermissionError:
+        raise StateError(
+            f"The state directory {folder} can be read by others and is not the gateway's to close: `chmod 700` it, or "
+            "set another STATE_DIRECTORY."
+        ) from None
 
 
 async def _lock(lock: TextIO, folder: Path) -> None:

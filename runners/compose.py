@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from runners import durable, process
+from runners import durable
 from runners.container import Container, Spec
 from runners.container_identity import container_name, is_of
 from runners.docker import Docker, EngineSilentError, engine_of
+from runners.mask import Mask, has_password
 from runners.runner import Liveness
 from runners.step import Command, Exited, NotStarted, Outcome, Span
 
@@ -36,12 +37,13 @@ class ComposeRunner:
     def __init__(self, output_cap: int) -> None:
         self._output_cap = output_cap
         self._environments: dict[Path, Mapping[str, str]] = {}
+        self._masks: dict[Path, Mask] = {}
         self._refused: dict[Path, str] = {}
         self._asked: dict[Path, asyncio.Event] = {}
 
     async def start(self, folder: Path, command: Command) -> None:
         """Decide durably what the step runs, unless it ever was; `wait` makes its container, and tells of failures."""
-        self._environments[folder] = command.environment
+        self._environments[folder], self._masks[folder] = command.environment, command.mask
         try:
             await asyncio.to_thread(_decide, folder, command)
         except (OSError, ValueError) as error:
@@ -54,8 +56,10 @@ class ComposeRunner:
         if spec is None:
             return NotStarted(why or "it was never started")
         environment = {**self._environments.get(folder, os.environ), **spec.engine}
+        mask = self._masks.get(folder) or Mask(spec.secrets).knowing(environment)
         containers = [
-            Container(folder, number, spec, environment, self._output_cap, seen) for number in range(len(spec.argvs))
+            Container(folder, number, spec, environment, self._output_cap, seen, mask)
+            for number in range(len(spec.argvs))
         ]
         return await _Step(folder, spec, containers, self._stop_of(folder)).run()
 
@@ -65,12 +69,12 @@ class ComposeRunner:
 
     async def release(self, folder: Path) -> None:
         """Remove the step's containers, which have ended; what can't be removed now is found as a leftover later."""
-        environment = self._environments.pop(folder, os.environ)
+        environment, mask = self._environments.pop(folder, os.environ), self._masks.pop(folder, Mask())
         self._asked.pop(folder, None)
         with suppress(OSError, EngineSilentError):
             spec = await asyncio.to_thread(_decided, folder)
             if spec is not None:
-                docker = Docker(spec.docker, {**environment, **spec.engine})
+                docker = Docker(spec.docker, {**environment, **spec.engine}, mask)
                 for number in range(len(spec.argvs)):
                     await _remove(docker, folder, container_name(folder, number))
 
@@ -86,7 +90,10 @@ def is_decided(folder: Path) -> bool:
 def _decide(folder: Path, command: Command) -> None:
     if is_decided(folder):
         return
-    process.check(command)
+    command.check()
+    engine = engine_of(command.environment)
+    if has_password(engine["DOCKER_HOST"]):  # it would be kept, and docker takes none
+        raise ValueError("the variable DOCKER_HOST has a password in it")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     spec = {
         "v": 1,
@@ -98,7 +105,8 @@ def _decide(folder: Path, command: Command) -> None:
         "time_limit": command.time_limit,
         "since": time.time(),
         # which engine: a restarted gateway, or another fabric of the same name, must not ask another one
-        "engine": engine_of(command.environment),
+        "engine": engine,
+        "secrets": command.mask.names,
     }
     durable.write(folder / _FILE, spec)
     for directory in (folder.parent, folder.parent.parent):
@@ -127,6 +135,7 @@ def _decided(folder: Path) -> Spec | None:
         time_limit=found["time_limit"],
         since=found["since"],
         engine=found["engine"],
+        secrets=tuple(found.get("secrets", ())),  # an earlier version has none
     )
 
 

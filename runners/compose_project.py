@@ -8,7 +8,7 @@ import posixpath
 import secrets
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Compose:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service of a project. entrypoint: None where it is the image's own. variables: names that it sets.
+    """One service of a project. entrypoint: None where it is the image's own. environment: what it sets.
 
     log_driver: None for the engine's own. log_rotates: the engine forgets the beginning of long output.
     """
@@ -57,7 +57,7 @@ class Service:
     name: str
     image: str
     entrypoint: tuple[str, ...] | None
-    variables: frozenset[str]
+    environment: Mapping[str, str] = field(repr=False)
     log_driver: str | None
     log_rotates: bool
 
@@ -109,7 +109,8 @@ def _service(project: str, name: str, given: Mapping[str, Any]) -> Service:
         name=name,
         image=str(given.get("image") or f"{project}-{name}"),
         entrypoint=None if entrypoint is None else tuple(map(str, entrypoint)),
-        variables=frozenset(given.get("environment") or ()),
+        # a name without a value is that of a variable which is not set here
+        environment={key: str(value or "") for key, value in (given.get("environment") or {}).items()},
         log_driver=logging.get("driver"),
         log_rotates="max-size" in (logging.get("options") or {}),
     )

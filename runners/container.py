@@ -17,6 +17,7 @@ from runners.container_identity import container_name, is_of
 from runners.container_log import ContainerLog
 from runners.docker import Docker, EngineSilentError, State
 from runners.docker_words import explain
+from runners.mask import Mask
 from runners.output import Ring
 from runners.runner import Liveness
 from runners.step import Command, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
@@ -37,7 +38,7 @@ _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
 class Spec:
     """What was decided about a step before anything of it began: see Command.
 
-    since: epoch seconds. engine: the variables that say which one.
+    since: epoch seconds. engine: the variables that say which one. secrets: names of variables, see Mask.
     """
 
     argvs: tuple[tuple[str, ...], ...]
@@ -48,12 +49,14 @@ class Spec:
     time_limit: float
     since: float
     engine: Mapping[str, str]
+    secrets: tuple[str, ...] = ()
 
 
 class Container:
     """The nth container of a step, as this process follows it: it keeps nothing that folder and engine don't know.
 
-    step: the step's folder. environment: of the command lines. seen: told how it was found.
+    step: the step's folder. environment: of the command lines. seen: told how it was found. mask: knows what is secret,
+    but for what only the container has in its environment.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Container:
         environment: Mapping[str, str],
         output_cap: int,
         seen: Callable[[Liveness], None],
+        mask: Mask,
     ) -> None:
         self.name = container_name(step, number)
         self._step = step
@@ -72,7 +76,8 @@ class Container:
         self._argv = spec.argvs[number]
         self._environment = environment
         self._seen = seen
-        self._docker = Docker(spec.docker, environment)
+        self._mask = mask
+        self._docker = Docker(spec.docker, environment, mask)
         self._log = ContainerLog(self._folder, self.name, spec.docker, environment, step.parent, output_cap)
         self._maker: asyncio.Task[Outcome] | None = None  # the `docker compose run` that goes on
         self._made: dict[int, Outcome] = {}  # how those that are over ended
@@ -123,7 +128,7 @@ class Container:
             )
         if state.alive:
             self._seen(Liveness.SUPERVISED)
-            await self._log.follow(_BEAT, rotates=state.log_rotates)
+            await self._log.follow(_BEAT, self._mask.knowing(state.environment), rotates=state.log_rotates)
             return None
         if state.started == 0:
             return await self._never_ran(state)
@@ -149,7 +154,9 @@ class Container:
 
     async def _make(self, number: int) -> Outcome:
         folder = self._maker_folder(number)
-        command = Command((self._argv,), self._spec.cwd, self._environment, grace=_GRACE, time_limit=_LONGEST)
+        command = Command(
+            (self._argv,), self._spec.cwd, self._environment, grace=_GRACE, time_limit=_LONGEST, mask=self._mask
+        )
         # a no-op unless the gateway died between making the folder and this
         why = await process.start(folder, command, process.Output(self._folder, _WORDS))
         return NotStarted(why) if why else await process.wait(folder, self._seen)
@@ -191,7 +198,7 @@ class Container:
 
     async def _copied_to_the_end(self, state: State) -> bool:
         """Whether all of its log is in the ring, or can't be had; false while the copy goes on."""
-        whole = await self._log.finish(_BEAT, rotates=state.log_rotates)
+        whole = await self._log.finish(_BEAT, self._mask.knowing(state.environment), rotates=state.log_rotates)
         if whole is False:
             self._unread += 1
         return whole is True or self._unread == _ATTEMPTS

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runners import durable, process
+from runners.mask import Mask
 from runners.output import Ring
 from runners.step import Command, Outcome
 
@@ -23,7 +24,7 @@ class ContainerLog:
     """The log of one container and the ring that it goes into, one copier at a time.
 
     A copier is `docker logs` under a shim, so it outlives the gateway. An engine replays a log from its beginning and
-    in a fixed order, so a later copier leaves out as many bytes as the ring has.
+    in a fixed order, so a later copier leaves out as many bytes of the masked log as the ring has.
 
     folder: the container's own, where each copier has a folder. docker: the command line that reaches the engine.
     """
@@ -43,31 +44,31 @@ class ContainerLog:
         self._pause = _SHORTEST_PAUSE
         self._next = 0.0  # when a copier may be started again, by the monotonic clock
 
-    async def follow(self, within: float, *, rotates: bool) -> None:
+    async def follow(self, within: float, mask: Mask, *, rotates: bool) -> None:
         """Have a copier follow the log for so many seconds, or until it ends."""
         if self._copier is None and time.monotonic() < self._next:
             await asyncio.sleep(min(within, self._next - time.monotonic()))
             return
-        await self._waited(within, await self._start("--follow", rotates=rotates))
+        await self._waited(within, await self._start("--follow", mask=mask, rotates=rotates))
         if self._copier is None:  # it lost its engine, or the log can't be read: again, but ever more rarely
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._next = time.monotonic() + self._pause
 
-    async def finish(self, within: float, *, rotates: bool) -> bool | None:
+    async def finish(self, within: float, mask: Mask, *, rotates: bool) -> bool | None:
         """Copy what is left of an ended container's log; whether it is whole, None while that isn't known.
 
         The following form loses the last bytes now and then, so the log is read once more without it.
         """
         if self._last is None:
             if await self._number() > self._over:  # there is one that follows, or was when the gateway was last alive
-                follower = await self._start("--follow", rotates=rotates)
+                follower = await self._start("--follow", mask=mask, rotates=rotates)
                 if not await self._waited(_GRACE, follower):
                     await process.stop(self._folder_of(follower))
                 if not await self._waited(within, follower):
                     return None
             if rotates and self._over and self._is_whole(self._over):
                 return True  # what it has forgotten can't be told from what was never copied
-            self._last = await self._start(rotates=rotates)
+            self._last = await self._start(mask=mask, rotates=rotates)
         if not await self._waited(within, self._last):
             return None
         last, self._last = self._last, None
@@ -89,16 +90,18 @@ class ContainerLog:
             await asyncio.wait([self._copier], timeout=within)
         return self._over >= number
 
-    async def _start(self, *options: str, rotates: bool) -> int:
+    async def _start(self, *options: str, mask: Mask, rotates: bool) -> int:
         """Have the latest copier while it may be alive, else another one; its number."""
         if self._copier is not None:
             return self._over + 1
         number = max(await self._number(), self._over + 1)
         folder = self._folder_of(number)
         if not (folder / "started").exists():
-            argv, skip = await asyncio.to_thread(self._resumed, number, options, rotates=rotates)
-            command = Command(argv, cwd="/", environment=self._environment, grace=_GRACE, time_limit=_LONGEST)
-            await process.start(folder, command, process.Output(self._ring, self._cap, skip))
+            argv, skip = await asyncio.to_thread(self._resumed, number, options, mask, rotates=rotates)
+            command = Command(argv, "/", self._environment, grace=_GRACE, time_limit=_LONGEST, mask=mask)
+            # after one that follows comes one that reads the log to its end, unless the beginning may be gone by then
+            output = process.Output(self._ring, self._cap, skip, rest=rotates or "--follow" not in options)
+            await process.start(folder, command, output)
         self._copier = asyncio.create_task(self._wait(number), name=f"copy-{self._name}")
         self._over = number - 1
         return number
@@ -109,7 +112,7 @@ class ContainerLog:
         return outcome
 
     def _resumed(
-        self, number: int, options: tuple[str, ...], *, rotates: bool
+        self, number: int, options: tuple[str, ...], mask: Mask, *, rotates: bool
     ) -> tuple[tuple[tuple[str, ...], ...], int | None]:
         """The commands of a copier, and how much of the log the ring has; None for nothing, so that a line begins.
 
@@ -123,8 +126,9 @@ class ContainerLog:
             return (("echo", _LOST_ITS_PLACE), (*argv, since, "--", self._name)), None
         earlier = range(1, number)
         if earlier and not self._is_whole(earlier[-1]) and end > begin:
-            # Docker may have said last what broke it, and that is no part of the log: it is copied anew from before.
-            end = max(begin, end - _LONGER_THAN_WORDS)
+            # Docker may have said last what broke it, and that is no part of the log: it is copied anew from before
+            # that, and from before what was held back then.
+            end = max(begin, end - _LONGER_THAN_WORDS - mask.longest)
             ring.cut(end)
         dropped = sum(int(process.record(self._folder_of(one)).get("dropped", 0)) for one in earlier)
         return ((*argv, "--", self._name),), None if end <= begin else end - begin + dropped

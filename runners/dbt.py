@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runners.mask import Mask
 from runners.step import Command
 
 # What the gateway sets itself, since the truth about a run depends on it.
@@ -118,9 +119,16 @@ def paths(dbt: Dbt, folder: Path, parse_cache: Path) -> Paths:
 
 
 def command(
-    dbt: Dbt, step: DbtStep, paths: Paths, environment: Mapping[str, str], *, grace: float, time_limit: float
+    dbt: Dbt,
+    step: DbtStep,
+    paths: Paths,
+    environment: Mapping[str, str],
+    *,
+    grace: float,
+    time_limit: float,
+    mask: Mask,
 ) -> Command:
-    """The command of a dbt step. environment: the whole of it. grace and time_limit: of the command, seconds."""
+    """The command of a dbt step. environment and mask: as for Command. grace and time_limit in seconds."""
     program = dbt.lineage_executable if step.lineage else dbt.executable
     argvs = [(program, step.verb, *_options(dbt, step, paths))]
     if step.report and dbt.edr is not None:
@@ -132,6 +140,7 @@ def command(
         interrupt=signal.SIGINT,  # the one signal at which dbt cancels its queries and writes what it has
         grace=grace,
         time_limit=time_limit,
+        mask=mask,
     )
 
 

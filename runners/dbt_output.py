@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.dbt import DbtStep, target
+from runners.mask import Mask
 from runners.report import Failure, Progress, clean, one_line
 from runners.step import Exited, Killed, NotStarted, Outcome
 
@@ -174,10 +175,11 @@ def is_of(document: bytes, invocation: str) -> bool:
         return False
 
 
-def results(folder: Path) -> Results | None:
+def results(folder: Path, mask: Mask) -> Results | None:
     """The results that the step whose folder this is left behind; None if it left none that can be understood.
 
-    The folder is the step's own, so results in it are never those of an earlier run. Raises OSError where it can't be
+    The folder is the step's own, so results in it are never those of an earlier run. mask: they are dbt's own file, and
+    nobody has masked it. Raises OSError where it can't be
     found out whether there are any.
     """
     try:
@@ -190,7 +192,8 @@ def results(folder: Path) -> Results | None:
     failure = None
     if failed:
         node, message = failed[0]
-        failure = Failure(one_line(node), one_line(str(message or "failed without a message")), len(failed) - 1)
+        said = str(message or "failed without a message")
+        failure = Failure(one_line(mask.text(node)), one_line(mask.text(said)), len(failed) - 1)
     return Results(progress, failure)
 
 

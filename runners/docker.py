@@ -11,11 +11,12 @@ import signal
 import tarfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from runners.mask import Mask
 from runners.report import one_line
 
 _PROMPT = 10.0  # seconds that an engine which answers needs at most for a question
@@ -55,7 +56,7 @@ class State:
 
     status: `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`. error: why it never started.
     started, finished: epoch seconds by the engine's clock, 0 for never. log_rotates: the engine may forget the
-    beginning of its output. has_own_processes: it sees no others, the host's least of all.
+    beginning of its output. has_own_processes: it sees no others, the host's least of all. environment: all of it.
     """
 
     id: str
@@ -69,6 +70,7 @@ class State:
     working_directory: str
     log_rotates: bool
     has_own_processes: bool
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def alive(self) -> bool:
@@ -88,12 +90,14 @@ class EngineSilentError(Exception):
 class Docker:
     """The docker command line that reaches one engine.
 
-    command: program, context and host. environment: the whole environment of the command line.
+    command: program, context and host. environment: the whole environment of the command line. mask: knows what is
+    secret in what it says.
     """
 
-    def __init__(self, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def __init__(self, command: tuple[str, ...], environment: Mapping[str, str], mask: Mask) -> None:
         self.command = command
         self._environment = environment
+        self._mask = mask
 
     async def call(self, *arguments: str, within: float = _PROMPT, directory: str = "/") -> Said:
         """Run one docker command to its end, or end it after so many seconds. Its program may be missing."""
@@ -111,7 +115,7 @@ class Docker:
         except (OSError, ValueError) as error:
             there = await asyncio.to_thread(Path(directory).is_dir)
             why = f"{self.command[0]} does not run: {error}" if there else f"the folder {directory} does not exist"
-            return Said(None, b"", why, was_run=False)
+            return Said(None, b"", self._mask.text(why), was_run=False)
         try:
             async with asyncio.timeout(within):
                 output, error_output = await asyncio.gather(_all(process.stdout), _all(process.stderr))
@@ -123,7 +127,7 @@ class Docker:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
-        return Said(process.returncode, output, error_output.decode(errors="replace").strip())
+        return Said(process.returncode, output, self._mask.text(error_output.decode(errors="replace")).strip())
 
     async def inspect(self, name: str) -> State | None:
         """A container, None if there is none of this name. Raises EngineSilentError."""
@@ -133,7 +137,7 @@ class Docker:
                 return None
             raise EngineSilentError(one_line(said.error))
         try:
-            return _state(json.loads(said.output)[0])
+            return _state(json.loads(said.output)[0], self._mask)
         except (ValueError, LookupError, TypeError) as error:
             raise EngineSilentError(f"an answer that is no container: {error!r}") from None
 
@@ -196,13 +200,15 @@ async def _all(stream: asyncio.StreamReader | None) -> bytes:
     return bytes(content)
 
 
-def _state(found: Mapping[str, Any]) -> State:
+def _state(found: Mapping[str, Any], mask: Mask) -> State:
     state, config, host = found["State"], found["Config"], found["HostConfig"]
+    variables = (str(variable).partition("=") for variable in config.get("Env") or ())
+    environment = {name: value for name, _, value in variables}
     return State(
         id=str(found["Id"]),
         status=str(state["Status"]),
         exit_code=int(state["ExitCode"]),
-        error=str(state["Error"]),
+        error=mask.knowing(environment).text(str(state["Error"])),
         out_of_memory=bool(state["OOMKilled"]),
         started=_epoch(state["StartedAt"]),
         finished=_epoch(state["FinishedAt"]),
@@ -210,6 +216,7 @@ def _state(found: Mapping[str, Any]) -> State:
         working_directory=str(config["WorkingDir"] or "/"),
         log_rotates=_rotates(host["LogConfig"]),
         has_own_processes=host["PidMode"] == "",
+        environment=environment,
     )
 
 

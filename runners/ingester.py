@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runners.mask import Mask
 from runners.report import Progress, one_line
 from runners.step import Command
 
@@ -22,14 +23,17 @@ class Ingester:
     directory: str
 
 
-def command(ingester: Ingester, environment: Mapping[str, str], *, grace: float, time_limit: float) -> Command:
-    """The command of an ingester step. environment: as for Command. grace and time_limit in seconds."""
+def command(
+    ingester: Ingester, environment: Mapping[str, str], *, grace: float, time_limit: float, mask: Mask
+) -> Command:
+    """The command of an ingester step. environment and mask: as for Command. grace and time_limit in seconds."""
     return Command(
         argvs=(ingester.command,),
         cwd=ingester.directory,
         environment=environment,
         grace=grace,
         time_limit=time_limit,
+        mask=mask,
     )
 
 

@@ -39,11 +39,13 @@ class Output:
     """Where a step's output goes: the ring in `folder`, which keeps `cap` bytes.
 
     skip: what comes first and is left out, since the ring has it, bytes. None: it begins, on a line of its own.
+    rest: whether what may begin a secret is written too where nothing comes after it.
     """
 
     folder: Path
     cap: int
     skip: int | None = None
+    rest: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,11 @@ def _start(folder: Path, command: Command, output: Output) -> str | None:
     folder = folder.absolute()
     try:
         if not (folder / "started").exists():
-            check(command)
+            command.check()
             _prepare(folder, command, output)
             _launch(folder, command)
     except (OSError, ValueError) as error:  # UnicodeEncodeError is a ValueError
-        why = f"the step could not be started: {error}; remove the cause and trigger it again"
+        why = command.mask.text(f"the step could not be started: {error}; remove the cause and trigger it again")
     else:
         return None
     try:
@@ -96,23 +98,12 @@ def _prepare(folder: Path, command: Command, output: Output) -> None:
         "output": str(output.folder.absolute()),
         "output_cap": output.cap,
         "output_skip": output.skip,
+        "output_rest": output.rest,
     }
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     durable.write(folder / "spec.json", spec)
     for directory in (folder.parent, folder.parent.parent):
         durable.sync(directory)
-
-
-def check(command: Command) -> None:
-    """Refuse what no process can be given, by a name and never by its value. Raises ValueError."""
-    texts = [("the working folder", command.cwd)]
-    texts += [("the command", argument) for argv in command.argvs for argument in argv]
-    texts += [(f"the variable {name}", value) for name, value in command.environment.items()]
-    for what, text in texts:
-        if b"\0" in os.fsencode(text):
-            raise ValueError(f"{what} has a NUL character in it")
-    if not command.argvs or not all(command.argvs):
-        raise ValueError("the command is empty")
 
 
 def _launch(folder: Path, command: Command) -> None:
@@ -121,15 +112,17 @@ def _launch(folder: Path, command: Command) -> None:
     environment = {**command.environment, MARKER: str(folder)}
     code, said = -1, b""
     for _ in range(_LAUNCHES):
-        done = subprocess.run(
-            argv,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            check=False,
-        )
+        # whole before anybody reads it: a gateway that is killed now must not leave a step that shows its secrets
+        with command.mask.in_memory() as secrets:
+            done = subprocess.run(
+                argv,
+                env=environment,
+                stdin=secrets,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                check=False,
+            )
         code, said = done.returncode, done.stderr
         # A launcher that was killed may have left a shim or not; the next one finds out, and never makes a second.
         if code >= 0:

@@ -2,8 +2,9 @@
 
     python -I -S -X utf8 shim.py FOLDER
 
-It is started with the step's environment as its own, so no value of it is ever in a file. It imports the
-standard library only and nothing of ours: it goes on while the gateway is restarted, replaced or broken.
+It is started with the step's environment as its own, and what to mask in the output comes as a JSON list on its
+standard input, so nothing secret is ever in a file. It imports the standard library only and nothing of ours: it goes
+on while the gateway is restarted, replaced or broken.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import selectors
 import signal
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +31,112 @@ EXIT_SIZE = 512
 SEGMENT_SIZE = 16 << 20
 PIPE_SIZE = 1 << 20
 KILL_AGAIN = 0.2
+SHORTEST_SECRET = 6  # bytes
+
+_MASK = b"***"
+# The gateway's own tokens, of which it knows no more than their form.
+_TOKEN_START, _TOKEN_SIZE = b"pgw_", 47
+_TOKEN = re.compile(rb"pgw_[A-Za-z0-9_-]{43}")
+# What of a URL names user, password and host, as far as it is looked at; without @ it is one of them.
+_AUTHORITY_SIZE = 512
+_AUTHORITY = re.compile(rb'://([^\x00-\x20"<>\\/?#]{0,512})')
+_BEGUN = re.compile(rb'(?:p(?:gw?)?|pgw_[A-Za-z0-9_-]{0,42}|:/?|://[^\x00-\x20"<>\\/?#]{0,511})\Z')
+_CUT_OFF = re.compile(rb'(?:(pgw_[A-Za-z0-9_-]{2,42})|://(?!\[)[^\x00-\x20"<>\\/?#@:]*:([^\x00-\x20"<>\\/?#@]{6,}))\Z')
+_strstr = ctypes.CDLL(None).strstr
+_strstr.restype = ctypes.c_void_p
+
+
+class Masker:
+    """Puts `***` in the place of secrets: of these values, of passwords in URLs, of the gateway's own tokens.
+
+    What it makes of a stream does not depend on the pieces that it comes in: what may begin a secret is held back until
+    more comes. Wherever a secret begins it is found; those that overlap are masked as one.
+    """
+
+    def __init__(self, values: Iterable[bytes]) -> None:
+        self._values = [value for value in values if value]
+        self._held = bytearray()
+        self._covered = 0  # bytes at the beginning of what is held that are masked already
+
+    def feed(self, data: bytearray, end: int) -> memoryview:
+        """Take data[:end]; what can be shown of the stream now. The byte after it may be changed."""
+        if self._held:
+            data = self._held + data[:end]
+            end = len(data)
+        begun = _BEGUN.search(data, max(0, end - _AUTHORITY_SIZE - 3), end)
+        held = max(self._begun(data, end), end - begun.start() if begun else 0)
+        return self._shown(data, end - held, end, self._secrets(data, end))
+
+    def finish(self) -> memoryview:
+        """What was held back: nothing comes after it. What has so much of a secret that it tells it is masked too."""
+        data, end = self._held, len(self._held)
+        secrets = [
+            *self._secrets(data, end),
+            *((cut.start(cut.lastindex or 0), end) for cut in _CUT_OFF.finditer(data)),
+        ]
+        if (begun := self._begun(data, end)) >= SHORTEST_SECRET:
+            secrets.append((end - begun, end))
+        return self._shown(data, end, end, secrets)
+
+    def _shown(self, data: bytearray, until: int, end: int, secrets: list[tuple[int, int]]) -> memoryview:
+        """data[:until] without its secrets; what comes after it is held."""
+        shown: list[bytes | bytearray] = []
+        covered = self._covered
+        for begin, over in sorted(secrets):
+            if begin >= until:
+                break
+            if begin >= covered:
+                shown += [data[covered:begin], _MASK]
+            covered = max(covered, over)
+        self._held, self._covered = data[until:end], max(0, covered - until)
+        if covered == 0:
+            return memoryview(data)[:until]
+        return memoryview(b"".join([*shown, data[covered:until]]))
+
+    def _secrets(self, data: bytearray, end: int) -> list[tuple[int, int]]:
+        """Where secrets begin and end, in no order."""
+        found = [
+            (at, at + (len(value) if value is not _TOKEN_START else _TOKEN_SIZE))
+            for value in self._present(data, end)
+            for at in _places(value, data, end)
+            if value is not _TOKEN_START or _TOKEN.match(data, at, end)
+        ]
+        for at in _places(b"@", data, end):
+            start = data.rfind(b"://", max(0, at - _AUTHORITY_SIZE - 3), at)
+            if start >= 0 and (authority := _AUTHORITY.match(data, start, end)) and authority.end() > at:
+                begin = data.find(b":", authority.start(1), at) + 1
+                if 0 < begin < at:
+                    found.append((begin, at))
+        return found
+
+    def _present(self, data: bytearray, end: int) -> list[bytes]:
+        """What of the values, and of the beginning of a token, the data may have: a `find` for each is far slower."""
+        wanted = [*self._values, _TOKEN_START]
+        if end == 0 or data.find(0, 0, end) >= 0:  # C takes a NUL for the end
+            return wanted
+        if end < len(data):
+            data[end] = 0
+        text = (ctypes.c_char * 0).from_buffer(data)
+        return [value for value in wanted if _strstr(text, value)]
+
+    def _begun(self, data: bytearray, end: int) -> int:
+        """How many of the last bytes begin one of the values."""
+        longest, last = 0, bytes(data[max(0, end - 1) : end])
+        for value in self._values if last else ():
+            length = min(len(value) - 1, end)
+            while (length := value.rfind(last, 0, length) + 1) > longest:
+                if data.endswith(value[:length], 0, end):
+                    longest = length
+                length -= 1
+        return longest
+
+
+def _places(text: bytes, data: bytearray, end: int) -> Iterator[int]:
+    """Where a text begins in data[:end]."""
+    at = data.find(text, 0, end)
+    while at >= 0:
+        yield at
+        at = data.find(text, at + 1, end)
 
 
 class Output:
@@ -89,9 +197,10 @@ class Output:
 class Step:
     """Runs the commands of a step one after the other and sees to it that nothing of them stays alive."""
 
-    def __init__(self, spec: dict[str, Any], output: Output) -> None:
+    def __init__(self, spec: dict[str, Any], output: Output, masker: Masker) -> None:
         self.spec = spec
         self.output = output
+        self.masker = masker
         self.asked = False
         self.stopped: str | None = None
         self.error: str | None = None
@@ -100,7 +209,7 @@ class Step:
         self.signals: list[int] = []  # still to be sent, in order; the last is repeated until nothing is alive
         self.due = 0.0
         self.limit = 0.0
-        self.skip = spec["output_skip"] or 0  # bytes that the ring has already
+        self.skip = spec["output_skip"] or 0  # bytes that the ring has already, masked as they are there
         self.pipe = -1  # the read end of the output, while open
         self.buffer = bytearray()
         self.selector = selectors.DefaultSelector()
@@ -152,14 +261,16 @@ class Step:
             return self._could_not(failure)
         with suppress(OSError):  # the pipes of a user are limited in sum; a smaller one works too
             fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-        self.buffer = bytearray(fcntl.fcntl(self.pipe, fcntl.F_GETPIPE_SZ))
+        self.buffer = bytearray(fcntl.fcntl(self.pipe, fcntl.F_GETPIPE_SZ) + 1)  # one more for the masker
         os.set_blocking(self.pipe, False)
         self.selector.register(self.pipe, selectors.EVENT_READ)
         return True
 
     def _could_not(self, why: str) -> bool:
-        self.error = why
-        self.output.write(memoryview(os.fsencode(f"{why}\n")))
+        told = os.fsencode(f"{why}\n")
+        told = b"".join((self.masker.feed(bytearray(told), len(told)), self.masker.finish()))
+        self.error = os.fsdecode(told).rstrip()
+        self.output.write(memoryview(told))
         return False
 
     def _follow(self) -> bool:
@@ -220,21 +331,27 @@ class Step:
     def _copy(self) -> int:
         """Move what the pipe holds to the output; how much it was."""
         try:
-            count = os.readv(self.pipe, [self.buffer]) if self.pipe >= 0 else 0
+            count = os.readv(self.pipe, [memoryview(self.buffer)[:-1]]) if self.pipe >= 0 else 0
         except BlockingIOError:
             return 0
-        skipped = min(self.skip, count)
-        self.skip -= skipped
-        self.output.write(memoryview(self.buffer)[skipped:count])
+        self._show(self.masker.feed(self.buffer, count))
         if count == 0:
             self._close()
         return count
+
+    def _show(self, shown: memoryview) -> None:
+        skipped = min(self.skip, len(shown))
+        self.skip -= skipped
+        self.output.write(shown[skipped:])
 
     def _close(self) -> None:
         if self.pipe >= 0:
             self.selector.unregister(self.pipe)
             os.close(self.pipe)
             self.pipe = -1
+            rest = self.masker.finish()
+            if self.spec.get("output_rest", True):  # else the next one has it again, with what comes after it
+                self._show(rest)
 
 
 def _become(argv: list[str], cwd: str, output: int, report: int) -> NoReturn:
@@ -340,14 +457,16 @@ def _record(end: int, step: Step, started: float, clock: float) -> None:
     os.fdatasync(end)
 
 
-def _step(folder: Path) -> Step:
+def _step(folder: Path, given: bytes) -> Step:
+    """The step of the folder; given: what to mask, empty for nothing but what has a form of its own."""
     spec = json.loads((folder / "spec.json").read_bytes())
+    secrets = [value.encode(errors="surrogateescape") for value in json.loads(given or b"[]")]
     if "LC_CTYPE" not in spec["environment"]:
         os.environ.pop("LC_CTYPE", None)  # Python adds it to itself in an environment without a locale
-    return Step(spec, Output(Path(spec["output"]), spec["output_cap"]))
+    return Step(spec, Output(Path(spec["output"]), spec["output_cap"]), Masker(secrets))
 
 
-def _supervise(folder: Path, launcher: int) -> None:
+def _supervise(folder: Path, given: bytes, launcher: int) -> None:
     """The daemon: the lock, `started`, the answer to the launcher, the step, `exit`, in this order."""
     os.setsid()
     os.chdir("/")
@@ -356,7 +475,7 @@ def _supervise(folder: Path, launcher: int) -> None:
         os.dup2(null, fd)
     try:
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-        step = _step(folder)
+        step = _step(folder, given)
         verdict, end = _claim(folder)
     except (OSError, ValueError) as error:
         os.write(launcher, bytes([REFUSED]) + str(error).encode(errors="replace")[:1000])
@@ -372,11 +491,13 @@ def _supervise(folder: Path, launcher: int) -> None:
 
 def main(folder: Path) -> int:
     """The launcher: starts the daemon and says what became of it."""
+    with open(0, "rb", closefd=False) as given_to_it:
+        given = given_to_it.read()
     answers, launcher = os.pipe()
     if os.fork() == 0:
         try:
             os.close(answers)
-            _supervise(folder, launcher)
+            _supervise(folder, given, launcher)
         finally:
             os._exit(0)
     os.close(launcher)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from runners.mask import Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class Command:
     interrupt: the first signal of a stop, to all of the step; SIGTERM and SIGKILL follow.
     grace: seconds between the signals of a stop.
     time_limit: seconds the step may take before it is stopped.
+    mask: knows what is secret in its output; as the environment it is never written to the disk.
     """
 
     argvs: tuple[tuple[str, ...], ...]
@@ -29,6 +33,18 @@ class Command:
     interrupt: signal.Signals = signal.SIGTERM
     grace: float = 10.0
     time_limit: float = 6 * 3600.0
+    mask: Mask = field(default_factory=Mask)
+
+    def check(self) -> None:
+        """Refuse what no process can be given, by a name and never by its value. Raises ValueError."""
+        texts = [("the working folder", self.cwd)]
+        texts += [("the command", argument) for argv in self.argvs for argument in argv]
+        texts += [(f"the variable {name}", value) for name, value in self.environment.items()]
+        for what, text in texts:
+            if b"\0" in os.fsencode(text):
+                raise ValueError(f"{what} has a NUL character in it")
+        if not self.argvs or not all(self.argvs):
+            raise ValueError("the command is empty")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,17 @@ def mapping(file: Path) -> Mapping[str, object] | str:
     except OSError as error:
         return f"{file}: can't be read: {error.strerror}"
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a path with a NUL, a date that is none
-        return f"{file}: is not YAML: {' '.join(str(error).split())}"
+        return f"{file}: is not YAML: {reason(error)}"
     if content is None:
         return {}
     if not isinstance(content, dict):
         return f"{file}: expected a YAML mapping, found {type(content).__name__}"
     return {str(key): value for key, value in content.items()}
+
+
+def reason(error: Exception) -> str:
+    """Why a text is not YAML and where, without any of it: it may be the line of a password."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+    return " ".join(str(error).split())

@@ -26,6 +26,7 @@ from runners.container_identity import container_name
 from runners.dbt import DbtStep, Paths
 from runners.docker import Docker, EngineSilentError
 from runners.docker_words import explain
+from runners.mask import Mask
 from runners.report import Reader
 from runners.runner import Liveness
 from runners.step import Command, Outcome
@@ -57,9 +58,15 @@ class ComposeWork:
         self._fabric, self._gone = work.fabric(settings, fabric, RunnerName.COMPOSE)
         self._environment = work.environment(self._fabric, environment)
         self.compose = compose(self._fabric, instance)
-        self.docker = Docker(self.compose.docker, self._environment)
+        self._mask = settings.mask(environment)
+        self.docker = Docker(self.compose.docker, self._environment, self._mask)
         self.services = ComposeServices(self.compose, self.docker)
         self._dbt = work.dbt(self._fabric, Path(self._fabric.compose.dbt.working_directory or "."))
+
+    @property
+    def mask(self) -> Mask:
+        """Hides what is secret: in the configuration, the gateway's environment, and services and containers seen."""
+        return self._mask
 
     async def installation(self, trigger: Trigger) -> Installation:
         """What a plan depends on besides the request. Raises EngineError."""
@@ -137,7 +144,8 @@ class ComposeWork:
         """What the step runs, or why it can't. Raises OSError where the disk keeps it from being prepared."""
         if await asyncio.to_thread(is_decided, folder):
             # an earlier gateway has asked compose file and engine, and only the values of variables are still wanted
-            return Command((), "", self._whole_environment(planned), docker=self.compose.docker)
+            environment = self._whole_environment(planned)
+            return Command((), "", environment, docker=self.compose.docker, mask=self._mask)
         if self._gone:
             return work.gone(self._fabric_name)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
@@ -159,7 +167,7 @@ class ComposeWork:
         step = work.dbt_step(planned, self._dbt)
         await self._fetch(step, reader, folder)
         # Where the results can't be fetched, the log tells the same.
-        left = await asyncio.to_thread(dbt_output.results, folder) or reader.results
+        left = await asyncio.to_thread(dbt_output.results, folder, self._mask) or reader.results
         outcome = dbt_output.judge(outcome, step, reader, left, reported=dbt.report(folder).exists())
         return work.dbt_finished(planned, started, outcome, reader, left)
 
@@ -172,7 +180,11 @@ class ComposeWork:
                 "gateway runs: set it, or take it off that list, then trigger it again."
             )
         chosen = self._fabric.compose
-        return await self.services.find(chosen.ingester.service if step is StepName.INGESTER else chosen.dbt.service)
+        name = chosen.ingester.service if step is StepName.INGESTER else chosen.dbt.service
+        found = await self.services.find(name)
+        if not isinstance(found, str):
+            self._mask = self._mask.knowing(found.environment)
+        return found
 
     async def _look(self, service: Service) -> frozenset[str] | None:
         """What the dbt service has; None where no shell could look. Raises EngineSilentError."""
@@ -195,6 +207,7 @@ class ComposeWork:
                 environment,
                 grace=settings.grace,
                 time_limit=self._fabric.time_limit,
+                mask=self._mask,
             )
         paths = Paths(
             cwd=chosen.dbt.working_directory or "",
@@ -213,6 +226,7 @@ class ComposeWork:
             environment,
             grace=self._fabric.dbt.grace,
             time_limit=self._fabric.time_limit,
+            mask=self._mask,
         )
 
     def _ours(self, planned: PlannedStep) -> Mapping[str, str]:
@@ -232,7 +246,7 @@ class ComposeWork:
 
     def _handed_on(self, planned: PlannedStep, service: Service) -> list[str]:
         """The names of the variables that the container gets besides those of its service."""
-        known = service.variables | self._set_by_us()
+        known = frozenset(service.environment) | self._set_by_us()
         lineage_is_known = any(name.startswith(_LINEAGE_VARIABLES) for name in known)
         ours = (
             name
@@ -248,6 +262,7 @@ class ComposeWork:
             state = await self.docker.inspect(name)
             if state is None or state.started == 0:
                 return
+            self._mask = self._mask.knowing(state.environment)
             target = posixpath.join(state.working_directory, self._fabric.compose.dbt.target_path or "target")
             results = await self.docker.file(name, posixpath.join(target, "run_results.json"))
             lineage = await self.docker.file(name, _LINEAGE) if step.lineage else None

@@ -35,7 +35,7 @@ from gateway.jobs.job import (
 )
 from gateway.jobs.moves import EndJob, RunStep, SkipStep, next_move
 from gateway.jobs.store import Store
-from gateway.jobs.work import Work, reader
+from gateway.jobs.work import Work, masked, reader
 from runners.output import Ring
 from runners.report import Progress
 from runners.runner import Liveness, Runner
@@ -139,7 +139,7 @@ class Life:
             why = await self._work.problem(planned, self._see)
             if why is not None:
                 before = [Skipped(f"{planned.name} could not have run")] * n
-                await self._set_steps([*before, Finished(NotStarted(why))])
+                await self._set_steps([*before, masked(Finished(NotStarted(why)), self._work.mask)])
                 return
 
     async def _move(self) -> None:
@@ -173,7 +173,8 @@ class Life:
         if obstacle is not None and isinstance(outcome, NotStarted):
             outcome = obstacle
         finished = await _insist(self._work.conclude, planned, state.started, outcome, reads, folder)
-        await self._persist(lambda job: job.with_step(n, finished))
+        told = masked(finished, self._work.mask)  # before anything of it is written anywhere
+        await self._persist(lambda job: job.with_step(n, told))
         self._follower, self._liveness = None, Liveness.SUPERVISED
         await self._runner.release(folder)
 

@@ -32,6 +32,7 @@ class LocalWork:
         self._project = settings.projects.get(project, Project())
         self._project_name = project
         self._environment = _environment(self._fabric, environment)
+        self.mask = settings.mask(environment)
         self.dbt = work.dbt(self._fabric, self._project.dbt)
         self._parsed = settings.state_directory / "parse"
 
@@ -131,6 +132,7 @@ class LocalWork:
                 {**ingester.VARIABLES, **self._environment, **settings.environment},
                 grace=settings.grace,
                 time_limit=time_limit,
+                mask=self.mask,
             )
         step = work.dbt_step(planned, self.dbt)
         dbt.prepare(step, folder)
@@ -141,6 +143,7 @@ class LocalWork:
             dbt.environment(self._environment, step, folder),
             grace=self._fabric.dbt.grace,
             time_limit=time_limit,
+            mask=self.mask,
         )
 
     def _conclude(
@@ -148,7 +151,7 @@ class LocalWork:
     ) -> Finished:
         if not isinstance(reader, dbt_output.DbtReader):
             return work.ingester_finished(planned, started, outcome, reader)
-        step, left = work.dbt_step(planned, self.dbt), dbt_output.results(folder)
+        step, left = work.dbt_step(planned, self.dbt), dbt_output.results(folder, self.mask)
         outcome = dbt_output.judge(outcome, step, reader, left, reported=dbt.report(folder).exists())
         if isinstance(outcome, Exited) and left is not None:
             dbt.keep_parse(folder, dbt.parse_cache(self._parsed, self.dbt, step))

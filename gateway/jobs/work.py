@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,9 +14,10 @@ from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
 from runners import dbt_output, dbt_words, ingester
 from runners.dbt import Dbt, DbtStep
+from runners.mask import Mask
 from runners.report import Failure, Reader, one_line
 from runners.runner import Liveness
-from runners.step import Command, Exited, Outcome
+from runners.step import Command, Exited, Lost, NotStarted, Outcome
 
 ELEMENTARY = "elementary"
 Seen = Callable[[Liveness], None]
@@ -54,6 +55,11 @@ def nobody(_: Liveness) -> None:
 
 class Work(Protocol):
     """Knows, for one project in one fabric, what each step runs and what it should leave behind."""
+
+    @property
+    def mask(self) -> Mask:
+        """Hides what is secret there, as far as that is known by now."""
+        ...
 
     async def installation(self, trigger: Trigger) -> Installation:
         """What a plan depends on besides the request. Raises EngineError where that can't be found out."""
@@ -169,6 +175,16 @@ def dbt_finished(
     failed_node = left.failure if left is not None else None
     failure = _failure(planned, outcome, reader.error or reader.last_line, failed_node)
     return Finished(outcome, progress, failure, started)
+
+
+def masked(finished: Finished, mask: Mask) -> Finished:
+    """The end of a step with nothing secret in it, as it may be recorded."""
+    outcome, failure = finished.outcome, finished.failure
+    if isinstance(outcome, NotStarted | Lost):
+        outcome = replace(outcome, why=mask.text(outcome.why))
+    if failure is not None:
+        failure = replace(failure, node=mask.text(failure.node), message=mask.text(failure.message))
+    return replace(finished, outcome=outcome, failure=failure)
 
 
 def _failure(planned: PlannedStep, outcome: Outcome, said: str, failed_node: Failure | None) -> Failure | None:

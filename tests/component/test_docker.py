@@ -12,13 +12,14 @@ import pytest
 from runners import compose_project
 from runners.compose_project import Compose
 from runners.docker import Docker, EngineSilentError, engine_of
+from runners.mask import Mask
 from tests.support import compose
 from tests.support.docker import BUSYBOX_IMAGE, Engine
 from tests.support.gateway import wait_for
 
 
 def on(engine: Engine) -> Docker:
-    return Docker(("docker",), {**os.environ, **engine.environment})
+    return Docker(("docker",), {**os.environ, **engine.environment}, Mask())
 
 
 def fake(folder: Path, script: str) -> Docker:
@@ -26,7 +27,7 @@ def fake(folder: Path, script: str) -> Docker:
     program = folder / "docker"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    return Docker((str(program),), os.environ)
+    return Docker((str(program),), os.environ, Mask())
 
 
 def is_alive(pid: int) -> bool:
@@ -74,7 +75,7 @@ async def test_by_a_fake_docker_what_does_not_answer_in_time_is_ended_with_all_i
 
 
 async def test_a_program_or_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    assert "/nowhere/docker does not run" in (await Docker(("/nowhere/docker",), {}).call("ps")).error
+    assert "/nowhere/docker does not run" in (await Docker(("/nowhere/docker",), {}, Mask()).call("ps")).error
     gone = await fake(tmp_path, "true").call("ps", directory=str(tmp_path / "gone"))
     assert gone.error == f"the folder {tmp_path / 'gone'} does not exist"
 
@@ -118,3 +119,12 @@ def test_the_variables_that_name_an_engine_are_known(
     variables: Mapping[str, str], engine_of_it: Mapping[str, str]
 ) -> None:
     assert {name: value for name, value in engine_of(variables).items() if value} == engine_of_it
+
+
+async def test_what_docker_says_is_masked_before_it_is_cut(tmp_path: Path) -> None:
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\nprintf '%0495d%s' 0 sesame-open >&2\nexit 1\n")
+    program.chmod(0o755)
+    docker = Docker((str(program),), os.environ, Mask(("KEY",)).knowing({"KEY": "sesame-open"}))
+    with pytest.raises(EngineSilentError, match=r"^0{495}\*\*\*$"):
+        await docker.inspect("one")

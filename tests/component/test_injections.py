@@ -23,6 +23,7 @@ from runners.dbt import Dbt, DbtStep
 from runners.dbt_words import Kind, Variable, exclude, select, select_up_to, variables, vars_argument
 from runners.git_words import branch, tag
 from runners.local import LocalRunner
+from runners.mask import Mask
 from runners.process import MARKER
 from runners.step import Command, Exited
 from tests.conftest import MakeApi
@@ -183,7 +184,7 @@ async def called(tmp_path: Path, stand_ins: StandIns, command: Command) -> list[
 def dbt_command(stand_ins: StandIns, arguments: list[str]) -> Command:
     made = Dbt(project=stand_ins.folder, executable=str(stand_ins.folder / "dbt"))
     paths = dbt.paths(made, stand_ins.folder / "step", stand_ins.folder / "none")
-    return dbt.command(made, DbtStep("build", tuple(arguments)), paths, {}, grace=1, time_limit=60)
+    return dbt.command(made, DbtStep("build", tuple(arguments)), paths, {}, grace=1, time_limit=60, mask=Mask())
 
 
 async def test_each_word_that_is_let_through_reaches_dbt_as_one_argument_in_its_place(
@@ -199,7 +200,7 @@ async def test_each_word_that_is_let_through_reaches_dbt_as_one_argument_in_its_
 async def test_each_word_that_is_let_through_reaches_a_container_behind_its_service(
     tmp_path: Path, stand_ins: StandIns, arguments: list[str]
 ) -> None:
-    service = Service("transform", "image", ("dbt",), frozenset(), log_driver=None, log_rotates=False)
+    service = Service("transform", "image", ("dbt",), {}, log_driver=None, log_rotates=False)
     compose = Compose(str(stand_ins.folder), docker=(str(stand_ins.folder / "docker"),))
     what = dbt_command(stand_ins, arguments)
     command = compose_project.run(compose, service, what, (), tmp_path / "job/1-build")

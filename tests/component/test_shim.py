@@ -41,6 +41,7 @@ def popen(folder: Path, *before: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*before, sys.executable, "-I", "-S", "-X", "utf8", process_module._SHIM, str(folder)],
         env={"PATH": os.environ["PATH"]},
+        stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
@@ -293,3 +294,70 @@ def test_the_end_is_written_on_a_full_disk(small_disk: Path, tmp_path: Path) -> 
     end = ended(folder)
     assert (end["code"], end["dropped"]) == (6, len("lost\n"))
     assert output(small_disk) == b""
+
+
+SECRET = "hunter2-of-the-warehouse"
+
+
+def masking(folder: Path, given: bytes) -> tuple[int, str]:
+    """Launch the shim with this on its standard input."""
+    command = [sys.executable, "-I", "-S", "-X", "utf8", process_module._SHIM, str(folder)]
+    done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, input=given, stderr=subprocess.PIPE, check=False)
+    return done.returncode, done.stderr.decode()
+
+
+def test_what_it_is_told_on_its_input_is_masked_before_it_is_on_the_disk(tmp_path: Path) -> None:
+    """Also in two halves with a pause between them, and cut off by the end."""
+    (tmp_path / "script").write_text(f"""
+        echo whole {SECRET}; printf 'two {SECRET[:9]}'; touch half; until [ -e go ]; do sleep 0.02; done
+        printf '{SECRET[9:]} halves, {SECRET[:12]}'
+    """)
+    folder = make(tmp_path, "", argvs=[["sh", "script"]])
+    assert masking(folder, json.dumps([SECRET]).encode()) == (0, "")
+    until((tmp_path / "half").exists)
+    until(lambda: output(tmp_path) == b"whole ***\ntwo ")
+    shim = json.loads((folder / "started").read_text())["pid"]
+    assert SECRET.encode() not in Path(f"/proc/{shim}/environ").read_bytes()
+    assert SECRET.encode() not in Path(f"/proc/{shim}/cmdline").read_bytes()
+    (tmp_path / "go").touch()
+    assert ended(folder)["code"] == 0
+    assert output(tmp_path) == b"whole ***\ntwo *** halves, ***"
+    assert [file.name for file in folder.iterdir() if SECRET.encode() in file.read_bytes()] == []
+
+
+def test_without_anything_on_its_input_tokens_and_passwords_in_urls_are_masked(tmp_path: Path) -> None:
+    folder = make(tmp_path, f"echo pgw_{'a' * 43}; echo postgres://me:secret@db/lake")
+    assert masking(folder, b"") == (0, "")
+    ended(folder)
+    assert output(tmp_path) == b"***\npostgres://me:***@db/lake\n"
+
+
+@pytest.mark.parametrize("given", [b'["hunter2', b"{", b"7"])
+def test_a_step_whose_secrets_it_can_not_read_is_not_started(tmp_path: Path, given: bytes) -> None:
+    code, why = masking(make(tmp_path, "echo ran >> runs"), given)
+    assert code == 74
+    assert "hunter2" not in why
+    assert not (tmp_path / "1-run/started").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_the_ring_has_is_counted_as_it_is_there(tmp_path: Path) -> None:
+    (tmp_path / f"output.{0:020}").write_bytes(b"one *** tw")
+    folder = make(tmp_path, "printf 'one hunter22 two hunter22 three'", output_skip=10)
+    assert masking(folder, b'["hunter22"]') == (0, "")
+    ended(folder)
+    assert output(tmp_path) == b"one *** two *** three"
+
+
+def test_what_may_begin_a_secret_is_left_to_the_one_that_comes_next_where_there_is_one(tmp_path: Path) -> None:
+    folder = make(tmp_path, "printf 'one hunt'", output_rest=False)
+    assert masking(folder, b'["hunter22"]') == (0, "")
+    ended(folder)
+    assert output(tmp_path) == b"one "
+
+
+def test_why_a_step_could_not_be_started_is_masked_in_its_output_and_in_its_end(tmp_path: Path) -> None:
+    folder = make(tmp_path, "", argvs=[["/nowhere/hunter22"]])
+    assert masking(folder, b'["hunter22"]') == (0, "")
+    assert ended(folder)["error"].startswith("the program /nowhere/*** could not be started")
+    assert output(tmp_path).startswith(b"the program /nowhere/*** could not be started")

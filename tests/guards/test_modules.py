@@ -18,7 +18,7 @@ from tests.support.source import modules
 MODULES = modules()
 NAMES = sorted(MODULES)
 LONGEST = 300
-LONGER = {"runners.shim": 400}  # it stands alone: whatever it needs is in this one file
+LONGER = {"runners.shim": 512}  # it stands alone: whatever it needs, masking too, is in this one file
 
 
 def trees(names: list[str]) -> Iterator[tuple[str, ast.Module]]:

@@ -18,7 +18,7 @@ PROJECT = Compose(directory="/srv/shop", instance="feed")
 
 
 def service(*entrypoint: str) -> Service:
-    return Service("dbt", "shop-dbt", entrypoint, frozenset(), log_driver=None, log_rotates=False)
+    return Service("dbt", "shop-dbt", entrypoint, {}, log_driver=None, log_rotates=False)
 
 
 def what(*argvs: tuple[str, ...], cwd: str = "") -> Command:

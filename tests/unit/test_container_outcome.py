@@ -9,6 +9,7 @@ import pytest
 
 from runners.container import Container, Spec
 from runners.docker import State
+from runners.mask import Mask
 from runners.step import Exited, Killed, Lost, Outcome, Span, Stopped, TimedOut
 
 SPAN = Span(100.0, 102.5, 2.5)
@@ -26,7 +27,7 @@ def outcome(
         (step / "ending").write_text(json.dumps(ended_by))
     spec = Spec((("docker",),), "/", ("docker",), 15, 1.0, 60.0, 0.0, {})
     state = State("id", "exited", code, "", memory, 100.0, 102.5, {}, "/", log_rotates=False, has_own_processes=True)
-    return Container(step, 0, spec, {}, 1 << 20, lambda _: None)._outcome(state)
+    return Container(step, 0, spec, {}, 1 << 20, lambda _: None, Mask())._outcome(state)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 125, 126, 127, 128, 200, 254, 255])

@@ -14,6 +14,7 @@ import yaml
 
 from runners import dbt
 from runners.dbt import RESERVED_ARGUMENTS, Dbt, DbtStep
+from runners.mask import Mask
 from runners.step import Command
 
 FOLDER = Path("/state/jobs/full-1/3-build")
@@ -41,11 +42,14 @@ LOGS = [
 ]
 
 
+MASK = Mask(("TOKEN",))
+
+
 def made(
     dbt_: Dbt, step: DbtStep, folder: Path = FOLDER, cache: Path = CACHE, environment: Mapping[str, str] | None = None
 ) -> Command:
     whole = dbt.environment(environment or {}, step, folder)
-    return dbt.command(dbt_, step, dbt.paths(dbt_, folder, cache), whole, grace=10, time_limit=100)
+    return dbt.command(dbt_, step, dbt.paths(dbt_, folder, cache), whole, grace=10, time_limit=100, mask=MASK)
 
 
 def test_a_build_with_nothing_configured() -> None:

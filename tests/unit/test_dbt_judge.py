@@ -9,6 +9,7 @@ import pytest
 
 from runners.dbt import DbtStep, report
 from runners.dbt_output import DbtReader, judge, results
+from runners.mask import Mask
 from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from tests.support.recorded import recorded
 
@@ -35,7 +36,7 @@ def judged(folder: Path, step: DbtStep, code: int, recording: str | None, status
         ]
         (folder / "target").mkdir(exist_ok=True)
         (folder / "target/run_results.json").write_text(json.dumps({"results": nodes}))
-    return judge(Exited(code, SPAN), step, reader, results(folder), reported=report(folder).exists())
+    return judge(Exited(code, SPAN), step, reader, results(folder, Mask()), reported=report(folder).exists())
 
 
 @pytest.mark.parametrize(

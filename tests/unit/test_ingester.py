@@ -11,16 +11,19 @@ import pytest
 from gateway.jobs.job import PlannedStep, StepName
 from gateway.jobs.local_work import LocalWork
 from runners.ingester import Ingester, IngesterReader, command
+from runners.mask import Mask
 from runners.report import Progress
 from runners.step import Command
 from tests.support.settings import load
 
 
 def test_the_command_is_the_users_own_in_its_folder() -> None:
-    made = command(Ingester(("dlt", "pipeline"), "/srv/in"), {"A": "b"}, grace=60, time_limit=100)
+    mask = Mask(("TOKEN",))
+    made = command(Ingester(("dlt", "pipeline"), "/srv/in"), {"A": "b"}, grace=60, time_limit=100, mask=mask)
     assert (made.argvs, made.cwd) == ((("dlt", "pipeline"),), "/srv/in")
     assert made.environment == {"A": "b"}
     assert (made.interrupt, made.grace, made.time_limit) == (signal.SIGTERM, 60, 100)
+    assert made.mask is mask
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,184 @@
+"""Secrets stay secret: canaries that a job prints in every way are nowhere in what is told, kept or logged."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from runners.container_identity import container_name
+from runners.output import Ring
+from tests.conftest import MakeGateway
+from tests.support import compose, projects
+from tests.support.canaries import Canaries
+from tests.support.docker import Engine
+from tests.support.gateway import Gateway, wait_for
+
+# Prints its environment's secrets and the token in every way there is, in halves with a pause, at every border.
+TALKER = """
+    import json, os, pathlib, sys, time
+    from urllib.parse import quote
+    names = pathlib.Path("names").read_text().split()
+    secrets = [*map(os.environ.get, names), pathlib.Path("token").read_text()]
+    for secret in secrets:
+        print(secret, repr(secret), json.dumps(secret), json.dumps(json.dumps(secret)), quote(secret, safe=""))
+        print(secret, file=sys.stderr, flush=True)
+    os.write(1, secrets[0][:9].encode())
+    pathlib.Path("half").touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+    os.write(1, secrets[0][9:].encode() + b"\\n")
+    for number in range(4000):
+        os.write(1 + number % 2, b"-" * (number % 97) + secrets[number % len(secrets)].encode() + b"\\n")
+    pathlib.Path("told").touch()
+    print("the end")
+    if pathlib.Path("fail").exists():
+        sys.exit("x" * 470 + " ".join(secrets))
+    os.write(1, secrets[-1][:30].encode())
+"""
+MODEL = """
+    {{ config(materialized="table") }}
+    select error('{{ "x" * 400 }} {{ env_var("WAREHOUSE_PIN").replace("'", "''") }} {{ env_var("LOADER_PASSWORD") }}')
+"""
+
+
+def planted(folder: Path, canaries: Canaries) -> Path:
+    """A project whose steps know the canaries: two by the fabric's environment, the others by the gateway's own."""
+    own = {name: canaries.environment[name] for name in ("WAREHOUSE_PIN", "LOADER_PASSWORD")}
+    settings = {
+        "secrets": ["*_PIN", "*PASSWORD*", "*PRIVATE_KEY*", "DBT_ENV_SECRET_*"],
+        "output_cap": "1MiB",
+        "fabrics": {"local": {"resources": {"ingester": "warehouse", "dbt": "warehouse"}, "environment": own}},
+    }
+    projects.make(folder, ingester=TALKER, settings=settings)
+    projects.write(folder / "transform/models/evens.sql", MODEL)
+    (folder / "names").write_text(" ".join(canaries.environment))
+    (folder / "token").write_text(canaries.token)
+    return folder
+
+
+def inherited(canaries: Canaries) -> dict[str, str]:
+    return {name: canaries.environment[name] for name in ("DBT_ENV_SECRET_GIT", "DEPLOY_PRIVATE_KEY", "LAKE")}
+
+
+def output(gateway: Gateway, job: str) -> bytes:
+    return Ring(gateway.state / "jobs" / job).read(0, 1 << 30).data
+
+
+def test_what_steps_print_and_fail_with_is_masked_everywhere(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    canaries = Canaries()
+    gateway = make_gateway(planted(tmp_path / "project", canaries), inherited(canaries))
+    (gateway.folder / "fail").touch()
+    job = gateway.trigger(pipeline="ingester")
+    wait_for((gateway.folder / "half").exists, "the first half")
+    assert canaries.everywhere(gateway, job) == {}
+    gateway.kill()
+    gateway.start()
+    (gateway.folder / "go").touch()
+    record = gateway.finished(job)
+    assert record["exitCode"] == 1, record
+    assert record["firstFailure"]["message"] == "postgresql://loader:***@db.example/lake ***"
+    assert b"the end\n" in output(gateway, job)
+    assert canaries.everywhere(gateway, job) == {}
+    assert gateway.stop() == 0
+    assert canaries.found_in(b"".join(file.read_bytes() for file in gateway.state.glob("gateway.db*"))) == []
+
+
+def test_what_the_end_of_an_output_cuts_off_is_masked(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    canaries = Canaries()
+    gateway = make_gateway(planted(tmp_path / "project", canaries), inherited(canaries))
+    (gateway.folder / "go").touch()
+    record = gateway.run(pipeline="ingester")
+    assert record["exitCode"] == 0, record
+    assert record["output"].endswith("\nthe end\n***")
+    assert canaries.everywhere(gateway, record["jobId"]) == {}
+
+
+def test_what_dbt_leaves_and_fails_with_is_masked_in_all_that_is_told_of_it(
+    tmp_path: Path, make_gateway: MakeGateway
+) -> None:
+    """The secret is where the message of its results is cut."""
+    canaries = Canaries()
+    gateway = make_gateway(planted(tmp_path / "project", canaries), inherited(canaries))
+    record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)
+    assert record["firstFailure"]["node"] == "model.small.evens", record
+    assert "xxx ***" in record["firstFailure"]["message"]
+    left = gateway.state / "jobs" / record["jobId"] / "1-build/target/run_results.json"
+    assert canaries.found_in(left.read_bytes())  # it is dbt's own file, and nobody else's to read
+    assert canaries.everywhere(gateway, record["jobId"]) == {}
+
+
+def test_nobody_else_may_look_into_the_state_directory(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    folder = projects.make(tmp_path / "project")
+    (folder / ".pipeline-gateway").mkdir(mode=0o755)
+    assert make_gateway(folder).state.stat().st_mode & 0o777 == 0o700
+
+
+# The same in a container, whose own environment has two secrets that the gateway hears of from its engine only.
+CONTAINER = """
+    n=0
+    while [ $n -lt 300 ]; do
+        n=$((n + 1))
+        echo "$n $WAREHOUSE_PIN $SERVICE_PASSWORD"
+        echo "$n $LAKE" >&2
+        [ $n = 150 ] && touch half && while [ ! -e go ]; do sleep 0.01; done
+        sleep 0.002
+    done
+    echo the end
+"""
+
+
+def test_what_containers_print_is_masked_and_whole_whoever_is_killed(
+    tmp_path: Path, make_gateway: MakeGateway, engine: Engine
+) -> None:
+    canaries = Canaries()
+    names = ("WAREHOUSE_PIN", "LAKE")
+    fabric: dict[str, Any] = {"compose": {"environment": list(names)}}
+    service = compose.shell(
+        CONTAINER,
+        working_dir="/shared",
+        environment={"SERVICE_PASSWORD": canaries.environment["LOADER_PASSWORD"]},
+    )
+    folder = compose.write(tmp_path / "lake", fabric=fabric, ingester=service, dbt=compose.shell("true"))
+    own = {name: canaries.environment[name] for name in names}
+    secret_names = '["*_PIN", "*PASSWORD*"]'
+    gateway = make_gateway(
+        folder, {**engine.environment, **own, "PIPELINE_ENABLED": "true", "GATEWAY_SECRETS": secret_names}
+    )
+    job = gateway.trigger(pipeline="ingester")
+    wait_for((folder / "half").exists, "the first half")
+    wait_for(lambda: b"\n150 postgres" in output(gateway, job), "all of it in the output")
+    assert canaries.everywhere(gateway, job) == {}
+    _kill_copier(gateway, job)
+    gateway.kill()
+    gateway.start()
+    (folder / "go").touch()
+    assert gateway.finished(job)["exitCode"] == 0
+    lines = output(gateway, job).decode().splitlines()
+    assert [line for line in lines if line.endswith("*** ***")] == [f"{n} *** ***" for n in range(1, 301)]
+    urls = [f"{n} postgresql://loader:***@db.example/lake" for n in range(1, 301)]
+    assert [line for line in lines if line.endswith("/lake")] == urls
+    assert sorted(set(lines) - {f"{n} *** ***" for n in range(1, 301)} - set(urls)) == ["the end"]
+    assert len(lines) == 601
+    assert canaries.everywhere(gateway, job) == {}
+
+
+def _kill_copier(gateway: Gateway, job: str) -> None:
+    """SIGKILL to the supervisor of the command that follows the log, then to that."""
+    folder = gateway.state / "jobs" / job
+    name = container_name(folder / "1-ingester")
+    for words in ((b"shim.py", b"logs-"), (b"\0logs\0", name.encode())):
+        wait_for(lambda words=words: _killed(words, str(folder).encode()), f"{words}")
+
+
+def _killed(words: tuple[bytes, ...], folder: bytes) -> bool:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = process.joinpath("cmdline").read_bytes()
+        except OSError:
+            continue  # it has ended
+        if all(word in command for word in words) and (folder in command or b"\0logs\0" in command):
+            os.kill(int(process.name), signal.SIGKILL)
+            return True
+    return False

@@ -1,0 +1,49 @@
+"""What is secret is in no line of the log, whoever writes it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from gateway import log
+from runners.mask import Mask
+
+SECRET = 'open "sesame" \\ ü'
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """Logging is the whole process's: afterwards it is what the tests have."""
+    root = logging.getLogger()
+    handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
+    yield
+    root.handlers[:], root.level, logging.raiseExceptions = handlers, level, raises
+    structlog.reset_defaults()
+
+
+def test_secrets_are_masked_in_lines_tracebacks_and_what_libraries_log(
+    logging_as_it_was: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.set_up()
+    log.set_up(Mask(("KEY",)).knowing({"KEY": SECRET}))
+    structlog.get_logger().warning(f"said {SECRET}", error=SECRET, url="http://me:pass@host")
+    try:
+        int(SECRET)
+    except ValueError:
+        structlog.get_logger().exception("broke")
+        logging.getLogger("aiohttp.server").exception("library broke: %s", SECRET)
+        logging.getLogger("asyncio").exception("library broke: %s", SECRET)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["event"] for line in lines] == [
+        "said ***",
+        "broke",
+        "library broke: ***: invalid literal for int() with base 10: '***'",
+        "library broke: ***",
+    ]
+    assert (lines[0]["error"], lines[0]["url"]) == ("***", "http://me:***@host")
+    assert "ValueError: invalid literal for int() with base 10: '***'" in lines[1]["exception"]
+    assert "sesame" not in str(lines)

@@ -1,0 +1,107 @@
+"""What is secret in an environment, and how it is hidden."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+import pytest
+
+from runners.mask import USUAL_NAMES, Mask
+
+SECRET = 'p"ä\\ss wörd/+'
+USUAL = Mask(USUAL_NAMES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DBT_ENV_SECRET_GIT",
+        "PGPASSWORD",
+        "MYSQL_PWD",
+        "DB_PASS",
+        "AWS_SECRET_ACCESS_KEY",
+        "GITHUB_TOKEN",
+        "DESTINATION__POSTGRES__CREDENTIALS",
+        "DESTINATION__POSTGRES__CREDENTIALS__PASSWORD",
+        "DESTINATION__SNOWFLAKE__CREDENTIALS__PRIVATE_KEY_PASSPHRASE",
+        "sources__stripe__api_key",
+        "OPENLINEAGE__TRANSPORT__AUTH__APIKEY",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "AZURE_STORAGE_ACCOUNT_KEY",
+    ],
+)
+def test_the_usual_names_of_secrets_are_known(name: str) -> None:
+    assert USUAL.is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PATH",
+        "PWD",
+        "OLDPWD",
+        "HOME",
+        "DBT_TARGET",
+        "DESTINATION__POSTGRES__CREDENTIALS__HOST",
+        "DESTINATION__POSTGRES__CREDENTIALS__USERNAME",
+        "CREDENTIALS_DIRECTORY",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "KEYBOARD",
+        "BYPASS",
+    ],
+)
+def test_names_that_are_no_secrets_are_left_alone(name: str) -> None:
+    assert not USUAL.is_secret(name)
+
+
+def test_names_are_compared_in_any_case_and_a_star_is_anything() -> None:
+    mask = Mask(("exact", "BEGIN_*", "*middle*"))
+    assert all(map(mask.is_secret, ("EXACT", "begin_", "Begin_x", "a_MIDDLE_b")))
+    assert not any(map(mask.is_secret, ("EXACTLY", "XBEGIN_", "MIDLE")))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        SECRET,
+        json.dumps(SECRET),
+        json.dumps(SECRET, ensure_ascii=False),
+        json.dumps({"msg": json.dumps([SECRET])}),
+        repr({"key": SECRET}),
+        f"https://host/?key={quote(SECRET)}&key={quote(SECRET, safe='')}",
+    ],
+)
+def test_a_secret_is_hidden_however_it_is_written(shown: str) -> None:
+    hidden = Mask(("KEY",)).knowing({"KEY": SECRET}).text(f"see {shown} there")
+    assert "***" in hidden
+    assert "rd" not in hidden
+    assert hidden.startswith("see ")
+    assert hidden.endswith(" there")
+
+
+def test_of_a_secret_of_several_lines_each_is_hidden() -> None:
+    key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhk=\n-----END KEY-----\n"
+    mask = Mask(("KEY",)).knowing({"KEY": key})
+    assert mask.text(f"a {key}") == "a ***\n"
+    assert mask.text("1: MIIEvQIBADANBg\n2: kqhk=\n") == "1: ***\n2: kqhk=\n"  # five are too few
+
+
+def test_the_password_of_a_url_is_secret_by_itself_whatever_the_variable_is_called() -> None:
+    mask = Mask().knowing({"WAREHOUSE": "postgresql://loader:open%20sesame@db/lake"})
+    assert mask.text("no entry for open sesame, open%20sesame") == "no entry for ***, ***"
+    assert mask.text("loader db lake") == "loader db lake"
+
+
+def test_what_is_shorter_than_six_characters_is_not_masked() -> None:
+    mask = Mask(("KEY", "OTHER")).knowing({"KEY": "12345", "OTHER": " 123456\n"})
+    assert mask.text("12345, 123456") == "12345, ***"
+
+
+def test_nothing_secret_is_in_what_a_mask_says_of_itself() -> None:
+    assert "hunter" not in repr(Mask(("KEY",)).knowing({"KEY": "hunter22"}))
+
+
+def test_text_that_no_encoding_has_is_masked_too() -> None:
+    mask = Mask(("KEY",)).knowing({"KEY": "hunter\udc80\ud800"})
+    assert mask.text("\ud800 hunter\udc80\ud800") == "\ud800 ***"

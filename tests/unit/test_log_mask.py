@@ -35,15 +35,10 @@ def test_secrets_are_masked_in_lines_tracebacks_and_what_libraries_log(
         int(SECRET)
     except ValueError:
         structlog.get_logger().exception("broke")
-        logging.getLogger("aiohttp.server").exception("library broke: %s", SECRET)
         logging.getLogger("asyncio").exception("library broke: %s", SECRET)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [line["event"] for line in lines] == [
-        "said ***",
-        "broke",
-        "library broke: ***: invalid literal for int() with base 10: '***'",
-        "library broke: ***",
-    ]
+    assert [line["event"] for line in lines] == ["said ***", "broke", "library broke: ***"]
     assert (lines[0]["error"], lines[0]["url"]) == ("***", "http://me:***@host")
-    assert "ValueError: invalid literal for int() with base 10: '***'" in lines[1]["exception"]
+    for line in lines[1:]:
+        assert "ValueError: invalid literal for int() with base 10: '***'" in line["exception"]
     assert "sesame" not in str(lines)

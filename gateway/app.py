@@ -182,12 +182,14 @@ class Server:
         self._listeners = [Listener(one, self._connection) for one in sockets]
         if signals:
             self._hear_signals()
-        self._say_who_gets_in()
+        if self._settings.allowed_hosts and self._runner.app[TOKENS] is None:
+            _log.warning("hosts are allowed without tokens", hosts=self._settings.allowed_hosts)
         _log.info(
             "serving",
             host=self._settings.host,
             port=self.port,
             enabled=self._settings.enabled,
+            lets_in=self._who_gets_in(),
             connections=self._runner.app[UNDERWAY].limit,
         )
         systemd.notify(self._environment, f"READY=1\nSTATUS=Serving on port {self.port}")
@@ -200,12 +202,11 @@ class Server:
                 "create` and set `tokens_file`; or serve a loopback address such as 127.0.0.1 (HOST, the socket unit)."
             )
 
-    def _say_who_gets_in(self) -> None:
+    def _who_gets_in(self) -> str:
         known = self._runner.app[TOKENS]
         if known is None:
-            _log.info("no tokens: every program of this host may trigger pipelines")
-        else:
-            _log.info("tokens", file=str(known.source), names=[token.name for token in known.tokens])
+            return "every program of this host, since there are no tokens"
+        return f"tokens of {known.source}: {', '.join(token.name for token in known.tokens) or 'none'}"
 
     def _connection(self) -> Connection:
         assert self._runner.server is not None, "connections are taken between setup and cleanup"

@@ -83,6 +83,9 @@ def _tokens(settings: Settings, environment: Mapping[str, str]) -> Iterator[Find
         return
     if known is None:
         yield Finding(True, "no tokens: every program of this host may trigger pipelines")
+        for host in settings.allowed_hosts:
+            advice = "if a proxy serves it to others, make tokens first"
+            yield Finding(True, f"the host {host} is allowed, and there are no tokens: {advice}", warns=True)
         return
     now = datetime.now(UTC)
     good = [token.name for token in known.tokens if not token.is_expired(now)]

@@ -94,8 +94,10 @@ def set_up(mask: Mask | None = None, *, quiet: bool = False) -> None:
         """A line as it is written, with its traceback."""
         return known.text(str(line))
 
+    # What a client wrote moves no cursor, and the values of variables, tokens among them, are no part of a traceback.
+    console = structlog.dev.ConsoleRenderer(repr_native_str=True, exception_formatter=structlog.dev.plain_traceback)
     rendering: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(repr_native_str=True), masked]  # what a client wrote moves no cursor
+        [console, masked]
         if sys.stderr.isatty()
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), masked]
     )

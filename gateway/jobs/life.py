@@ -114,11 +114,15 @@ class Life:
         self.settled.set()
         _log.info("job ended", job=self.job.id, state=self.job.state.kind)
 
-    async def cancel(self, by: Caller) -> None:
-        """Ask for the job's end, unless it has ended."""
+    async def cancel(self, by: Caller) -> bool:
+        """Ask for the job's end, unless it has ended; whether nobody had asked before."""
+        first = False
 
         def cancelling(job: Job) -> Job:
-            return _cancelling(job, by)
+            nonlocal first
+            asked = _cancelling(job, by)
+            first = asked is not job
+            return asked
 
         try:
             # Durable before anything is stopped, so that a restarted gateway goes on cancelling.
@@ -130,6 +134,7 @@ class Life:
                 self.job = cancelling(self.job)
                 self._notify()
         await self._stop()
+        return first
 
     async def _check(self) -> None:
         """Before the first step of a new job: whether every step has what it needs. If not, none is begun."""

@@ -154,8 +154,9 @@ class Service:
         Raises UnknownJobError.
         """
         if job_id in self._lives:
-            await self._lives[job_id][0].cancel(by)
-            _log.info("job cancelled", job=job_id, **_who(by))
+            first = await self._lives[job_id][0].cancel(by)
+            if first:
+                _log.info("job cancelled", job=job_id, **_who(by))
         return await self.get(job_id)
 
     def folder(self, job_id: str) -> Path:

@@ -14,13 +14,18 @@ from pydantic_core import ErrorDetails
 from gateway.errors import BadRequestError, SlowBodyError
 
 _SECONDS = 10.0
+_LONGEST = 64 * 1024  # bytes; the parameters of a pipeline are a few thousand at most
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read(request: web.Request, model: type[Model]) -> Model:
     """The JSON object of a request's body as a model. Raises BadRequestError, SlowBodyError."""
-    return validate(model, _object(await _bytes(request)), "field")
+    content = _object(await _bytes(request))
+    try:
+        return validate(model, content, "field")
+    except RecursionError:
+        raise _too_deep() from None
 
 
 def query(request: web.Request, model: type[Model]) -> Model:
@@ -54,10 +59,14 @@ async def _bytes(request: web.Request) -> bytes:
 
 
 def _object(body: bytes) -> Mapping[str, Any]:
+    if len(body) > _LONGEST:  # all else waits while it is parsed
+        raise BadRequestError(
+            "invalid_json", f"The body has {len(body)} bytes, but no request that is meant here has over {_LONGEST}."
+        )
     try:
         content = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except RecursionError:
-        raise BadRequestError("invalid_json", "The body is not JSON that can be read: it is nested too deep.") from None
+        raise _too_deep() from None
     except (json.JSONDecodeError, UnicodeDecodeError, _ConstantError) as error:
         raise BadRequestError("invalid_json", f"The body is not JSON: {str(error)[:200]}.") from None
     except ValueError:
@@ -66,6 +75,10 @@ def _object(body: bytes) -> Mapping[str, Any]:
         why = f'The body must be a JSON object such as {{"pipeline": "full"}}, not {type(content).__name__}.'
         raise BadRequestError("invalid_json", why)
     return content
+
+
+def _too_deep() -> BadRequestError:
+    return BadRequestError("invalid_json", "The body is not JSON that can be read: it is nested too deep.")
 
 
 class _ConstantError(ValueError):
@@ -78,8 +91,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadRequestError:
     field = ".".join(str(part)[:100] for part in problem["loc"])
-    given = json.dumps(problem["input"], default=str)  # as the client wrote it
-    given = given if len(given) <= 100 else given[:99] + "…"
+    given = _shown(problem["input"])
     allowed = problem.get("ctx", {}).get("expected")
     match problem["type"]:
         case "missing":
@@ -95,6 +107,18 @@ def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadReq
             return BadRequestError("invalid_field", f"The {what} {field!a} must be {allowed}, not {given}.")
         case _:
             return BadRequestError("invalid_field", f"The {what} {field!a} is {given}: {problem['msg']}.")
+
+
+def _shown(value: object) -> str:
+    """A value as the client wrote it, by its beginning."""
+    match value:
+        case dict():
+            return "{…}" if value else "{}"
+        case list():
+            return "[…]" if value else "[]"
+        case _:
+            given = json.dumps(value, default=str)
+            return given if len(given) <= 100 else given[:99] + "…"
 
 
 def _allowed(model: type[BaseModel], field: str) -> str:

@@ -62,6 +62,17 @@ class Connection(web.RequestHandler):
         self._underway.left(self)
         super().connection_lost(exc)
 
+    async def start(self) -> None:
+        """Answer requests for as long as the connection lives."""
+        try:
+            await super().start()
+        except ValueError as error:  # aiohttp reads the host of an absolute target outside of all that it guards
+            request_id = secrets.token_hex(6)
+            _log.info("request unreadable", why=type(error).__name__, request=request_id)
+            if self.transport is not None:
+                self.transport.write(_raw("The request's target is no address that can be read.", request_id))
+                self.transport.close()
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -92,6 +103,14 @@ class Connection(web.RequestHandler):
             text = "The header Expect asks for what is not known: only 100-continue is."
             resp = _refusal(400, "bad_request", text, secrets.token_hex(6))
         return await super().finish_response(request, resp, start_time)
+
+
+def _raw(text: str, request_id: str) -> bytes:
+    """A refusal as it goes over the wire, for where there is no request that it could be an answer to."""
+    refusal = _refusal(HTTPStatus.BAD_REQUEST, "bad_request", text, request_id)
+    body = cast(bytes, refusal.body)
+    lines = [f"{name}: {value}" for name, value in (*refusal.headers.items(), ("Content-Length", str(len(body))))]
+    return "\r\n".join(["HTTP/1.1 400 Bad Request", *lines, "", ""]).encode() + body
 
 
 def _refusal(status: int, code: str, text: str, request_id: str) -> web.Response:

@@ -90,7 +90,7 @@ def _is_address(name: str) -> bool:
         ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
-    return True
+    return "%" not in name  # behind it, a zone can be any text
 
 
 def _check_origin(request: web.Request) -> None:
@@ -99,7 +99,8 @@ def _check_origin(request: web.Request) -> None:
         if site not in ("none", "same-origin") and not _is_link_to_the_page(request):
             raise ForeignOriginError(f"The request comes from a page of another site (Sec-Fetch-Site: {site[:50]!a}).")
     for origin in request.headers.getall("Origin", []):
-        if origin.partition("://")[2].lower() != request.headers["Host"].lower():
+        scheme, _, host = origin.partition("://")  # behind a proxy it is https, which is not seen here
+        if scheme not in ("http", "https") or host.lower() != request.headers["Host"].lower():
             raise ForeignOriginError(f"The request comes from a page of another origin ({origin[:100]!a}).")
 
 

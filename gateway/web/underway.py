@@ -17,6 +17,7 @@ _FEWEST = 16  # connections, however few descriptors there are
 _IDLE = 15.0  # seconds without a request: also what ends a client that never finishes its headers
 _UNREAD = 30.0  # the same for one that still has to take an answer
 _LOOK = 1.0  # seconds between two looks
+_READS = ("GET", "HEAD")
 _LATE = 0.05  # seconds for the request of a connection that was just taken
 
 
@@ -51,7 +52,7 @@ class Underway:
         """Count a request until it is answered. Raises OverloadedError."""
         self._admit(request)
         connection = request.protocol
-        self._requests[connection] = asyncio.current_task() if request.method == "GET" else None
+        self._requests[connection] = asyncio.current_task() if request.method in _READS else None
         self._idle.pop(connection, None)
         self._none.clear()
         try:
@@ -66,7 +67,7 @@ class Underway:
     def _admit(self, request: web.Request) -> None:
         if len(self._requests) < self._most_waiting:
             return
-        if request.method != "GET":
+        if request.can_read_body:
             most = self.limit * 9 // 10
         elif "wait" in request.query:
             most = self._most_waiting

@@ -127,7 +127,7 @@ def test_env_file_gives_settings_that_the_environment_beats(tmp_path: Path) -> N
     says(run(*given, cwd=project), 1, "triggers are off", "Elementary is off")
     says(run(*given, cwd=project, PIPELINE_ENABLED="true"), 1, "triggers are on")
     (project / "gateway.env").write_text("PIPELINE_ENABLED=true\nnot a variable\n")
-    says(run(*given, cwd=project), CONFIGURATION, "gateway.env, line 2", "not a variable")
+    says(run(*given, cwd=project), CONFIGURATION, "gateway.env, line 2", "expected NAME=VALUE")
     (project / "gateway.env").unlink()
     says(run(*given, cwd=project), CONFIGURATION, "gateway.env")
 

@@ -193,7 +193,8 @@ def test_no_trigger_is_accepted_in_vain_while_the_disk_fills_up(
     state_disk: Path, tmp_path: Path, make_gateway: MakeGateway
 ) -> None:
     """There is no floor here, so that it is each write itself that meets the full disk."""
-    gateway = make_gateway(damage.project(tmp_path / "project"), {"GATEWAY_FREE_DISK_FLOOR": "0"})
+    unlimited = {"GATEWAY_FREE_DISK_FLOOR": "0", "GATEWAY_TRIGGER_RATE": "1000"}
+    gateway = make_gateway(damage.project(tmp_path / "project"), unlimited)
     (gateway.folder / "how").write_text("0")
     accepted: list[str] = []
     for left in range(600_000, -1, -8192):

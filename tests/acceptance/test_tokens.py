@@ -101,7 +101,7 @@ def test_a_tokens_file_that_is_missing_damaged_or_everybodys_stops_the_start(fol
     says(run("serve", cwd=folder, PORT="0"), CONFIGURATION, "there is no such tokens file", "token create")
     create(folder, "page", "--scope", "read")
     (folder / "tokens").chmod(0o644)
-    says(run("serve", cwd=folder, PORT="0"), CONFIGURATION, "everybody on this host can read", "chmod")
+    says(run("serve", cwd=folder, PORT="0"), CONFIGURATION, "everybody on this host can read or change", "chmod")
     (folder / "tokens").chmod(0o600)
     (folder / "tokens").write_text("{}}")
     says(run("serve", cwd=folder, PORT="0"), CONFIGURATION, "is no tokens file")
@@ -122,6 +122,14 @@ def test_check_names_the_tokens_that_are_good_and_warns_of_those_that_are_not(fo
     assert "warn   the token old has expired" in said
 
 
+def test_a_host_that_is_allowed_without_tokens_is_warned_of(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    project = projects.make(tmp_path / "open", settings={"allowed_hosts": ["pipelines.example.com"]})
+    assert (
+        "warn   the host pipelines.example.com is allowed, and there are no tokens" in run("check", cwd=project).stdout
+    )
+    assert "hosts are allowed without tokens" in make_gateway(project).log.read_text()
+
+
 def test_with_tokens_other_hosts_are_served_and_without_only_this_one(folder: Path, make_gateway: MakeGateway) -> None:
     token = create(folder, "nightly", "--scope", "run")
     gateway = make_gateway(folder, {"HOST": "0.0.0.0"})
@@ -136,9 +144,9 @@ def test_with_tokens_other_hosts_are_served_and_without_only_this_one(folder: Pa
 
 def test_the_log_says_who_gets_in(folder: Path, tmp_path: Path, make_gateway: MakeGateway) -> None:
     create(folder, "nightly", "--scope", "run")
-    assert '"names": ["nightly"]' in make_gateway(folder).log.read_text()
+    assert f'"lets_in": "tokens of {folder}/tokens: nightly"' in make_gateway(folder).log.read_text()
     open_to_all = make_gateway(projects.make(tmp_path / "open"))
-    assert "no tokens: every program of this host may trigger pipelines" in open_to_all.log.read_text()
+    assert "every program of this host, since there are no tokens" in open_to_all.log.read_text()
 
 
 def outside_address() -> str:

@@ -26,7 +26,7 @@ LONG = "a" * 10_000
 async def port(tmp_path: Path) -> AsyncIterator[int]:
     """The port of the service as `serve` starts it; its dbt is missing, so that what is accepted ends at once."""
     dbt = {"executable": "/no/dbt"}
-    folder = projects.make(tmp_path / "project", settings={"fabrics": {"local": {"dbt": dbt}}})
+    folder = projects.make(tmp_path / "project", settings={"fabrics": {"local": {"dbt": dbt}}, "trigger_rate": 1e6})
     environment = {"HOST": "127.0.0.1", "PORT": "0"}
     server = Server(config.load(folder / "gateway.yaml", environment), dict(os.environ))
     await server.start()
@@ -71,8 +71,9 @@ async def goes_on(port: int) -> None:
         (b'{"pipeline": "\xff\xfe"}', "not JSON"),
         ('{"pipeline": "full"}'.encode("utf-16"), "not JSON"),
         (b'\xef\xbb\xbf{"pipeline": "full"}', "not JSON"),
-        (b"[" * 100_000, "nested too deep"),
-        (b'{"a":' * 100_000, "nested too deep"),
+        (b"[" * 60_000, "nested too deep"),
+        (b'{"a":' * 12_000, "nested too deep"),
+        (b"[" * 100_000, "has 100000 bytes"),
         (b'{"pipeline": %s}' % (b"9" * 5_000), "number"),
         (b"null", "must be a JSON object"),
         (b"true", "must be a JSON object"),
@@ -87,8 +88,10 @@ async def goes_on(port: int) -> None:
         (b'{"pipeline": %s}' % (b"9" * 4_000), "'pipeline'"),
         (b'{"pipeline": 1e999}', "'pipeline'"),
         (b'{"pipeline": "dbt", "command": {"a": {"b": []}}}', "'command'"),
-        (b'{"pipeline": "dbt", "command": "%s"}' % (b"x" * 500_000), "command"),
-        (b'{"pipeline": "dbt", "%s": 1}' % (b"x" * 500_000), "field"),
+        (b'{"pipeline": "dbt", "command": "%s"}' % (b"x" * 60_000), "command"),
+        (b'{"pipeline": "dbt", "%s": 1}' % (b"x" * 60_000), "field"),
+        (b"{%s}" % b",".join(b'"%d":1' % number for number in range(7_000)), "'pipeline'"),
+        (b'{"pipeline": [%s]}' % b",".join([b"1"] * 30_000), "[…]"),
         (b'{"pipeline": "dbt", "x": %s%s}' % (b"[" * 900, b"]" * 900), "'x'"),
     ],
 )
@@ -96,6 +99,16 @@ async def test_a_body_that_is_no_trigger_gets_400_and_a_short_text(port: int, bo
     answer = await send(port, request("POST", PATH, JSON, body=body))
     is_refused(answer, 400, told)
     assert len(answer.json["error"]) < 500
+    await goes_on(port)
+
+
+async def test_no_depth_of_a_body_is_a_mistake_of_ours(port: int) -> None:
+    for depth in (*range(5, 900, 50), *range(900, 1010)):
+        for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+            nested = opening * depth + b"1" + closing * depth
+            for field in (b"x", b"pipeline", b"command", b"enableElementary"):
+                answer = await send(port, request("POST", PATH, JSON, body=b'{"%s": %s}' % (field, nested)))
+                assert answer.status == 400, (depth, field, answer)
     await goes_on(port)
 
 

@@ -84,8 +84,11 @@ def stand_ins(tmp_path: Path) -> StandIns:
     return StandIns(tmp_path / "stand-ins")
 
 
+PACE = {"trigger_rate": 100_000, "trigger_burst": 100_000}  # all of it is to be looked at
+
+
 async def served(make_api: MakeApi, folder: Path, stand_ins: StandIns, fabrics: dict[str, Any]) -> Api:
-    return await make_api(projects.make(folder, settings={"fabrics": fabrics}), {"PATH": stand_ins.path})
+    return await make_api(projects.make(folder, settings={"fabrics": fabrics, **PACE}), {"PATH": stand_ins.path})
 
 
 @pytest.mark.parametrize("fabrics", [local, in_containers])
@@ -223,7 +226,7 @@ async def test_each_ref_that_is_let_through_reaches_git_by_its_full_name(tmp_pat
 async def api(tmp_path: Path, make_api: MakeApi) -> Api:
     """A service whose dbt and ingester are missing, so that what is accepted ends at once."""
     small = {"dbt": "transform", "ingester": {"command": ["/no/ingester"]}}
-    more = {"fabrics": {"local": {"dbt": {"executable": "/no/dbt"}}}, "projects": {"small": small}}
+    more = {"fabrics": {"local": {"dbt": {"executable": "/no/dbt"}}}, "projects": {"small": small}, **PACE}
     return await make_api(projects.make(tmp_path / "project", settings=more))
 
 

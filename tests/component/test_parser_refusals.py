@@ -53,6 +53,8 @@ def is_ours(answer: Answer, status: int, code: str) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00" + SENT,
         b"GET\r\n\r\n",
         b"BREW /hunter2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET http://xn--a/hunter2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET http://xn--55qx5dxn--/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /healthz HTTP/3.0\r\nHost: localhost\r\n\r\n",
         b"GET /healthz HTTP/1.1\nHost: localhost\n\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

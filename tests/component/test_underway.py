@@ -32,7 +32,7 @@ async def test_some_room_is_left_for_requests_that_do_not_wait_and_a_little_for_
     client = await aiohttp_client(app)
 
     async def asked(path: str, method: str = "GET") -> tuple[int, bool]:
-        async with client.request(method, path) as response:
+        async with client.request(method, path, json={} if method == "POST" else None) as response:
             return response.status, "Retry-After" in response.headers
 
     async def are_inside(number: int) -> bool:
@@ -40,10 +40,11 @@ async def test_some_room_is_left_for_requests_that_do_not_wait_and_a_little_for_
 
     waits = [asyncio.create_task(asked("/?wait=1")) for _ in range(WAITING)]
     assert await until(lambda: are_inside(WAITING), "those that wait")
-    assert await asked("/?wait=1") == (503, True)
+    assert await asked("/?wait=1") == await asked("/?wait=1", "HEAD") == (503, True)
     posts = [asyncio.create_task(asked("/", "POST")) for _ in range(POSTED - WAITING)]
     assert await until(lambda: are_inside(POSTED), "those that may have a body")
     assert await asked("/", "POST") == (503, True)
+    assert await asked("/?wait=1", "PUT") == (503, True)
     polls = [asyncio.create_task(asked("/")) for _ in range(REQUESTS - POSTED)]
     assert await until(lambda: are_inside(REQUESTS), "those that don't")
     assert await asked("/") == (503, True)

@@ -58,7 +58,7 @@ async def test_every_record_is_after_the_upgrade_what_that_version_answered(
     monkeypatch.setattr(clock, "now", lambda: now)  # the list is that of an hour
     api = await make_api(kept.folder)
     for job, expected in kept.answers["records"].items():
-        assert await api.get(f"/api/v1/jobs/{job}") == expected
+        assert await api.get(f"/api/v1/jobs/{job}") == {"audit": [], **expected}  # which that version did not have
         assert await api.poll(job) == kept.answers["polls"][job]
     expected = [job for job in kept.answers["list"] if job["jobId"] != kept.running]
     assert await api.jobs() == expected

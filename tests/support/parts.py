@@ -23,7 +23,7 @@ def missing(why: str) -> NoReturn:
 def mounted(folder: Path, size: str) -> Iterator[Path]:
     """A real filesystem of its own, in memory and of this size (such as 2m); skips where mounting is denied."""
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode != 0:
         missing("a filesystem of its own needs root and the right to mount")
     try:

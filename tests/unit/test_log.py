@@ -28,6 +28,22 @@ def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
 
 
+def test_a_traceback_on_a_terminal_shows_no_values(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    log.set_up()
+    token = "nobody's business"
+    try:
+        int("it is told")
+    except ValueError:
+        structlog.get_logger().exception("broke")
+    said = capfd.readouterr().err
+    assert "it is told" in said
+    assert token, "it is a value of this frame"
+    assert "business" not in said
+
+
 def kept_back(capfd: pytest.CaptureFixture[str]) -> dict[str, object]:
     """The line that says how many others were kept back, which comes by itself."""
     end = time.monotonic() + 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from gateway.errors import ConfigError, TokenError
 from gateway.tokens import Scope
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-READERS = (0o644, 0o604, 0o664, 0o666)
+OPEN = (0o644, 0o604, 0o664, 0o666, 0o602, 0o601)
 
 
 def make(file: Path, name: str = "nightly", scope: Scope = Scope.RUN, expires: datetime | None = None) -> str:
@@ -119,11 +120,11 @@ def test_the_file_is_its_owners_alone_and_stays_whose_it_was(tmp_path: Path) -> 
     )
 
 
-@pytest.mark.parametrize("mode", READERS)
-def test_a_file_that_everybody_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+@pytest.mark.parametrize("mode", OPEN)
+def test_a_file_that_everybody_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
     make(tmp_path / "tokens")
     (tmp_path / "tokens").chmod(mode)
-    with pytest.raises(ConfigError, match="everybody on this host can read the tokens file"):
+    with pytest.raises(ConfigError, match="everybody on this host can read or change the tokens file"):
         tokens.load(tmp_path / "tokens", {})
 
 
@@ -155,13 +156,65 @@ def test_a_file_that_is_configured_and_missing_is_refused(tmp_path: Path) -> Non
         tokens.load(tmp_path / "tokens", {})
 
 
-def test_a_credential_comes_before_the_file_unless_it_is_blank(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["", "\n", " \n\n"])
+def test_an_emptied_credential_opens_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokens").write_text(content)
+    (tmp_path / "tokens").chmod(0o400)
+    with pytest.raises(ConfigError, match="is no tokens file"):
+        tokens.load(None, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
+def test_an_open_file_is_closed_to_others_when_a_token_is_put_into_it(tmp_path: Path) -> None:
+    (tmp_path / "tokens").touch(0o644)
+    make(tmp_path / "tokens")
+    assert stat.S_IMODE((tmp_path / "tokens").stat().st_mode) == 0o640
+
+
+def test_a_link_is_not_replaced(tmp_path: Path) -> None:
+    make(tmp_path / "real", "old")
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(TokenError, match="is a link"):
+        tokens.revoke(tmp_path / "link", "old")
+    with pytest.raises(TokenError, match="is a link"):
+        make(tmp_path / "link")
+    assert [token.name for token in tokens.read(tmp_path / "real").tokens] == ["old"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_whoever_owns_the_folder_gets_no_other_file_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, victim = tmp_path / "tokens", tmp_path / "victim"
+    make(file)
+    os.chown(file, 1234, 1234)
+    victim.touch(0o600)
+
+    def swapped(_: Path) -> None:
+        """As soon as the new file has its name, the folder's owner puts a link there."""
+        file.unlink()
+        file.symlink_to(victim)
+
+    monkeypatch.setattr("gateway.tokens.durable.sync", swapped)
+    make(file, "another")
+    assert (victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode)) == (0, 0o600)
+
+
+def test_nobody_who_can_only_see_the_folder_can_hold_a_change_up(tmp_path: Path) -> None:
+    make(tmp_path / "tokens")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        tokens.revoke(tmp_path / "tokens", "nightly")
+    finally:
+        os.close(folder)
+
+
+def test_a_credential_comes_before_the_file_unless_it_says_none(tmp_path: Path) -> None:
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     environment = {"CREDENTIALS_DIRECTORY": str(credentials)}
     make(tmp_path / "tokens", "of-the-file")
     assert tokens.load(None, environment) is None
-    (credentials / "tokens").write_text("\n")
+    (credentials / "tokens").write_text("none\n")
+    (credentials / "tokens").chmod(0o400)
     assert tokens.load(None, environment) is None
     known = tokens.load(tmp_path / "tokens", environment)
     assert known is not None

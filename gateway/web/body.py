@@ -91,7 +91,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadRequestError:
     field = ".".join(str(part)[:100] for part in problem["loc"])
-    given = _shown(problem["input"])
+    given = json.dumps(problem["input"], default=str)  # as the client wrote it
+    given = given if len(given) <= 100 else given[:99] + "…"
     allowed = problem.get("ctx", {}).get("expected")
     match problem["type"]:
         case "missing":
@@ -107,18 +108,6 @@ def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadReq
             return BadRequestError("invalid_field", f"The {what} {field!a} must be {allowed}, not {given}.")
         case _:
             return BadRequestError("invalid_field", f"The {what} {field!a} is {given}: {problem['msg']}.")
-
-
-def _shown(value: object) -> str:
-    """A value as the client wrote it, by its beginning."""
-    match value:
-        case dict():
-            return "{…}" if value else "{}"
-        case list():
-            return "[…]" if value else "[]"
-        case _:
-            given = json.dumps(value, default=str)
-            return given if len(given) <= 100 else given[:99] + "…"
 
 
 def _allowed(model: type[BaseModel], field: str) -> str:

@@ -91,7 +91,7 @@ async def goes_on(port: int) -> None:
         (b'{"pipeline": "dbt", "command": "%s"}' % (b"x" * 60_000), "command"),
         (b'{"pipeline": "dbt", "%s": 1}' % (b"x" * 60_000), "field"),
         (b"{%s}" % b",".join(b'"%d":1' % number for number in range(7_000)), "'pipeline'"),
-        (b'{"pipeline": [%s]}' % b",".join([b"1"] * 30_000), "[…]"),
+        (b'{"pipeline": [%s]}' % b",".join([b"1"] * 30_000), "[1, 1, 1"),
         (b'{"pipeline": "dbt", "x": %s%s}' % (b"[" * 900, b"]" * 900), "'x'"),
     ],
 )

@@ -175,7 +175,7 @@ class Server:
         """
         must_have_its_extensions()
         handed = systemd.sockets(self._environment)  # they stay open over a restart: nobody is refused meanwhile
-        self._must_be_allowed(listener.reach(handed, self._settings.host))
+        self._must_be_allowed(listener.outside_address(handed, self._settings.host))
         await self._runner.setup()
         sockets = handed or listener.bound(self._settings.host, self._settings.port)
         self.port = listener.port(sockets)

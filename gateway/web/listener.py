@@ -67,7 +67,7 @@ class Listener:
             task.add_done_callback(self._taken.discard)
 
 
-def reach(handed: list[socket.socket], host: str) -> str | None:
+def outside_address(handed: list[socket.socket], host: str) -> str | None:
     """An address that other hosts may reach, among those of systemd's sockets, or of a host where there are none."""
     addresses = [one.getsockname()[0] for one in handed if one.family is not socket.AF_UNIX] if handed else [host]
     outside = (address for address in addresses if address != LOCALHOST and not _is_loopback(address))

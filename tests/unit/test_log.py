@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from gateway import log
+from tests.support.gateway import wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +46,8 @@ def test_a_traceback_on_a_terminal_shows_no_values(
 
 def kept_back(capfd: pytest.CaptureFixture[str]) -> dict[str, object]:
     """The line that says how many others were kept back, which comes by itself."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        if found := lines(capfd):
-            return found[0]
-        time.sleep(0.02)
-    raise AssertionError("nothing was told of the lines that were kept back")
+    told: list[dict[str, object]] = wait_for(lambda: lines(capfd), "the line that tells of those kept back")
+    return told[0]
 
 
 def test_ten_lines_of_an_event_are_let_through_and_the_others_counted(capfd: pytest.CaptureFixture[str]) -> None:

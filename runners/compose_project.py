@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from runners.container_identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL, container_name
-from runners.docker import Docker, EngineSilentError, Said
+from runners.docker import Docker, EngineSilentError, is_silent
 from runners.docker_words import explain
+from runners.program import Said
 from runners.report import one_line
 from runners.step import Command
 
@@ -172,7 +173,7 @@ async def look(compose: Compose, service: Service, script: str, where: str, dock
     if said.code is None:  # its container may hang on, whoever has stopped waiting for it
         await docker.call("container", "rm", "--force", "--volumes", "--", name)
         raise EngineSilentError(f"a look into the service {service.name}: {said.error}")
-    if said.silent:
+    if is_silent(said):
         raise EngineSilentError(one_line(said.error))
     return said.output.decode(errors="replace")
 

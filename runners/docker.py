@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import io
 import json
-import os
-import signal
 import tarfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
+from runners import program
 from runners.mask import Mask
+from runners.program import Said
 from runners.report import one_line
 
 _PROMPT = 10.0  # seconds that an engine which answers needs at most for a question
-_LARGEST_ANSWER = 64 << 20
 _NEVER = "0001-01-01"  # the date of what has not happened
 # What the command line says when the engine doesn't, whatever the question was.
 _SILENT = (
@@ -33,21 +29,6 @@ _SILENT = (
 )
 _ENGINE = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 _NO_CONTAINER = ("no such container", "no such object")
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a docker command answered; code None: nothing in time, or it was not even run."""
-
-    code: int | None
-    output: bytes
-    error: str
-    was_run: bool = True
-
-    @property
-    def silent(self) -> bool:
-        """Whether this is no answer of the engine's."""
-        return self.code is None or (self.code != 0 and any(sign in self.error.lower() for sign in _SILENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,33 +82,8 @@ class Docker:
 
     async def call(self, *arguments: str, within: float = _PROMPT, directory: str = "/") -> Said:
         """Run one docker command to its end, or end it after so many seconds. Its program may be missing."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self.command,
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=self._environment,
-                cwd=directory,
-                start_new_session=True,  # its plugins are processes of their own, and end with it
-            )
-        except (OSError, ValueError) as error:
-            there = await asyncio.to_thread(Path(directory).is_dir)
-            why = f"{self.command[0]} does not run: {error}" if there else f"the folder {directory} does not exist"
-            return Said(None, b"", self._mask.text(why), was_run=False)
-        try:
-            async with asyncio.timeout(within):
-                output, error_output = await asyncio.gather(_all(process.stdout), _all(process.stderr))
-                await process.wait()
-        except TimeoutError:
-            return Said(None, b"", f"it did not answer within {within:.0f} s")
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        return Said(process.returncode, output, self._mask.text(error_output.decode(errors="replace")).strip())
+        said = await program.call((*self.command, *arguments), self._environment, within=within, directory=directory)
+        return replace(said, error=self._mask.text(said.error).strip())
 
     async def inspect(self, name: str) -> State | None:
         """A container, None if there is none of this name. Raises EngineSilentError."""
@@ -186,18 +142,14 @@ class Docker:
 
     async def _answer(self, *arguments: str, within: float = _PROMPT) -> Said:
         said = await self.call(*arguments, within=within)
-        if said.silent:
+        if is_silent(said):
             raise EngineSilentError(one_line(said.error))
         return said
 
 
-async def _all(stream: asyncio.StreamReader | None) -> bytes:
-    """Everything that a stream has, up to a bound; what is beyond is read and forgotten."""
-    assert stream is not None
-    content = bytearray()
-    while piece := await stream.read(1 << 16):
-        content += piece[: _LARGEST_ANSWER - len(content)]
-    return bytes(content)
+def is_silent(said: Said) -> bool:
+    """Whether this is no answer of the engine's."""
+    return said.code is None or (said.code != 0 and any(sign in said.error.lower() for sign in _SILENT))
 
 
 def _state(found: Mapping[str, Any], mask: Mask) -> State:

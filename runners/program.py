@@ -1,0 +1,67 @@
+"""Asks a program: runs it to its end within a time, and takes what it says. Steps are not run like this."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_LARGEST_ANSWER = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a program answered; code None: nothing in time, or it was not even run."""
+
+    code: int | None
+    output: bytes
+    error: str
+    was_run: bool = True
+
+
+async def call(
+    argv: Sequence[str], environment: Mapping[str, str], *, within: float, directory: str | Path = "/"
+) -> Said:
+    """Run a program with this whole environment, or end it with all its children after so many seconds.
+
+    It has nothing to read and no terminal to ask at. It may be missing.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            cwd=directory,
+            start_new_session=True,  # its children end with it
+        )
+    except (OSError, ValueError) as error:
+        there = await asyncio.to_thread(Path(directory).is_dir)
+        why = f"{argv[0]} does not run: {error}" if there else f"the folder {directory} does not exist"
+        return Said(None, b"", why, was_run=False)
+    try:
+        async with asyncio.timeout(within):
+            output, error_output = await asyncio.gather(_all(process.stdout), _all(process.stderr))
+            await process.wait()
+    except TimeoutError:
+        return Said(None, b"", f"it did not answer within {within:.0f} s")
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    return Said(process.returncode, output, error_output.decode(errors="replace").strip())
+
+
+async def _all(stream: asyncio.StreamReader | None) -> bytes:
+    """Everything that a stream has, up to a bound; what is beyond is read and forgotten."""
+    assert stream is not None
+    content = bytearray()
+    while piece := await stream.read(1 << 16):
+        content += piece[: _LARGEST_ANSWER - len(content)]
+    return bytes(content)

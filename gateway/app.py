@@ -18,10 +18,11 @@ from gateway.jobs.job import RunnerName
 from gateway.jobs.leftovers import Leftovers
 from gateway.jobs.retention import Retention
 from gateway.jobs.service import Service
+from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store
 from gateway.jobs.works import Works
 from gateway.tokens import Tokens
-from gateway.web import data_analytics, guard, jobs_api, listener, operations
+from gateway.web import data_analytics, guard, jobs_api, listener, operations, pipelines, trigger_pipeline
 from gateway.web.access import Access, Pace
 from gateway.web.connection import Connection, must_have_its_extensions
 from gateway.web.listener import Listener
@@ -36,6 +37,7 @@ ENVIRONMENT = web.AppKey("environment", Mapping[str, str])
 INSTANCE = web.AppKey("instance", str)
 STORE = web.AppKey("store", Store)
 WORKS = web.AppKey("works", Works)
+SOURCES = web.AppKey("sources", Sources)
 SERVICE = web.AppKey("service", Service)
 UNDERWAY = web.AppKey("underway", Underway)
 # Done with the exception of a service-wide task that died; the process then goes down, loudly.
@@ -98,11 +100,12 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
         RunnerName.COMPOSE: ComposeRunner(settings.output_cap),
     }
     app[WORKS] = works = Works(settings, app[ENVIRONMENT], app[INSTANCE])
-    service = Service(settings, app[STORE], runners, works, broken=lambda task: _report(app, task))
+    app[SOURCES] = sources = Sources(settings, app[ENVIRONMENT])
+    service = Service(settings, app[STORE], runners, works, sources, broken=lambda task: _report(app, task))
     app[SERVICE] = service
     await service.recover()
-    for routes in (data_analytics.routes(service), jobs_api.routes(service), operations.routes(service)):
-        app.add_routes(routes)
+    for api in (data_analytics, trigger_pipeline, jobs_api, pipelines, operations):
+        app.add_routes(api.routes(service))
     yield
     await service.close()
 

@@ -22,7 +22,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError
-from gateway.fabric import Argument, Fabric, Location, Name, Seconds, SecretName, Section, Text, Value, VariableName
+from gateway.fabric import Fabric, Location, Name, Seconds, SecretName, Section, Text
+from gateway.project import Project, resolve
 from runners import yaml_file
 from runners.mask import USUAL_NAMES, Mask
 
@@ -30,6 +31,8 @@ DEFAULT_FILE = Path("gateway.yaml")
 _COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _NAMES_COMPOSE_FILE = re.compile(r"^\s*(?:export\s+)?COMPOSE_FILE\s*=\s*\S", re.MULTILINE)
 _PREFIX = "GATEWAY_"
+# What else would be given to dbt twice, and the last would win, or all be added up.
+_SELECTING = ("--vars", "--select", "-s", "--model", "-m", "--exclude", "--selector", "--resource-type")
 # Variables with a name of their own; every other setting is GATEWAY_<KEY>.
 _VARIABLES = {
     "PIPELINE_ENABLED": "enabled",
@@ -47,23 +50,6 @@ def _address(host: str) -> str:
         return host if host == "localhost" else str(ipaddress.ip_address(host))
     except ValueError:
         raise ValueError("expected localhost or an address such as 127.0.0.1, ::1 or 0.0.0.0") from None
-
-
-class IngesterSettings(Section):
-    """The command that brings data in, the folder it runs in, and what its environment has besides the gateway's."""
-
-    command: Annotated[tuple[Argument, ...], Field(min_length=1)]
-    directory: Location | None = None
-    environment: dict[VariableName, Value] = Field(default_factory=dict)
-    grace: Seconds = 60  # dlt needs up to 37 s to finish the load jobs it has begun
-
-
-class Project(Section):
-    """A folder with a dbt project and its pipelines."""
-
-    directory: Location = Path()
-    dbt: Location = Path()
-    ingester: IngesterSettings | None = None
 
 
 class Settings(Section):
@@ -124,6 +110,29 @@ class Settings(Section):
             if chosen not in names:
                 raise ValueError(f"{key}: expected one of {', '.join(names)}, found {chosen!r}")
         return self
+
+    @model_validator(mode="after")
+    def _projects_fit_their_fabrics(self) -> Settings:
+        for name, project in self.projects.items():
+            for fabric in self.fabrics_of(name):
+                if fabric not in self.fabrics:
+                    known = ", ".join(self.fabrics)
+                    raise ValueError(f"projects.{name}.fabrics: expected some of {known}, found {fabric!r}")
+                asked = _selects(self.fabrics[fabric])
+                if asked is not None and any(pipeline.dbt is not None for pipeline in project.pipelines.values()):
+                    raise ValueError(
+                        f"fabrics.{fabric}.dbt.arguments: {asked} would change what the pipelines of the project {name} "
+                        "run; say it in their own settings, or give the project other `fabrics`"
+                    )
+        if self.default_fabric not in self.fabrics_of(self.default_project):
+            raise ValueError(
+                f"default_fabric: {self.default_fabric} is none of the fabrics of the project {self.default_project}"
+            )
+        return self
+
+    def fabrics_of(self, project: str) -> tuple[str, ...]:
+        """The fabrics that a project may run on."""
+        return self.projects[project].fabrics or tuple(self.fabrics)
 
     def environments(self, environment: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
         """All that secrets may be in: this environment, which is the gateway's own, and those of the configuration."""
@@ -226,28 +235,23 @@ def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:
     return f"{source} or {variables[0]}: {where}: {expected}; found {found}"
 
 
+def _selects(fabric: Fabric) -> str | None:
+    """The argument of a fabric's dbt that says what is run, which a pipeline says itself."""
+    return next((argument for argument in fabric.dbt.arguments if argument.startswith(_SELECTING)), None)
+
+
 def _absolute(settings: Settings, base: Path) -> Settings:
     """All paths made absolute: from the file's folder, or the project's where they belong to one."""
-
-    def project(given: Project) -> Project:
-        directory = _resolve(base, given.directory)
-        ingester = given.ingester
-        if ingester is not None:
-            folder = _resolve(directory, ingester.directory or Path())
-            ingester = ingester.model_copy(update={"directory": folder})
-        return given.model_copy(
-            update={"directory": directory, "dbt": _resolve(directory, given.dbt), "ingester": ingester}
-        )
 
     def fabric(given: Fabric) -> Fabric:
         return _absolute_compose(base, given) if given.runner == "compose" else _absolute_local(base, given)
 
     return settings.model_copy(
         update={
-            "state_directory": _resolve(base, settings.state_directory),
-            "tokens_file": None if settings.tokens_file is None else _resolve(base, settings.tokens_file),
+            "state_directory": resolve(base, settings.state_directory),
+            "tokens_file": None if settings.tokens_file is None else resolve(base, settings.tokens_file),
             "fabrics": {name: fabric(given) for name, given in settings.fabrics.items()},
-            "projects": {name: project(given) for name, given in settings.projects.items()},
+            "projects": {name: given.resolved(base) for name, given in settings.projects.items()},
         }
     )
 
@@ -255,12 +259,12 @@ def _absolute(settings: Settings, base: Path) -> Settings:
 def _absolute_local(base: Path, given: Fabric) -> Fabric:
     dbt = given.dbt
     programs = {
-        key: str(_resolve(base, Path(program)))
+        key: str(resolve(base, Path(program)))
         for key in ("executable", "openlineage_executable", "edr")
         if (program := getattr(dbt, key)) is not None and "/" in program
     }
     profiles = dbt.profiles_directory
-    folder = None if profiles is None else _resolve(base, profiles)
+    folder = None if profiles is None else resolve(base, profiles)
     return given.model_copy(update={"dbt": dbt.model_copy(update={"profiles_directory": folder, **programs})})
 
 
@@ -268,12 +272,9 @@ def _absolute_compose(base: Path, given: Fabric) -> Fabric:
     """The paths of dbt are the container's, and stay as they are."""
     compose = given.compose
     update = {
-        "directory": _resolve(base, compose.directory),
-        "files": tuple(_resolve(base, file) for file in compose.files),
-        "env_files": tuple(_resolve(base, file) for file in compose.env_files),
+        "directory": resolve(base, compose.directory),
+        "files": tuple(resolve(base, file) for file in compose.files),
+        "env_files": tuple(resolve(base, file) for file in compose.env_files),
     }
     return given.model_copy(update={"compose": compose.model_copy(update=update)})
 
-
-def _resolve(base: Path, path: Path) -> Path:
-    return Path(os.path.normpath(base / path))

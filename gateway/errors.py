@@ -92,6 +92,16 @@ class UnknownJobError(RequestError):
     code = "unknown_job"
 
 
+class UnknownTargetError(RequestError):
+    """No such fabric, project or pipeline, or not there."""
+
+    status = 404
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class UnknownPathError(RequestError):
     """Nothing is served there."""
 
@@ -179,6 +189,14 @@ class EngineError(RequestError):
 
     status = 503
     code = "engine_unavailable"
+    headers: Mapping[str, str] = {"Retry-After": "30"}
+
+
+class RepositoryUnavailableError(RequestError):
+    """The repository of a project can't be reached or read now."""
+
+    status = 503
+    code = "repository_unavailable"
     headers: Mapping[str, str] = {"Retry-After": "30"}
 
 

@@ -121,8 +121,9 @@ class ComposeSettings(Section):
 
 
 class Fabric(Section):
-    """An execution environment: where steps run and with which settings."""
+    """An execution environment: where steps run and with which settings. name: for people, beside its id."""
 
+    name: Text | None = None
     runner: Literal["local", "compose"] = "local"
     resources: Resources = Resources()
     time_limit: Seconds = 6 * 3600

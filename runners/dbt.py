@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runners import dbt_nodes
 from runners.mask import Mask
 from runners.step import Command
 
@@ -36,6 +37,8 @@ RESERVED_ARGUMENTS = frozenset(
     }
 )
 
+
+VARIABLES_OPTION = "--vars="
 
 # What dbt and edr find in their environment unless somebody has set it otherwise.
 VARIABLES = {"DO_NOT_TRACK": "1", "EDR_REPORT_OPEN_BROWSER": "false"}
@@ -69,16 +72,18 @@ class Dbt:
 
 @dataclass(frozen=True, slots=True)
 class DbtStep:
-    """One dbt step: its subcommand and selection (arguments of runners.dbt_words).
+    """One dbt step: its subcommand, and what selects and parametrizes it (arguments of runners.dbt_words).
 
     lineage: through dbt-ol. elementary: these are Elementary's models, and there must be some. report: edr comes after.
+    selective: somebody chose what is run, and there must be some of it.
     """
 
     verb: str
-    selection: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     lineage: bool = False
     elementary: bool = False
     report: bool = False
+    selective: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,19 @@ def command(
     )
 
 
+def listing(dbt: Dbt, step: DbtStep, paths: Paths) -> tuple[str, ...]:
+    """The command line that lists what a step would run: see runners.dbt_nodes."""
+    where = _given(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
+    parse = _given(target_path=paths.target, partial_parse_file_path=paths.parse)
+    return (dbt.executable, "ls", *dbt_nodes.OPTIONS, "--no-use-colors", *where, *parse, *step.arguments)
+
+
+def packages(dbt: Dbt, paths: Paths) -> tuple[str, ...]:
+    """The command line that installs the packages of the project, so that it can be listed."""
+    where = _given(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
+    return (dbt.executable, "deps", "--no-use-colors", *where)
+
+
 def _options(dbt: Dbt, step: DbtStep, paths: Paths) -> Iterable[str]:
     yield from _given(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
     # One stream serves people and programs: JSON lines in the output, rendered as dbt's own text when they are read.
@@ -155,7 +173,7 @@ def _options(dbt: Dbt, step: DbtStep, paths: Paths) -> Iterable[str]:
     yield from _given(target_path=paths.target)
     yield "--write-json"
     yield from _given(threads=dbt.threads, partial_parse_file_path=paths.parse)
-    yield from step.selection
+    yield from step.arguments
     if not step.elementary:
         yield from dbt.arguments
 
@@ -227,7 +245,8 @@ def report(folder: Path) -> Path:
 def parse_cache(folder: Path, dbt: Dbt, step: DbtStep) -> Path:
     """The partial-parse file in `folder` that steps of this project, target and variables share."""
     arguments = () if step.elementary else dbt.arguments
-    key = json.dumps([str(dbt.project), str(dbt.profiles_folder), dbt.target, dbt.executable, *arguments])
+    variables = (argument for argument in step.arguments if argument.startswith(VARIABLES_OPTION))
+    key = json.dumps([str(dbt.project), str(dbt.profiles_folder), dbt.target, dbt.executable, *arguments, *variables])
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.msgpack"
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gateway.jobs.job import Plan, PlannedStep, StepName
+from gateway.project import PipelineSettings
+from runners import dbt_words, ingester
+from runners.dbt_nodes import RUNNABLE, Node
+from runners.parameters import Value
 
 _MODELS_OR_TESTS_FAILED = 1  # dbt's exit code; 2 is dbt's own failure
 _ANY_CODE = 255
+_SHOWN = 20  # names that a refusal shows
 
 
 class Pipeline(StrEnum):
@@ -73,6 +79,94 @@ def plan(trigger: Trigger, installation: Installation) -> Plan:
             resources = dict.fromkeys((installation.ingester_resource, installation.dbt_resource))
             steps = (ingester, *_dbt_steps(trigger, installation))
             return Plan(steps, tuple(resources), tuple(_notes(trigger, installation)))
+
+
+def named_plan(
+    pipeline: PipelineSettings, values: Mapping[str, Value], process: str | None, installation: Installation
+) -> Plan:
+    """The plan of a project's own pipeline. values: of its parameters, by name.
+
+    process: the step, or the model of its selection, that nothing is run beyond; None for all. Raises WordError.
+    """
+    trigger = trigger_of(pipeline)
+    whole = plan(trigger, installation)
+    names = [step.name for step in whole.steps]
+    if process is None:
+        steps, model = whole.steps, None
+    elif process in names:
+        steps, model = whole.steps[: names.index(StepName(process)) + 1], None
+    else:  # what stops on the way is nothing to report on
+        steps, model = plan(replace(trigger, elementary=False), installation).steps, process
+    only_ingester = all(step.name is StepName.INGESTER for step in steps)
+    resources = (installation.ingester_resource,) if only_ingester else whole.resources
+    return replace(whole, steps=tuple(_fitted(step, pipeline, values, model) for step in steps), resources=resources)
+
+
+def steps_of(pipeline: PipelineSettings, elementary: bool | None) -> tuple[StepName, ...]:
+    """The steps of a project's own pipeline, by the server's default for Elementary alone."""
+    installation = Installation(
+        openlineage=None,
+        elementary=elementary,
+        has_openlineage=False,
+        has_elementary=False,
+        ingester_resource="",
+        dbt_resource="",
+        ingester_may_fail=False,
+    )
+    return tuple(step.name for step in plan(trigger_of(pipeline), installation).steps)
+
+
+def process_problem(process: str, nodes: Sequence[Node], whole: Plan) -> str | None:
+    """Why a run can't stop at a process that is no step; None if it can. nodes: all that the pipeline selects."""
+    models = [node.name for node in nodes if node.kind in RUNNABLE]
+    if process not in models:
+        known = dict.fromkeys([*(step.name for step in whole.steps), *sorted(models)])
+        shown = ", ".join(list(known)[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
+        return f"Process `{process}` not found: it must be a step or a model of the pipeline. There are: {shown}."
+    # dbt takes a name for that of a folder or a package as well, and would run all that is in it
+    beyond = next((node for node in nodes if process in node.path[:-1] and node.name != process), None)
+    if beyond is not None:
+        return (
+            f"Process `{process}` is the name of a model and of a folder or package, in which {beyond.name} is too; dbt "
+            "would not stop there: rename one of them."
+        )
+    return None
+
+
+def trigger_of(pipeline: PipelineSettings) -> Trigger:
+    """The trigger whose steps are those of a project's own pipeline."""
+    if pipeline.dbt is None:
+        return Trigger(Pipeline.INGESTER)
+    return Trigger(Pipeline.FULL if pipeline.ingester else Pipeline.DBT, DbtCommand(pipeline.dbt.command))
+
+
+def _fitted(
+    step: PlannedStep, pipeline: PipelineSettings, values: Mapping[str, Value], model: str | None
+) -> PlannedStep:
+    """A step with what its pipeline, and the parameters of the run, add to it."""
+    if step.name is StepName.INGESTER:
+        options = pipeline.options()
+        words = (ingester.argument(options[name], value) for name, value in values.items() if name in options)
+        return replace(step, arguments=tuple(words))
+    if step.name in (StepName.DEPS, StepName.ELEMENTARY):
+        return step
+    return replace(step, arguments=tuple(_dbt_arguments(pipeline, values, model)), selective=True)
+
+
+def _dbt_arguments(pipeline: PipelineSettings, values: Mapping[str, Value], model: str | None) -> Iterator[str]:
+    chosen = pipeline.dbt
+    if chosen is None:
+        return
+    if model is not None:
+        yield dbt_words.select_within(model, chosen.select)
+        yield dbt_words.ONLY_BUILDABLE_TESTS
+    elif chosen.select is not None:
+        yield dbt_words.select(chosen.select)
+    if chosen.exclude is not None:
+        yield dbt_words.exclude(chosen.exclude)
+    variables = {variable: values[name] for name, variable in pipeline.variables().items() if name in values}
+    if variables:
+        yield dbt_words.vars_argument(variables)
 
 
 def leaves_open(trigger: Trigger, openlineage: bool | None, elementary: bool | None) -> bool:

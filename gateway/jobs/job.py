@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
 from gateway.clock import Instant
+from runners.parameters import Value
 from runners.report import Failure, Progress
 from runners.runner import Liveness
 from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
@@ -81,12 +83,16 @@ class PlannedStep:
     lineage: dbt runs through dbt-ol.
     without_elementary: Elementary's models are left to a later step of the same plan.
     tolerates: the highest exit code after which the plan goes on.
+    arguments: what the pipeline and its parameters add to the command, each one word.
+    selective: somebody chose what dbt does in it, so there must be something to do.
     """
 
     name: StepName
     lineage: bool = False
     without_elementary: bool = False
     tolerates: int = 0
+    arguments: tuple[str, ...] = ()
+    selective: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +194,27 @@ State = Running | Cancelling | Ended
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """The state of a project that a job runs on. branch, version: what was asked for, or configured.
+
+    folder: of the project in its repository, empty for the top. repository: its address, or its path on this host.
+    """
+
+    commit: str
+    branch: str | None
+    version: str | None
+    folder: str
+    repository: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One accepted trigger. `steps` are the states of the plan's steps, in its order; `runner` is its fabric's.
 
     revision: counts the changes of the record, which is kept in two places: the higher one is right.
     acts: what callers did with it, oldest first.
+    source: None for the project's directory as it is. parameters: all that have a value, also by default.
+    process: what the job does not go beyond.
     """
 
     id: str
@@ -207,6 +229,9 @@ class Job:
     runner: RunnerName = RunnerName.LOCAL
     revision: int = 0
     acts: tuple[Act, ...] = ()
+    source: Source | None = None
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    process: str | None = None
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with its nth step in another state."""

@@ -34,6 +34,7 @@ from gateway.jobs.job import (
     StepState,
 )
 from gateway.jobs.moves import EndJob, RunStep, SkipStep, next_move
+from gateway.jobs.sources import Checkout
 from gateway.jobs.store import Store
 from gateway.jobs.work import Work, masked, reader
 from runners.output import Ring
@@ -70,13 +71,16 @@ class Life:
     was cut off is lived on by the next one.
     """
 
-    def __init__(self, job: Job, store: Store, runner: Runner, work: Work, folder: Path) -> None:
+    def __init__(
+        self, job: Job, store: Store, runner: Runner, work: Work, folder: Path, checkout: Checkout | None
+    ) -> None:
         self.job = job
         self.settled = asyncio.Event()  # the truth about the job is known: it is alive, or it has ended
         self._store = store
         self._runner = runner
         self._work = work
         self._folder = folder
+        self._checkout = checkout
         self._follower: Follower | None = None
         self._liveness = Liveness.SUPERVISED
         self._changed = asyncio.Event()
@@ -111,6 +115,9 @@ class Life:
             incident = secrets.token_hex(6)
             _log.exception("job broke", job=self.job.id, incident=incident)
             await self._abandon(incident)
+        finally:
+            if self._checkout is not None:
+                self._checkout.leave(self.job.id)
         self.settled.set()
         _log.info("job ended", job=self.job.id, state=self.job.state.kind)
 
@@ -139,6 +146,12 @@ class Life:
     async def _check(self) -> None:
         """Before the first step of a new job: whether every step has what it needs. If not, none is begun."""
         if any(not isinstance(state, Pending) for state in self.job.steps):
+            if self._checkout is not None:
+                self._checkout.enter(self.job.id)
+            return
+        why = None if self._checkout is None else await self._checkout.ready(self.job.id)
+        if why is not None:
+            await self._set_steps([masked(Finished(NotStarted(why)), self._work.mask)])
             return
         for n, planned in enumerate(self.job.plan.steps):
             why = await self._work.problem(planned, self._see)

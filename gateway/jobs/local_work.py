@@ -6,31 +6,49 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gateway.clock import Instant
-from gateway.config import Project, Settings
+from gateway.config import Settings
 from gateway.fabric import Fabric
 from gateway.jobs import work
 from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.sources import Checkout
 from gateway.jobs.work import Seen, nobody
-from runners import dbt, dbt_output, dbt_project, ingester
+from gateway.project import Project
+from runners import dbt, dbt_nodes, dbt_output, dbt_project, ingester, program
+from runners.dbt_nodes import Node
+from runners.program import Said
 from runners.report import Reader
 from runners.step import Command, Exited, Outcome
+
+
+_LISTING_TAKES = 120.0  # seconds that dbt may need to parse a large project
 
 
 class LocalWork:
     """Knows what each step of one project runs on this host, and what it should leave behind: see Work."""
 
-    def __init__(self, settings: Settings, fabric: str, project: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        fabric: str,
+        project: str,
+        environment: Mapping[str, str],
+        checkout: Checkout | None = None,
+    ) -> None:
+        """checkout: where the project is, None for its own directory."""
         self._settings = settings
         self._fabric_name = fabric
         # a job that outlived its fabric or project in the configuration is followed to its end all the same
         self._fabric, self._gone = work.fabric(settings, fabric, RunnerName.LOCAL)
-        self._project = settings.projects.get(project, Project())
+        configured = settings.projects.get(project, Project())
+        self._project = configured if checkout is None else configured.moved(checkout.directory)
         self._project_name = project
+        self._has_own_place = checkout is not None  # where nobody minds what is installed
         self._environment = _environment(self._fabric, environment)
         self.mask = settings.mask(environment)
         self.dbt = work.dbt(self._fabric, self._project.dbt)
@@ -56,6 +74,25 @@ class LocalWork:
     async def problem(self, planned: PlannedStep, seen: Seen = nobody) -> str | None:  # noqa: ARG002, files answer
         """Why a step could not start, as far as files tell, in a sentence that says what to do."""
         return await asyncio.to_thread(self._problem, planned)
+
+    async def nodes(self, planned: PlannedStep) -> list[Node] | str:
+        """What a dbt step would run, by dbt's own word; or why it can't be found out."""
+        obstacle = await self.problem(planned)
+        if obstacle is not None:
+            return obstacle
+        step = work.dbt_step(planned, self.dbt)
+        cache = dbt.parse_cache(self._parsed, self.dbt, step)
+        with tempfile.TemporaryDirectory(prefix="listing-", dir=self._settings.state_directory) as made:
+            folder = Path(made)
+            paths = dbt.paths(self.dbt, folder, cache)
+            said = await self._ask(dbt.listing(self.dbt, step, paths))
+            if said.code != 0 and dbt_nodes.lacks_packages(said.output) and self._has_own_place:
+                said = await self._ask(dbt.packages(self.dbt, paths))
+                said = await self._ask(dbt.listing(self.dbt, step, paths)) if said.code == 0 else said
+            if said.code != 0:
+                return f"dbt can't list the models: {self.mask.text(dbt_nodes.why(said.output, said.error))}"
+            await asyncio.to_thread(dbt.keep_parse, folder, cache)
+        return dbt_nodes.read(said.output)
 
     async def command(
         self,
@@ -85,6 +122,10 @@ class LocalWork:
         settings = self._project.ingester
         ingester_program = None if settings is None else self._find(settings.command[0], settings.directory)
         return [program for program in (*dbt_programs, ingester_program) if program]
+
+    async def _ask(self, argv: Sequence[str]) -> Said:
+        environment = {**dbt.VARIABLES, **self._environment}
+        return await program.call(argv, environment, within=_LISTING_TAKES, directory=self.dbt.project)
 
     def _installation(self) -> Installation:
         return work.installation(
@@ -128,7 +169,7 @@ class LocalWork:
             if settings is None or settings.directory is None:
                 return f"The project {self._project_name} has no ingester any more; put it back in gateway.yaml."
             return ingester.command(
-                ingester.Ingester(settings.command, str(settings.directory)),
+                ingester.Ingester(settings.command, str(settings.directory), planned.arguments),
                 {**ingester.VARIABLES, **self._environment, **settings.environment},
                 grace=settings.grace,
                 time_limit=time_limit,

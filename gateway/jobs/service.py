@@ -16,8 +16,8 @@ import structlog
 from gateway import clock
 from gateway.config import Settings
 from gateway.errors import ConflictError, DrainingError, PipelinesDisabledError, StorageError, UnknownJobError
-from gateway.jobs import catalog, job_file, readiness
-from gateway.jobs.catalog import Pipeline, Trigger
+from gateway.jobs import job_file, readiness
+from gateway.jobs.catalog import Trigger
 from gateway.jobs.job import (
     Act,
     Action,
@@ -32,7 +32,9 @@ from gateway.jobs.job import (
     phase,
 )
 from gateway.jobs.life import Life, Snapshot
+from gateway.jobs.pipelines import Offer, Order, Pipelines, Run
 from gateway.jobs.readiness import Readiness
+from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store
 from gateway.jobs.work import Work
 from gateway.jobs.works import Works
@@ -56,6 +58,7 @@ class Service:
         store: Store,
         runners: Mapping[RunnerName, Runner],
         works: Works,
+        sources: Sources,
         broken: Callable[[asyncio.Task[None]], None],
     ) -> None:
         """broken: told of a job's task that died with its job not ended."""
@@ -63,6 +66,8 @@ class Service:
         self._store = store
         self._runners = runners
         self._works = works
+        self._sources = sources
+        self._pipelines = Pipelines(settings, works, sources)
         self._broken = broken
         self._jobs = settings.state_directory / "jobs"
         self._lives: dict[str, tuple[Life, asyncio.Task[None]]] = {}
@@ -75,21 +80,36 @@ class Service:
         Raises PipelinesDisabledError, DrainingError, StorageError, ConflictError, EngineError.
         """
         self.must_be_enabled()
-        project, fabric = self._settings.default_project, self._settings.default_fabric
-        work = self._works.of(self._runner(fabric), fabric, project)
-        plan = catalog.plan(trigger, await work.installation(trigger))
-        await self._must_be_free(work, plan)
-        command = None if trigger.pipeline is Pipeline.INGESTER else str(trigger.command)
-        return await self.submit(trigger.pipeline, command, project, fabric, plan, by)
+        return await self._accept(await self._pipelines.default(trigger), by)
+
+    async def run(self, run: Run, by: Caller) -> Job:
+        """Submit a job of a project's own pipeline, which waits for others where it must.
+
+        Raises PipelinesDisabledError, UnknownTargetError, BadRequestError, RepositoryUnavailableError, DrainingError,
+        StorageError, ConflictError, EngineError.
+        """
+        self.must_be_enabled()
+        return await self._accept(await self._pipelines.named(run), by, may_wait=True)
+
+    def offers(self) -> list[Offer]:
+        """The pipelines that can be run by name."""
+        return list(self._pipelines.all())
+
+    async def last(self, offer: Offer) -> Snapshot | None:
+        """The newest job of a pipeline."""
+        job = await self._store.last(offer.project, offer.name)
+        return None if job is None else await self.get(job.id)
+
+    async def _accept(self, order: Order, by: Caller, *, may_wait: bool = False) -> Job:
+        await self._must_be_free(self._pipelines.work(order), order.plan)
+        return await self.submit(order, by, may_wait=may_wait)
 
     def must_be_enabled(self) -> None:
         """Raises PipelinesDisabledError where triggers are off."""
         if not self._settings.enabled:
             raise PipelinesDisabledError
 
-    async def submit(
-        self, pipeline: str, command: str | None, project: str, fabric: str, plan: Plan, by: Caller
-    ) -> Job:
+    async def submit(self, order: Order, by: Caller, *, may_wait: bool = False) -> Job:
         """Record a job and start it; once this returns it is durable, and nothing has been spawned yet.
 
         Raises DrainingError, StorageError, ConflictError.
@@ -101,23 +121,26 @@ class Service:
             raise StorageError(why)
         now = clock.now()
         job = Job(
-            id=f"{pipeline}-{time.time_ns() // 1_000_000}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(6))}",
-            pipeline=str(pipeline),
-            command=command,
-            project=project,
-            fabric=fabric,
-            plan=plan,
+            id=f"{order.pipeline}-{time.time_ns() // 1_000_000}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(6))}",
+            pipeline=order.pipeline,
+            command=order.command,
+            project=order.project,
+            fabric=order.fabric,
+            plan=order.plan,
             created=now,
-            steps=(Pending(),) * len(plan.steps),
+            steps=(Pending(),) * len(order.plan.steps),
             state=Running(),
-            runner=self._runner(fabric),
+            runner=order.runner,
             acts=(Act(Action.TRIGGERED, by, now),),
+            source=order.source,
+            parameters=order.parameters,
+            process=order.process,
         )
         holder = await self._store.insert(job)
         if holder is not None:
             raise await self._conflict(holder)
         self._launch(job)
-        _log.info("job accepted", job=job.id, steps=[str(step.name) for step in plan.steps], **_who(by))
+        _log.info("job accepted", job=job.id, steps=[str(step.name) for step in order.plan.steps], **_who(by))
         return job
 
     async def get(self, job_id: str) -> Snapshot:
@@ -200,12 +223,10 @@ class Service:
         ran = any(isinstance(state, Finished) and state.started is not None for state in job.steps)
         return Snapshot(job, removed=ran and not job_file.has_more(self.folder(job.id)))
 
-    def _runner(self, fabric: str) -> RunnerName:
-        return RunnerName(self._settings.fabrics[fabric].runner)
-
     def _launch(self, job: Job) -> None:
-        work = self._works.of(job.runner, job.fabric, job.project)
-        life = Life(job, self._store, self._runners[job.runner], work, self.folder(job.id))
+        checkout = self._sources.checkout(job.fabric, job.source)
+        work = self._works.of(job.runner, job.fabric, job.project, checkout)
+        life = Life(job, self._store, self._runners[job.runner], work, self.folder(job.id), checkout)
         task = asyncio.create_task(life.run(), name=f"job-{job.id}")
         self._lives[job.id] = life, task
         task.add_done_callback(lambda _: self._forget(job.id, task))

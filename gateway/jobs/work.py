@@ -14,6 +14,7 @@ from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
 from runners import dbt_output, dbt_words, ingester
 from runners.dbt import Dbt, DbtStep
+from runners.dbt_nodes import Node
 from runners.mask import Mask
 from runners.report import Failure, Reader, one_line
 from runners.runner import Liveness
@@ -78,6 +79,10 @@ class Work(Protocol):
 
         seen: told while that can't be found out.
         """
+        ...
+
+    async def nodes(self, planned: PlannedStep) -> list[Node] | str:
+        """What a dbt step would run, by dbt's own word; or why that can't be found out. Raises EngineError."""
         ...
 
     async def command(self, planned: PlannedStep, folder: Path, seen: Seen = nobody) -> Command | str:
@@ -154,8 +159,9 @@ def dbt_step(planned: PlannedStep, dbt: Dbt) -> DbtStep:
     """What dbt is to do in a step."""
     if planned.name is StepName.ELEMENTARY:
         return DbtStep("run", (dbt_words.select(ELEMENTARY),), elementary=True, report=dbt.edr is not None)
-    selection = (dbt_words.exclude(ELEMENTARY),) if planned.without_elementary else ()
-    return DbtStep(planned.name, selection, lineage=planned.lineage)
+    rest = (dbt_words.exclude(ELEMENTARY),) if planned.without_elementary else ()
+    # dbt adds up what several options exclude
+    return DbtStep(planned.name, (*rest, *planned.arguments), lineage=planned.lineage, selective=planned.selective)
 
 
 def ingester_finished(planned: PlannedStep, started: Instant, outcome: Outcome, reader: Reader) -> Finished:

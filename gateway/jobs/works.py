@@ -8,6 +8,7 @@ from gateway.config import Settings
 from gateway.jobs.compose_work import ComposeWork
 from gateway.jobs.job import RunnerName
 from gateway.jobs.local_work import LocalWork
+from gateway.jobs.sources import Checkout
 from gateway.jobs.work import Work
 from runners.docker import Docker
 
@@ -24,17 +25,22 @@ class Works:
         self._instance = instance
         self._made: dict[tuple[RunnerName, str, str], Work] = {}
 
-    def of(self, runner: RunnerName, fabric: str, project: str) -> Work:
-        """The work of a project in a fabric, as far as the configuration (still) has them; always the same one."""
+    def of(self, runner: RunnerName, fabric: str, project: str, checkout: Checkout | None = None) -> Work:
+        """The work of a project in a fabric, as far as the configuration (still) has them.
+
+        checkout: where the project is, None for its own directory, for which the work is always the same one.
+        """
+        if checkout is not None:
+            return self._make(runner, fabric, project, checkout)
         key = (runner, fabric, project)
         if key not in self._made:
-            self._made[key] = self._make(*key)
+            self._made[key] = self._make(*key, None)
         return self._made[key]
 
-    def _make(self, runner: RunnerName, fabric: str, project: str) -> Work:
+    def _make(self, runner: RunnerName, fabric: str, project: str, checkout: Checkout | None) -> Work:
         match runner:
             case RunnerName.LOCAL:
-                return LocalWork(self._settings, fabric, project, self._environment)
+                return LocalWork(self._settings, fabric, project, self._environment, checkout)
             case RunnerName.COMPOSE:
                 return ComposeWork(self._settings, fabric, self._environment, self._instance)
 

@@ -15,6 +15,7 @@ from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import LineTooLong
 
 from gateway.errors import ConfigError
+from gateway.web import refusals
 from gateway.web.headers import SECURITY_HEADERS, SERVER
 from gateway.web.underway import Underway
 
@@ -114,7 +115,7 @@ def _raw(text: str, request_id: str) -> bytes:
 
 
 def _refusal(status: int, code: str, text: str, request_id: str) -> web.Response:
-    content = {"success": False, "code": code, "error": text, "output": text}
+    content = refusals.content("", code, text, {})
     headers = {**SECURITY_HEADERS, "Server": SERVER, "X-Request-Id": request_id}
     refusal = web.json_response(content, status=status, headers=headers)
     refusal.force_close()

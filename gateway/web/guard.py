@@ -21,6 +21,7 @@ from gateway.errors import (
     UnknownPathError,
     UnsupportedTypeError,
 )
+from gateway.web import refusals
 from gateway.web.access import CALLER, Access
 from gateway.web.headers import SECURITY_HEADERS, SERVER
 
@@ -138,7 +139,7 @@ def _refused(request: web.Request, error: RequestError) -> web.Response:
             "request refused", code=error.code, method=request.method, path=request.path[:200], address=request.remote
         )
     return web.json_response(
-        {"success": False, "code": error.code, "error": str(error), "output": str(error), **error.details},
+        refusals.content(request.path, error.code, str(error), error.details),
         status=error.status,
         headers=error.headers,
     )
@@ -147,4 +148,4 @@ def _refused(request: web.Request, error: RequestError) -> web.Response:
 def _unexpected(request: web.Request, error: Exception) -> web.Response:
     _log.error("request broke", method=request.method, path=request.path[:200], exc_info=error)
     text = f"The gateway made a mistake; its log tells more under request id {request[_REQUEST_ID]}."
-    return web.json_response({"success": False, "code": "internal", "error": text, "output": text}, status=500)
+    return web.json_response(refusals.content(request.path, "internal", text, {}), status=500)

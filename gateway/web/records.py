@@ -60,6 +60,11 @@ def whole_record(snapshot: Snapshot, now: Instant | None = None) -> dict[str, An
     return record(snapshot, now) | {
         "projectId": job.project,
         "fabricId": job.fabric,
+        "commit": None if job.source is None else job.source.commit,
+        "branch": None if job.source is None else job.source.branch,
+        "version": None if job.source is None else job.source.version,
+        "parameters": dict(job.parameters),
+        "processName": job.process,
         "enableOpenlineage": any(step.lineage for step in job.plan.steps),
         "enableElementary": any(step.name == "elementary" for step in job.plan.steps),
         "audit": [_act(act) for act in job.acts],

@@ -1,0 +1,182 @@
+"""Which state of its project a job runs on, and where that is checked out: a folder for each commit and fabric.
+
+Jobs of one commit share it. Of a fabric only one runs dbt at a time, so none installs packages under another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from gateway.config import Settings
+from gateway.errors import BadRequestError, RepositoryUnavailableError
+from gateway.jobs.job import Job, Source
+from gateway.project import CHECKOUT, Project
+from runners import checkout as git_checkout
+from runners.git import RepositoryError, UnavailableError, UnknownRefError
+from runners.mirror import Mirror
+
+_UNUSED = 86400.0  # seconds after which a checkout is removed
+_MIRROR_UNUSED = 30 * 86400.0
+
+T = TypeVar("T")
+
+_log = structlog.get_logger()
+
+
+class Checkout:
+    """Where the state of a project that a job runs on is, once `ready` has made it.
+
+    root: of the repository. directory: of the project in it.
+    """
+
+    def __init__(self, mirror: Mirror, source: Source, root: Path, users: set[str], turn: asyncio.Lock) -> None:
+        """users: the jobs that have the same one, by id; turn: theirs."""
+        self.root = root
+        self.directory = root / source.folder
+        self._mirror = mirror
+        self._commit = source.commit
+        self._users = users
+        self._turn = turn
+
+    async def ready(self, job_id: str) -> str | None:
+        """Have it made, or put in order, for a job that is about to begin; else why it can't be."""
+        async with self._turn:
+            why = await self._make()
+            self._users.add(job_id)
+        return why
+
+    def enter(self, job_id: str) -> None:
+        """A job that has begun uses it."""
+        self._users.add(job_id)
+
+    def leave(self, job_id: str) -> None:
+        """A job has ended, or is let go of."""
+        self._users.discard(job_id)
+
+    async def look(self, ask: Callable[[], Awaitable[list[T] | str]]) -> list[T] | str:
+        """What `ask` finds out about it, before any other job begins in it; or why it can't be there."""
+        async with self._turn:
+            return await self._make() or await ask()
+
+    async def _make(self) -> str | None:
+        """What an earlier job has changed in it is put right, unless one is at it now."""
+        try:
+            await self._ensure()
+        except UnknownRefError:  # a mirror that was made anew in the meantime may not have it yet
+            try:
+                await self._mirror.fetch()
+                await self._ensure()
+            except RepositoryError as error:
+                return str(error)
+        except RepositoryError as error:
+            return str(error)
+        await asyncio.to_thread(os.utime, self.root)
+        return None
+
+    async def _ensure(self) -> None:
+        await git_checkout.ensure(self._mirror, self._commit, self.root, clean=not self._users)
+
+
+class Sources:
+    """Finds the commits of projects, and keeps their checkouts.
+
+    environment: of the gateway.
+    """
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._mask = settings.mask(environment)
+        self._checkouts = settings.state_directory / "checkouts"
+        self._repositories = settings.state_directory / "repositories"
+        self._mirrors: dict[str, Mirror] = {}
+        self._shared: dict[Path, tuple[set[str], asyncio.Lock]] = {}
+
+    async def find(self, project: str, branch: str | None, version: str | None) -> Source | None:
+        """What a branch and a version of a project are now, or what is configured without either.
+
+        None where the project's directory runs as it is. Raises BadRequestError, RepositoryUnavailableError.
+        """
+        chosen = self._settings.projects[project]
+        latest = False
+        if branch is None and version is None:
+            branch, latest = chosen.branch, chosen.version is not None
+            if branch is None and not latest:
+                return None
+        try:
+            address, folder = await self._place(project, chosen)
+            mirror = self._mirror(address)
+            await mirror.fetch()
+            names = [project] if chosen.name is None else [project, chosen.name]
+            if latest:
+                version, commit = await git_checkout.latest(mirror, names)
+            else:
+                commit = await git_checkout.resolve(mirror, branch, version, names)
+        except UnknownRefError as error:
+            raise BadRequestError("unknown_version", str(error)) from None
+        except UnavailableError as error:
+            raise RepositoryUnavailableError(str(error)) from None
+        return Source(commit, branch, version, folder, address)
+
+    def checkout(self, fabric: str, source: Source | None) -> Checkout | None:
+        """Where a source is checked out for a fabric; None for the project's directory as it is."""
+        if source is None:
+            return None
+        root = self._checkouts / fabric / source.commit
+        users, turn = self._shared.setdefault(root, (set(), asyncio.Lock()))
+        return Checkout(self._mirror(source.repository), source, root, users, turn)
+
+    async def sweep(self, active: Collection[Job]) -> None:
+        """Remove what no job has used for a while. active: those that have not ended."""
+        wanted = {self._checkouts / job.fabric / job.source.commit for job in active if job.source is not None}
+        for root in await asyncio.to_thread(_older, self._checkouts, "*/*", _UNUSED):
+            _, turn = self._shared.get(root, (None, asyncio.Lock()))
+            if root in wanted or turn.locked():
+                continue
+            async with turn:  # whoever comes now finds it gone, and makes it again
+                await asyncio.to_thread(_remove, root)
+        for folder in await asyncio.to_thread(_older, self._repositories, "*.git", _MIRROR_UNUSED):
+            await asyncio.to_thread(_remove, folder)
+
+    def _mirror(self, address: str) -> Mirror:
+        if address not in self._mirrors:
+            name = hashlib.sha256(address.encode()).hexdigest()[:32]
+            folder = self._repositories / f"{name}.git"
+            self._mirrors[address] = Mirror(address, folder, self._environment, self._mask)
+        return self._mirrors[address]
+
+    async def _place(self, project: str, chosen: Project) -> tuple[str, str]:
+        """The address of a project's repository, and its folder in there. Raises BadRequestError, UnavailableError."""
+        if chosen.repository is not None:
+            return chosen.repository, str(chosen.directory.relative_to(CHECKOUT))
+        found = await git_checkout.place(chosen.directory, self._environment, self._mask)
+        if found is None:
+            raise BadRequestError(
+                "no_repository",
+                f"Project `{project}` has no branches and versions: its directory {chosen.directory} is not in a git "
+                "repository; leave `branch` and `version` out, or make it one.",
+            )
+        return str(found.top), str(found.below)
+
+
+def _older(folder: Path, pattern: str, age: float) -> list[Path]:
+    limit = time.time() - age
+    return [found for found in folder.glob(pattern) if found.stat().st_mtime < limit]
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:  # a container may have left what only its own user can remove
+        _log.warning("checkout not removed", folder=str(folder), error=str(error))
+    else:
+        _log.info("checkout removed", folder=str(folder))

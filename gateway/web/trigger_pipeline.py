@@ -1,0 +1,117 @@
+"""The trigger pipeline API: run a project's pipeline by name, and ask how the run is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from gateway.errors import UnknownJobError
+from gateway.jobs.job import Completed, Ended, Ending, Failed, Job
+from gateway.jobs.pipelines import Run
+from gateway.jobs.service import Service
+from gateway.web import body
+from gateway.web.access import CALLER
+from gateway.web.refusals import TRIGGER_PIPELINE
+
+PATH = f"{TRIGGER_PIPELINE}/pipeline"
+
+
+def _number(given: Any) -> Any:
+    """A string of digits is a number to callers that send all values as strings."""
+    return int(given) if isinstance(given, str) and given.isascii() and given.isdecimal() and len(given) < 20 else given
+
+
+def _text(given: Any) -> Any:
+    return str(given) if type(given) is int and abs(given) < 2**63 else given
+
+
+Words = Annotated[str, StringConstraints(min_length=1)]
+
+
+class RunBody(BaseModel):
+    """What a request for a run says; null is the same as nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    fabricId: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_number)]  # noqa: N815, the API's name
+    pipelineName: Words  # noqa: N815, the API's name
+    projectId: Annotated[Words, BeforeValidator(_text)]  # noqa: N815, the API's name
+    parameters: dict[str, Any] | None = None
+    branch: Words | None = None
+    version: Words | None = None
+    processName: Words | None = None  # noqa: N815, the API's name
+
+
+def routes(service: Service) -> list[web.AbstractRouteDef]:
+    """The routes of this API over a service."""
+
+    async def trigger(request: web.Request) -> web.Response:
+        service.must_be_enabled()
+        wanted = await body.read(request, RunBody)
+        run = Run(
+            fabric=str(wanted.fabricId),
+            project=wanted.projectId,
+            pipeline=wanted.pipelineName,
+            parameters=wanted.parameters or {},
+            branch=wanted.branch,
+            version=wanted.version,
+            process=wanted.processName,
+        )
+        job = await service.run(run, request[CALLER])
+        text = f"Pipeline `{job.pipeline}` of project `{job.project}` was triggered on fabric `{job.fabric}`."
+        return web.json_response({"success": True, "runId": job.id, "msg": text})
+
+    async def find(request: web.Request) -> web.Response:
+        run_id = request.match_info["runId"]
+        try:
+            snapshot = await service.get(run_id)
+        except UnknownJobError:
+            shown = ascii(run_id[:100])[1:-1]
+            raise UnknownJobError(
+                f"Run with id `{shown}` not found. It may never have been, or its record has expired."
+            ) from None
+        return web.json_response(_status(snapshot.job))
+
+    return [web.post(PATH, trigger), web.get(f"{PATH}/{{runId}}", find)]
+
+
+def _status(job: Job) -> dict[str, Any]:
+    return {
+        "success": True,
+        "runId": job.id,
+        "createdAt": _moment(job.created.wall),
+        "updatedAt": _moment((job.updated or job.created).wall),
+        "projectId": job.project,
+        "pipelineName": job.pipeline,
+        "fabricId": job.fabric,
+        **_run_status(job),
+    }
+
+
+def _run_status(job: Job) -> dict[str, str]:
+    match job.state:
+        case Ended(ending=Completed(exit_code=0)):
+            return {"runStatus": "SUCCEEDED"}
+        case Ended(ending=ending):
+            return {"runStatus": "ERROR", "errorMessage": _sentence(ending)}
+        case _:
+            return {"runStatus": "RUNNING"}
+
+
+def _sentence(ending: Ending) -> str:
+    match ending:
+        case Failed(error=error):
+            return error
+        case Completed(exit_code=code, failure=None):
+            return f"The run ended with exit code {code} and said nothing; look at its output."
+        case Completed(failure=failure):
+            more = f" ({failure.more} more failed)" if failure.more else ""
+            return f"{failure.node}: {failure.message}{more}"
+
+
+def _moment(wall: float) -> str:
+    """UTC, always with six digits of microseconds, without a zone."""
+    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")

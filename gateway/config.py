@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -277,4 +276,3 @@ def _absolute_compose(base: Path, given: Fabric) -> Fabric:
         "env_files": tuple(resolve(base, file) for file in compose.env_files),
     }
     return given.model_copy(update={"compose": compose.model_copy(update=update)})
-

@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runners.mask import Mask
+from runners.parameters import Value
 from runners.report import Progress, one_line
 from runners.step import Command
+from runners.words import WordError
 
 # What an ingester finds in its environment unless somebody has set it otherwise. Python buffers what it prints into a
 # pipe, and all of it would arrive at the end.
 VARIABLES = {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1"}
 
 
+_OPTION = re.compile(r"--[A-Za-z0-9][A-Za-z0-9_-]{0,61}")
+
+
 @dataclass(frozen=True, slots=True)
 class Ingester:
-    """How data is brought in: a command and the absolute folder it runs in, both empty for its place's own."""
+    """How data is brought in: a command and the absolute folder it runs in, both empty for its place's own.
+
+    arguments: go behind the command, which must then be given: behind an empty one they would be the command.
+    """
 
     command: tuple[str, ...]
     directory: str
+    arguments: tuple[str, ...] = ()
+
+
+def option(name: str) -> str:
+    """The name of an option that an argument may be given by. Raises WordError."""
+    if not _OPTION.fullmatch(name):
+        allowed = "-- and at most 62 letters, digits, _ and -, beginning with a letter or a digit"
+        raise WordError("option", name, allowed)
+    return name
+
+
+def argument(option: str, value: Value) -> str:
+    """The option with its value, in one word, so that no value begins an option of its own.
+
+    A boolean is true or false, a date what it is as a value: ISO text.
+    """
+    return f"{option}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def command(
@@ -28,7 +54,7 @@ def command(
 ) -> Command:
     """The command of an ingester step. environment and mask: as for Command. grace and time_limit in seconds."""
     return Command(
-        argvs=(ingester.command,),
+        argvs=((*ingester.command, *ingester.arguments),),
         cwd=ingester.directory,
         environment=environment,
         grace=grace,

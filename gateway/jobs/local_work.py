@@ -25,7 +25,6 @@ from runners.program import Said
 from runners.report import Reader
 from runners.step import Command, Exited, Outcome
 
-
 _LISTING_TAKES = 120.0  # seconds that dbt may need to parse a large project
 
 

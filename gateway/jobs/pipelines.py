@@ -13,13 +13,14 @@ from gateway.jobs.job import Plan, RunnerName, Source, StepName
 from gateway.jobs.sources import Sources
 from gateway.jobs.work import Work
 from gateway.jobs.works import Works
-from gateway.project import PipelineSettings, Project
+from gateway.project import PipelineSettings
 from runners import parameters
 from runners.dbt_nodes import Node
 from runners.parameters import Value
 from runners.words import WordError
 
 _LONGEST_LIST, _LONGEST_NAME = 500, 100  # characters that a refusal shows
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -118,7 +119,8 @@ class Pipelines:
         if run.fabric not in self._settings.fabrics_of(run.project):
             known = ", ".join(self._settings.fabrics_of(run.project))
             raise UnknownTargetError(
-                "unknown_project", f"Project with uid `{run.project}` not found on fabric `{run.fabric}`; it is on {known}."
+                "unknown_project",
+                f"Project with uid `{run.project}` not found on fabric `{run.fabric}`; it is on {known}.",
             )
         pipelines = projects[run.project].pipelines
         if run.pipeline not in pipelines:

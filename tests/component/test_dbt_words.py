@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runners.dbt_words import Kind, Value, Variable, select, select_up_to, variables, vars_argument
+from runners.dbt_words import select, select_up_to, vars_argument
+from runners.parameters import Kind, Parameter, Value, values
 from tests.conftest import need
 from tests.support import projects
 from tests.support.injections import CANARY, WORDS, refusal
@@ -119,7 +120,7 @@ def dbt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dbt]:
 
 
 def let_through(word: str) -> bool:
-    return refusal(lambda given: variables({"x": Variable(Kind.STRING)}, {"x": given}), word) is None
+    return refusal(lambda given: values({"x": Parameter(Kind.STRING)}, {"x": given}), word) is None
 
 
 def batches(values: Mapping[str, Value]) -> Iterator[dict[str, Value]]:

@@ -20,10 +20,11 @@ from gateway.jobs.store import Store
 from runners import compose_project, dbt
 from runners.compose_project import Compose, Service
 from runners.dbt import Dbt, DbtStep
-from runners.dbt_words import Kind, Variable, exclude, select, select_up_to, variables, vars_argument
+from runners.dbt_words import exclude, select, select_up_to, vars_argument
 from runners.git_words import branch, tag
 from runners.local import LocalRunner
 from runners.mask import Mask
+from runners.parameters import Kind, Parameter, values
 from runners.process import MARKER
 from runners.step import Command, Exited
 from tests.conftest import MakeApi
@@ -165,7 +166,7 @@ def without_its_folder(call: Call) -> tuple[str, list[str], dict[str, str]]:
 
 def string(word: str) -> str:
     """The argument that gives dbt this string."""
-    return vars_argument(variables({"x": Variable(Kind.STRING)}, {"x": word}))
+    return vars_argument(values({"x": Parameter(Kind.STRING)}, {"x": word}))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from hypothesis import strategies as st
+
 from runners.words import WordError
 
 # The file that an injection would make, the variable that it would read, the table that it would make.
@@ -252,6 +254,15 @@ WORDS = tuple(
         *(*_CONTROLS, *_DASHES, *_LOOKALIKES, *_LONG, " "),
     )
     if word
+)
+
+# Texts and JSON that Hypothesis makes of these words, of letters that mean something to somebody, and of any.
+NASTY = (
+    st.text(st.sampled_from("ab2.+:@*,/ -_{}%#\\'\"\n\0\x85\ud800é"), max_size=12) | st.text() | st.sampled_from(WORDS)
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | NASTY,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NASTY, inner, max_size=3),
 )
 
 # Names of variables that would change what a step does.

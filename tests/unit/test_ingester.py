@@ -10,10 +10,13 @@ import pytest
 
 from gateway.jobs.job import PlannedStep, StepName
 from gateway.jobs.local_work import LocalWork
-from runners.ingester import Ingester, IngesterReader, command
+from runners.ingester import Ingester, IngesterReader, argument, command, option
 from runners.mask import Mask
+from runners.parameters import Kind, Parameter, Value, values
 from runners.report import Progress
 from runners.step import Command
+from runners.words import WordError
+from tests.support.injections import WORDS, refusal
 from tests.support.settings import load
 
 
@@ -24,6 +27,56 @@ def test_the_command_is_the_users_own_in_its_folder() -> None:
     assert made.environment == {"A": "b"}
     assert (made.interrupt, made.grace, made.time_limit) == (signal.SIGTERM, 60, 100)
     assert made.mask is mask
+
+
+def test_arguments_go_behind_the_users_command() -> None:
+    made = command(Ingester(("dlt", "pipeline"), "", ("--month=3",)), {}, grace=60, time_limit=100, mask=Mask())
+    assert made.argvs == (("dlt", "pipeline", "--month=3"),)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (3, "--x=3"),
+        (-1.5e300, "--x=-1.5e+300"),
+        (True, "--x=true"),
+        (False, "--x=false"),
+        ("2013-03-01", "--x=2013-03-01"),
+        ("", "--x="),
+        ("-v", "--x=-v"),
+        ("a b=\u00fc", "--x=a b=\u00fc"),
+    ],
+)
+def test_an_argument_is_one_word_of_option_and_value(value: Value, expected: str) -> None:
+    assert argument("--x", value) == expected
+
+
+def test_no_word_that_is_taken_as_a_string_becomes_an_option_of_its_own() -> None:
+    declared = {"x": Parameter(Kind.STRING)}
+    taken = [word for word in WORDS if refusal(lambda word: values(declared, {"x": word}), word) is None]
+    assert len(taken) > 100
+    for word in taken:
+        assert argument("--x", values(declared, {"x": word})["x"]) == f"--x={word}"
+
+
+OPTIONS = ("--help", "--privileged", "--end-of-options")  # names like any other: the configuration may well mean them
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, "--month", "--m", "--Full-load_2", "--2", f"--{'a' * 62}"])
+def test_the_name_of_an_option_is_taken_as_it_is(name: str) -> None:
+    assert option(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "-m", "--", "---", "--_a", "month", "--a=b", "--a b", "--a\n", "--\u00e9", "--a.b", f"--{'a' * 63}"),
+        *(word for word in WORDS if word not in OPTIONS),
+    ],
+)
+def test_any_other_name_of_an_option_is_refused(name: str) -> None:
+    with pytest.raises(WordError, match=r"^The option "):
+        option(name)
 
 
 @pytest.mark.parametrize(

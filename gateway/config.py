@@ -120,8 +120,8 @@ class Settings(Section):
                 asked = _selects(self.fabrics[fabric])
                 if asked is not None and any(pipeline.dbt is not None for pipeline in project.pipelines.values()):
                     raise ValueError(
-                        f"fabrics.{fabric}.dbt.arguments: {asked} would change what the pipelines of the project {name} "
-                        "run; say it in their own settings, or give the project other `fabrics`"
+                        f"fabrics.{fabric}.dbt.arguments: {asked} would change what the pipelines of the project "
+                        f"{name} run; say it in their own settings, or give the project other `fabrics`"
                     )
         if self.default_fabric not in self.fabrics_of(self.default_project):
             raise ValueError(

@@ -226,9 +226,8 @@ def _broken_promise(step: DbtStep, reader: DbtReader, left: Results | None, *, r
     if step.elementary and left.progress.done == 0:
         return "dbt found no model of Elementary to run; run `deps`, and see that the package is enabled."
     if step.selective and left.progress.done == 0:
-        return (
-            f"dbt {step.verb} found nothing to do in what was selected: {' '.join(step.arguments)}; see that it exists."
-        )
+        selected = " ".join(step.arguments)
+        return f"dbt {step.verb} found nothing to do in what was selected ({selected}); see that it exists."
     if step.report and not reported:
         return "edr exited 0 without leaving its report; look at its output."
     return None

@@ -127,8 +127,8 @@ def process_problem(process: str, nodes: Sequence[Node], whole: Plan) -> str | N
     beyond = next((node for node in nodes if process in node.path[:-1] and node.name != process), None)
     if beyond is not None:
         return (
-            f"Process `{process}` is the name of a model and of a folder or package, in which {beyond.name} is too; dbt "
-            "would not stop there: rename one of them."
+            f"Process `{process}` is the name of a model and of a folder or package, in which {beyond.name} is too; "
+            "dbt would not stop there: rename one of them."
         )
     return None
 

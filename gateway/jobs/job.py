@@ -232,6 +232,7 @@ class Job:
     source: Source | None = None
     parameters: Mapping[str, Value] = field(default_factory=dict)
     process: str | None = None
+    updated: Instant | None = None
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with its nth step in another state."""

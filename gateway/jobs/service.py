@@ -121,7 +121,7 @@ class Service:
             raise StorageError(why)
         now = clock.now()
         job = Job(
-            id=f"{order.pipeline}-{time.time_ns() // 1_000_000}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(6))}",
+            id=_new_id(order.pipeline),
             pipeline=order.pipeline,
             command=order.command,
             project=order.project,
@@ -259,6 +259,10 @@ class Service:
             conflict={"jobId": holder, "since": since, "step": step},
             retry_after=_RETRY_AFTER_CONFLICT,
         )
+
+
+def _new_id(pipeline: str) -> str:
+    return f"{pipeline}-{time.time_ns() // 1_000_000}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(6))}"
 
 
 def _who(by: Caller) -> dict[str, str | None]:

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from runners.git import RepositoryError, UnavailableError, UnknownRefError
-from runners.mirror import Mirror
 
 from gateway.config import Settings
 from gateway.errors import BadRequestError, RepositoryUnavailableError
 from gateway.jobs.job import Job, Source
 from gateway.project import CHECKOUT, Project
 from runners import checkout as git_checkout
+from runners.git import RepositoryError, UnavailableError, UnknownRefError
+from runners.mirror import Mirror
 
 _UNUSED = 86400.0  # seconds after which a checkout is removed
 _MIRROR_UNUSED = 30 * 86400.0

@@ -181,6 +181,15 @@ class Store:
         """The active jobs and those that ended within `ttl` seconds (the last 1,000 of them), newest first."""
         return [_load(row) for row in await self._read(_RECENT, _moment(now) | {"ttl": ttl})]
 
+    async def last(self, project: str, pipeline: str) -> Job | None:
+        """The newest job of a project's pipeline."""
+        query = """
+            SELECT record FROM job WHERE json_extract(record, '$.project') = ?
+            AND json_extract(record, '$.pipeline') = ? ORDER BY seq DESC LIMIT 1
+        """
+        rows = await self._read(query, (project, pipeline))
+        return _load(rows[0]) if rows else None
+
     async def older(self, now: Instant, age: float) -> list[str]:
         """The ids of up to 1,000 jobs that ended `age` seconds ago or before, oldest first."""
         return [row[0] for row in await self._read(_OLDER, _moment(now) | {"age": age})]

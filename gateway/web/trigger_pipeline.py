@@ -105,9 +105,9 @@ def _sentence(ending: Ending) -> str:
     match ending:
         case Failed(error=error):
             return error
-        case Completed(exit_code=code, failure=None):
-            return f"The run ended with exit code {code} and said nothing; look at its output."
-        case Completed(failure=failure):
+        case Completed(exit_code=code, failure=failure):
+            if failure is None:
+                return f"The run ended with exit code {code} and said nothing; look at its output."
             more = f" ({failure.more} more failed)" if failure.more else ""
             return f"{failure.node}: {failure.message}{more}"
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from gateway.jobs.job import Caller, Completed, Ended, Job, Plan, RunnerName
+from gateway.jobs.pipelines import Order
 from gateway.jobs.service import Service
+from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store
 from gateway.jobs.works import Works
 from runners.local import LocalRunner
@@ -42,7 +44,8 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     store = await Store.open(settings.state_directory / "gateway.db")
     runner = LocalRunner(settings.output_cap)
     works = Works(settings, os.environ, instance="")
-    service = Service(settings, store, {RunnerName.LOCAL: runner}, works, broken=broken)
+    sources = Sources(settings, os.environ)
+    service = Service(settings, store, {RunnerName.LOCAL: runner}, works, sources, broken=broken)
     yield service
     (tmp_path / "go").touch()
     await service.close()
@@ -54,8 +57,8 @@ def plan(number: int) -> Plan:
 
 
 async def submitted(service: Service, project: str) -> list[Job]:
-    submissions = (service.submit("ingester", None, project, "local", plan(number), Caller()) for number in range(JOBS))
-    return await asyncio.gather(*submissions)
+    orders = [Order("ingester", None, project, "local", RunnerName.LOCAL, plan(number)) for number in range(JOBS)]
+    return await asyncio.gather(*(service.submit(order, Caller()) for order in orders))
 
 
 async def ended(service: Service, job: Job) -> Ended:

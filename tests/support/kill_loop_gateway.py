@@ -13,6 +13,8 @@ from unittest import mock
 from aiohttp import web
 
 from gateway import app, cli
+from gateway.jobs.job import RunnerName
+from gateway.jobs.pipelines import Order
 from gateway.web.access import CALLER
 from tests.support.jobs import planned
 
@@ -24,7 +26,8 @@ async def submit(request: web.Request) -> web.Response:
     wanted = await request.json()
     settings, service = request.app[app.SETTINGS], request.app[app.SERVICE]
     plan = planned(*["ingester"] * wanted["steps"], resources=[wanted["resource"]])
-    job = await service.submit(wanted["label"], None, wanted["project"], settings.default_fabric, plan, request[CALLER])
+    order = Order(wanted["label"], None, wanted["project"], settings.default_fabric, RunnerName.LOCAL, plan)
+    job = await service.submit(order, request[CALLER])
     return web.json_response({"jobId": job.id}, status=202)
 
 

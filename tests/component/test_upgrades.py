@@ -14,6 +14,7 @@ from gateway.jobs import database, restore
 from gateway.jobs.database import _MIGRATIONS
 from gateway.jobs.job import Ended
 from gateway.jobs.retention import Retention
+from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store
 from tests.conftest import MakeApi
 from tests.fixtures.make import HERE
@@ -106,7 +107,7 @@ async def test_a_database_that_is_lost_after_the_upgrade_comes_back_from_the_fol
         store = await Store.open(kept.state / DATABASE)
         try:
             await restore.restore(store, kept.state / "jobs")
-            await Retention(settings, store).sweep()
+            await Retention(settings, store, Sources(settings, {})).sweep()
             ended = [job for job, over in (await store.known()).items() if over]
             jobs = [await store.get(job) for job in ended]
         finally:

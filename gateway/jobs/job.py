@@ -26,6 +26,7 @@ class StepName(StrEnum):
 class Status(StrEnum):
     """What the APIs call the states of a job and of a step."""
 
+    QUEUED = "queued"
     PENDING = "pending"
     RUNNING = "running"
     COMPLETED = "completed"
@@ -161,6 +162,13 @@ Ending = Completed | Failed
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """The job waits until it holds its resources; nothing of it was begun."""
+
+    kind: Literal["queued"] = "queued"
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """The job holds its resources and its steps run."""
 
@@ -184,7 +192,7 @@ class Ended:
     kind: Literal["ended"] = "ended"
 
 
-State = Running | Cancelling | Ended
+State = Queued | Running | Cancelling | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +201,7 @@ class Job:
 
     revision: counts the changes of the record, which is kept in two places: the higher one is right.
     acts: what callers did with it, oldest first.
+    updated: when the record last changed; None where it never did, or that was not kept: read it as `created`.
     """
 
     id: str
@@ -207,6 +216,7 @@ class Job:
     runner: RunnerName = RunnerName.LOCAL
     revision: int = 0
     acts: tuple[Act, ...] = ()
+    updated: Instant | None = None
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with its nth step in another state."""
@@ -253,10 +263,12 @@ def step_span(outcome: Outcome) -> Span | None:
 
 
 def phase(job: Job, liveness: Liveness = Liveness.SUPERVISED) -> str:
-    """Where the job is: `starting`, the running step, `cancelling`, `orphaned`, `unreachable` or `ended`."""
+    """Where the job is: `queued`, `starting`, the running step, `cancelling`, `orphaned`, `unreachable` or `ended`."""
     match job.state:
         case Ended():
             return "ended"
+        case Queued():
+            return "queued"
         case _ if liveness is not Liveness.SUPERVISED:
             return str(liveness.value)
         case Cancelling():

@@ -22,6 +22,7 @@ from gateway.jobs.job import (
     Pending,
     Plan,
     PlannedStep,
+    Queued,
     Reason,
     Skipped,
     StepName,
@@ -105,6 +106,15 @@ def test_a_running_job_shows_the_live_progress_of_its_step() -> None:
         },
         {"name": "elementary", "status": "pending", **NO_STEP},
     ]
+
+
+def test_a_job_that_waits_reads_running_where_loops_stop_at_any_other_word_and_queued_elsewhere() -> None:
+    job = make_job(plan=PLAN, state=Queued())
+    assert result(shown(job)) == result(whole_record(Snapshot(job), now=NOON) | {"status": "running"})
+    assert result(shown(job)) == ("running", True, -1)
+    assert shown(job)["phase"] == "queued"
+    assert whole_record(Snapshot(job), now=NOON)["status"] == "queued"
+    assert whole_record(Snapshot(make_job(plan=PLAN)), now=NOON)["status"] == "running"
 
 
 @pytest.mark.parametrize("orphaned", [True, False])

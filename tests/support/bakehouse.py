@@ -56,10 +56,17 @@ PIPELINES: dict[str, Any] = {
 }
 
 
-def make(folder: Path, *, project: dict[str, Any] | None = None, settings: dict[str, Any] | None = None) -> Path:
+def make(
+    folder: Path,
+    *,
+    project: dict[str, Any] | None = None,
+    fabric: dict[str, Any] | None = None,
+    fabrics: dict[int, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Path:
     """A folder with gateway.yaml, and the project's repository in `bakehouse` beside it.
 
-    project, settings: merged over the project's settings, and over those of the gateway.
+    project, fabric, settings: merged over theirs. fabrics: more of them, by id.
     """
     home = folder / "home"
     home.mkdir(parents=True)
@@ -67,12 +74,15 @@ def make(folder: Path, *, project: dict[str, Any] | None = None, settings: dict[
     configuration: dict[str, Any] = {
         "enabled": True,
         "enable_openlineage": False,
+        "default_fabric": str(FABRIC),
         "fabrics": {
             FABRIC: {
                 "name": "bakery",
                 "resources": {"ingester": "warehouse", "dbt": "warehouse"},
                 "environment": {"BAKEHOUSE": str(home), "WAREHOUSE": str(home / "warehouse.duckdb")},
-            }
+                **(fabric or {}),
+            },
+            **(fabrics or {}),
         },
         "projects": {
             PROJECT: {

@@ -25,6 +25,7 @@ from gateway.jobs.job import (
     Queued,
     Reason,
     Skipped,
+    Source,
     StepName,
     StepState,
 )
@@ -195,10 +196,17 @@ def test_the_whole_record_adds_where_it_runs_what_is_on_who_did_what_and_the_not
         Act(Action.TRIGGERED, Caller("nightly", "127.0.0.1"), NOON),
         Act(Action.CANCELLED, Caller(None, "::1"), later(2.5)),
     )
-    snapshot = Snapshot(replace(make_job(plan=plan), acts=acts))
+    source = Source("0123", "main", "v2", "", "https://git.example.com/shop.git")
+    job = replace(make_job(plan=plan), acts=acts, source=source, parameters={"month": 3}, process="silver")
+    snapshot = Snapshot(job)
     assert whole_record(snapshot, later(1)) == record(snapshot, later(1)) | {
         "projectId": "default",
         "fabricId": "local",
+        "commit": "0123",
+        "branch": "main",
+        "version": "v2",
+        "parameters": {"month": 3},
+        "processName": "silver",
         "enableOpenlineage": True,
         "enableElementary": False,
         "audit": [

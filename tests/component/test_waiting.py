@@ -1,4 +1,4 @@
-"""Jobs that wait for their turn: in order, bounded, across restarts. A real database, and the service over real HTTP."""
+"""Jobs that wait for their turn: in order, bounded, across restarts. A real database, a service over real HTTP."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Mirror:
         self._git = Git.ours(environment, mask)
         self._remote = self._git if self._is_local else Git.users(environment, mask)
         self._turn = asyncio.Lock()
-        self._tidy = False
+        self._in_order = False
         self._lock = subprocess.DEVNULL
         self._begun = self._ended = 0
         self._refusal: str | None = None
@@ -92,11 +92,14 @@ class Mirror:
                 self._lock = os.open(self._beside("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
                     await self._wait_for_the_lock()
-                    if not self._tidy:
+                    # the lock has content while it is in use: whoever finds some comes after one that was killed
+                    if os.fstat(self._lock).st_size:
                         await _finished(_tidy, self.folder)
-                    self._tidy = False
+                    os.pwrite(self._lock, b"in use\n", 0)
+                    self._in_order = True
                     yield
-                    self._tidy = True
+                    if self._in_order:
+                        os.ftruncate(self._lock, 0)
                 finally:
                     os.close(self._lock)
                     self._lock = subprocess.DEVNULL
@@ -165,6 +168,7 @@ class Mirror:
         try:
             return await call
         except UnavailableError as error:
+            self._in_order = False
             raise UnavailableError(self._sentence(str(error))) from None
 
     def _checked(self, said: Said) -> str:

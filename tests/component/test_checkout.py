@@ -172,7 +172,7 @@ async def test_the_latest_version_is_the_highest(mirror: Mirror, repository: Pat
 
 async def test_hostile_words_are_unknown_and_do_nothing(mirror: Mirror, repository: Path, tmp_path: Path) -> None:
     await mirror.fetch()
-    before = content(tmp_path)
+    before = content(repository), content(mirror.folder)
     for word in WORDS:
         for branch_, version in ((word, None), (None, word)):
             with pytest.raises(UnknownRefError) as error:
@@ -180,7 +180,8 @@ async def test_hostile_words_are_unknown_and_do_nothing(mirror: Mirror, reposito
             assert len(str(error.value)) < 1000
         with pytest.raises(UnknownRefError, match="is no commit"):
             await ensure(mirror, word, tmp_path / "never", clean=True)
-    assert content(tmp_path) == before
+    assert (content(repository), content(mirror.folder)) == before
+    assert not (tmp_path / "never").exists()
     assert not injected(tmp_path)
 
 

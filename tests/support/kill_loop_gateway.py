@@ -29,7 +29,7 @@ async def submit(request: web.Request) -> web.Response:
     plan = planned(*["ingester"] * wanted["steps"], resources=wanted["resources"])
     what = (wanted["label"], None, wanted["project"], settings.default_fabric, plan, request[CALLER])
     job = await service.submit(*what, may_wait=wanted.get("wait", False))
-    return web.json_response({"jobId": job.id}, status=202)
+    return web.json_response({"jobId": job.id, "state": job.state.kind}, status=202)
 
 
 def main() -> int:

@@ -146,6 +146,17 @@ def submitted(gateway: DyingGateway) -> str:
     return job
 
 
+def ran_in_turn(gateway: DyingGateway, *jobs: str | None) -> None:
+    """These jobs end as if nobody had died, each begun after the end of the one before."""
+    ended = ""
+    for job in jobs:
+        assert job is not None
+        ran_undisturbed(gateway, job)
+        record = gateway.poll(job)
+        assert record["startedAt"] > ended, record
+        ended = record["finishedAt"]
+
+
 def killed(gateway: DyingGateway) -> tuple[list[str], str]:
     """Two jobs that have ended and one that runs, of a gateway that was killed."""
     gateway.serve()

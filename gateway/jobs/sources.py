@@ -21,8 +21,10 @@ from gateway.errors import BadRequestError, RepositoryUnavailableError
 from gateway.jobs.job import Job, Source
 from gateway.project import CHECKOUT, Project
 from runners import checkout as git_checkout
+from runners import git_words
 from runners.git import RepositoryError, UnavailableError, UnknownRefError
 from runners.mirror import Mirror
+from runners.words import WordError
 
 _UNUSED = 86400.0  # seconds after which a checkout is removed
 _MIRROR_UNUSED = 30 * 86400.0
@@ -113,6 +115,7 @@ class Sources:
             if branch is None and not latest:
                 return None
         try:
+            _check(branch, version)  # before any program hears of them
             address, folder = await self._place(project, chosen)
             mirror = self._mirror(address)
             await mirror.fetch()
@@ -121,7 +124,7 @@ class Sources:
                 version, commit = await git_checkout.latest(mirror, names)
             else:
                 commit = await git_checkout.resolve(mirror, branch, version, names)
-        except UnknownRefError as error:
+        except (WordError, UnknownRefError) as error:
             raise BadRequestError("unknown_version", str(error)) from None
         except UnavailableError as error:
             raise RepositoryUnavailableError(str(error)) from None
@@ -166,6 +169,14 @@ class Sources:
                 "repository; leave `branch` and `version` out, or make it one.",
             )
         return str(found.top), str(found.below)
+
+
+def _check(branch: str | None, version: str | None) -> None:
+    """Raises WordError."""
+    if branch is not None:
+        git_words.branch(branch)
+    if version is not None:
+        git_words.tag(version)
 
 
 def _older(folder: Path, pattern: str, age: float) -> list[Path]:

@@ -21,11 +21,29 @@ from tests.support.raw import JSON, request, send
 JOBS = "/api/v1/jobs"
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
-TARGETS = (PATH, JOBS, f"{JOBS}/x", f"{JOBS}/x/cancel", "/healthz", "/", "*", f"{PATH}?jobId=x", f"{JOBS}/x?wait=1")
+RUNS = "/api/trigger/pipeline"
+TARGETS = (
+    PATH,
+    PATH,
+    PATH,
+    RUNS,
+    f"{RUNS}/x",
+    "/api/v1/pipelines",
+    JOBS,
+    f"{JOBS}/x",
+    f"{JOBS}/x/cancel",
+    "/healthz",
+    "/",
+    "*",
+    f"{PATH}?jobId=x",
+    f"{JOBS}/x?wait=1",
+)
 HEADERS = ("Content-Type", "Accept", "Origin", "Host", "If-None-Match", "Sec-Fetch-Site", "Range", "Cookie", "X-Y")
 VALUES = ("application/json", "", "null", "localhost", "*", '"', "a=b; c", "bytes=1-", "none", "\xff", "gzip", "1, 2")
 SCALARS = (None, True, 0, -1, 1e308, "", "dbt", "ingester", "full", "daily", "\x00", "é", "\ud800", "x" * 3000)
-FIELDS = ("pipeline", "command", "enableOpenlineage", "enableElementary", "", "jobId", "\ud800")
+TRIGGER = ("pipeline", "command", "enableOpenlineage", "enableElementary", "", "jobId", "\ud800")
+RUN = ("fabricId", "pipelineName", "projectId", "parameters", "branch", "version", "processName")
+FIELDS = (*TRIGGER, *RUN)
 
 
 def junk(chance: random.Random, tokens: Sequence[str]) -> bytes:

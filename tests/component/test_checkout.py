@@ -134,11 +134,13 @@ async def test_what_is_not_there_is_named(mirror: Mirror, repository: Path) -> N
 async def test_a_branch_that_is_gone_is_gone(mirror: Mirror, repository: Path) -> None:
     branch(repository, "old")
     await fetched(mirror, "old")
+    before = mirror.folder.stat().st_ino
     switch(repository, "main")
     repositories.git(repository, "branch", "--delete", "old")
     repositories.git(repository, "branch", "old/deeper")
     assert "no branch 'old'" in await refused(mirror, "old")
     assert await fetched(mirror, "old/deeper") == head(repository)
+    assert mirror.folder.stat().st_ino == before  # nor did that cost the mirror
 
 
 async def test_a_version_of_two_commits_is_ambiguous_and_of_one_is_not(mirror: Mirror, repository: Path) -> None:

@@ -220,6 +220,24 @@ async def test_a_git_whose_gateway_was_killed_ends_by_itself_and_is_waited_for(
     assert await resolve(mirror, "main") == head(repository)
 
 
+async def test_by_a_fake_git_what_it_leaves_running_such_as_a_cache_of_passwords_holds_nobody_up(
+    repository: Path, tmp_path: Path
+) -> None:
+    environment = slow(
+        tmp_path, "fetch", f"exec 3<&0; setsid sleep 1000 <&3 >/dev/null 2>&1 & echo $! >{tmp_path}/daemon"
+    )
+    mirror = Mirror(str(repository), tmp_path / "mirror", environment, Mask())
+    await mirror.fetch()
+    daemon = int((tmp_path / "daemon").read_text())
+    slow(tmp_path, "fetch", ":")
+    try:
+        async with asyncio.timeout(20):
+            await mirror.fetch()
+        assert is_alive(daemon)
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+
+
 async def test_a_lock_that_is_never_let_go_is_named(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     await mirror.fetch()
     monkeypatch.setattr(git, "LIMIT", 0.1)

@@ -15,7 +15,7 @@ from pathlib import Path
 from gateway import tokens
 from gateway.config import Settings
 from gateway.errors import ConfigError
-from gateway.jobs import catalog
+from gateway.jobs import catalog, compose_places
 from gateway.jobs.catalog import Pipeline, Trigger
 from gateway.jobs.compose_work import ComposeWork
 from gateway.jobs.job import Plan, PlannedStep, RunnerName, StepName
@@ -52,7 +52,9 @@ async def findings(
     works: list[LocalWork] = []
     for fabric, chosen in settings.fabrics.items():
         if RunnerName(chosen.runner) is RunnerName.COMPOSE:
-            found.extend(await _containers(ComposeWork(settings, fabric, environment, instance=""), fabric))
+            services = compose_places.services(settings, fabric, environment, instance="")
+            work = ComposeWork(settings, fabric, settings.default_project, environment, services)
+            found.extend(await _containers(work, fabric))
             continue
         for project in settings.projects:
             works.append(LocalWork(settings, fabric, project, environment))

@@ -111,7 +111,7 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _retention(app: web.Application) -> AsyncIterator[None]:
-    async for _ in _task(app, Retention(app[SETTINGS], app[STORE]).run(), "retention"):
+    async for _ in _task(app, Retention(app[SETTINGS], app[STORE], app[SOURCES]).run(), "retention"):
         yield
 
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway import tokens
+from gateway import permissions, tokens
 from gateway.config import Settings
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, RequestError
 from gateway.jobs import catalog, compose_places
 from gateway.jobs.catalog import Pipeline, Trigger
 from gateway.jobs.compose_work import ComposeWork
 from gateway.jobs.job import Plan, PlannedStep, RunnerName, StepName
 from gateway.jobs.local_work import LocalWork
-from runners import dbt_project
+from gateway.jobs.sources import Checkout, Sources
 from runners.compose_project import Service
 from runners.docker import EngineSilentError
 from runners.docker_words import explain
@@ -40,27 +40,40 @@ class Finding:
 
 
 async def findings(
-    settings: Settings, environment: Mapping[str, str], user: str | None, sources: Sequence[Path]
+    settings: Settings, environment: Mapping[str, str], user: str | None, files: Sequence[Path]
 ) -> list[Finding]:
     """Everything that was looked at, in the order of a trigger's way. Raises ConfigError for an unknown user.
 
-    sources: the files that the settings come from.
+    files: those that the settings come from.
     """
-    account = None if user is None else _account(user)
+    account = None if user is None else permissions.account(user)
     found = [Finding(True, "configuration"), *_secrets(settings, environment), *_triggers(settings)]
     found += [*_tokens(settings, environment), *_state(settings)]
     works: list[LocalWork] = []
-    for fabric, chosen in settings.fabrics.items():
-        if RunnerName(chosen.runner) is RunnerName.COMPOSE:
-            services = compose_places.services(settings, fabric, environment, instance="")
-            work = ComposeWork(settings, fabric, settings.default_project, environment, services)
-            found.extend(await _containers(work, fabric))
-            continue
-        for project in settings.projects:
-            works.append(LocalWork(settings, fabric, project, environment))
-            found.extend(await _work(works[-1], f"{project} on {fabric}"))
+    with tempfile.TemporaryDirectory(prefix="pipeline-gateway-check-") as scratch:
+        # a gateway may be serving: what is checked out to be looked at is not in its state directory
+        sources = Sources(settings.model_copy(update={"state_directory": Path(scratch)}), environment)
+        for fabric, chosen in settings.fabrics.items():
+            if RunnerName(chosen.runner) is RunnerName.COMPOSE:
+                services = compose_places.services(settings, fabric, environment, instance="")
+                containers = ComposeWork(settings, fabric, settings.default_project, environment, services)
+                found.extend(await _containers(containers, fabric))
+                continue
+            for project in settings.projects:
+                if fabric not in settings.fabrics_of(project):
+                    continue
+                where = f"{project} on {fabric}"
+                checkout, told = await _source(sources, fabric, project, where)
+                found.extend(told)
+                if all(finding.good for finding in told):
+                    work = LocalWork(settings, fabric, project, environment, checkout)
+                    works.extend([] if checkout else [work])
+                    found.extend(await _work(work, where))
     if account is not None:
-        found.extend(_user(settings, works, account, sources))
+        found.extend(
+            Finding(good, f"{account.pw_name} {'can' if good else 'can not'} {verb} {path}")
+            for verb, path, good in permissions.of(settings, works, account, files)
+        )
     return found
 
 
@@ -99,13 +112,27 @@ def _tokens(settings: Settings, environment: Mapping[str, str]) -> Iterator[Find
 
 def _state(settings: Settings) -> Iterator[Finding]:
     folder = settings.state_directory
-    existing = _existing(folder)
+    existing = permissions.existing(folder)
     writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     yield Finding(writable, f"state directory {folder}" + ("" if writable else f": {existing} is not writable"))
     free = shutil.disk_usage(existing).free
     enough = free >= settings.free_disk_floor
     wanted = "" if enough else f", under free_disk_floor ({settings.free_disk_floor // 2**20} MiB)"
     yield Finding(enough, f"free disk: {free // 2**20:,} MiB{wanted}")
+
+
+async def _source(sources: Sources, fabric: str, project: str, where: str) -> tuple[Checkout | None, list[Finding]]:
+    """Where the project is, if it is not in a directory that runs as it is."""
+    try:
+        source = await sources.find(project, None, None)
+    except RequestError as error:
+        return None, [Finding(False, f"{where}: {error}")]
+    checkout = sources.checkout(fabric, source)
+    if source is None or checkout is None:
+        return None, []
+    why = await checkout.ready("check")
+    named = f"version {source.version}" if source.version else f"branch {source.branch}"
+    return checkout, [Finding(why is None, f"{where}: {why or f'{named} is the commit {source.commit[:12]}'}")]
 
 
 async def _work(work: LocalWork, where: str) -> list[Finding]:
@@ -218,73 +245,3 @@ def _dbt_version(work: LocalWork, where: str) -> Iterator[Finding]:
     number = (version[1] or version[2]) if version else "unknown"
     good = number.startswith("1.")
     yield Finding(good, f"{where}: {program} is dbt {number}" + ("" if good else ", but the gateway drives dbt 1.x"))
-
-
-def _account(name: str) -> pwd.struct_passwd:
-    try:
-        user = pwd.getpwnam(name)
-    except KeyError:
-        raise ConfigError(f"--user: there is no user {name!r} on this host") from None
-    if os.geteuid() not in (0, user.pw_uid):
-        raise ConfigError(f"--user {name}: only root can find out what another user may do")
-    return user
-
-
-def _user(
-    settings: Settings, works: list[LocalWork], user: pwd.struct_passwd, sources: Sequence[Path]
-) -> list[Finding]:
-    """What a user could not read, run or write, found by being that user for a moment."""
-    files = [file for work in works for file in dbt_project.files(work.dbt, work.environment) if file.exists()]
-    programs = [program for work in works for program in work.programs()]
-    wanted = [
-        *(("read", path, os.R_OK | os.X_OK) for path in _folders(settings)),
-        *(("read", path, os.R_OK) for path in dict.fromkeys(str(file) for file in (*sources, *files))),
-        *(("run", path, os.X_OK) for path in dict.fromkeys(programs)),
-        *(("write", path, os.W_OK | os.X_OK) for path in _written(settings)),
-    ]
-    may = _as_user(user, [(path, mode) for _, path, mode in wanted])
-    return [
-        Finding(good, f"{user.pw_name} {'can' if good else 'can not'} {verb} {path}")
-        for (verb, path, _), good in zip(wanted, may, strict=True)
-    ]
-
-
-def _folders(settings: Settings) -> Iterable[str]:
-    folders: list[Path | None] = []
-    for project in settings.projects.values():
-        folders += [project.directory, project.dbt, project.ingester.directory if project.ingester else None]
-    folders += [fabric.dbt.profiles_directory for fabric in settings.fabrics.values()]
-    return dict.fromkeys(str(folder) for folder in folders if folder is not None)
-
-
-def _written(settings: Settings) -> Iterable[str]:
-    """The state directory, and the dbt projects, into which dbt installs packages."""
-    folders = [_existing(settings.state_directory), *(project.dbt for project in settings.projects.values())]
-    return dict.fromkeys(str(folder) for folder in folders)
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    while not folder.exists():
-        folder = folder.parent
-    return folder
-
-
-def _as_user(user: pwd.struct_passwd, wanted: Sequence[tuple[str, int]]) -> list[bool]:
-    """Whether that user is granted each of these. A child changes its user: what it may do is the kernel's answer."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.geteuid() != user.pw_uid:
-                os.initgroups(user.pw_name, user.pw_gid)
-                os.setgid(user.pw_gid)
-                os.setuid(user.pw_uid)
-            os.write(writer, bytes(os.access(path, mode) for path, mode in wanted))
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as answers:
-        granted = answers.read()
-    os.waitpid(child, 0)
-    return [bool(answer) for answer in granted]

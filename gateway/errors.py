@@ -32,6 +32,14 @@ class TokenError(GatewayError):
     """A token can't be made or revoked."""
 
 
+class HeldError(GatewayError):
+    """What a job needs is held by another, or another waits for it that came first: `job`, its id."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"Job {job} holds, or waits for, what this one needs; wait for its end or cancel it.")
+        self.job = job
+
+
 class RequestError(GatewayError):
     """A request that is refused. `status` is its HTTP status; `code` never changes once published."""
 
@@ -182,6 +190,14 @@ class OverloadedError(RequestError):
     status = 503
     code = "overloaded"
     headers: Mapping[str, str] = {"Retry-After": "5"}
+
+
+class QueueFullError(RequestError):
+    """So many jobs wait for their turn that no more are taken."""
+
+    status = 503
+    code = "queue_full"
+    headers: Mapping[str, str] = {"Retry-After": "60"}
 
 
 class EngineError(RequestError):

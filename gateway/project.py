@@ -147,6 +147,8 @@ class Project(Section):
             raise ValueError("branch and version both say what runs where a request names none; give one of them")
         if self.repository is None:
             return self
+        if self.branch is None and self.version is None:
+            raise ValueError("repository: give its working `branch` as well, or `version: latest`")
         for key, path in (("directory", self.directory), ("dbt", self.dbt)):
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"{key}: expected a folder inside the repository; found {path}")

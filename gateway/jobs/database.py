@@ -15,7 +15,7 @@ import structlog
 from gateway.errors import StateBusyError, StateError, StorageError
 
 # One script per schema version, in order; `user_version` counts those that have run. A released one never changes.
-_MIGRATIONS = ("schema.sql", "schema-2.sql")
+_MIGRATIONS = ("schema.sql", "schema-2.sql", "schema-3.sql")
 _MOST_VERSIONS = 100  # what counts more is no version of ours: somebody wrote over it
 _ASIDE = ".damaged-"
 _KEPT = 3  # damaged databases that are kept
@@ -151,9 +151,10 @@ def _check(connection: sqlite3.Connection, version: int) -> None:
         raise _DamagedError(f"{version} is no version of a schema")
     if version < 2:  # rows have checksums from the second on
         return
-    rows = connection.execute("SELECT seq, checksum, id, state, ended_at, ended_uptime, ended_boot, record FROM job")
-    for seq, written, *columns in rows:
-        if checksum(*columns) != written:
+    columns = "id, state, ended_at, ended_uptime, ended_boot, record" + (", project, pipeline" if version > 2 else "")
+    rows = connection.execute(f"SELECT seq, checksum, {columns} FROM job")  # noqa: S608, both are from here
+    for seq, written, *values in rows:
+        if checksum(*values) != written:
             raise _DamagedError(f"the row {seq} is not what was written")
 
 
@@ -175,9 +176,12 @@ def _rehearse(connection: sqlite3.Connection) -> None:
     """Whether the schema still does what it must, which no check of pages tells. Raises _DamagedError."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for job in ("/1", "/2"):
+        for job, phase in (("/1", "holds"), ("/2", "waits")):
             connection.execute("INSERT INTO job (id, state, record) VALUES (?, 'trial', '')", (job,))
-            connection.execute("INSERT INTO claim (job, resource, phase) VALUES (?, '/', 'holds')", (job,))
+            connection.execute(
+                "INSERT INTO claim (job, resource, phase) VALUES (last_insert_rowid(), '/', ?)", (phase,)
+            )
+        connection.execute("UPDATE claim SET phase = 'holds' WHERE resource = '/'")
         raise _DamagedError("two jobs could hold one resource")
     except sqlite3.IntegrityError as refused:
         if "claim.resource" not in str(refused):

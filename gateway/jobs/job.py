@@ -28,6 +28,7 @@ class StepName(StrEnum):
 class Status(StrEnum):
     """What the APIs call the states of a job and of a step."""
 
+    QUEUED = "queued"
     PENDING = "pending"
     RUNNING = "running"
     COMPLETED = "completed"
@@ -167,6 +168,13 @@ Ending = Completed | Failed
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """The job waits until it holds its resources; nothing of it was begun."""
+
+    kind: Literal["queued"] = "queued"
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """The job holds its resources and its steps run."""
 
@@ -190,7 +198,7 @@ class Ended:
     kind: Literal["ended"] = "ended"
 
 
-State = Running | Cancelling | Ended
+State = Queued | Running | Cancelling | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +223,7 @@ class Job:
     acts: what callers did with it, oldest first.
     source: None for the project's directory as it is. parameters: all that have a value, also by default.
     process: what the job does not go beyond.
+    updated: when the record last changed; None where it never did, or that was not kept: read it as `created`.
     """
 
     id: str
@@ -279,10 +288,12 @@ def step_span(outcome: Outcome) -> Span | None:
 
 
 def phase(job: Job, liveness: Liveness = Liveness.SUPERVISED) -> str:
-    """Where the job is: `starting`, the running step, `cancelling`, `orphaned`, `unreachable` or `ended`."""
+    """Where the job is: `queued`, `starting`, the running step, `cancelling`, `orphaned`, `unreachable` or `ended`."""
     match job.state:
         case Ended():
             return "ended"
+        case Queued():
+            return "queued"
         case _ if liveness is not Liveness.SUPERVISED:
             return str(liveness.value)
         case Cancelling():

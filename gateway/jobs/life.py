@@ -17,8 +17,6 @@ from gateway.errors import StorageError
 from gateway.jobs import job_file
 from gateway.jobs.follow import Follower
 from gateway.jobs.job import (
-    Act,
-    Action,
     Active,
     Caller,
     Cancelling,
@@ -28,12 +26,12 @@ from gateway.jobs.job import (
     Job,
     Pending,
     PlannedStep,
+    Queued,
     Reason,
-    Running,
     Skipped,
     StepState,
 )
-from gateway.jobs.moves import EndJob, RunStep, SkipStep, next_move
+from gateway.jobs.moves import EndJob, RunStep, SkipStep, begun, cancelled, next_move
 from gateway.jobs.sources import Checkout
 from gateway.jobs.store import Store
 from gateway.jobs.work import Work, masked, reader
@@ -72,8 +70,16 @@ class Life:
     """
 
     def __init__(
-        self, job: Job, store: Store, runner: Runner, work: Work, folder: Path, checkout: Checkout | None
+        self,
+        job: Job,
+        store: Store,
+        runner: Runner,
+        work: Work,
+        folder: Path,
+        checkout: Checkout | None,
+        promoted: Callable[[list[str]], None],
     ) -> None:
+        """promoted: told of the jobs that waited and hold what they need now, because of this one's end."""
         self.job = job
         self.settled = asyncio.Event()  # the truth about the job is known: it is alive, or it has ended
         self._store = store
@@ -81,6 +87,9 @@ class Life:
         self._work = work
         self._folder = folder
         self._checkout = checkout
+        self._promoted = promoted
+        self._turn = asyncio.Event()  # there is news for a job that waits
+        self._given_up: Callable[[Job], Job] | None = None  # its cancel that could not be recorded yet
         self._follower: Follower | None = None
         self._liveness = Liveness.SUPERVISED
         self._changed = asyncio.Event()
@@ -103,11 +112,16 @@ class Life:
         self._released = True
         self._notify()
 
+    def call(self) -> None:
+        """Tell a waiting job that it holds what it needs."""
+        self._turn.set()
+
     async def run(self) -> None:
         """Live until the job has ended. A bug ends the job, and loudly; cancelling this task leaves its steps alone."""
         try:
             async with self._lock:
                 await self._keep(self.job)
+            await self._await_turn()
             await self._check()
             while not isinstance(self.job.state, Ended):
                 await self._move()
@@ -127,7 +141,7 @@ class Life:
 
         def cancelling(job: Job) -> Job:
             nonlocal first
-            asked = _cancelling(job, by)
+            asked = cancelled(job, by, clock.now())
             first = asked is not job
             return asked
 
@@ -138,13 +152,31 @@ class Life:
             # The job that filled the disk must be cancellable too; its next record tells of the cancel.
             _log.warning("cancel not recorded yet", job=self.job.id, error=str(error))
             async with self._lock:
-                self.job = cancelling(self.job)
-                self._notify()
+                if isinstance(self.job.state, Queued):
+                    self._given_up = cancelling  # nobody may read of its end before that is durable
+                else:
+                    self.job = cancelling(self.job)
+                    self._notify()
+        self._turn.set()
         await self._stop()
         return first
 
+    async def _await_turn(self) -> None:
+        """Until the job holds its resources, or was cancelled."""
+        while isinstance(self.job.state, Queued) and self._given_up is None:
+            self._turn.clear()
+            if await _insist(self._store.holds, self.job.id):
+                await self._persist(begun)
+            else:
+                self.settled.set()
+                await self._turn.wait()
+        if self._given_up is not None:
+            await self._persist(self._given_up)
+
     async def _check(self) -> None:
         """Before the first step of a new job: whether every step has what it needs. If not, none is begun."""
+        if isinstance(self.job.state, Ended):  # cancelled while it waited
+            return
         if any(not isinstance(state, Pending) for state in self.job.steps):
             if self._checkout is not None:
                 self._checkout.enter(self.job.id)
@@ -243,11 +275,12 @@ class Life:
             job = change(self.job)
             if job == self.job or isinstance(self.job.state, Ended):
                 return
-            job = replace(job, revision=self.job.revision + 1)
+            job = replace(job, revision=self.job.revision + 1, updated=clock.now())
             await self._keep(job)
-            await self._store.save(job)
+            promoted = await self._store.save(job)
             self.job = job
             self._notify()
+            self._promoted(promoted)
 
     async def _keep(self, job: Job) -> None:
         """Write the record into the job's folder, before the database: whatever becomes of that, the folder knows."""
@@ -278,13 +311,6 @@ async def _insist(look: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kw
     while True:
         try:
             return await look(*args, **kwargs)
-        except OSError as error:
+        except (OSError, StorageError) as error:
             _log.warning("look at the disk failed", error=str(error))
             await asyncio.sleep(_RETRY)
-
-
-def _cancelling(job: Job, by: Caller) -> Job:
-    if not isinstance(job.state, Running):
-        return job
-    now = clock.now()
-    return replace(job, state=Cancelling(now), acts=(*job.acts, Act(Action.CANCELLED, by, now)))

@@ -48,6 +48,7 @@ class LocalWork:
         self._project = configured if checkout is None else configured.moved(checkout.directory)
         self._project_name = project
         self._has_own_place = checkout is not None  # where nobody minds what is installed
+        self._is_elsewhere = checkout is None and configured.repository is not None
         self._environment = _environment(self._fabric, environment)
         self.mask = settings.mask(environment)
         self.dbt = work.dbt(self._fabric, self._project.dbt)
@@ -136,9 +137,9 @@ class LocalWork:
 
     def _lacks(self) -> str | None:
         project_file, _ = dbt_project.files(self.dbt, self._environment)
-        if project_file.exists() and self._find(self.dbt.executable) is None:
+        if (self._is_elsewhere or project_file.exists()) and self._find(self.dbt.executable) is None:
             return self._missing(self.dbt.executable, "dbt", "dbt.executable")
-        return self._ingester_problem() if self.has_ingester else None
+        return self._ingester_problem() if self.has_ingester and not self._is_elsewhere else None
 
     def _problem(self, planned: PlannedStep) -> str | None:
         if planned.name is StepName.INGESTER:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from gateway.clock import Instant
 from gateway.jobs.job import (
+    Act,
+    Action,
     Active,
+    Caller,
     Cancelling,
     Completed,
+    Ended,
     Ending,
     Failed,
     Finished,
     Job,
     Pending,
     PlannedStep,
+    Queued,
     Reason,
+    Running,
     Skipped,
     StepName,
 )
@@ -45,8 +52,26 @@ class EndJob:
     ending: Ending
 
 
+def begun(job: Job) -> Job:
+    """A job that waited once it holds its resources; any other is as it was."""
+    return replace(job, state=Running()) if isinstance(job.state, Queued) else job
+
+
+def cancelled(job: Job, by: Caller, now: Instant) -> Job:
+    """The job once somebody asked for its end; the same one where that changes nothing."""
+    acts = (*job.acts, Act(Action.CANCELLED, by, now))
+    match job.state:
+        case Queued():
+            ending = Failed(Reason.CANCELLED, "The job was cancelled while it waited for its turn.")
+            return replace(job, state=Ended(now, ending), steps=(Skipped(CANCELLED),) * len(job.steps), acts=acts)
+        case Running():
+            return replace(job, state=Cancelling(now), acts=acts)
+        case Cancelling() | Ended():
+            return job
+
+
 def next_move(job: Job) -> RunStep | SkipStep | EndJob:
-    """What to do next with a job that has not ended. Only its record decides, so a restart goes on alike."""
+    """What to do next with a job that holds its resources. Only its record decides, so a restart goes on alike."""
     stopped_by: str | None = None
     for n, (planned, state) in enumerate(zip(job.plan.steps, job.steps, strict=True)):
         match state:

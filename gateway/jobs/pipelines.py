@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from gateway.config import Settings
 from gateway.errors import BadRequestError, UnknownTargetError
 from gateway.jobs import catalog
 from gateway.jobs.catalog import Trigger
-from gateway.jobs.job import Plan, RunnerName, Source, StepName
+from gateway.jobs.job import Plan, PlannedStep, RunnerName, Source, StepName
 from gateway.jobs.sources import Sources
 from gateway.jobs.work import Work
 from gateway.jobs.works import Works
@@ -19,6 +20,7 @@ from runners.dbt_nodes import Node
 from runners.parameters import Value
 from runners.words import WordError
 
+_LOOKS = 2  # dbt projects that are looked into at a time: each takes a processor and some 200 MB
 _LONGEST_LIST, _LONGEST_NAME = 500, 100  # characters that a refusal shows
 
 
@@ -68,6 +70,7 @@ class Pipelines:
         self._settings = settings
         self._works = works
         self._sources = sources
+        self._looks = asyncio.Semaphore(_LOOKS)
 
     def all(self) -> Iterator[Offer]:
         """Every pipeline that can be triggered by name."""
@@ -131,11 +134,7 @@ class Pipelines:
         """What a run stops at is a model of the pipeline: known before anything runs. Raises BadRequestError."""
         assert run.process is not None, "there is one to look for"
         step = next((step for step in whole.steps if step.selective), None)
-        nodes: list[Node] | str = []
-        if step is not None:
-            checkout = self._sources.checkout(run.fabric, source)
-            work = self._work(run.fabric, run.project, source)
-            nodes = await work.nodes(step) if checkout is None else await checkout.look(lambda: work.nodes(step))
+        nodes = [] if step is None else await self._nodes(run, step, source)
         if isinstance(nodes, str):
             raise BadRequestError(
                 "unknown_process", f"Whether there is a process `{run.process}` can't be found out: {nodes}"
@@ -143,6 +142,11 @@ class Pipelines:
         problem = catalog.process_problem(run.process, nodes, whole)
         if problem is not None:
             raise BadRequestError("unknown_process", problem)
+
+    async def _nodes(self, run: Run, step: PlannedStep, source: Source | None) -> list[Node] | str:
+        checkout, work = self._sources.checkout(run.fabric, source), self._work(run.fabric, run.project, source)
+        async with self._looks:
+            return await work.nodes(step) if checkout is None else await checkout.look(lambda: work.nodes(step))
 
     def _work(self, fabric: str, project: str, source: Source | None) -> Work:
         checkout = self._sources.checkout(fabric, source)

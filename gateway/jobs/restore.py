@@ -13,7 +13,7 @@ import structlog
 
 from gateway.errors import StateBusyError, StateError, StorageError
 from gateway.jobs import job_file
-from gateway.jobs.job import Ended, Job
+from gateway.jobs.job import Ended, Job, Queued
 from gateway.jobs.store import Store
 from runners import durable
 
@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 
 
 async def restore(store: Store, jobs: Path) -> None:
-    """Take from the folders in `jobs` what the store lacks, and see that active jobs hold what they must.
+    """Take from the folders in `jobs` what the store lacks, and see that active jobs hold, or wait for, what they must.
 
     Raises StateError if the folders can't be looked at, StateBusyError if a job can't be recorded now.
     """
@@ -37,6 +37,10 @@ async def restore(store: Store, jobs: Path) -> None:
     ahead = [job for job in found if job.id in recorded and job.revision > recorded[job.id].revision]
     await asyncio.gather(*(_record(store, job, must=job.id not in known) for job in (*lacked, *ahead)))
     await asyncio.gather(*(_hold(store, job) for job in await store.active()))
+    try:
+        await store.promote()
+    except StorageError as error:
+        raise StateBusyError(f"The jobs whose turn it is can't be recorded: {error}") from None
     _tell(lacked, sorted(set(wanted) - set(known) - {job.id for job in found}))
 
 
@@ -53,7 +57,10 @@ async def _record(store: Store, job: Job, *, must: bool) -> None:
 async def _hold(store: Store, job: Job) -> None:
     try:
         await store.hold(job)
-    except StorageError as error:  # without room no trigger is taken either
+    except StorageError as error:
+        if isinstance(job.state, Queued):
+            raise StateBusyError(f"The job {job.id} can't be queued again: {error}") from None
+        # A running one goes on; without room no trigger is taken either.
         _log.warning("resources not held again", job=job.id, error=str(error))
 
 

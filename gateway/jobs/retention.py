@@ -16,6 +16,7 @@ from gateway import clock
 from gateway.config import Settings
 from gateway.errors import StorageError
 from gateway.jobs import job_file
+from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store
 from runners import durable
 
@@ -28,12 +29,13 @@ _log = structlog.get_logger()
 class Retention:
     """Removes what is too old or too much. A job that has not ended loses nothing."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, sources: Sources) -> None:
         self._cap = int(settings.state_cap)
         self._age = settings.record_days * _DAY
         self._state = settings.state_directory
         self._jobs = settings.state_directory / "jobs"
         self._store = store
+        self._sources = sources
         self._sizes: dict[str, int] = {}  # of ended jobs, whose files never change
 
     async def run(self) -> None:
@@ -49,6 +51,7 @@ class Retention:
         """One pass: expired records with their files, then the oldest files until all are under the cap."""
         while any([await self._expire(job_id) for job_id in await self._store.older(clock.now(), self._age)]):
             pass  # a look returns a part of them
+        await self._sources.sweep(await self._store.active())
         known = await self._store.known()
         await asyncio.to_thread(self._shrink, known)
         for job_id in await asyncio.to_thread(self._without_record, known):  # last, since a full disk takes none
@@ -97,7 +100,8 @@ class Retention:
         for file in parsed.iterdir() if parsed.exists() else ():
             if time.time() - file.stat().st_mtime > self._age:  # at worst a run parses anew
                 file.unlink()
-        return _size(parsed) + sum(file.stat().st_size for file in self._state.glob("gateway.db*"))
+        kept = (parsed, self._state / "checkouts", self._state / "repositories")
+        return sum(map(_size, kept)) + sum(file.stat().st_size for file in self._state.glob("gateway.db*"))
 
 
 def _size(folder: Path) -> int:

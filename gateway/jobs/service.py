@@ -15,7 +15,14 @@ import structlog
 
 from gateway import clock
 from gateway.config import Settings
-from gateway.errors import ConflictError, DrainingError, PipelinesDisabledError, StorageError, UnknownJobError
+from gateway.errors import (
+    ConflictError,
+    DrainingError,
+    HeldError,
+    PipelinesDisabledError,
+    StorageError,
+    UnknownJobError,
+)
 from gateway.jobs import job_file, readiness
 from gateway.jobs.catalog import Trigger
 from gateway.jobs.job import (
@@ -27,6 +34,7 @@ from gateway.jobs.job import (
     Job,
     Pending,
     Plan,
+    Queued,
     RunnerName,
     Running,
     phase,
@@ -112,7 +120,8 @@ class Service:
     async def submit(self, order: Order, by: Caller, *, may_wait: bool = False) -> Job:
         """Record a job and start it; once this returns it is durable, and nothing has been spawned yet.
 
-        Raises DrainingError, StorageError, ConflictError.
+        may_wait: where others hold what it needs, it is queued. Raises DrainingError, StorageError, QueueFullError,
+        ConflictError.
         """
         if self._draining:
             raise DrainingError("The gateway is stopping; try again in a few seconds.")
@@ -136,11 +145,13 @@ class Service:
             parameters=order.parameters,
             process=order.process,
         )
-        holder = await self._store.insert(job)
-        if holder is not None:
-            raise await self._conflict(holder)
+        try:
+            job = await self._store.insert(job, may_wait=may_wait)
+        except HeldError as held:
+            raise await self._conflict(held.job) from None
         self._launch(job)
-        _log.info("job accepted", job=job.id, steps=[str(step.name) for step in order.plan.steps], **_who(by))
+        steps = [str(step.name) for step in order.plan.steps]
+        _log.info("job accepted", job=job.id, state=job.state.kind, steps=steps, **_who(by))
         return job
 
     async def get(self, job_id: str) -> Snapshot:
@@ -226,10 +237,16 @@ class Service:
     def _launch(self, job: Job) -> None:
         checkout = self._sources.checkout(job.fabric, job.source)
         work = self._works.of(job.runner, job.fabric, job.project, checkout)
-        life = Life(job, self._store, self._runners[job.runner], work, self.folder(job.id), checkout)
+        life = Life(job, self._store, self._runners[job.runner], work, self.folder(job.id), checkout, self._call)
         task = asyncio.create_task(life.run(), name=f"job-{job.id}")
         self._lives[job.id] = life, task
         task.add_done_callback(lambda _: self._forget(job.id, task))
+
+    def _call(self, promoted: list[str]) -> None:
+        """Tell jobs whose turn has come; one whose life has not begun finds out by itself."""
+        for job_id in promoted:
+            if job_id in self._lives:
+                self._lives[job_id][0].call()
 
     def _forget(self, job_id: str, task: asyncio.Task[None]) -> None:
         del self._lives[job_id]
@@ -253,9 +270,12 @@ class Service:
         snapshot = await self.get(holder)
         since = clock.rfc3339(snapshot.job.created.wall)
         step = phase(snapshot.job, snapshot.liveness)
+        if isinstance(snapshot.job.state, Queued):
+            first = f"Job {holder} has been waiting since {since} for what this one needs too, and comes first"
+        else:
+            first = f"Job {holder} is already running since {since} (now: {step}) and holds what this one needs"
         return ConflictError(
-            f"Job {holder} is already running since {since} (now: {step}) and holds what this one needs; "
-            "wait for its end or cancel it.",
+            f"{first}; wait for its end or cancel it.",
             conflict={"jobId": holder, "since": since, "step": step},
             retry_after=_RETRY_AFTER_CONFLICT,
         )

@@ -6,16 +6,17 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiosqlite
 import structlog
 
 from gateway.clock import Instant
-from gateway.errors import StateBusyError, StateError
-from gateway.jobs import database, job_file
-from gateway.jobs.job import Ended, Job
+from gateway.errors import GatewayError, StateBusyError, StateError
+from gateway.jobs import claims, database, job_file
+from gateway.jobs.job import Ended, Job, Queued
 
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -51,8 +52,11 @@ _OLDER = """
         SELECT seq, id FROM job WHERE ended_at <= :wall - :age AND ended_boot <> :boot
     ) ORDER BY seq LIMIT 1000
 """
+_LAST = "SELECT record FROM job WHERE project = ? AND pipeline = ? ORDER BY seq DESC LIMIT 1"
+_HOLDS = "SELECT 1 FROM claim WHERE job = (SELECT seq FROM job WHERE id = ?) AND phase = 'holds' LIMIT 1"
 _INSERT = """
-    INSERT INTO job (id, state, ended_at, ended_uptime, ended_boot, record, checksum) VALUES (?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO job (id, state, ended_at, ended_uptime, ended_boot, record, project, pipeline, checksum)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # A job that has ended never changes again.
 _PUT = f"""
@@ -63,6 +67,7 @@ _PUT = f"""
 
 _log = structlog.get_logger()
 
+T = TypeVar("T")
 Operation = Callable[[aiosqlite.Connection], Awaitable[Any]]
 
 
@@ -119,46 +124,47 @@ class Store:
         await self._reader.close()
         await self._writer.close()
 
-    async def insert(self, job: Job) -> str | None:
-        """Record a new job with its claims, all or none; the id of a job that holds one of its resources, if any."""
+    async def insert(self, job: Job, *, may_wait: bool = False) -> Job:
+        """Record a new job with its claims, all or none, as it was recorded: queued where others come first.
 
+        Raises HeldError where others come first and it may not wait, QueueFullError where too many wait.
+        """
+        queued = replace(job, state=Queued())
+        row, waiting_row = _row(job), _row(queued)
+
+        async def operation(connection: aiosqlite.Connection) -> Job:
+            waits = await claims.must_wait(connection, job.plan.resources, may_wait=may_wait)
+            await connection.execute_fetchall(_INSERT, waiting_row if waits else row)
+            await claims.make(connection, job.id, job.plan.resources, waits=waits)
+            return queued if waits else job
+
+        return await self._write(operation)
+
+    async def save(self, job: Job) -> list[str]:
+        """Record a job's new state, or a job that is not recorded; ending it releases what it holds, for good.
+
+        Returns the ids of waiting jobs that hold now because of that.
+        """
         row = _row(job)
 
-        async def operation(connection: aiosqlite.Connection) -> str | None:
-            await connection.execute_fetchall(_INSERT, row)
-            for resource in job.plan.resources:
-                try:
-                    await connection.execute_fetchall(
-                        "INSERT INTO claim (job, resource, phase) VALUES (?, ?, 'holds')", (job.id, resource)
-                    )
-                except sqlite3.IntegrityError:
-                    return await _holder(connection, resource)
-            return None
-
-        return await self._write(operation)  # type: ignore[no-any-return]  # the queue forgets an operation's type
-
-    async def save(self, job: Job) -> None:
-        """Record a job's new state, or a job that is not recorded; ending it releases what it holds, for good."""
-
-        row = _row(job)
-
-        async def operation(connection: aiosqlite.Connection) -> None:
+        async def operation(connection: aiosqlite.Connection) -> list[str]:
             await connection.execute_fetchall(_PUT, row)
-            if isinstance(job.state, Ended):
-                await connection.execute_fetchall("UPDATE claim SET phase = 'over' WHERE job = ?", (job.id,))
+            return await claims.release(connection, job.id) if isinstance(job.state, Ended) else []
 
-        await self._write(operation)
+        return await self._write(operation)
 
     async def hold(self, job: Job) -> None:
         """Give an active job the claims that it must have, where it lacks them."""
 
         async def operation(connection: aiosqlite.Connection) -> None:
-            for resource in job.plan.resources:
-                await connection.execute_fetchall(
-                    "INSERT OR IGNORE INTO claim (job, resource, phase) VALUES (?, ?, 'holds')", (job.id, resource)
-                )
+            waits = isinstance(job.state, Queued)
+            await claims.restore(connection, job.id, job.plan.resources, waits=waits)
 
         await self._write(operation)
+
+    async def promote(self) -> None:
+        """See that every waiting job whose turn it is holds what it needs."""
+        await self._write(claims.promote_all)
 
     async def delete(self, job_id: str) -> None:
         """Forget an ended job."""
@@ -173,6 +179,15 @@ class Store:
         rows = await self._read("SELECT record FROM job WHERE id = ?", (job_id,))
         return _load(rows[0]) if rows else None
 
+    async def last(self, project: str, pipeline: str) -> Job | None:
+        """The newest job of a pipeline."""
+        rows = await self._read(_LAST, (project, pipeline))
+        return _load(rows[0]) if rows else None
+
+    async def holds(self, job_id: str) -> bool:
+        """Whether a job that waited has come to hold what it needs."""
+        return bool(await self._read(_HOLDS, (job_id,)))
+
     async def active(self) -> list[Job]:
         """The jobs that have not ended, oldest first."""
         return [_load(row) for row in await self._read("SELECT record FROM job WHERE state <> 'ended' ORDER BY seq")]
@@ -180,15 +195,6 @@ class Store:
     async def recent(self, now: Instant, ttl: float) -> list[Job]:
         """The active jobs and those that ended within `ttl` seconds (the last 1,000 of them), newest first."""
         return [_load(row) for row in await self._read(_RECENT, _moment(now) | {"ttl": ttl})]
-
-    async def last(self, project: str, pipeline: str) -> Job | None:
-        """The newest job of a project's pipeline."""
-        query = """
-            SELECT record FROM job WHERE json_extract(record, '$.project') = ?
-            AND json_extract(record, '$.pipeline') = ? ORDER BY seq DESC LIMIT 1
-        """
-        rows = await self._read(query, (project, pipeline))
-        return _load(rows[0]) if rows else None
 
     async def older(self, now: Instant, age: float) -> list[str]:
         """The ids of up to 1,000 jobs that ended `age` seconds ago or before, oldest first."""
@@ -210,10 +216,10 @@ class Store:
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._translated(error) from None
 
-    async def _write(self, operation: Operation) -> Any:
+    async def _write(self, operation: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
         if self._closed:
             raise StateError("the store is closed")
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         await self._waiting.put((operation, done))
         # A caller that gives up must not leave its operation half reported: it is committed or not, whoever waits.
         return await asyncio.shield(done)
@@ -247,15 +253,14 @@ class Store:
         return results
 
     async def _attempt(self, operation: Operation) -> tuple[Any, Exception | None]:
-        """One operation inside the group: a loser is undone alone, and so is a refusal that it answers with."""
+        """One operation inside the group: one that refuses, or is refused, is undone alone."""
         await self._writer.execute_fetchall("SAVEPOINT one")
         result: Any = None
         error: Exception | None = None
         try:
             result = await operation(self._writer)
-        except sqlite3.IntegrityError as broken:
-            error = broken
-        if error is not None or result is not None:
+        except (sqlite3.IntegrityError, GatewayError) as refusal:
+            error = refusal
             await self._writer.execute_fetchall("ROLLBACK TO one")
         await self._writer.execute_fetchall("RELEASE one")
         return result, error
@@ -279,13 +284,6 @@ async def _connect(uri: str) -> aiosqlite.Connection:
     return connection
 
 
-async def _holder(connection: aiosqlite.Connection, resource: str) -> str:
-    [[holder]] = await connection.execute_fetchall(
-        "SELECT job FROM claim WHERE resource = ? AND phase = 'holds'", (resource,)
-    )
-    return str(holder)
-
-
 def _moment(now: Instant) -> dict[str, Any]:
     return {"wall": now.wall, "uptime": now.uptime, "boot": now.boot}
 
@@ -293,7 +291,7 @@ def _moment(now: Instant) -> dict[str, Any]:
 def _row(job: Job) -> tuple[Any, ...]:
     at = job.state.at if isinstance(job.state, Ended) else None
     ended = (None, None, None) if at is None else (at.wall, at.uptime, at.boot)
-    columns = (job.id, job.state.kind, *ended, job_file.dump(job))
+    columns = (job.id, job.state.kind, *ended, job_file.dump(job), job.project, job.pipeline)
     return (*columns, database.checksum(*columns))
 
 

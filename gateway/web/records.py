@@ -9,6 +9,7 @@ from gateway.clock import Instant, rfc3339
 from gateway.jobs.job import (
     Act,
     Active,
+    Cancelling,
     Completed,
     Ended,
     Ending,
@@ -17,6 +18,8 @@ from gateway.jobs.job import (
     Job,
     Pending,
     PlannedStep,
+    Queued,
+    Running,
     Skipped,
     Status,
     StepState,
@@ -58,6 +61,7 @@ def whole_record(snapshot: Snapshot, now: Instant | None = None) -> dict[str, An
     """All there is to say of a job but its output."""
     job = snapshot.job
     return record(snapshot, now) | {
+        **({"status": Status.QUEUED} if isinstance(job.state, Queued) else {}),
         "projectId": job.project,
         "fabricId": job.fabric,
         "commit": None if job.source is None else job.source.commit,
@@ -80,7 +84,7 @@ def _result(job: Job) -> dict[str, Any]:
     match job.state:
         case Ended(ending=ending):
             return _ending(ending)
-        case _:
+        case Queued() | Running() | Cancelling():  # the loops of the published APIs' users go on at no other word
             return {"success": True, "status": Status.RUNNING, "exitCode": _NO_EXIT_CODE}
 
 

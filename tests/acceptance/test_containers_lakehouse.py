@@ -59,7 +59,7 @@ def test_a_folder_with_a_compose_project_needs_no_configuration_to_run_full_from
         "skip": 0,
         "current": None,
     }
-    assert "Done. PASS=77 WARN=1 ERROR=0" in record["output"]
+    assert "Done. PASS=84 WARN=1 ERROR=0" in record["output"]
     wait_for(lambda: engine.containers() == [], "its containers to be removed")
     # OpenLineage is on without a word, for dbt-ol is in the image
     events = (gateway.state / "jobs" / record["jobId"] / "3-build/lineage.ndjson").read_text().splitlines()

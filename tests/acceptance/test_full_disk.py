@@ -21,6 +21,7 @@ from gateway.errors import StateBusyError
 from gateway.jobs import job_file, store
 from gateway.jobs.job import Completed
 from gateway.jobs.retention import Retention
+from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store
 from tests.conftest import MakeGateway
 from tests.support import damage
@@ -296,7 +297,8 @@ async def test_what_is_over_the_cap_goes_also_from_a_full_disk(tmp_path: Path) -
                 (folder / f"output.{0:020}").write_bytes(b"x" * 2 * MIB)
             fill(state, NOTHING)
             assert free(state) == 0
-            await Retention(Settings(state_directory=state, state_cap=ByteSize(3 * MIB)), kept).sweep()
+            settings = Settings(state_directory=state, state_cap=ByteSize(3 * MIB))
+            await Retention(settings, kept, Sources(settings, {})).sweep()
             assert list((await kept.known()).values()) == [True] * 3
         finally:
             await kept.close()

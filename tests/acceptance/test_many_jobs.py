@@ -16,7 +16,7 @@ from tests.benchmarks.timing import seconds
 from tests.conftest import MakeGateway, Tell
 from tests.support import projects
 from tests.support.gateway import PATH
-from tests.support.jobs import SPAN, ended, make_job, planned
+from tests.support.jobs import SPAN, ended, held_by, make_job, planned
 from tests.support.process_facts import of_steps
 from tests.support.quick_jobs import quick_project, run_quick, settled, warm_up
 
@@ -80,7 +80,7 @@ async def _record(file: Path, jobs: list[Job]) -> None:
     store = await Store.open(file)
 
     async def record(job: Job) -> None:
-        assert await store.insert(replace(job, state=Running())) is None
+        assert await held_by(store, replace(job, state=Running())) is None
         await store.save(job)
 
     await asyncio.gather(*(record(job) for job in jobs))

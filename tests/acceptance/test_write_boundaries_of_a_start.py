@@ -40,7 +40,7 @@ def test_a_lost_database_is_rebuilt_however_often_that_is_cut_off(dying: DyingGa
 def test_a_gateway_that_dies_while_it_recovers_leaves_it_to_the_next_one(dying: DyingGateway, point: str) -> None:
     dying.hold()
     dying.serve()
-    jobs = [dying.submit(resource=resource) for resource in ("warehouse", "other")]
+    jobs = [dying.submit(resources=[resource]) for resource in ("warehouse", "other")]
     wait_for(lambda: all(dying.runs(str(job))[0] for job in jobs), "the first steps")
     dying.kill()
     dying.launch(point)
@@ -76,7 +76,7 @@ def _turn_back(file: Path) -> None:
         jobs = connection.execute(
             "SELECT seq, id, state, ended_at, ended_uptime, ended_boot, record FROM job"
         ).fetchall()
-        claims = connection.execute("SELECT job, resource, phase FROM claim").fetchall()
+        claims = connection.execute("SELECT id, resource, phase FROM claim JOIN job ON job.seq = claim.job").fetchall()
     for old in file.parent.glob("gateway.db*"):
         old.unlink()
     with closing(sqlite3.connect(file)) as connection, connection:

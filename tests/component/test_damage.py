@@ -26,7 +26,7 @@ from tests.support import damage
 from tests.support.api import Api, app, until
 from tests.support.damage import DATABASE, PAGE, SIDE_FILES, STATE, Damage, Killed, has
 from tests.support.gateway import DEADLINE
-from tests.support.jobs import ended, later, make_job, planned
+from tests.support.jobs import ended, held_by, later, make_job, planned
 
 TEARS = 50
 
@@ -63,7 +63,7 @@ async def _is_whole(state: Path, jobs: Path) -> None:
         for job in expected.values():
             if not isinstance(job.state, Ended):
                 new = make_job(f"new-{job.id}", plan=planned("run", resources=job.plan.resources))
-                assert await store.insert(new) == job.id
+                assert await held_by(store, new) == job.id
     with closing(sqlite3.connect(state / DATABASE)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runners.dbt_words import select, select_up_to, vars_argument
+from runners.dbt_words import ONLY_BUILDABLE_TESTS, exclude, select, select_up_to, select_within, vars_argument
 from runners.parameters import Kind, Parameter, Value, values
 from tests.conftest import need
 from tests.support import projects
@@ -24,7 +24,9 @@ from tests.support.injections import CANARY, WORDS, refusal
 
 DBT = str(Path(sys.executable).with_name("dbt"))
 SECRET = "the secret of the gateway"  # in the environment of dbt, by the canary's name
-EVERYTHING = {"evens", "numbers", "not_null_numbers_n", "unique_evens_n", "unique_numbers_n", "hooked"}
+MODELS = {"numbers", "evens", "thirds", "sixths", "hooked"}
+OF_THIRDS = "relationships_thirds_n__n__ref_numbers_"  # a test that touches thirds and numbers
+TESTS = {"not_null_numbers_n", "unique_numbers_n", "unique_evens_n", OF_THIRDS, "sixths_are_fewer"}
 
 # Calls dbt in one process, which is quick: each line of stdin is a command line, each line of stdout how it ended.
 CALLS = """
@@ -37,9 +39,10 @@ runner = dbtRunner(callbacks=[lambda event: heard.append(event.info.msg)])
 for line in sys.stdin:
     heard.clear()
     done = runner.invoke(json.loads(line))
-    result = done.result if isinstance(done.result, list) else []
+    ran = [one.node.name for one in getattr(done.result, "results", []) if hasattr(one, "node")]
+    listed = done.result if isinstance(done.result, list) else ran
     why = type(done.exception).__name__ if done.exception else None
-    print(json.dumps([done.success, why, [str(one) for one in result], heard]), file=answers, flush=True)
+    print(json.dumps([done.success, why, listed, heard]), file=answers, flush=True)
 """
 # Tells all variables that dbt was given, each as a model would find it.
 TELL = """
@@ -52,11 +55,26 @@ TELL = """
 HOOKED = """
 {{ config(pre_hook="select '" ~ var("first", "") ~ var("second", "") ~ "'") }} select 1 as i
 """
+# Beside numbers and evens: thirds of the numbers, and sixths of evens and thirds.
+MORE = """
+models:
+  - name: thirds
+    config: {tags: [odd]}
+    columns: [{name: n, data_tests: [{relationships: {arguments: {to: ref('numbers'), field: n}}}]}]
+"""
+FEWER = """
+select 1
+from (select count(*) as n from {{ ref('sixths') }}) as sixths, (select count(*) as n from {{ ref('evens') }}) as evens
+where sixths.n > evens.n
+"""
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a command of dbt ended. exception: the name of its type. listed: what `ls` found. heard: all it logged."""
+    """How a command of dbt ended.
+
+    exception: the name of its type. listed: what `ls` found, or the names of what ran. heard: all it logged.
+    """
 
     success: bool
     exception: str | None
@@ -114,6 +132,12 @@ def dbt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dbt]:
     project = projects.dbt_project(tmp_path_factory.mktemp("words") / "transform")
     projects.write(project / "macros/tell.sql", TELL)
     projects.write(project / "models/hooked.sql", HOOKED)
+    projects.write(project / "models/odd/thirds.sql", "select n from {{ ref('numbers') }} where n % 3 = 0\n")
+    projects.write(
+        project / "models/sixths.sql", "select n from {{ ref('evens') }} semi join {{ ref('thirds') }} using (n)\n"
+    )
+    projects.write(project / "models/odd/more.yml", MORE)
+    projects.write(project / "tests/sixths_are_fewer.sql", FEWER)
     made = Dbt(project)
     yield made
     made.close()
@@ -227,13 +251,54 @@ def test_a_selection_that_is_let_through_selects_of_the_project_or_dbt_says_why_
     ]:
         done = dbt.call("ls", select(word))
         assert done.exception in (None, "InvalidSelectorError", "DbtRuntimeError"), (word, done)
-        assert done.names <= EVERYTHING, word
+        assert done.names <= MODELS | TESTS, word
     assert not list(dbt.project.parent.rglob(CANARY))
 
 
 def test_a_model_selects_itself_and_what_is_upstream_of_it(dbt: Dbt) -> None:
     assert dbt.call("ls", select_up_to("evens"), "--resource-type=model").names == {"evens", "numbers"}
     assert dbt.call("ls", select_up_to("numbers"), "--resource-type=model").names == {"numbers"}
+
+
+def models(dbt: Dbt, *selection: str) -> set[str]:
+    done = dbt.call("ls", "--resource-type=model", *selection)
+    assert done.success, done
+    return done.names
+
+
+WITHIN = (
+    *("numbers", "evens thirds", "+evens thirds", "2+sixths+", "1+sixths", "numbers+1", "@thirds", "+evens,+thirds"),
+    *("path:models/odd", "models/evens.sql", "*", "*ns", "tag:odd+ evens", "+tag:odd,numbers+ hooked", "nobody"),
+)
+
+
+def test_a_model_within_a_selection_is_exactly_what_both_select(dbt: Dbt) -> None:
+    for selection in WITHIN:
+        selected = models(dbt, select(selection))
+        assert models(dbt, select_within("evens", selection)) == {"numbers", "evens"} & selected, selection
+    assert models(dbt, select_within("sixths", "+evens thirds hooked")) == {"numbers", "evens", "thirds"}
+    assert models(dbt, select_within("sixths", "evens,tag:odd")) == set()
+    assert models(dbt, select_within("evens", None)) == {"numbers", "evens"}
+
+
+def test_one_glued_argument_selects_or_leaves_out_several(dbt: Dbt) -> None:
+    assert models(dbt, select("evens tag:odd")) == {"evens", "thirds"}
+    assert models(dbt, exclude("elementary", "evens tag:odd", "hooked")) == {"numbers", "sixths"}
+    assert models(dbt, select_up_to("sixths"), exclude("elementary", "evens tag:odd")) == {"numbers", "sixths"}
+
+
+def test_of_what_is_selected_only_those_tests_run_whose_models_are_all_selected_or_upstream(dbt: Dbt) -> None:
+    own = {"not_null_numbers_n", "unique_numbers_n", "unique_evens_n"}
+    # by itself dbt takes each test that touches one of them, here before the other models were ever built
+    eager = dbt.call("build", select_up_to("evens"))
+    assert eager.names == {"numbers", "evens"} | own | {OF_THIRDS, "sixths_are_fewer"}
+    assert not eager.success
+    buildable = dbt.call("build", select_up_to("evens"), ONLY_BUILDABLE_TESTS)
+    assert buildable.names == {"numbers", "evens"} | own
+    assert buildable.success
+    assert dbt.call("ls", select_up_to("sixths"), ONLY_BUILDABLE_TESTS).names == (MODELS - {"hooked"}) | TESTS
+    # a test whose other model is upstream, though not selected, is one of them
+    assert dbt.call("ls", select("thirds"), ONLY_BUILDABLE_TESTS).names == {"thirds", OF_THIRDS}
 
 
 def test_what_is_refused_would_have_set_an_option_broken_dbt_or_selected_nothing(dbt: Dbt) -> None:

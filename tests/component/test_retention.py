@@ -18,6 +18,7 @@ from gateway.config import Settings
 from gateway.jobs import job_file
 from gateway.jobs.job import Active, Completed
 from gateway.jobs.retention import Retention
+from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store
 from tests.support.jobs import ended, later, make_job, planned
 
@@ -35,7 +36,7 @@ class Kept:
         self.jobs.mkdir()
         self.store = store
         settings = Settings(state_directory=folder, record_days=30, state_cap=CAP)
-        self.retention = Retention(settings, store)
+        self.retention = Retention(settings, store, Sources(settings, {}))
 
     async def add(self, job_id: str, *, ended_at: Instant | None, size: int = 1000) -> None:
         """A job, ended at that moment or active, with files of that size."""

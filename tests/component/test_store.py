@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from gateway.jobs.job import Active, Cancelling, Completed, Ended, Failed, Finis
 from gateway.jobs.store import Store
 from runners.report import Failure, Progress
 from runners.step import Exited, Killed, Lost, NotStarted, Stopped, TimedOut
-from tests.support.jobs import NOON, SPAN, ended, later, make_job, planned
+from tests.support.jobs import NOON, SPAN, ended, held_by, later, make_job, planned
 
 DONE = Completed(0, None)
 DAY = 86_400.0
@@ -41,11 +42,11 @@ async def after_a_crash(folder: Path) -> Store:
 
 async def test_an_accepted_job_is_durable_without_the_store_being_closed(store: Store, tmp_path: Path) -> None:
     job = make_job("a", plan=planned("ingester", "deps", resources=["x", "y"]))
-    assert await store.insert(job) is None
+    assert await held_by(store, job) is None
     again = await after_a_crash(tmp_path)
     assert await again.get("a") == job
     assert await again.active() == [job]
-    assert await again.insert(make_job("b", plan=planned("deps", resources=["y"]))) == "a"
+    assert await held_by(again, make_job("b", plan=planned("deps", resources=["y"]))) == "a"
     await again.close()
 
 
@@ -77,25 +78,25 @@ async def test_a_record_comes_back_as_it_was_in_every_state(store: Store) -> Non
 async def test_a_conflict_names_the_holder_and_leaves_nothing_behind(store: Store) -> None:
     await store.insert(make_job("holder", plan=planned("deps", resources=["y"])))
     loser = make_job("loser", plan=planned("ingester", "deps", resources=["x", "y", "z"]))
-    assert await store.insert(loser) == "holder"
+    assert await held_by(store, loser) == "holder"
     assert await store.get("loser") is None
     for resource in ("x", "z"):
-        assert await store.insert(make_job(f"next-{resource}", plan=planned("run", resources=[resource]))) is None
+        assert await held_by(store, make_job(f"next-{resource}", plan=planned("run", resources=[resource]))) is None
 
 
 async def test_a_loser_in_a_group_does_not_take_the_others_with_it(store: Store, tmp_path: Path) -> None:
     holder = make_job("holder")
     await store.insert(holder)
     jobs = [make_job(f"job-{n}", plan=planned("run", resources=[f"r{n}"])) for n in range(5)]
-    group = [
+    group: list[Coroutine[Any, Any, object]] = [
         store.insert(jobs[0]),
-        store.insert(make_job("loser-1")),
+        held_by(store, make_job("loser-1")),
         store.insert(jobs[1]),
         store.save(holder.with_step(0, Active(NOON, 0))),
-        store.insert(make_job("loser-2")),
+        held_by(store, make_job("loser-2")),
         store.insert(jobs[2]),
     ]
-    assert await asyncio.gather(*group) == [None, "holder", None, None, "holder", None]
+    assert await asyncio.gather(*group) == [jobs[0], "holder", jobs[1], [], "holder", jobs[2]]
     again = await after_a_crash(tmp_path)
     assert [job.id for job in await again.active()] == ["holder", "job-0", "job-1", "job-2"]
     await again.close()
@@ -105,7 +106,7 @@ async def test_an_id_that_was_taken_is_not_taken_twice(store: Store) -> None:
     await store.insert(make_job("a"))
     with pytest.raises(sqlite3.IntegrityError):
         await store.insert(make_job("a", plan=planned("run", resources=["other"])))
-    assert await store.insert(make_job("b", plan=planned("run", resources=["other"]))) is None
+    assert await held_by(store, make_job("b", plan=planned("run", resources=["other"]))) is None
 
 
 async def test_what_a_job_holds_is_released_when_it_ends_and_not_before(store: Store) -> None:
@@ -113,10 +114,10 @@ async def test_what_a_job_holds_is_released_when_it_ends_and_not_before(store: S
     await store.insert(job)
     for step in (Active(NOON, 0), Finished(Exited(0, SPAN), None, None)):
         await store.save(job.with_step(0, step))
-        assert await store.insert(make_job("b", plan=planned("run", resources=["y"]))) == "a"
+        assert await held_by(store, make_job("b", plan=planned("run", resources=["y"]))) == "a"
     await store.save(ended(job, DONE))
-    assert await store.insert(make_job("b", plan=planned("run", resources=["y"]))) is None
-    assert await store.insert(make_job("c", plan=planned("run", resources=["x"]))) is None
+    assert await held_by(store, make_job("b", plan=planned("run", resources=["y"]))) is None
+    assert await held_by(store, make_job("c", plan=planned("run", resources=["x"]))) is None
 
 
 async def test_an_ended_job_never_changes_again(store: Store) -> None:
@@ -128,15 +129,15 @@ async def test_an_ended_job_never_changes_again(store: Store) -> None:
         await store.save(change)
         assert await store.get("a") == first
     assert await store.active() == []
-    assert await store.insert(make_job("b")) is None  # and it holds nothing any more
+    assert await held_by(store, make_job("b")) is None  # and it holds nothing any more
     await store.save(job)
-    assert await store.insert(make_job("c")) == "b"
+    assert await held_by(store, make_job("c")) == "b"
 
 
 async def test_exactly_one_of_200_simultaneous_triggers_wins(store: Store) -> None:
     ids = [f"job-{number}" for number in range(200)]
     random.shuffle(ids)
-    answers = await asyncio.gather(*(store.insert(make_job(job_id)) for job_id in ids))
+    answers = await asyncio.gather(*(held_by(store, make_job(job_id)) for job_id in ids))
     [winner] = [job_id for job_id, answer in zip(ids, answers, strict=True) if answer is None]
     assert [answer for answer in answers if answer not in (None, winner)] == []
     assert [job.id for job in await store.active()] == [winner]
@@ -204,7 +205,7 @@ async def test_nobody_knows_a_job_that_never_was(store: Store) -> None:
 async def test_closing_twice_is_harmless_and_any_use_afterwards_raises(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "gateway.db")
     waiting = asyncio.gather(
-        *(store.insert(make_job(f"j{n}", plan=planned("run", resources=[f"r{n}"]))) for n in range(9))
+        *(held_by(store, make_job(f"j{n}", plan=planned("run", resources=[f"r{n}"]))) for n in range(9))
     )
     await asyncio.sleep(0)
     await store.close()
@@ -226,4 +227,4 @@ async def test_a_caller_that_gives_up_leaves_its_operation_done(store: Store) ->
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
-    assert await store.insert(make_job("b")) == "a"
+    assert await held_by(store, make_job("b")) == "a"

@@ -15,7 +15,7 @@ from gateway.errors import StateError, StorageError
 from gateway.jobs.job import Completed, Job
 from gateway.jobs.store import Store
 from runners.report import Failure
-from tests.support.jobs import ended, make_job, planned
+from tests.support.jobs import ended, held_by, make_job, planned
 from tests.support.parts import mounted, remount_read_only
 
 
@@ -44,7 +44,7 @@ async def test_a_file_that_is_no_database_is_set_aside_whole_and_a_new_one_made(
     file = tmp_path / "gateway.db"
     file.write_bytes(content)
     store = await Store.open(file)
-    assert await store.insert(make_job("a")) is None
+    assert await held_by(store, make_job("a")) is None
     await store.close()
     assert [aside.read_bytes() for aside in set_aside(tmp_path)] == [content]
 
@@ -62,7 +62,7 @@ async def test_a_folder_that_is_missing_or_in_the_way_is_refused(tmp_path: Path)
 async def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     (tmp_path / "gateway.db").touch()
     store = await Store.open(tmp_path / "gateway.db")
-    assert await store.insert(make_job("a")) is None
+    assert await held_by(store, make_job("a")) is None
     await store.close()
 
 
@@ -140,7 +140,7 @@ async def test_once_there_is_room_again_writing_goes_on(small_disk: Path) -> Non
     (small_disk / "ballast").write_bytes(b"x" * 2**20)
     accepted = await filled(store)
     (small_disk / "ballast").unlink()
-    assert await store.insert(make_job("after")) is None
+    assert await held_by(store, make_job("after")) is None
     assert [job.id for job in await store.active()] == [*(job.id for job in accepted), "after"]
     await store.close()
 
@@ -164,5 +164,5 @@ async def test_a_write_that_the_system_refuses_is_told_while_reading_goes_on(tmp
         assert [job.id for job in await store.active()] == ["a"]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert await store.insert(make_job("c", plan=planned("run", resources=["other"]))) is None
+    assert await held_by(store, make_job("c", plan=planned("run", resources=["other"]))) is None
     await store.close()

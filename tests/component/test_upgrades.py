@@ -14,6 +14,7 @@ from gateway.jobs import database, restore
 from gateway.jobs.database import _MIGRATIONS
 from gateway.jobs.job import Ended
 from gateway.jobs.retention import Retention
+from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store
 from tests.conftest import MakeApi
 from tests.fixtures.make import HERE
@@ -50,17 +51,18 @@ async def test_every_record_is_after_the_upgrade_what_that_version_answered(
     tmp_path: Path, make_api: MakeApi, monkeypatch: pytest.MonkeyPatch, schema: int
 ) -> None:
     kept = Kept(schema, tmp_path / "project")
-    shutil.rmtree(kept.state / "jobs" / kept.running)  # its supervisor is the business of another test
     with closing(sqlite3.connect(kept.state / DATABASE)) as connection, connection:
-        connection.execute("DELETE FROM job WHERE id = ?", (kept.running,))
-        connection.execute("DELETE FROM claim WHERE job = ?", (kept.running,))
+        connection.execute("PRAGMA foreign_keys = ON")
+        for job in kept.active:  # its supervisor is the business of another test
+            shutil.rmtree(kept.state / "jobs" / job)
+            connection.execute("DELETE FROM job WHERE id = ?", (job,))
     now = kept.soon_after()
     monkeypatch.setattr(clock, "now", lambda: now)  # the list is that of an hour
     api = await make_api(kept.folder)
     for job, expected in kept.answers["records"].items():
         assert await api.get(f"/api/v1/jobs/{job}") == {"audit": [], **expected}  # which that version did not have
         assert await api.poll(job) == kept.answers["polls"][job]
-    expected = [job for job in kept.answers["list"] if job["jobId"] != kept.running]
+    expected = [job for job in kept.answers["list"] if job["jobId"] not in kept.active]
     assert await api.jobs() == expected
     assert version(kept.state / DATABASE) == CURRENT
 
@@ -106,7 +108,7 @@ async def test_a_database_that_is_lost_after_the_upgrade_comes_back_from_the_fol
         store = await Store.open(kept.state / DATABASE)
         try:
             await restore.restore(store, kept.state / "jobs")
-            await Retention(settings, store).sweep()
+            await Retention(settings, store, Sources(settings, {})).sweep()
             ended = [job for job, over in (await store.known()).items() if over]
             jobs = [await store.get(job) for job in ended]
         finally:

@@ -89,7 +89,7 @@ class DyingGateway(Gateway):
 
     def submit(self, **fields: Any) -> str | None:
         """Trigger a job of two steps; its id, none where the gateway dies over it."""
-        body = {"label": "two", "project": "small", "resource": "warehouse", "steps": 2, **fields}
+        body = {"label": "two", "project": "small", "resources": ["warehouse"], "steps": 2, **fields}
         return self._asked("POST", SUBMIT, body, 202)
 
     def cancel(self, job: str) -> str | None:

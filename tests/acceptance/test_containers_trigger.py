@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,9 @@ PIPELINES: Mapping[str, Any] = {
 }
 
 
+_OFF = {"enable_openlineage": False, "enable_elementary": False}
+
+
 @dataclass(frozen=True)
 class Shop:
     """A repository with a compose project and a dbt project, its warehouse, and where a gateway of it would be."""
@@ -51,7 +53,13 @@ class Shop:
     data: Path
     folder: Path
 
-    def configure(self, *, dbt: Mapping[str, Any] | None = None, ingester: Mapping[str, Any] | None = None) -> None:
+    def configure(
+        self,
+        *,
+        dbt: Mapping[str, Any] | None = None,
+        ingester: Mapping[str, Any] | None = None,
+        toggles: Mapping[str, bool] = _OFF,
+    ) -> None:
         """Write gateway.yaml. dbt, ingester: settings of the fabric's services."""
         services = {"dbt": dict(dbt or {}), "ingester": dict(ingester or {})}
         fabric = {
@@ -61,8 +69,7 @@ class Shop:
         }
         project = {"directory": str(self.repository), "dbt": "transform", "pipelines": dict(PIPELINES)}
         settings = {
-            "enable_openlineage": False,
-            "enable_elementary": False,
+            **toggles,
             "fabrics": {FABRIC: fabric},
             "projects": {PROJECT: project},
         }
@@ -130,6 +137,12 @@ def ended(gateway: Gateway, run_id: str) -> dict[str, Any]:
     return gateway.call("GET", f"/api/v1/jobs/{run_id}").json
 
 
+def checkout(shop: Shop, gateway: Gateway, ref: str) -> list[str]:
+    """The files in the checkout of a commit, sorted."""
+    root = gateway.state / "checkouts" / FABRIC / repositories.git(shop.repository, "rev-parse", ref)
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
+
+
 def made_containers(engine: Engine) -> list[str]:
     """The names of the containers that steps ever had, as far as the engine remembers."""
     said = engine.docker(
@@ -142,16 +155,179 @@ def test_a_version_runs_with_the_models_that_it_has_and_the_working_directory_st
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
     gateway = make_gateway(shop.folder, engine.environment)
-    repositories.commit(shop.repository, {})
-    edited = shop.repository / "transform/models/gold/evens.sql"
-    edited.write_text("somebody is just writing this", encoding="utf-8")
+    edited = "transform/models/gold/evens.sql"
+    (shop.repository / edited).write_text("somebody is just writing this", encoding="utf-8")
     record = run(gateway, "build", version="1")
     assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
-    assert record["source"]["commit"] == repositories.git(shop.repository, "rev-parse", "v1")
+    assert record["commit"] == repositories.git(shop.repository, "rev-parse", "v1")
+    assert (record["version"], record["branch"]) == ("1", None)
+    assert (gateway.state / "jobs" / record["jobId"] / "1-build/target/run_results.json").exists()
     run(gateway, "build", version="2")
     assert shop.rows("odds") == 4
-    assert repositories.git(shop.repository, "status", "--porcelain", "--ignored").split() == [
-        "M",
-        str(edited.relative_to(shop.repository)),
-    ]
+    changed = repositories.git(shop.repository, "status", "--porcelain", "--ignored").splitlines()
+    assert [line.split() for line in changed] == [["M", edited]]
+    for commit in ("v1", "v2"):
+        files = repositories.git(shop.repository, "ls-tree", "-r", "--name-only", commit).splitlines()
+        assert checkout(shop, gateway, commit) == sorted(files)  # nothing was written into it
     wait_for(lambda: engine.containers() == [], "its containers to be removed")
+
+
+def test_a_branch_runs_at_its_head_and_a_parameter_changes_the_rows(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway(shop.folder, engine.environment)
+    repositories.branch(shop.repository, "more")
+    repositories.commit(shop.repository, {"transform/models/gold/thirds.sql": "select 1 as n"})
+    thirds = "select n from {{ ref('numbers') }} where n % 3 = 0"
+    head = repositories.commit(shop.repository, {"transform/models/gold/thirds.sql": thirds})
+    repositories.switch(shop.repository, "main")
+    record = run(gateway, "build", branch="more", parameters={"below": "4"})
+    assert (record["commit"], record["branch"], record["parameters"]) == (head, "more", {"below": 4})
+    assert (shop.rows("numbers"), shop.rows("thirds")) == (4, 2)
+
+
+def test_a_parameter_reaches_the_ingester_as_an_argument_behind_the_services_own_command(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway(shop.folder, engine.environment)
+    broken = repositories.commit(shop.repository, {"ingest.py": "raise SystemExit(3)"})
+    repositories.git(shop.repository, "revert", "--no-edit", broken)
+    repositories.git(shop.repository, "tag", "v3", broken)
+    record = run(gateway, "load", parameters={"rows": 3}, version="3")  # its ingester has no part in that
+    assert shop.rows("raw_numbers") == 3
+    assert any("commit has no part in it" in note for note in record["notes"])
+    assert run(gateway, "load", parameters={"rows": 4})["notes"] == []
+    assert shop.rows("raw_numbers") == 4
+
+
+def test_the_ingester_is_that_of_the_commit_where_it_is_said_where_it_expects_its_project(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    shop.configure(ingester={"project": "/shop"})
+    gateway = make_gateway(shop.folder, engine.environment)
+    repositories.commit(shop.repository, {"ingest.py": FILES["ingest.py"].replace('"10"', '"6"')})
+    repositories.tag(shop.repository, "v3")
+    (shop.repository / "ingest.py").write_text("raise SystemExit(3)", encoding="utf-8")
+    record = run(gateway, "load", version="3")
+    assert (shop.rows("raw_numbers"), record["notes"]) == (6, [])
+    run(gateway, "load", version="2")
+    assert shop.rows("raw_numbers") == 10
+
+
+def test_a_process_stops_before_what_comes_after_it(shop: Shop, engine: Engine, make_gateway: MakeGateway) -> None:
+    gateway = make_gateway(shop.folder, engine.environment)
+    record = run(gateway, "build", version="2", processName="numbers")
+    assert (shop.rows("numbers"), shop.rows("evens"), shop.rows("odds")) == (8, None, None)
+    assert record["processName"] == "numbers"
+    record = run(gateway, "all", version="2", processName="ingester")
+    assert [step["name"] for step in record["steps"]] == ["ingester"]
+
+
+def test_an_unknown_process_is_refused_by_name_before_any_container_of_a_job_is_made(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway(shop.folder, engine.environment)
+    before = made_containers(engine)
+    answer = trigger(gateway, "build", version="1", processName="odds")  # a model of the next version
+    assert answer.status == 400
+    assert "`odds` not found" in answer.json["msg"]
+    assert "evens" in answer.json["msg"]
+    answer = trigger(gateway, "build", processName="nobody")  # of the project that the service has itself
+    assert answer.status == 400
+    assert "odds" in answer.json["msg"]
+    assert made_containers(engine) == before
+    assert engine.containers() == []
+
+
+def test_two_jobs_of_one_commit_share_its_checkout(shop: Shop, engine: Engine, make_gateway: MakeGateway) -> None:
+    gateway = make_gateway(shop.folder, engine.environment)
+    runs = [trigger(gateway, "build", version="2").json["runId"] for _ in range(2)]
+    assert [ended(gateway, run_id)["exitCode"] for run_id in runs] == [0, 0]
+    assert len(list((gateway.state / "checkouts" / FABRIC).iterdir())) == 1
+
+
+def test_a_service_that_mounts_its_project_at_the_very_place_has_the_commit_there_instead(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    shop.compose(dbt="./transform:/shop/transform/")
+    gateway = make_gateway(shop.folder, engine.environment)
+    run(gateway, "build", version="1")
+    assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
+
+
+def test_the_project_may_be_expected_elsewhere_than_where_dbt_is_called(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    shop.configure(dbt={"project": "/project", "profiles_directory": "/shop/transform"})
+    gateway = make_gateway(shop.folder, engine.environment)
+    run(gateway, "build", version="1")
+    assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
+
+
+def test_packages_that_a_listing_needs_are_installed_into_the_checkout_first(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    _add_package(shop, "extra")
+    gateway = make_gateway(shop.folder, engine.environment)
+    answer = trigger(gateway, "build", version="3", processName="nobody")
+    assert answer.status == 400
+    assert "from_extra" in answer.json["msg"]
+    installed = "transform/dbt_packages/extra/models/from_extra.sql"
+    root = gateway.state / "checkouts" / FABRIC / repositories.git(shop.repository, "rev-parse", "v3")
+    assert (root / installed).exists()
+
+
+def test_whether_elementary_is_there_is_the_commits_to_say(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    _add_package(shop, "elementary")
+    repositories.git(shop.repository, "rm", "-r", "-q", "transform/packages.yml")
+    repositories.commit(shop.repository, {})
+    shop.configure(toggles={})
+    gateway = make_gateway(shop.folder, engine.environment)
+    for fields, there in (({"version": "3"}, True), ({"version": "2"}, False), ({}, False)):
+        run_id = trigger(gateway, "daily", **fields).json["runId"]
+        gateway.call("POST", f"/api/v1/jobs/{run_id}/cancel")
+        record = ended(gateway, run_id)
+        assert (record["enableElementary"], record["enableOpenlineage"]) == (there, True), fields
+
+
+def _add_package(shop: Shop, name: str) -> None:
+    """Tag a version 3 whose dbt project has a package of one model."""
+    package = {"dbt_project.yml": f"name: {name}\nversion: '1.0'\n", f"models/from_{name}.sql": "select 1 as one\n"}
+    files = {f"transform/packages/{name}/{file}": text for file, text in package.items()}
+    declared = f"packages:\n  - local: packages/{name}\n"
+    repositories.commit(shop.repository, {**files, "transform/packages.yml": declared})
+    repositories.tag(shop.repository, "v3")
+
+
+def test_a_job_of_a_commit_is_followed_to_its_end_by_the_next_gateway(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    one = "select count(*) as n from range(20000000){{ ' union all ' if not loop.last }}"
+    slow = f"{{% for _ in range(300) %}}{one}{{% endfor %}}"
+    repositories.commit(shop.repository, {"transform/models/gold/slow.sql": slow})
+    repositories.tag(shop.repository, "v3")
+    gateway = make_gateway(shop.folder, engine.environment)
+    run_id = trigger(gateway, "build", version="3").json["runId"]
+    wait_for(lambda: any(run_id in name for name in engine.containers(all=False)), "its container")
+    gateway.kill()
+    gateway.start()
+    record = ended(gateway, run_id)
+    assert record["exitCode"] == 0
+    assert (gateway.state / "jobs" / run_id / "1-build/target/run_results.json").exists()
+    assert shop.rows("slow") == 300
+
+
+def test_a_commit_without_the_dbt_project_is_told_and_nothing_is_made_in_its_place(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    repositories.git(shop.repository, "mv", "transform", "models")
+    repositories.commit(shop.repository, {})
+    repositories.tag(shop.repository, "v3")
+    gateway = make_gateway(shop.folder, engine.environment)
+    record = ended(gateway, trigger(gateway, "build", version="3").json["runId"])
+    assert record["reason"] == "not_started"
+    assert "there is no" in record["error"]
+    assert "dbt_project.yml" in record["error"]
+    assert not [name for name in checkout(shop, gateway, "v3") if name.startswith("transform")]

@@ -100,7 +100,7 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
         RunnerName.COMPOSE: ComposeRunner(settings.output_cap),
     }
     app[WORKS] = works = Works(settings, app[ENVIRONMENT], app[INSTANCE])
-    app[SOURCES] = sources = Sources(settings, app[ENVIRONMENT])
+    app[SOURCES] = sources = Sources(settings, app[ENVIRONMENT], works.remove)
     service = Service(settings, app[STORE], runners, works, sources, broken=lambda task: _report(app, task))
     app[SERVICE] = service
     await service.recover()

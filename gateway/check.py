@@ -15,7 +15,7 @@ from pathlib import Path
 from gateway import permissions, tokens
 from gateway.config import Settings
 from gateway.errors import ConfigError, RequestError
-from gateway.jobs import catalog
+from gateway.jobs import catalog, compose_places
 from gateway.jobs.catalog import Pipeline, Trigger
 from gateway.jobs.compose_work import ComposeWork
 from gateway.jobs.job import Plan, PlannedStep, RunnerName, StepName
@@ -55,7 +55,9 @@ async def findings(
         sources = Sources(settings.model_copy(update={"state_directory": Path(scratch)}), environment)
         for fabric, chosen in settings.fabrics.items():
             if RunnerName(chosen.runner) is RunnerName.COMPOSE:
-                found.extend(await _containers(ComposeWork(settings, fabric, environment, instance=""), fabric))
+                services = compose_places.services(settings, fabric, environment, instance="")
+                containers = ComposeWork(settings, fabric, settings.default_project, environment, services)
+                found.extend(await _containers(containers, fabric))
                 continue
             for project in settings.projects:
                 if fabric not in settings.fabrics_of(project):

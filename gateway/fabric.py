@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,9 +43,17 @@ def _usable(path: Path) -> Path:
         raise ValueError("expected a path whose user exists") from None
 
 
+def _place(path: str) -> str:
+    normal = posixpath.normpath(path)
+    if not normal.startswith("/") or normal.strip("/") == "" or ":" in normal:
+        raise ValueError("expected an absolute path in the container, other than / and without a colon")
+    return f"/{normal.lstrip('/')}"
+
+
 Location = Annotated[Path, AfterValidator(_usable)]
 Value = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 Argument = Annotated[Text, AfterValidator(_in_no_command_line)]
+Place = Annotated[Text, AfterValidator(_place)]
 
 
 class Section(BaseModel):
@@ -77,20 +86,28 @@ _DOCKERS_OWN = ("PATH", "HOME")  # the docker command line looks at these itself
 
 
 class IngesterService(Section):
-    """The compose service that brings data in. command: instead of the service's own; idle: `up`, it only waits."""
+    """The compose service that brings data in. command: instead of the service's own; idle: `up`, it only waits.
+
+    project: where the project's directory is mounted for jobs of a commit; not given, it is not.
+    """
 
     service: ServiceName = "ingester"
     command: tuple[Argument, ...] = ()
     working_directory: Text | None = None
+    project: Place | None = None
     idle: bool = False
     grace: Seconds = 60  # dlt needs up to 37 s to finish the load jobs it has begun
 
 
 class DbtService(Section):
-    """The compose service that has dbt. All paths are the container's."""
+    """The compose service that has dbt. All paths are the container's.
+
+    project: where the dbt project is mounted for jobs of a commit; not given, where the step runs.
+    """
 
     service: ServiceName = "dbt"
     working_directory: Text | None = None
+    project: Place | None = None
     profiles_directory: Text | None = None
     target_path: Text | None = None
     idle: bool = False

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import posixpath
-import secrets
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from runners.container_identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL, container_name
-from runners.docker import Docker, EngineSilentError, is_silent
+from runners.docker import Docker, EngineSilentError
 from runners.docker_words import explain
-from runners.program import Said
 from runners.report import one_line
 from runners.step import Command
 
 _CONFIG_TAKES = 30.0
 _COLUMNS = '{{.ID}}\t{{.Names}}\t{{.Label "com.docker.compose.oneoff"}}\t{{.Label "' + INSTANCE_LABEL + '"}}'
-_LOOK_TAKES = 30.0
 # An image whose entrypoint is this program is given its arguments only.
 _DBT = "dbt"
 
@@ -50,9 +46,10 @@ class Compose:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service of a project. entrypoint: None where it is the image's own. environment: what it sets.
+    """One service of a project. entrypoint, command: None where they are the image's own. environment: what it sets.
 
     log_driver: None for the engine's own. log_rotates: the engine forgets the beginning of long output.
+    working_directory: empty where it is the image's own.
     """
 
     name: str
@@ -61,6 +58,25 @@ class Service:
     environment: Mapping[str, str] = field(repr=False)
     log_driver: str | None
     log_rotates: bool
+    command: tuple[str, ...] | None = None
+    working_directory: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder of the engine's host in a container; no colon is in either path, and no `..` or last slash in target.
+
+    Where a service mounts something else at this very target, Compose puts this in its place, read-only where that is;
+    what it mounts above or below stays. A source that is not there the engine makes, as root.
+    """
+
+    source: str
+    target: str
+
+    @property
+    def option(self) -> str:
+        """The option of `docker compose run`; it takes all of it as it is, `$` too."""
+        return f"--volume={self.source}:{self.target}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +121,31 @@ async def read(compose: Compose, docker: Docker) -> Project | str:
 
 
 def _service(project: str, name: str, given: Mapping[str, Any]) -> Service:
-    entrypoint, logging = given.get("entrypoint"), given.get("logging") or {}
+    logging = given.get("logging") or {}
     return Service(
         name=name,
         image=str(given.get("image") or f"{project}-{name}"),
-        entrypoint=None if entrypoint is None else tuple(map(str, entrypoint)),
+        entrypoint=_words(given.get("entrypoint")),
         # a name without a value is that of a variable which is not set here
-        environment={key: str(value or "") for key, value in (given.get("environment") or {}).items()},
+        environment={key: _plain(str(value or "")) for key, value in (given.get("environment") or {}).items()},
         log_driver=logging.get("driver"),
         log_rotates="max-size" in (logging.get("options") or {}),
+        command=_words(given.get("command")),
+        working_directory=_plain(str(given.get("working_dir") or "")),
     )
 
 
+def _words(given: Iterable[object] | None) -> tuple[str, ...] | None:
+    return None if given is None else tuple(_plain(str(word)) for word in given)
+
+
+def _plain(text: str) -> str:
+    """`docker compose config` answers a compose file, where `$$` stands for `$`."""
+    return text.replace("$$", "$")
+
+
 async def service(project: Project, name: str, docker: Docker) -> Service | str:
-    """A service with the entrypoint it will have, or a sentence about what it lacks. Raises EngineSilentError."""
+    """A service with what it takes from its image, or a sentence about what it lacks. Raises EngineSilentError."""
     found = project.services.get(name)
     if found is None:
         names = ", ".join(sorted(project.services)) or "none"
@@ -128,7 +155,7 @@ async def service(project: Project, name: str, docker: Docker) -> Service | str:
         )
     if found.log_driver == "none":
         return f"The service {name} has the logging driver none, so nobody could see its output: use json-file."
-    said = await docker.call("image", "inspect", "--format={{json .Config.Entrypoint}}", "--", found.image)
+    said = await docker.call("image", "inspect", "--format={{json .Config}}", "--", found.image)
     if said.code != 0:
         if "no such image" in said.error.lower():
             return (
@@ -136,9 +163,20 @@ async def service(project: Project, name: str, docker: Docker) -> Service | str:
                 f"`docker compose pull {name}`, then trigger it again."
             )
         raise EngineSilentError(one_line(said.error))
-    if found.entrypoint is not None:
-        return found
-    return replace(found, entrypoint=tuple(json.loads(said.output) or ()))
+    return _completed(found, json.loads(said.output) or {})
+
+
+def _completed(service: Service, image: Mapping[str, Any]) -> Service:
+    """A service with what it leaves to its image. An entrypoint of its own takes the image's command away too."""
+    command, entrypoint = service.command, service.entrypoint
+    if command is None:
+        command = tuple(image.get("Cmd") or ()) if entrypoint is None else ()
+    return replace(
+        service,
+        entrypoint=tuple(image.get("Entrypoint") or ()) if entrypoint is None else entrypoint,
+        command=command,
+        working_directory=service.working_directory or image.get("WorkingDir") or "/",
+    )
 
 
 async def stranger(
@@ -159,49 +197,9 @@ async def stranger(
     return None
 
 
-async def look(compose: Compose, service: Service, script: str, where: str, docker: Docker) -> str:
-    """What a shell in a short-lived container of a service prints; empty where it can't. Raises EngineSilentError.
-
-    where: the folder it looks in, empty for the service's own.
-    """
-    name = f"pipeline-gateway-look-{secrets.token_hex(6)}"
-    try:
-        said = await _look(compose, service, script, where, docker, name)
-    except asyncio.CancelledError:
-        await docker.call("container", "rm", "--force", "--volumes", "--", name)
-        raise
-    if said.code is None:  # its container may hang on, whoever has stopped waiting for it
-        await docker.call("container", "rm", "--force", "--volumes", "--", name)
-        raise EngineSilentError(f"a look into the service {service.name}: {said.error}")
-    if is_silent(said):
-        raise EngineSilentError(one_line(said.error))
-    return said.output.decode(errors="replace")
-
-
-async def _look(compose: Compose, service: Service, script: str, where: str, docker: Docker, name: str) -> Said:
-    return await docker.call(
-        "compose",
-        *compose.options,
-        "--progress=quiet",
-        "run",
-        "--rm",
-        "--no-TTY",
-        "--interactive=false",
-        "--no-deps",
-        f"--name={name}",
-        f"--label={INSTANCE_LABEL}={compose.instance}",
-        *([f"--workdir={where}"] if where else []),
-        "--entrypoint=sh",
-        "--",
-        service.name,
-        "-c",
-        script,
-        within=_LOOK_TAKES,
-        directory=compose.directory,
-    )
-
-
-def run(compose: Compose, service: Service, what: Command, names: Iterable[str], folder: Path) -> Command:
+def run(
+    compose: Compose, service: Service, what: Command, names: Iterable[str], folder: Path, mount: Mount | None = None
+) -> Command:
     """The command that runs `what` in containers of a service; the step's folder names them.
 
     what: argvs as the container sees them, an empty one for the service's own; cwd empty for the service's own; its
@@ -219,24 +217,25 @@ def run(compose: Compose, service: Service, what: Command, names: Iterable[str],
         f"--label={STEP_LABEL}={folder.name}",
         *(f"--env={name}" for name in sorted(names)),  # by name: a value in a command line is everybody's to read
         *([f"--workdir={what.cwd}"] if what.cwd else []),
+        *([] if mount is None else [mount.option]),
     ]
     argvs = []
     for number, argv in enumerate(what.argvs):
-        entrypoint, arguments = _fitted(service.entrypoint or (), argv)
-        overridden = [] if entrypoint is None else [f"--entrypoint={entrypoint}"]
+        overridden, arguments = fitted(service, argv)
         name = f"--name={container_name(folder, number)}"
         argvs.append((*compose.command, *before, name, *overridden, "--", service.name, *arguments))
     return replace(what, argvs=tuple(argvs), cwd=compose.directory, docker=compose.docker)
 
 
-def _fitted(entrypoint: tuple[str, ...], argv: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
-    """What to override the entrypoint with, if at all, and what to give to it.
+def fitted(service: Service, argv: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The options that override the entrypoint of a service, if it must be, and what is given to it.
 
     An entrypoint that ends in dbt is that program, and stands where another one would; any other is a wrapper that
     runs what it is given.
     """
+    entrypoint = service.entrypoint or ()
     if not argv or not entrypoint or posixpath.basename(entrypoint[-1]) != _DBT:
-        return None, argv
+        return (), argv
     if argv[0] == _DBT:
-        return None, argv[1:]
-    return shlex.join((*entrypoint[:-1], argv[0])), argv[1:]
+        return (), argv[1:]
+    return (f"--entrypoint={shlex.join((*entrypoint[:-1], argv[0]))}",), argv[1:]

@@ -15,6 +15,9 @@ from runners.parameters import Value
 _MODELS_OR_TESTS_FAILED = 1  # dbt's exit code; 2 is dbt's own failure
 _ANY_CODE = 255
 _SHOWN = 20  # names that a refusal shows
+_INGESTER_IS_FIXED = (
+    "The ingester is what its service has: the commit has no part in it, without compose.ingester.project."
+)
 
 
 class Pipeline(StrEnum):
@@ -55,6 +58,7 @@ class Installation:
 
     openlineage, elementary: the server's defaults, None where unset.
     has_openlineage, has_elementary: dbt-ol was found; the project has the package.
+    ingester_is_fixed: it is what its image has, whatever commit the job is of.
     """
 
     openlineage: bool | None
@@ -64,21 +68,23 @@ class Installation:
     ingester_resource: str
     dbt_resource: str
     ingester_may_fail: bool
+    ingester_is_fixed: bool = False
 
 
 def plan(trigger: Trigger, installation: Installation) -> Plan:
     """The steps in their order, what the job holds meanwhile, and a note for each thing that is off for lack of it."""
     ingester = PlannedStep(StepName.INGESTER, tolerates=_ANY_CODE if installation.ingester_may_fail else 0)
+    fixed = (_INGESTER_IS_FIXED,) if installation.ingester_is_fixed else ()
     match trigger.pipeline:
         case Pipeline.INGESTER:
-            return Plan((ingester,), (installation.ingester_resource,))
+            return Plan((ingester,), (installation.ingester_resource,), fixed)
         case Pipeline.DBT:
             steps = _dbt_steps(trigger, installation)
             return Plan(steps, (installation.dbt_resource,), tuple(_notes(trigger, installation)))
         case Pipeline.FULL:
             resources = dict.fromkeys((installation.ingester_resource, installation.dbt_resource))
             steps = (ingester, *_dbt_steps(trigger, installation))
-            return Plan(steps, tuple(resources), tuple(_notes(trigger, installation)))
+            return Plan(steps, tuple(resources), (*fixed, *_notes(trigger, installation)))
 
 
 def named_plan(

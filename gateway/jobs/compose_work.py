@@ -3,64 +3,67 @@
 from __future__ import annotations
 
 import asyncio
-import posixpath
-import shlex
 import shutil
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from gateway.clock import Instant
 from gateway.config import Settings
 from gateway.errors import EngineError
-from gateway.jobs import catalog, work
+from gateway.jobs import catalog, compose_dbt, compose_places, work
 from gateway.jobs.catalog import Installation, Trigger
-from gateway.jobs.compose_services import ComposeServices, compose
+from gateway.jobs.compose_places import Place, Places
+from gateway.jobs.compose_services import ComposeServices, patiently
 from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.sources import Checkout
 from gateway.jobs.work import Seen, nobody
-from runners import compose_project, dbt, dbt_output, ingester
+from gateway.project import Project
+from runners import compose_look, compose_project, dbt, dbt_output, ingester
 from runners.compose import is_decided
 from runners.compose_project import Service
 from runners.container_identity import container_name
-from runners.dbt import DbtStep, Paths
+from runners.dbt import DbtStep
+from runners.dbt_nodes import Node
 from runners.docker import Docker, EngineSilentError
 from runners.docker_words import explain
 from runners.mask import Mask
+from runners.program import Said
 from runners.report import Reader
-from runners.runner import Liveness
 from runners.step import Command, Outcome
 
-# What a container has only for the gateway to fetch; each step has a container of its own.
-_LINEAGE = "/tmp/pipeline-gateway-lineage.ndjson"  # noqa: S108, no file of this host
-_REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108, no file of this host
-_EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108, no folder of this host
-# A service that sets one of these has said where its lineage goes.
-_LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
-_PATIENCE, _AGAIN = 30.0, 1.0  # seconds that a silent engine is waited for, and until it is asked again
+_LISTING_TAKES = 120.0  # seconds that dbt may need to parse a large project
 _SILENT = "The container engine doesn't answer"
-_HAS_OPENLINEAGE, _HAS_ELEMENTARY, _LOOKED = "openlineage", "elementary", "looked"
-_ELEMENTARY_PACKAGE = (
-    r"(package|git|tarball|local|name):.*[/ \"](elementary|dbt-data-reliability)(\.git)?/?\"?[[:space:]]*(#.*)?$"
-)
-
-T = TypeVar("T")
 
 
 class ComposeWork:
     """Knows what each step runs in the services of a compose project, and what it should leave behind: see Work."""
 
-    def __init__(self, settings: Settings, fabric: str, environment: Mapping[str, str], instance: str) -> None:
-        """environment: of the gateway. instance: the gateway's own id, which its containers carry."""
+    def __init__(
+        self,
+        settings: Settings,
+        fabric: str,
+        project: str,
+        environment: Mapping[str, str],
+        services: ComposeServices,
+        checkout: Checkout | None = None,
+    ) -> None:
+        """environment: of the gateway. services: the fabric's. checkout: where the project is, None for the service's.
+
+        Without a checkout the steps run on what images and mounts of the services have.
+        """
         self._settings = settings
         self._fabric_name = fabric
-        # a job that outlived its fabric in the configuration is followed to its end all the same
+        # a job that outlived its fabric or project in the configuration is followed to its end all the same
         self._fabric, self._gone = work.fabric(settings, fabric, RunnerName.COMPOSE)
+        self._checkout = checkout
         self._environment = work.environment(self._fabric, environment)
-        self.compose = compose(self._fabric, instance)
         self._mask = settings.mask(environment)
-        self.docker = Docker(self.compose.docker, self._environment, self._mask)
-        self.services = ComposeServices(self.compose, self.docker)
+        self.services = services
+        self.compose, self.docker = services.compose, services.docker
+        configured = settings.projects.get(project, Project())
+        self._places = Places(services, fabric, self._fabric.compose, self._environment, configured, checkout)
         self._dbt = work.dbt(self._fabric, Path(self._fabric.compose.dbt.working_directory or "."))
 
     @property
@@ -74,15 +77,15 @@ class ComposeWork:
         chosen = self._settings
         if catalog.leaves_open(trigger, chosen.enable_openlineage, chosen.enable_elementary):
             try:
-                found = await self.service(StepName.BUILD)
-                has = None if isinstance(found, str) else await self._look(found)
+                has = await self._has()
             except EngineSilentError as silence:
                 raise _unavailable(silence) from None
         return work.installation(
             self._settings,
             self._fabric_name,
-            has_openlineage=_HAS_OPENLINEAGE in (has or ()),
-            has_elementary=_HAS_ELEMENTARY in (has or ()),
+            has_openlineage=compose_dbt.HAS_OPENLINEAGE in (has or ()),
+            has_elementary=compose_dbt.HAS_ELEMENTARY in (has or ()),
+            ingester_is_fixed=self._checkout is not None and self._fabric.compose.ingester.project is None,
         )
 
     async def lacks(self) -> str | None:
@@ -93,52 +96,46 @@ class ComposeWork:
 
     async def occupied(self, plan: Plan) -> work.Occupied | None:
         """A container of the services that the plan uses, started by somebody else. Raises EngineError."""
-        chosen = self._fabric.compose
-        services = {}
-        for planned in plan.steps:
-            section = chosen.ingester if planned.name is StepName.INGESTER else chosen.dbt
-            services[section.service] = section.idle
         try:
-            project = await self.services.project()
-            if isinstance(project, str):
-                return None  # the job will say so; and what has no project has no containers of it
-            found = await compose_project.stranger(project, services.items(), self.compose, self.docker)
+            return await self._places.occupied(plan)
         except EngineSilentError as silence:
             raise _unavailable(silence) from None
-        if found is None:
-            return None
-        section_name = "ingester" if found.service == chosen.ingester.service else "dbt"
-        return work.Occupied(
-            found.container,
-            found.service,
-            found.since,
-            f"wait for its end or stop it; if it is an `up` container that only idles, set "
-            f"`fabrics.{self._fabric_name}.compose.{section_name}.idle: true`",
-        )
 
     async def problem(self, planned: PlannedStep, seen: Seen = nobody) -> str | None:
         """Why a step could not start, in a sentence that says what to do."""
         elementary = planned.name is StepName.ELEMENTARY or planned.without_elementary
         try:
-            found = await _patiently(lambda: self.service(planned.name), seen)
-            if isinstance(found, str):
-                return found
-            has = await _patiently(lambda: self._look(found), seen) if planned.lineage or elementary else None
+            place = await patiently(lambda: self._place(planned.name), seen)
+            if isinstance(place, str):
+                return place
+            has = await patiently(lambda: self._look(place), seen) if planned.lineage or elementary else None
         except EngineSilentError as silence:
             return explain(str(silence), _SILENT)
+        service = place.service.name
+        if planned.name is StepName.INGESTER:
+            argv = self._ingester_command(planned, place.service)
+            return argv if isinstance(argv, str) else None
         if has is None:
             return None
-        if planned.lineage and _HAS_OPENLINEAGE not in has:
+        if planned.lineage and compose_dbt.HAS_OPENLINEAGE not in has:
             return (
                 f"OpenLineage is wanted, but the program {self._dbt.lineage_executable} was not found in the service "
-                f"{found.name}: install openlineage-dbt in its image, or leave OpenLineage off."
+                f"{service}: install openlineage-dbt in its image, or leave OpenLineage off."
             )
-        if elementary and _HAS_ELEMENTARY not in has:
+        if elementary and compose_dbt.HAS_ELEMENTARY not in has:
             return (
-                f"Elementary is wanted, but the dbt project in the service {found.name} does not have its package: "
+                f"Elementary is wanted, but the dbt project in the service {service} does not have its package: "
                 "add elementary-data/elementary to packages.yml, or leave Elementary off."
             )
         return None
+
+    async def nodes(self, planned: PlannedStep) -> list[Node] | str:
+        """What a dbt step would run, by dbt's own word; or why it can't be found out. Raises EngineError."""
+        try:
+            place = await self._place(planned.name)
+            return place if isinstance(place, str) else await self._nodes(planned, place)
+        except EngineSilentError as silence:
+            raise _unavailable(silence) from None
 
     async def command(self, planned: PlannedStep, folder: Path, seen: Seen = nobody) -> Command | str:
         """What the step runs, or why it can't. Raises OSError where the disk keeps it from being prepared."""
@@ -150,13 +147,16 @@ class ComposeWork:
             return work.gone(self._fabric_name)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:
-            found = await _patiently(lambda: self.service(planned.name), seen)
+            place = await patiently(lambda: self._place(planned.name), seen)
         except EngineSilentError as silence:
             return explain(str(silence), _SILENT)
-        if isinstance(found, str):
-            return found
-        names = self._handed_on(planned, found)
-        return compose_project.run(self.compose, found, self._what(planned), names, folder)
+        if isinstance(place, str):
+            return place
+        what = self._what(planned, place)
+        if isinstance(what, str):
+            return what
+        names = self._handed_on(planned, place.service)
+        return compose_project.run(self.compose, place.service, what, names, folder, place.mount)
 
     async def conclude(
         self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: Reader, folder: Path
@@ -165,7 +165,8 @@ class ComposeWork:
         if not isinstance(reader, dbt_output.DbtReader):
             return work.ingester_finished(planned, started, outcome, reader)
         step = work.dbt_step(planned, self._dbt)
-        await self._fetch(step, reader, folder)
+        with suppress(EngineSilentError):
+            await self._fetch(step, reader, folder)
         # Where the results can't be fetched, the log tells the same.
         left = await asyncio.to_thread(dbt_output.results, folder, self._mask) or reader.results
         outcome = dbt_output.judge(outcome, step, reader, left, reported=dbt.report(folder).exists())
@@ -173,68 +174,89 @@ class ComposeWork:
 
     async def service(self, step: StepName) -> Service | str:
         """The service of a step, or what is wrong with it. Raises EngineSilentError."""
-        missing = [name for name in self.compose.variables if name not in self._environment]
-        if missing:
-            return (
-                f"The variable {missing[0]} of `fabrics.{self._fabric_name}.compose.environment` is not set where the "
-                "gateway runs: set it, or take it off that list, then trigger it again."
-            )
-        chosen = self._fabric.compose
-        name = chosen.ingester.service if step is StepName.INGESTER else chosen.dbt.service
-        found = await self.services.find(name)
+        found = await self._places.service(step)
         if not isinstance(found, str):
             self._mask = self._mask.knowing(found.environment)
         return found
 
-    async def _look(self, service: Service) -> frozenset[str] | None:
-        """What the dbt service has; None where no shell could look. Raises EngineSilentError."""
-        script = (
-            f"command -v {shlex.quote(self._dbt.lineage_executable)} >/dev/null && echo {_HAS_OPENLINEAGE}; "
-            f"if [ -f dbt_packages/elementary/dbt_project.yml ] || "
-            f"grep -Eqs '{_ELEMENTARY_PACKAGE}' packages.yml dependencies.yml; then echo {_HAS_ELEMENTARY}; fi; "
-            f"echo {_LOOKED}"
-        )
-        found = await self.services.look(service, script, self._fabric.compose.dbt.working_directory or "")
-        return frozenset(found.split()) if _LOOKED in found.split() else None
+    async def _place(self, step: StepName) -> Place | str:
+        """The service of a step and what is mounted there, or why it can't run. Raises EngineSilentError."""
+        found = await self.service(step)
+        return found if isinstance(found, str) else await self._places.of(step, found)
 
-    def _what(self, planned: PlannedStep) -> Command:
+    async def _has(self) -> frozenset[str] | None:
+        """What the dbt service has, before a job is made; None where that can't be seen. Raises EngineSilentError."""
+
+        async def look() -> list[str] | str:
+            place = await self._place(StepName.BUILD)
+            return place if isinstance(place, str) else sorted(await self._look(place) or ())
+
+        found = await look() if self._checkout is None else await self._checkout.look(look)
+        return None if isinstance(found, str) else frozenset(found)
+
+    async def _look(self, place: Place) -> frozenset[str] | None:
+        """What the dbt service has; None where no shell could look. Raises EngineSilentError."""
+        script = compose_dbt.script(self._dbt.lineage_executable)
+        mount = place.mount
+        where = (self._fabric.compose.dbt.working_directory or "") if mount is None else mount.target
+        found = (await self.services.look(place.service, script, where, mount)).split()
+        return frozenset(found) if compose_dbt.LOOKED in found else None
+
+    async def _nodes(self, planned: PlannedStep, place: Place) -> list[Node] | str:
+        chosen, mount = self._fabric.compose.dbt, place.mount
+        paths = compose_dbt.paths(chosen, None if mount is None else mount.target, listing=True)
+        unlined = replace(planned, lineage=False)
+        docker = Docker(self.compose.docker, self._whole_environment(unlined), self._mask)
+
+        async def ask(argv: tuple[str, ...]) -> Said:
+            names = self._handed_on(unlined, place.service)
+            return await compose_look.ask(
+                self.compose, place.service, argv, paths.cwd, docker, mount=mount, names=names, within=_LISTING_TAKES
+            )
+
+        return await compose_dbt.nodes(self._dbt, work.dbt_step(planned, self._dbt), paths, ask, self._mask)
+
+    def _what(self, planned: PlannedStep, place: Place) -> Command | str:
         """What the step runs, as its container sees it, with the whole environment of the docker command line."""
         chosen, environment = self._fabric.compose, self._whole_environment(planned)
         if planned.name is StepName.INGESTER:
-            settings = chosen.ingester
+            argv = self._ingester_command(planned, place.service)
+            if isinstance(argv, str):
+                return argv
             return ingester.command(
-                ingester.Ingester(settings.command, settings.working_directory or ""),
+                ingester.Ingester(argv, chosen.ingester.working_directory or "", planned.arguments),
                 environment,
-                grace=settings.grace,
+                grace=chosen.ingester.grace,
                 time_limit=self._fabric.time_limit,
                 mask=self._mask,
             )
-        paths = Paths(
-            cwd=chosen.dbt.working_directory or "",
-            project=None,
-            profiles=chosen.dbt.profiles_directory,
-            target=chosen.dbt.target_path,
-            logs=None,
-            parse=None,
-            report=_REPORT,
-            edr=_EDR,
-        )
         return dbt.command(
             self._dbt,
             work.dbt_step(planned, self._dbt),
-            paths,
+            compose_dbt.paths(chosen.dbt, None if place.mount is None else place.mount.target),
             environment,
             grace=self._fabric.dbt.grace,
             time_limit=self._fabric.time_limit,
             mask=self._mask,
         )
 
+    def _ingester_command(self, planned: PlannedStep, service: Service) -> tuple[str, ...] | str:
+        """What arguments go behind, empty for the service's own command; or that there is nothing."""
+        configured = self._fabric.compose.ingester.command
+        if configured or not planned.arguments or service.command:
+            return configured or (service.command or () if planned.arguments else ())
+        if service.entrypoint:
+            return ()  # which takes them, as it takes everything
+        return (
+            f"The service {service.name} has no command that the parameters of the pipeline could go to: set "
+            f"`fabrics.{self._fabric_name}.compose.ingester.command`, or give the service one."
+        )
+
     def _ours(self, planned: PlannedStep) -> Mapping[str, str]:
         """What the step finds in its environment unless somebody sets it otherwise."""
-        if planned.name is StepName.INGESTER:
-            return ingester.VARIABLES
-        lineage = {"TQDM_DISABLE": "1", **dbt.lineage_variables(_LINEAGE)} if planned.lineage else {}
-        return {**dbt.VARIABLES, **lineage}
+        return (
+            ingester.VARIABLES if planned.name is StepName.INGESTER else compose_dbt.variables(lineage=planned.lineage)
+        )
 
     def _whole_environment(self, planned: PlannedStep) -> Mapping[str, str]:
         ours = {name: value for name, value in self._ours(planned).items() if name not in self._set_by_us()}
@@ -247,52 +269,27 @@ class ComposeWork:
     def _handed_on(self, planned: PlannedStep, service: Service) -> list[str]:
         """The names of the variables that the container gets besides those of its service."""
         known = frozenset(service.environment) | self._set_by_us()
-        lineage_is_known = any(name.startswith(_LINEAGE_VARIABLES) for name in known)
+        lineage_is_known = any(name.startswith(compose_dbt.LINEAGE_VARIABLES) for name in known)
         ours = (
             name
             for name in self._ours(planned)
-            if name not in known and not (lineage_is_known and name.startswith(_LINEAGE_VARIABLES))
+            if name not in known and not (lineage_is_known and name.startswith(compose_dbt.LINEAGE_VARIABLES))
         )
         return [*ours, *self._set_by_us()]
 
     async def _fetch(self, step: DbtStep, reader: dbt_output.DbtReader, folder: Path) -> None:
-        """Take from the ended container what tells of the run, unless it is of an earlier one. Raises OSError."""
-        name = container_name(folder)
-        try:
-            state = await self.docker.inspect(name)
-            if state is None or state.started == 0:
-                return
-            self._mask = self._mask.knowing(state.environment)
-            target = posixpath.join(state.working_directory, self._fabric.compose.dbt.target_path or "target")
-            results = await self.docker.file(name, posixpath.join(target, "run_results.json"))
-            lineage = await self.docker.file(name, _LINEAGE) if step.lineage else None
-            report = await self.docker.file(container_name(folder, 1), _REPORT) if step.report else None
-        except EngineSilentError:
+        """Take from the ended container what tells of the run. Raises OSError, EngineSilentError."""
+        state = await self.docker.inspect(container_name(folder))
+        if state is None or state.started == 0:
             return
-        if results is not None and dbt_output.is_of(results, reader.invocation):
-            await asyncio.to_thread(_write, dbt.target(folder) / "run_results.json", results)
-        for file, content in ((dbt.lineage(folder), lineage), (dbt.report(folder), report)):
-            if content is not None:
-                await asyncio.to_thread(_write, file, content)
-
-
-async def _patiently(ask: Callable[[], Awaitable[T]], seen: Seen) -> T:
-    """The answer of an engine that may be starting again. Raises EngineSilentError once that takes too long."""
-    limit = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return await ask()
-        except EngineSilentError:
-            if time.monotonic() > limit:
-                raise
-        seen(Liveness.UNREACHABLE)
-        await asyncio.sleep(_AGAIN)
+        self._mask = self._mask.knowing(state.environment)
+        chosen = self._fabric.compose
+        project = None
+        if self._checkout is not None:
+            project = compose_places.dbt_folder(chosen, state.working_directory)
+        target = compose_dbt.target(chosen.dbt, project)
+        await compose_dbt.fetch(self.docker, state, target, step, reader, folder)
 
 
 def _unavailable(silence: EngineSilentError) -> EngineError:
     return EngineError(explain(str(silence), "The container engine doesn't answer, so nothing was started"))
-
-
-def _write(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Iterable
 
 import structlog
@@ -20,6 +21,7 @@ _COLUMNS = '{{.Names}}\t{{.State}}\t{{.Label "' + JOB_LABEL + '"}}\t{{.Label "' 
 _REMOVAL_TAKES = 60.0
 _STEP = re.compile(r"[0-9]{1,3}-[a-z]+")
 _ALIVE = ("running", "paused", "restarting")
+_LOOK_TAKES = 150.0  # seconds that a container without a job may live: listing the models of a large project
 
 _log = structlog.get_logger()
 
@@ -32,8 +34,8 @@ class Leftovers:
         self._engines = list(engines)
         self._instance = instance
         self._store = store
-        # containers without a job that the last sweep saw, by engine
-        self._looks: dict[tuple[str, ...], set[str]] = {}
+        # containers without a job that the last sweep saw, and when they were seen first, by engine
+        self._looks: dict[tuple[str, ...], dict[str, float]] = {}
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -50,16 +52,16 @@ class Leftovers:
     async def sweep(self, engine: Docker) -> None:
         """One pass over an engine. Raises EngineSilentError, StorageError."""
         own = f"label={INSTANCE_LABEL}={self._instance}"
-        looks = set()
+        seen, looks = self._looks.get(engine.command, {}), {}
         for found in await engine.containers(own, columns=_COLUMNS, all_states=True):
             container, status, job_id, step = (*found, "", "", "")[:4]
             if not job_id:
-                looks.add(container)
+                looks[container] = seen.get(container, time.monotonic())
+                # what has ended is taken away at once by who asked for it, unless that was killed
+                if container in seen and (status not in _ALIVE or time.monotonic() - seen[container] > _LOOK_TAKES):
+                    await self._remove(engine, container, "none")
             elif not await self._is_needed(job_id, step, status):
                 await self._remove(engine, container, job_id)
-        # A look into an image takes less than the time between two sweeps.
-        for container in looks & self._looks.get(engine.command, set()):
-            await self._remove(engine, container, "none")
         self._looks[engine.command] = looks
 
     async def _is_needed(self, job_id: str, step: str, status: str) -> bool:

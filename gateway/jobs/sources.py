@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ from gateway.jobs.job import Job, Source
 from gateway.project import CHECKOUT, Project
 from runners import checkout as git_checkout
 from runners import git_words
-from runners.git import RepositoryError, UnavailableError, UnknownRefError
+from runners.git import GitFailedError, RepositoryError, UnavailableError, UnknownRefError
 from runners.mirror import Mirror
 from runners.words import WordError
 
@@ -30,6 +31,7 @@ _UNUSED = 86400.0  # seconds after which a checkout is removed
 _MIRROR_UNUSED = 30 * 86400.0
 
 T = TypeVar("T")
+Remove = Callable[[Path], Awaitable[bool]]  # a folder, however that can be done; whether it is gone
 
 _log = structlog.get_logger()
 
@@ -40,7 +42,9 @@ class Checkout:
     root: of the repository. directory: of the project in it.
     """
 
-    def __init__(self, mirror: Mirror, source: Source, root: Path, users: set[str], turn: asyncio.Lock) -> None:
+    def __init__(
+        self, mirror: Mirror, source: Source, root: Path, users: set[str], turn: asyncio.Lock, remove: Remove
+    ) -> None:
         """users: the jobs that have the same one, by id; turn: theirs."""
         self.root = root
         self.directory = root / source.folder
@@ -48,6 +52,7 @@ class Checkout:
         self._commit = source.commit
         self._users = users
         self._turn = turn
+        self._remove = remove
 
     async def ready(self, job_id: str) -> str | None:
         """Have it made, or put in order, for a job that is about to begin; else why it can't be."""
@@ -85,17 +90,34 @@ class Checkout:
         return None
 
     async def _ensure(self) -> None:
-        await git_checkout.ensure(self._mirror, self._commit, self.root, clean=not self._users)
+        clean = not self._users
+        try:
+            await git_checkout.ensure(self._mirror, self._commit, self.root, clean=clean)
+        except GitFailedError:
+            # a container may have left what only its own user can change: then it is made anew
+            if not clean or not await self._remove(self.root):
+                raise
+            await git_checkout.ensure(self._mirror, self._commit, self.root, clean=clean)
+
+
+async def _nobody(fabric: str, folder: Path) -> bool:  # noqa: ARG001, it is asked of a fabric that could
+    return False
 
 
 class Sources:
     """Finds the commits of projects, and keeps their checkouts.
 
-    environment: of the gateway.
+    environment: of the gateway. remove: has a fabric remove a folder that this process can't; whether it is gone.
     """
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Mapping[str, str],
+        remove: Callable[[str, Path], Awaitable[bool]] = _nobody,
+    ) -> None:
         self._settings = settings
+        self._remove = remove
         self._environment = environment
         self._mask = settings.mask(environment)
         self._checkouts = settings.state_directory / "checkouts"
@@ -136,7 +158,7 @@ class Sources:
             return None
         root = self._checkouts / fabric / source.commit
         users, turn = self._shared.setdefault(root, (set(), asyncio.Lock()))
-        return Checkout(self._mirror(source.repository), source, root, users, turn)
+        return Checkout(self._mirror(source.repository), source, root, users, turn, partial(self._remove, fabric))
 
     async def sweep(self, active: Collection[Job]) -> None:
         """Remove what no job has used for a while. active: those that have not ended."""
@@ -146,9 +168,16 @@ class Sources:
             if root in wanted or turn.locked():
                 continue
             async with turn:  # whoever comes now finds it gone, and makes it again
-                await asyncio.to_thread(_remove, root)
+                await self._remove_checkout(root)
         for folder in await asyncio.to_thread(_older, self._repositories, "*.git", _MIRROR_UNUSED):
             await asyncio.to_thread(_remove, folder)
+
+    async def _remove_checkout(self, root: Path) -> None:
+        why = await asyncio.to_thread(_remove, root)
+        if why is None or await self._remove(root.parent.name, root):
+            _log.info("checkout removed", folder=str(root))
+        else:
+            _log.warning("checkout not removed", folder=str(root), error=str(why))
 
     def _mirror(self, address: str) -> Mirror:
         if address not in self._mirrors:
@@ -184,10 +213,9 @@ def _older(folder: Path, pattern: str, age: float) -> list[Path]:
     return [found for found in folder.glob(pattern) if found.stat().st_mtime < limit]
 
 
-def _remove(folder: Path) -> None:
+def _remove(folder: Path) -> OSError | None:
     try:
         shutil.rmtree(folder)
-    except OSError as error:  # a container may have left what only its own user can remove
-        _log.warning("checkout not removed", folder=str(folder), error=str(error))
-    else:
-        _log.info("checkout removed", folder=str(folder))
+    except OSError as error:
+        return error
+    return None

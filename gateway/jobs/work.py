@@ -136,7 +136,9 @@ def dbt(fabric: Fabric, project: Path) -> Dbt:
     )
 
 
-def installation(settings: Settings, fabric: str, *, has_openlineage: bool, has_elementary: bool) -> Installation:
+def installation(
+    settings: Settings, fabric: str, *, has_openlineage: bool, has_elementary: bool, ingester_is_fixed: bool = False
+) -> Installation:
     """What a plan depends on, with what was found in the fabric."""
     ingester_resource, dbt_resource = settings.resources(fabric)
     return Installation(
@@ -147,6 +149,7 @@ def installation(settings: Settings, fabric: str, *, has_openlineage: bool, has_
         ingester_resource=ingester_resource,
         dbt_resource=dbt_resource,
         ingester_may_fail=settings.ingester_failure == "continue",
+        ingester_is_fixed=ingester_is_fixed,
     )
 
 

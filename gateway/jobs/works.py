@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from gateway.config import Settings
+from gateway.jobs import compose_places
+from gateway.jobs.compose_services import ComposeServices
 from gateway.jobs.compose_work import ComposeWork
 from gateway.jobs.job import RunnerName
 from gateway.jobs.local_work import LocalWork
@@ -24,6 +29,7 @@ class Works:
         self._environment = environment
         self._instance = instance
         self._made: dict[tuple[RunnerName, str, str], Work] = {}
+        self._services: dict[str, ComposeServices] = {}
 
     def of(self, runner: RunnerName, fabric: str, project: str, checkout: Checkout | None = None) -> Work:
         """The work of a project in a fabric, as far as the configuration (still) has them.
@@ -42,7 +48,27 @@ class Works:
             case RunnerName.LOCAL:
                 return LocalWork(self._settings, fabric, project, self._environment, checkout)
             case RunnerName.COMPOSE:
-                return ComposeWork(self._settings, fabric, self._environment, self._instance)
+                services = self._services_of(fabric)
+                return ComposeWork(self._settings, fabric, project, self._environment, services, checkout)
+
+    def _services_of(self, fabric: str) -> ComposeServices:
+        if fabric not in self._services:
+            made = compose_places.services(self._settings, fabric, self._environment, self._instance)
+            self._services[fabric] = made
+        return self._services[fabric]
+
+    async def remove(self, fabric: str, folder: Path) -> bool:
+        """Remove a folder with what containers of a fabric have left in it; whether it is gone.
+
+        Their users, root most of all, may have made what only they can remove.
+        """
+        chosen = self._settings.fabrics.get(fabric)
+        if chosen is None or RunnerName(chosen.runner) is not RunnerName.COMPOSE:
+            return False
+        await self._services_of(fabric).remove(chosen.compose.dbt.service, folder)
+        # the container may have been let to empty the folder and not to remove it
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return not await asyncio.to_thread(folder.exists)
 
     def all(self) -> Iterable[Work]:
         """The work of every fabric, with every project where they run it themselves."""
@@ -54,9 +80,9 @@ class Works:
 
     def engines(self) -> Iterable[Docker]:
         """The container engines of the fabrics, each once."""
-        works = [
-            ComposeWork(self._settings, name, self._environment, self._instance)
+        dockers = [
+            self._services_of(name).docker
             for name, fabric in self._settings.fabrics.items()
             if RunnerName(fabric.runner) is RunnerName.COMPOSE
         ]
-        return {work.docker.command: work.docker for work in works}.values()
+        return {docker.command: docker for docker in dockers}.values()

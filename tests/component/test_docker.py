@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runners import compose_project
+from runners import compose_look, compose_project
 from runners.compose_project import Compose
 from runners.docker import Docker, EngineSilentError, engine_of, is_silent
 from runners.mask import Mask
@@ -94,12 +94,12 @@ async def test_a_file_is_had_from_an_ended_container_and_nothing_else_is(engine:
 async def test_a_look_that_hangs_leaves_no_container_behind(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compose_project, "_LOOK_TAKES", 5.0)
+    monkeypatch.setattr(compose_look, "_LOOK_TAKES", 5.0)
     project = Compose(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
     found = await compose_project.read(project, on(engine))
     assert not isinstance(found, str)
     with pytest.raises(EngineSilentError, match="a look into the service dbt"):
-        await compose_project.look(project, found.services["dbt"], "sleep 1000", "", on(engine))
+        await compose_look.look(project, found.services["dbt"], "sleep 1000", "", on(engine))
     assert not [name for name in engine.containers() if name.startswith("pipeline-gateway-look")]
 
 
@@ -107,7 +107,7 @@ async def test_what_a_look_says_is_what_its_shell_printed(tmp_path: Path, engine
     project = Compose(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
     found = await compose_project.read(project, on(engine))
     assert not isinstance(found, str)
-    said = await compose_project.look(project, found.services["dbt"], "pwd; echo done", "/shared", on(engine))
+    said = await compose_look.look(project, found.services["dbt"], "pwd; echo done", "/shared", on(engine))
     assert said.split() == ["/shared", "done"]
 
 

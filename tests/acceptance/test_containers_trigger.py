@@ -1,0 +1,333 @@
+"""The trigger pipeline API in containers: commits, parameters and processes, with real git and dbt on a real engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+
+from tests.conftest import MakeGateway
+from tests.support import repositories
+from tests.support.docker import HOST_IMAGE, Engine, python_mounts
+from tests.support.gateway import Answer, Gateway, wait_for
+
+PATH = "/api/trigger/pipeline"
+FABRIC, PROJECT = "33290", "41459"
+FILES = {
+    ".gitignore": "target/\nlogs/\ndbt_packages/\n__pycache__/\n",
+    "ingest.py": """
+import sys
+import duckdb
+rows = dict(word.lstrip("-").split("=") for word in sys.argv[1:]).get("rows", "10")
+with duckdb.connect("/data/warehouse.duckdb") as connection:
+    connection.execute(f"create or replace table raw_numbers as select range as n from range({int(rows)})")
+""",
+    "transform/dbt_project.yml": "name: small\nversion: '1.0'\nprofile: small\n",
+    "transform/profiles.yml": (
+        "small: {target: dev, outputs: {dev: {type: duckdb, path: /data/warehouse.duckdb, threads: 2}}}\n"
+    ),
+    "transform/models/silver/numbers.sql": "select n from raw_numbers where n < {{ var('below', 8) }}\n",
+    "transform/models/gold/evens.sql": "select n from {{ ref('numbers') }} where n % 2 = 0\n",
+}
+PIPELINES: Mapping[str, Any] = {
+    "build": {"dbt": {"command": "build"}, "parameters": {"below": {"type": "integer"}}},
+    "daily": {"dbt": {"command": "daily"}},
+    "load": {"ingester": True, "parameters": {"rows": {"type": "integer", "option": "--rows"}}},
+    "all": {"ingester": True, "dbt": {"command": "build"}},
+}
+
+
+_OFF = {"enable_openlineage": False, "enable_elementary": False}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A repository with a compose project and a dbt project, its warehouse, and where a gateway of it would be."""
+
+    repository: Path
+    data: Path
+    folder: Path
+
+    def configure(
+        self,
+        *,
+        dbt: Mapping[str, Any] | None = None,
+        ingester: Mapping[str, Any] | None = None,
+        toggles: Mapping[str, bool] = _OFF,
+    ) -> None:
+        """Write gateway.yaml. dbt, ingester: settings of the fabric's services."""
+        services = {"dbt": dict(dbt or {}), "ingester": dict(ingester or {})}
+        fabric = {
+            "runner": "compose",
+            "resources": {"ingester": "warehouse", "dbt": "warehouse"},
+            "compose": {"directory": str(self.repository), **services},
+        }
+        project = {"directory": str(self.repository), "dbt": "transform", "pipelines": dict(PIPELINES)}
+        settings = {
+            **toggles,
+            "fabrics": {FABRIC: fabric},
+            "projects": {PROJECT: project},
+        }
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "gateway.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    def compose(self, **volumes: str) -> None:
+        """Commit a compose file whose services mount the repository and, by name, one more volume each."""
+        service = {"image": HOST_IMAGE, "network_mode": "none"}
+        mounts = [*python_mounts(), f"{self.data}:/data", ".:/shop"]
+        dbt = {**service, "working_dir": "/shop/transform", "volumes": [*mounts, *_one(volumes, "dbt")]}
+        ingester = {**service, "working_dir": "/shop", "command": ["python", "ingest.py"], "volumes": mounts}
+        text = yaml.safe_dump({"name": "shop", "services": {"dbt": dbt, "ingester": ingester}})
+        repositories.commit(self.repository, {"compose.yaml": text})
+
+    def rows(self, table: str) -> int | None:
+        """How many rows a table of the warehouse has; None where there is no such table."""
+        with duckdb.connect(str(self.data / "warehouse.duckdb"), read_only=True) as connection:
+            known = {name for (name,) in connection.execute("select table_name from duckdb_tables()").fetchall()}
+            known |= {name for (name,) in connection.execute("select view_name from duckdb_views()").fetchall()}
+            if table not in known:
+                return None
+            found = connection.execute(f"select count(*) from {table}").fetchone()
+        assert found is not None
+        return int(found[0])
+
+
+def _one(volumes: Mapping[str, str], name: str) -> list[str]:
+    return [volumes[name]] if name in volumes else []
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """Version 1 has the gold model evens; version 2, and main, have odds too."""
+    made = Shop(repositories.repository(tmp_path / "shop", FILES), tmp_path / "data", tmp_path / "gateway")
+    made.data.mkdir()
+    with duckdb.connect(str(made.data / "warehouse.duckdb")) as connection:
+        connection.execute("create table raw_numbers as select range as n from range(10)")
+    made.compose()
+    repositories.tag(made.repository, "v1")
+    odds = "select n from {{ ref('numbers') }} where n % 2 = 1\n"
+    repositories.commit(made.repository, {"transform/models/gold/odds.sql": odds})
+    repositories.tag(made.repository, "v2")
+    made.configure()
+    return made
+
+
+def trigger(gateway: Gateway, pipeline: str, **fields: Any) -> Answer:
+    body = {"fabricId": int(FABRIC), "projectId": PROJECT, "pipelineName": pipeline, **fields}
+    return gateway.call("POST", PATH, body)
+
+
+def run(gateway: Gateway, pipeline: str, **fields: Any) -> dict[str, Any]:
+    """The record of a run, once it has ended well."""
+    answer = trigger(gateway, pipeline, **fields)
+    assert answer.status == 200, answer
+    record = ended(gateway, answer.json["runId"])
+    assert record["exitCode"] == 0, record
+    return record
+
+
+def ended(gateway: Gateway, run_id: str) -> dict[str, Any]:
+    """The whole record of a run, once it has ended."""
+    wait_for(lambda: gateway.call("GET", f"{PATH}/{run_id}").json["runStatus"] != "RUNNING", f"the end of {run_id}")
+    return gateway.call("GET", f"/api/v1/jobs/{run_id}").json
+
+
+def checkout(shop: Shop, gateway: Gateway, ref: str) -> list[str]:
+    """The files in the checkout of a commit, sorted."""
+    root = gateway.state / "checkouts" / FABRIC / repositories.git(shop.repository, "rev-parse", ref)
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
+
+
+def made_containers(engine: Engine) -> list[str]:
+    """The names of the containers that steps ever had, as far as the engine remembers."""
+    said = engine.docker(
+        "events", "--since=0", "--until=0s", "--filter=event=create", "--format={{.Actor.Attributes.name}}"
+    )
+    return [name for name in said.splitlines() if not name.startswith("pipeline-gateway-look-")]
+
+
+def test_a_version_runs_with_the_models_that_it_has_and_the_working_directory_stays_as_it_is(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway(shop.folder, engine.environment)
+    edited = "transform/models/gold/evens.sql"
+    (shop.repository / edited).write_text("somebody is just writing this", encoding="utf-8")
+    record = run(gateway, "build", version="1")
+    assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
+    assert record["commit"] == repositories.git(shop.repository, "rev-parse", "v1")
+    assert (record["version"], record["branch"]) == ("1", None)
+    assert (gateway.state / "jobs" / record["jobId"] / "1-build/target/run_results.json").exists()
+    run(gateway, "build", version="2")
+    assert shop.rows("odds") == 4
+    changed = repositories.git(shop.repository, "status", "--porcelain", "--ignored").splitlines()
+    assert [line.split() for line in changed] == [["M", edited]]
+    for commit in ("v1", "v2"):
+        files = repositories.git(shop.repository, "ls-tree", "-r", "--name-only", commit).splitlines()
+        assert checkout(shop, gateway, commit) == sorted(files)  # nothing was written into it
+    wait_for(lambda: engine.containers() == [], "its containers to be removed")
+
+
+def test_a_branch_runs_at_its_head_and_a_parameter_changes_the_rows(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway(shop.folder, engine.environment)
+    repositories.branch(shop.repository, "more")
+    repositories.commit(shop.repository, {"transform/models/gold/thirds.sql": "select 1 as n"})
+    thirds = "select n from {{ ref('numbers') }} where n % 3 = 0"
+    head = repositories.commit(shop.repository, {"transform/models/gold/thirds.sql": thirds})
+    repositories.switch(shop.repository, "main")
+    record = run(gateway, "build", branch="more", parameters={"below": "4"})
+    assert (record["commit"], record["branch"], record["parameters"]) == (head, "more", {"below": 4})
+    assert (shop.rows("numbers"), shop.rows("thirds")) == (4, 2)
+
+
+def test_a_parameter_reaches_the_ingester_as_an_argument_behind_the_services_own_command(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway(shop.folder, engine.environment)
+    broken = repositories.commit(shop.repository, {"ingest.py": "raise SystemExit(3)"})
+    repositories.git(shop.repository, "revert", "--no-edit", broken)
+    repositories.git(shop.repository, "tag", "v3", broken)
+    record = run(gateway, "load", parameters={"rows": 3}, version="3")  # its ingester has no part in that
+    assert shop.rows("raw_numbers") == 3
+    assert any("commit has no part in it" in note for note in record["notes"])
+    assert run(gateway, "load", parameters={"rows": 4})["notes"] == []
+    assert shop.rows("raw_numbers") == 4
+
+
+def test_the_ingester_is_that_of_the_commit_where_it_is_said_where_it_expects_its_project(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    shop.configure(ingester={"project": "/shop"})
+    gateway = make_gateway(shop.folder, engine.environment)
+    repositories.commit(shop.repository, {"ingest.py": FILES["ingest.py"].replace('"10"', '"6"')})
+    repositories.tag(shop.repository, "v3")
+    (shop.repository / "ingest.py").write_text("raise SystemExit(3)", encoding="utf-8")
+    record = run(gateway, "load", version="3")
+    assert (shop.rows("raw_numbers"), record["notes"]) == (6, [])
+    run(gateway, "load", version="2")
+    assert shop.rows("raw_numbers") == 10
+
+
+def test_a_process_stops_before_what_comes_after_it(shop: Shop, engine: Engine, make_gateway: MakeGateway) -> None:
+    gateway = make_gateway(shop.folder, engine.environment)
+    record = run(gateway, "build", version="2", processName="numbers")
+    assert (shop.rows("numbers"), shop.rows("evens"), shop.rows("odds")) == (8, None, None)
+    assert record["processName"] == "numbers"
+    record = run(gateway, "all", version="2", processName="ingester")
+    assert [step["name"] for step in record["steps"]] == ["ingester"]
+
+
+def test_an_unknown_process_is_refused_by_name_before_any_container_of_a_job_is_made(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway(shop.folder, engine.environment)
+    before = made_containers(engine)
+    answer = trigger(gateway, "build", version="1", processName="odds")  # a model of the next version
+    assert answer.status == 400
+    assert "`odds` not found" in answer.json["msg"]
+    assert "evens" in answer.json["msg"]
+    answer = trigger(gateway, "build", processName="nobody")  # of the project that the service has itself
+    assert answer.status == 400
+    assert "odds" in answer.json["msg"]
+    assert made_containers(engine) == before
+    assert engine.containers() == []
+
+
+def test_two_jobs_of_one_commit_share_its_checkout(shop: Shop, engine: Engine, make_gateway: MakeGateway) -> None:
+    gateway = make_gateway(shop.folder, engine.environment)
+    runs = [trigger(gateway, "build", version="2").json["runId"] for _ in range(2)]
+    assert [ended(gateway, run_id)["exitCode"] for run_id in runs] == [0, 0]
+    assert len(list((gateway.state / "checkouts" / FABRIC).iterdir())) == 1
+
+
+def test_a_service_that_mounts_its_project_at_the_very_place_has_the_commit_there_instead(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    shop.compose(dbt="./transform:/shop/transform/")
+    gateway = make_gateway(shop.folder, engine.environment)
+    run(gateway, "build", version="1")
+    assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
+
+
+def test_the_project_may_be_expected_elsewhere_than_where_dbt_is_called(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    shop.configure(dbt={"project": "/project", "profiles_directory": "/shop/transform"})
+    gateway = make_gateway(shop.folder, engine.environment)
+    run(gateway, "build", version="1")
+    assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
+
+
+def test_packages_that_a_listing_needs_are_installed_into_the_checkout_first(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    _add_package(shop, "extra")
+    gateway = make_gateway(shop.folder, engine.environment)
+    answer = trigger(gateway, "build", version="3", processName="nobody")
+    assert answer.status == 400
+    assert "from_extra" in answer.json["msg"]
+    installed = "transform/dbt_packages/extra/models/from_extra.sql"
+    root = gateway.state / "checkouts" / FABRIC / repositories.git(shop.repository, "rev-parse", "v3")
+    assert (root / installed).exists()
+
+
+def test_whether_elementary_is_there_is_the_commits_to_say(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    _add_package(shop, "elementary")
+    repositories.git(shop.repository, "rm", "-r", "-q", "transform/packages.yml")
+    repositories.commit(shop.repository, {})
+    shop.configure(toggles={})
+    gateway = make_gateway(shop.folder, engine.environment)
+    for fields, there in (({"version": "3"}, True), ({"version": "2"}, False), ({}, False)):
+        run_id = trigger(gateway, "daily", **fields).json["runId"]
+        gateway.call("POST", f"/api/v1/jobs/{run_id}/cancel")
+        record = ended(gateway, run_id)
+        assert (record["enableElementary"], record["enableOpenlineage"]) == (there, True), fields
+
+
+def _add_package(shop: Shop, name: str) -> None:
+    """Tag a version 3 whose dbt project has a package of one model."""
+    package = {"dbt_project.yml": f"name: {name}\nversion: '1.0'\n", f"models/from_{name}.sql": "select 1 as one\n"}
+    files = {f"transform/packages/{name}/{file}": text for file, text in package.items()}
+    declared = f"packages:\n  - local: packages/{name}\n"
+    repositories.commit(shop.repository, {**files, "transform/packages.yml": declared})
+    repositories.tag(shop.repository, "v3")
+
+
+def test_a_job_of_a_commit_is_followed_to_its_end_by_the_next_gateway(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    one = "select count(*) as n from range(20000000){{ ' union all ' if not loop.last }}"
+    slow = f"{{% for _ in range(300) %}}{one}{{% endfor %}}"
+    repositories.commit(shop.repository, {"transform/models/gold/slow.sql": slow})
+    repositories.tag(shop.repository, "v3")
+    gateway = make_gateway(shop.folder, engine.environment)
+    run_id = trigger(gateway, "build", version="3").json["runId"]
+    wait_for(lambda: any(run_id in name for name in engine.containers(all=False)), "its container")
+    gateway.kill()
+    gateway.start()
+    record = ended(gateway, run_id)
+    assert record["exitCode"] == 0
+    assert (gateway.state / "jobs" / run_id / "1-build/target/run_results.json").exists()
+    assert shop.rows("slow") == 300
+
+
+def test_a_commit_without_the_dbt_project_is_told_and_nothing_is_made_in_its_place(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    repositories.git(shop.repository, "mv", "transform", "models")
+    repositories.commit(shop.repository, {})
+    repositories.tag(shop.repository, "v3")
+    gateway = make_gateway(shop.folder, engine.environment)
+    record = ended(gateway, trigger(gateway, "build", version="3").json["runId"])
+    assert record["reason"] == "not_started"
+    assert "there is no" in record["error"]
+    assert "dbt_project.yml" in record["error"]
+    assert not [name for name in checkout(shop, gateway, "v3") if name.startswith("transform")]

@@ -16,7 +16,8 @@ from gateway.jobs import catalog, compose_dbt, compose_places, work
 from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.compose_places import Place, Places
 from gateway.jobs.compose_services import ComposeServices, patiently
-from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.job import Finished, RunnerName
+from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.jobs.sources import Checkout
 from gateway.jobs.work import Seen, nobody
 from gateway.project import Project

@@ -25,13 +25,13 @@ from gateway.jobs.job import (
     Finished,
     Job,
     Pending,
-    PlannedStep,
     Queued,
     Reason,
     Skipped,
     StepState,
 )
 from gateway.jobs.moves import EndJob, RunStep, SkipStep, begun, cancelled, next_move
+from gateway.jobs.plan import PlannedStep
 from gateway.jobs.sources import Checkout
 from gateway.jobs.store import Store
 from gateway.jobs.work import Work, masked, reader

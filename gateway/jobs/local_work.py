@@ -15,7 +15,8 @@ from gateway.config import Settings
 from gateway.fabric import Fabric
 from gateway.jobs import work
 from gateway.jobs.catalog import Installation, Trigger
-from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.job import Finished, RunnerName
+from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.jobs.sources import Checkout
 from gateway.jobs.work import Seen, nobody
 from gateway.project import Project

@@ -11,7 +11,8 @@ from gateway.clock import Instant
 from gateway.config import Settings
 from gateway.fabric import Fabric
 from gateway.jobs.catalog import Installation, Trigger
-from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.job import Finished, RunnerName
+from gateway.jobs.plan import Plan, PlannedStep, StepName
 from runners import dbt_output, dbt_words, ingester
 from runners.dbt import Dbt, DbtStep
 from runners.dbt_nodes import Node

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.jobs import catalog
 from gateway.jobs.catalog import DbtCommand, Installation, Pipeline, Trigger
-from gateway.jobs.job import Plan
+from gateway.jobs.plan import Plan
 from gateway.project import PipelineSettings
 from runners.dbt_nodes import Node
 from runners.parameters import Value

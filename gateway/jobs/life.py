@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from gateway import clock
-from gateway.errors import StorageError
+from gateway.errors import EngineError, StorageError
 from gateway.jobs.follow import Follower
 from gateway.jobs.job import (
     Active,
@@ -81,6 +81,7 @@ class Life:
         self._work = work
         self._folder = folder
         self._checkout = checkout
+        self._waited = False
         self._turn = asyncio.Event()  # there is news for a job that waits
         self._given_up: Callable[[Job], Job] | None = None  # its cancel that could not be recorded yet
         self._follower: Follower | None = None
@@ -157,6 +158,7 @@ class Life:
 
     async def _await_turn(self) -> None:
         """Until the job holds its resources, or was cancelled."""
+        self._waited = isinstance(self.job.state, Queued)
         while isinstance(self.job.state, Queued) and self._given_up is None:
             self._turn.clear()
             if await insist(self._store.holds, self.job.id):
@@ -167,6 +169,14 @@ class Life:
         if self._given_up is not None:
             await self._keeper.persist(self._given_up)
 
+    async def _occupied(self) -> str | None:
+        """Who came while the job waited and is no job, so that nobody had them wait for it."""
+        try:
+            holder = await self._work.occupied(self.job.plan)
+        except EngineError:  # what is asked next says so
+            return None
+        return None if holder is None else str(holder)
+
     async def _check(self) -> None:
         """Before the first step of a new job: whether every step has what it needs. If not, none is begun."""
         if isinstance(self.job.state, Ended):  # cancelled while it waited
@@ -175,7 +185,9 @@ class Life:
             if self._checkout is not None:
                 self._checkout.enter(self.job.id)
             return
-        why = None if self._checkout is None else await self._checkout.ready(self.job.id)
+        why = await self._occupied() if self._waited else None
+        if why is None and self._checkout is not None:
+            why = await self._checkout.ready(self.job.id)
         if why is not None:
             await self._set_steps([masked(Finished(NotStarted(why)), self._work.mask)])
             return

@@ -248,8 +248,7 @@ class Service:
         if holder is not None:
             since = clock.rfc3339(holder.since)
             raise ConflictError(
-                f"The container {holder.container} of the service {holder.service} is running since {since} and was "
-                f"not started by the gateway; {holder.remedy}.",
+                str(holder),
                 conflict={"container": holder.container, "since": since, "step": holder.service},
                 retry_after=_RETRY_AFTER_CONFLICT,
             )

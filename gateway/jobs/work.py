@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from gateway import clock
 from gateway.clock import Instant
 from gateway.config import Settings
 from gateway.fabric import Fabric
@@ -49,6 +50,12 @@ class Occupied:
     service: str
     since: float
     remedy: str
+
+    def __str__(self) -> str:
+        return (
+            f"The container {self.container} of the service {self.service} is running since "
+            f"{clock.rfc3339(self.since)} and was not started by the gateway; {self.remedy}."
+        )
 
 
 def nobody(_: Liveness) -> None:

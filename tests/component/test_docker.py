@@ -6,11 +6,12 @@ import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runners import compose_look, compose_project
-from runners.compose_project import Compose
+from runners.compose_project import Compose, Mount
 from runners.docker import Docker, EngineSilentError, engine_of, is_silent
 from runners.mask import Mask
 from tests.support import compose
@@ -128,3 +129,51 @@ async def test_what_docker_says_is_masked_before_it_is_cut(tmp_path: Path) -> No
     docker = Docker((str(program),), os.environ, Mask(("KEY",)).knowing({"KEY": "sesame-open"}))
     with pytest.raises(EngineSilentError, match=r"^0{495}\*\*\*$"):
         await docker.inspect("one")
+
+
+@pytest.mark.parametrize(
+    ("keys", "entrypoint", "command"),
+    [
+        ({}, ("sh", "-c"), ("echo image",)),
+        ({"command": ["echo $HOME $$", "x"]}, ("sh", "-c"), ("echo $HOME $$", "x")),
+        ({"command": "echo 'two words'"}, ("sh", "-c"), ("echo", "two words")),
+        ({"entrypoint": ["env"]}, ("env",), ()),  # which takes the image's command away too
+        ({"entrypoint": ["env"], "command": ["sh"]}, ("env",), ("sh",)),
+        ({"entrypoint": []}, (), ()),
+    ],
+)
+async def test_a_service_has_its_own_command_else_its_images(
+    tmp_path: Path, engine: Engine, keys: dict[str, Any], entrypoint: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    changes = ('ENTRYPOINT ["sh", "-c"]', 'CMD ["echo image"]', "WORKDIR /opt")
+    (tmp_path / "empty.tar").write_bytes(b"\0" * 10240)
+    engine.docker("import", *(f"--change={change}" for change in changes), str(tmp_path / "empty.tar"), "tests-own:1")
+    folder = compose.write(tmp_path, dbt={**compose.service(**keys), "image": "tests-own:1"})
+    found = await compose_project.read(Compose(str(folder)), on(engine))
+    assert not isinstance(found, str)
+    service = await compose_project.service(found, "dbt", on(engine))
+    assert not isinstance(service, str)
+    assert (service.entrypoint, service.command, service.working_directory) == (entrypoint, command, "/opt")
+
+
+async def test_a_program_is_asked_as_a_step_runs_it_and_its_output_is_apart(tmp_path: Path, engine: Engine) -> None:
+    keys = compose.service(entrypoint=["env", "dbt"], working_dir="/shared")
+    project = Compose(str(compose.write(tmp_path, dbt=keys)), instance="feed")
+    found = await compose_project.read(project, on(engine))
+    assert not isinstance(found, str)
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "mounted/file").touch()
+    docker = Docker(("docker",), {**os.environ, **engine.environment, "TOLD": "value"}, Mask())
+    said = await compose_look.ask(
+        project,
+        found.services["dbt"],
+        ("sh", "-c", "echo $TOLD; pwd; ls /there; echo aside >&2; exit 3"),
+        "/tmp",
+        docker,
+        mount=Mount(str(tmp_path / "mounted"), "/there"),
+        names=["TOLD"],
+        within=30,
+    )
+    assert (said.code, said.output) == (3, b"value\n/tmp\nfile\n")
+    assert "aside" in said.error
+    assert engine.containers() == []

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.fabric import ComposeSettings, Fabric
 from gateway.jobs.compose_services import compose
-from runners.compose_project import Compose, Service, run
+from runners.compose_project import Compose, Mount, Service, run
 from runners.container_identity import container_name
 from runners.step import Command
 
@@ -131,3 +131,9 @@ def test_every_value_of_the_configuration_is_glued_to_its_option() -> None:
 
 def test_with_nothing_configured_everything_is_found_as_docker_compose_finds_it() -> None:
     assert compose(Fabric(runner="compose"), "feed").command == ("docker", "compose")
+
+
+def test_a_mount_is_one_word_of_every_command() -> None:
+    command = run(PROJECT, service(), what(("dbt",), ("edr",)), (), FOLDER, Mount('/state/$HOME, "x"', "/transform"))
+    for line in command.argvs:
+        assert [word for word in line if word.startswith("--volume")] == ['--volume=/state/$HOME, "x":/transform']

@@ -1,0 +1,126 @@
+"""Where a checkout is mounted in a service, and what keeps it from being mounted."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.fabric import ComposeSettings
+from gateway.jobs.compose_places import Place, Places
+from gateway.jobs.compose_services import ComposeServices
+from gateway.jobs.job import Source, StepName
+from gateway.jobs.sources import Checkout
+from gateway.project import Project
+from runners.compose_project import Compose, Mount, Service
+from runners.docker import Docker
+from runners.mask import Mask
+from runners.mirror import Mirror
+
+_HERE = "unix:///run/docker.sock"
+
+
+def service(working_directory: str = "/app/transform") -> Service:
+    return Service("shop", "image", (), {}, None, log_rotates=False, command=(), working_directory=working_directory)
+
+
+def fake_docker(folder: Path, host: str) -> Docker:
+    """A program instead of docker that knows one thing: the address of its engine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "fake-docker"
+    program.write_text(f"#!/bin/sh\ntest \"$1 $2\" = 'context inspect' && echo '{host}'\n", encoding="utf-8")
+    program.chmod(0o755)
+    return Docker((str(program),), {"PATH": "/usr/bin:/bin"}, Mask())
+
+
+def places(folder: Path, chosen: ComposeSettings, host: str = _HERE) -> Places:
+    """Those of a project in the folder `code` of a checkout, whose dbt project is in `transform` there."""
+    root = folder / "checkout"
+    (root / "code/transform").mkdir(parents=True, exist_ok=True)
+    (root / "code/transform/dbt_project.yml").touch()
+    mirror = Mirror("/shop", folder / "shop.git", {}, Mask())
+
+    async def remove(_: Path) -> bool:
+        return False
+
+    source = Source("0" * 40, "main", None, "code", "/shop")
+    checkout = Checkout(mirror, source, root, set(), asyncio.Lock(), remove)
+    services = ComposeServices(Compose("/"), fake_docker(folder / "bin", host))
+    project = Project(directory=Path("/shop/code"), dbt=Path("/shop/code/transform"))
+    return Places(services, "prod", chosen, {}, project, checkout)
+
+
+@pytest.mark.parametrize(
+    ("dbt", "where"),
+    [
+        ({}, "/app/transform"),
+        ({"working_directory": "/srv/dbt/"}, "/srv/dbt"),
+        ({"working_directory": "/srv/dbt", "project": "/projects/../shop/"}, "/shop"),
+    ],
+)
+async def test_dbts_project_is_mounted_where_it_is_said_else_where_the_step_runs(
+    tmp_path: Path, dbt: dict[str, str], where: str
+) -> None:
+    found = await places(tmp_path, ComposeSettings.model_validate({"dbt": dbt})).of(StepName.BUILD, service())
+    assert found == Place(service(), Mount(str(tmp_path / "checkout/code/transform"), where))
+
+
+async def test_the_ingester_has_the_projects_directory_only_where_it_is_said_where(tmp_path: Path) -> None:
+    assert await places(tmp_path, ComposeSettings()).of(StepName.INGESTER, service()) == Place(service(), None)
+    chosen = ComposeSettings.model_validate({"ingester": {"project": "/code"}})
+    found = await places(tmp_path, chosen).of(StepName.INGESTER, service())
+    assert found == Place(service(), Mount(str(tmp_path / "checkout/code"), "/code"))
+
+
+@pytest.mark.parametrize("host", ["tcp://10.0.0.7:2375", "ssh://deploy@far"])
+async def test_an_engine_on_another_host_can_not_mount_a_commit(tmp_path: Path, host: str) -> None:
+    found = await places(tmp_path, ComposeSettings(), host).of(StepName.BUILD, service())
+    assert isinstance(found, str)
+    assert host in found
+    assert "on another host" in found
+    # the ingester of its image needs nothing of the commit
+    assert await places(tmp_path, ComposeSettings(), host).of(StepName.INGESTER, service()) == Place(service(), None)
+
+
+@pytest.mark.parametrize("where", ["/", "//", "transform", "/a:b"])
+async def test_a_working_directory_where_nothing_can_be_mounted_asks_for_the_setting(
+    tmp_path: Path, where: str
+) -> None:
+    found = await places(tmp_path, ComposeSettings()).of(StepName.BUILD, service(where))
+    assert isinstance(found, str)
+    assert "set `fabrics.prod.compose.dbt.project`" in found
+
+
+async def test_a_link_in_a_commit_leads_its_containers_nowhere_else_on_this_host(tmp_path: Path) -> None:
+    outside = tmp_path / "secrets"
+    outside.mkdir()
+    (outside / "dbt_project.yml").touch()
+    found = places(tmp_path, ComposeSettings())
+    folder = tmp_path / "checkout/code/transform"
+    folder.rename(tmp_path / "checkout/code/models")
+    folder.symlink_to(outside)
+    said = await found.of(StepName.BUILD, service())
+    assert isinstance(said, str)
+    assert "is a link out of it" in said
+    folder.unlink()
+    folder.symlink_to("models")
+    there = Mount(str(tmp_path / "checkout/code/models"), "/app/transform")
+    assert await found.of(StepName.BUILD, service()) == Place(service(), there)
+
+
+async def test_a_colon_in_the_path_of_a_checkout_is_refused(tmp_path: Path) -> None:
+    found = await places(tmp_path / "a:b", ComposeSettings()).of(StepName.BUILD, service())
+    assert isinstance(found, str)
+    assert "a colon ends its path" in found
+
+
+async def test_a_folder_that_the_commit_lacks_is_named(tmp_path: Path) -> None:
+    chosen = ComposeSettings.model_validate({"ingester": {"project": "/code"}})
+    found = places(tmp_path, chosen)
+    (tmp_path / "checkout/code").rename(tmp_path / "checkout/other")
+    for step in (StepName.BUILD, StepName.INGESTER):
+        said = await found.of(step, service())
+        assert isinstance(said, str)
+        assert str(tmp_path / "checkout/code") in said
+    assert not (tmp_path / "checkout/code").exists()

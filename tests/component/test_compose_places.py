@@ -10,7 +10,8 @@ import pytest
 from gateway.fabric import ComposeSettings
 from gateway.jobs.compose_places import Place, Places
 from gateway.jobs.compose_services import ComposeServices
-from gateway.jobs.job import Source, StepName
+from gateway.jobs.job import Source
+from gateway.jobs.plan import StepName
 from gateway.jobs.sources import Checkout
 from gateway.project import Project
 from runners.compose_project import Compose, Mount, Service

@@ -24,7 +24,7 @@ from tests.support.source import ROOT
 
 CLIENTS = 4
 _RESOURCES = (*(f"own-{number}" for number in range(5)), "shared")  # a client has its own ones to itself
-_MAY_WAIT = 0.06  # of the submitted jobs: few enough that the queue does not grow
+_MAY_WAIT = 0.12  # of the submitted jobs: few enough that the queue does not grow
 _PAUSE = 0.03  # seconds at most that a client waits between two requests
 _PATIENCE = 30.0  # seconds a client gives an answer; a killed gateway's connections end at once
 _AFTER_SERVING = 0.4  # seconds at most until a gateway that serves is killed

@@ -83,6 +83,11 @@ class Mirror:
             if self._refusal is not None:
                 raise UnavailableError(self._refusal)
 
+    async def remove(self) -> None:
+        """Forget all of it; the next fetch makes it anew. Raises UnavailableError."""
+        async with self.held():
+            await _finished(_remove, self.folder)
+
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """The mirror to oneself, without what a killed git left half-way. Raises UnavailableError."""

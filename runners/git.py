@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from runners import program
 from runners.mask import Mask
 from runners.report import one_line
 
 LIMIT = 60.0  # seconds that any call may take
 _GRACE = 2.0  # seconds between the signals that end one which takes longer
-_LARGEST_ANSWER = 64 << 20
 # Without a lock as standard input git has none; with one, only `timeout` keeps it: what git starts may outlive it.
 _WITHOUT_INPUT = 'exec "$@" </dev/null'
 _NOT_FOUND = 127  # of a shell
@@ -113,30 +110,23 @@ class Git:
         began = time.monotonic()
         # by `timeout`, which ends it and its helpers also where this process is gone
         limits = ("timeout", f"--kill-after={_GRACE}", str(LIMIT))
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *limits,
-                *("/bin/sh", "-c", _WITHOUT_INPUT, "sh", "git", *arguments),
-                stdin=lock,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=self.environment,
-                cwd="/",
-                umask=umask,
-                start_new_session=True,  # no terminal to ask on, and a group that ends together
-            )
-        except (OSError, ValueError) as error:
-            raise UnavailableError(
-                self.mask.text(f"git does not run: {one_line(str(error))}; install git and coreutils.")
-            ) from None
-        output, error_output = await _end_of(process)
-        if process.returncode == _NOT_FOUND:
+        said = await program.call(
+            (*limits, "/bin/sh", "-c", _WITHOUT_INPUT, "sh", "git", *arguments),
+            self.environment,
+            within=LIMIT + 2 * _GRACE,
+            stdin=lock,
+            umask=umask,
+        )
+        if not said.was_run:
+            why = self.mask.text(one_line(said.error))
+            raise UnavailableError(f"git can't be run: {why}; install git and coreutils.")
+        if said.code == _NOT_FOUND:
             raise UnavailableError("git is not installed, or not on the gateway's PATH: install it.")
         if time.monotonic() - began >= LIMIT:
             raise UnavailableError(self.explain(f"it did not answer within {LIMIT:.0f} s"))
-        if process.returncode is None or process.returncode < 0:
+        if said.code is None or said.code < 0:
             raise UnavailableError("git was killed, by somebody or for want of memory; free some, and try again.")
-        return Said(process.returncode, output.decode(errors="surrogateescape"), error_output.decode(errors="replace"))
+        return Said(said.code, said.output.decode(errors="surrogateescape"), said.error)
 
     def explain(self, said: str) -> str:
         """The end of a sentence: why, in git's own words, and what to do."""
@@ -145,31 +135,6 @@ class Git:
         otherwise = next((line for line in lines if _WENT_WRONG.match(line)), lines[-1]), _OTHERWISE
         line, remedy = next(signs, otherwise)
         return f"{one_line(_BEGINNING.sub('', self.mask.text(line.strip()))).rstrip('.')}; {remedy}."
-
-
-async def _end_of(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
-    """What a process says until it ends; it is ended with its group where nobody waits for it any more."""
-    try:
-        async with asyncio.timeout(LIMIT + 2 * _GRACE):
-            said = await asyncio.gather(_all(process.stdout), _all(process.stderr))
-            await process.wait()
-            return said[0], said[1]
-    except TimeoutError:
-        return b"", b""
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-
-
-async def _all(stream: asyncio.StreamReader | None) -> bytes:
-    """Everything that a stream has, up to a bound; what is beyond is read and forgotten."""
-    assert stream is not None
-    content = bytearray()
-    while piece := await stream.read(1 << 16):
-        content += piece[: _LARGEST_ANSWER - len(content)]
-    return bytes(content)
 
 
 def knowing(mask: Mask, source: str) -> Mask:

@@ -24,20 +24,27 @@ class Said:
 
 
 async def call(
-    argv: Sequence[str], environment: Mapping[str, str], *, within: float, directory: str | Path = "/"
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    within: float,
+    directory: str | Path = "/",
+    stdin: int = asyncio.subprocess.DEVNULL,
+    umask: int = -1,
 ) -> Said:
     """Run a program with this whole environment, or end it with all its children after so many seconds.
 
-    It has nothing to read and no terminal to ask at. It may be missing.
+    It has nothing to read, but for `stdin`, and no terminal to ask at. It may be missing.
     """
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=environment,
             cwd=directory,
+            umask=umask,
             start_new_session=True,  # its children end with it
         )
     except (OSError, ValueError) as error:

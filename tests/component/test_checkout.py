@@ -427,7 +427,7 @@ async def test_the_users_filters_and_hooks_have_no_part_in_a_checkout(
 async def test_where_git_is_not_installed_it_says_so(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     mirror = mirror_of(repository, tmp_path, {"PATH": str(tmp_path / "bin")})
-    with pytest.raises(UnavailableError, match=r"can't be read: git does not run: .*timeout.*; install git"):
+    with pytest.raises(UnavailableError, match=r"can't be read: git can.t be run: .*timeout.*; install git"):
         await mirror.fetch()
     (tmp_path / "bin" / "timeout").symlink_to(need("timeout"))
     with pytest.raises(UnavailableError, match="can't be read: git is not installed, or not on the gateway's PATH"):

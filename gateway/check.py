@@ -18,8 +18,9 @@ from gateway.errors import ConfigError, RequestError
 from gateway.jobs import catalog, compose_places
 from gateway.jobs.catalog import Pipeline, Trigger
 from gateway.jobs.compose_work import ComposeWork
-from gateway.jobs.job import Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.job import RunnerName
 from gateway.jobs.local_work import LocalWork
+from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.jobs.sources import Checkout, Sources
 from runners.compose_project import Service
 from runners.docker import EngineSilentError

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError
-from gateway.fabric import Fabric, Location, Name, Seconds, SecretName, Section, Text
+from gateway.fabric import Fabric, Id, Location, Name, Seconds, SecretName, Section, Text
 from gateway.project import Project, resolve
 from runners import yaml_file
 from runners.mask import USUAL_NAMES, Mask
@@ -83,8 +83,8 @@ class Settings(Section):
     projects: Annotated[dict[Name, Project], Field(min_length=1)] = Field(
         default_factory=lambda: {"default": Project()}
     )
-    default_fabric: str = ""
-    default_project: str = ""
+    default_fabric: Id = ""
+    default_project: Id = ""
 
     @model_validator(mode="before")
     @classmethod

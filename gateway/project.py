@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
-from gateway.fabric import Argument, Location, Name, Seconds, Section, Text, Value, VariableName
+from gateway.fabric import Argument, Id, Location, Name, Seconds, Section, Text, Value, VariableName
 from runners import dbt_words, git_words, ingester, parameters
 from runners.parameters import Kind, Parameter
 
@@ -136,7 +136,7 @@ class Project(Section):
     repository: Annotated[Argument, StringConstraints(pattern=r"^[^-\s]"), AfterValidator(_repository)] | None = None
     branch: Annotated[Text, AfterValidator(_branch)] | None = None
     version: Literal["latest"] | None = None
-    fabrics: tuple[Name, ...] = ()
+    fabrics: tuple[Id, ...] = ()
     dbt: Location = Path()
     ingester: IngesterSettings | None = None
     pipelines: dict[Name, PipelineSettings] = Field(default_factory=dict)

@@ -18,6 +18,7 @@ from runners.words import WordError
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _BRANCHES, _TAGS = "refs/heads/", "refs/tags/"
 _SHOWN = 100
+_SOLVE = "let the gateway's user make it, or remove what is there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +97,20 @@ async def ensure(mirror: Mirror, commit: str, folder: Path, *, clean: bool) -> N
     """
     if not _COMMIT.fullmatch(commit):
         raise UnknownRefError(f"{_shown(commit)} is no commit: give its full hash.")
-    there = ("-C", str(folder), f"--work-tree={folder}")
 
     async def work() -> None:
         await mirror.ask("read-tree", commit)
-        await mirror.has(*there, "update-index", "-q", "--refresh")  # no: some file is not as committed
-        await mirror.ask(*there, "checkout-index", "--all", "--force", "--quiet", umask=0)
+        await mirror.put(folder, "update-index", "-q", "--refresh")
+        await mirror.put(folder, "checkout-index", "--all", "--force", "--quiet")
         if clean:
-            await mirror.ask(*there, "clean", "-ffdq", "--exclude=dbt_packages")
+            await mirror.put(folder, "clean", "-ffdq", "--exclude=dbt_packages")
 
     async with mirror.held():
-        await asyncio.to_thread(_make, folder)
         try:
+            await asyncio.to_thread(_make, folder)
             await mirror.healed(work)
+        except OSError as error:
+            raise UnavailableError(f"The checkout {folder} can't be made: {error}; {_SOLVE}.") from None
         except GitFailedError:
             if await mirror.has("cat-file", "-e", commit):
                 raise

@@ -79,7 +79,7 @@ class UnknownRefError(RepositoryError):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What git answered. code: its exit code, -n for signal n."""
+    """What git answered."""
 
     code: int
     output: str
@@ -106,7 +106,7 @@ class Git:
         return cls({**kept, **_NEVER_ASKS, **_USERS_CONFIGURATION}, mask)
 
     async def call(self, *arguments: str, lock: int = subprocess.DEVNULL, umask: int = -1) -> Said:
-        """Run one git command to its end. Raises UnavailableError where it isn't installed or takes too long.
+        """Run one git command to its end. Raises UnavailableError where it has none: not installed, too slow, killed.
 
         lock: a locked file which stays locked while it runs, also when this process dies meanwhile.
         """
@@ -134,8 +134,9 @@ class Git:
             raise UnavailableError("git is not installed, or not on the gateway's PATH: install it.")
         if time.monotonic() - began >= LIMIT:
             raise UnavailableError(self.explain(f"it did not answer within {LIMIT:.0f} s"))
-        code = -signal.SIGKILL if process.returncode is None else process.returncode
-        return Said(code, output.decode(errors="surrogateescape"), error_output.decode(errors="replace"))
+        if process.returncode is None or process.returncode < 0:
+            raise UnavailableError("git was killed, by somebody or for want of memory; free some, and try again.")
+        return Said(process.returncode, output.decode(errors="surrogateescape"), error_output.decode(errors="replace"))
 
     def explain(self, said: str) -> str:
         """The end of a sentence: why, in git's own words, and what to do."""

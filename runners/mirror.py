@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -58,8 +59,8 @@ class Mirror:
         self._git = Git.ours(environment, mask)
         self._remote = self._git if self._is_local else Git.users(environment, mask)
         self._turn = asyncio.Lock()
-        self._tidy = False
-        self._lock = -1
+        self._in_order = False
+        self._lock = subprocess.DEVNULL
         self._begun = self._ended = 0
         self._refusal: str | None = None
 
@@ -82,6 +83,11 @@ class Mirror:
             if self._refusal is not None:
                 raise UnavailableError(self._refusal)
 
+    async def remove(self) -> None:
+        """Forget all of it; the next fetch makes it anew. Raises UnavailableError."""
+        async with self.held():
+            await _finished(_remove, self.folder)
+
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """The mirror to oneself, without what a killed git left half-way. Raises UnavailableError."""
@@ -91,13 +97,17 @@ class Mirror:
                 self._lock = os.open(self._beside("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
                     await self._wait_for_the_lock()
-                    if not self._tidy:
+                    # the lock has content while it is in use: whoever finds some comes after one that was killed
+                    if os.fstat(self._lock).st_size:
                         await _finished(_tidy, self.folder)
-                    self._tidy = False
+                    os.pwrite(self._lock, b"in use\n", 0)
+                    self._in_order = True
                     yield
-                    self._tidy = True
+                    if self._in_order:
+                        os.ftruncate(self._lock, 0)
                 finally:
                     os.close(self._lock)
+                    self._lock = subprocess.DEVNULL
             except OSError as error:
                 raise UnavailableError(f"The copy of the repository {self.name} can't be kept: {error}.") from None
 
@@ -118,19 +128,30 @@ class Mirror:
     async def healed(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """What `work` gives; where git fails and the mirror is damaged, once more with a new one. To be held.
 
-        A new mirror has not what only the old one remembered, such as commits of before a push by force.
+        Raises GitFailedError only where the mirror is not damaged. A new one has not what only the old one remembered,
+        such as commits of before a push by force.
         """
         try:
             return await work()
         except GitFailedError:
             if (await self._call("fsck", "--no-dangling", "--no-progress")).code == 0:
                 raise
-        await self._make()
+        try:
+            await self._make()
+        except GitFailedError as error:
+            raise UnavailableError(str(error)) from None
         return await work()
 
-    async def ask(self, *arguments: str, umask: int = -1) -> str:
+    async def ask(self, *arguments: str) -> str:
         """What git says of the mirror. To be held. Raises UnavailableError, GitFailedError where git does."""
-        return self._checked(await self._call(*arguments, umask=umask))
+        return self._checked(await self._call(*arguments))
+
+    async def put(self, folder: Path, *arguments: str) -> None:
+        """Have git change a folder, for everybody to read and write. To be held. Raises as `ask`."""
+        there = ("-C", str(folder), f"--work-tree={folder}")
+        said = await self._call(*there, *arguments, umask=0)
+        if said.code != 0:
+            raise GitFailedError(f"The checkout {folder} can't be made: {self._git.explain(said.error)}")
 
     async def has(self, *arguments: str) -> bool:
         """Whether git's answer is yes, exit code 0; 1 is no. To be held. Raises UnavailableError, GitFailedError."""
@@ -152,6 +173,7 @@ class Mirror:
         try:
             return await call
         except UnavailableError as error:
+            self._in_order = False
             raise UnavailableError(self._sentence(str(error))) from None
 
     def _checked(self, said: Said) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 
 def names(version: str, project_names: Sequence[str]) -> tuple[str, ...]:
@@ -34,5 +34,5 @@ def _version(tag: str, project_names: Sequence[str]) -> Version | None:
             break
     try:
         return Version(tag)  # takes the v off itself
-    except InvalidVersion:
+    except ValueError:  # InvalidVersion, or a number of thousands of digits
         return None

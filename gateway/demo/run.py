@@ -28,6 +28,9 @@ The gateway serves on {base} until Ctrl-C. Try:
   curl -s "$BASE{path}?jobId={job_id}"
   curl -s "$BASE{path}"
   curl -s "$BASE/api/v1/jobs/{job_id}"
+  curl -s "$BASE/api/v1/pipelines"
+  curl -s -X POST "$BASE/api/trigger/pipeline" -H "Content-Type: application/json" \\
+    -d '{{"fabricId": 1, "projectId": "flights", "pipelineName": "carrier_report", "parameters": {{"carrier": "B6"}}}}'
 """
 
 

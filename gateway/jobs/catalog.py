@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from gateway.jobs.job import Plan, PlannedStep, StepName
+from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.project import PipelineSettings
 from runners import dbt_words, ingester
 from runners.dbt_nodes import RUNNABLE, Node

@@ -12,7 +12,8 @@ from gateway.config import Settings
 from gateway.fabric import ComposeSettings, DbtService, IngesterService
 from gateway.jobs import work
 from gateway.jobs.compose_services import ComposeServices, compose
-from gateway.jobs.job import Plan, RunnerName, StepName
+from gateway.jobs.job import RunnerName
+from gateway.jobs.plan import Plan, StepName
 from gateway.jobs.sources import Checkout
 from gateway.project import Project
 from runners import compose_project

@@ -16,10 +16,10 @@ from gateway.jobs import catalog, compose_dbt, compose_places, work
 from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.compose_places import Place, Places
 from gateway.jobs.compose_services import ComposeServices, patiently
-from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.job import Finished, RunnerName
+from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.jobs.sources import Checkout
 from gateway.jobs.work import Seen, nobody
-from gateway.project import Project
 from runners import compose_look, compose_project, dbt, dbt_output, ingester
 from runners.compose import is_decided
 from runners.compose_project import Service
@@ -56,13 +56,16 @@ class ComposeWork:
         self._settings = settings
         self._fabric_name = fabric
         # a job that outlived its fabric or project in the configuration is followed to its end all the same
-        self._fabric, self._gone = work.fabric(settings, fabric, RunnerName.COMPOSE)
+        self._fabric, fabric_is_gone = work.fabric(settings, fabric, RunnerName.COMPOSE)
+        configured, project_is_gone = work.project(settings, project)
+        self._gone = work.gone("fabric", fabric) if fabric_is_gone else None
+        if project_is_gone and checkout is not None:
+            self._gone = work.gone("project", project)
         self._checkout = checkout
         self._environment = work.environment(self._fabric, environment)
         self._mask = settings.mask(environment)
         self.services = services
         self.compose, self.docker = services.compose, services.docker
-        configured = settings.projects.get(project, Project())
         self._places = Places(services, fabric, self._fabric.compose, self._environment, configured, checkout)
         self._dbt = work.dbt(self._fabric, Path(self._fabric.compose.dbt.working_directory or "."))
 
@@ -103,6 +106,8 @@ class ComposeWork:
 
     async def problem(self, planned: PlannedStep, seen: Seen = nobody) -> str | None:
         """Why a step could not start, in a sentence that says what to do."""
+        if self._gone is not None:
+            return self._gone
         elementary = planned.name is StepName.ELEMENTARY or planned.without_elementary
         try:
             place = await patiently(lambda: self._place(planned.name), seen)
@@ -143,8 +148,8 @@ class ComposeWork:
             # an earlier gateway has asked compose file and engine, and only the values of variables are still wanted
             environment = self._whole_environment(planned)
             return Command((), "", environment, docker=self.compose.docker, mask=self._mask)
-        if self._gone:
-            return work.gone(self._fabric_name)
+        if self._gone is not None:
+            return self._gone
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:
             place = await patiently(lambda: self._place(planned.name), seen)

@@ -8,21 +8,11 @@ from enum import StrEnum
 from typing import Literal
 
 from gateway.clock import Instant
+from gateway.jobs.plan import Plan
 from runners.parameters import Value
 from runners.report import Failure, Progress
 from runners.runner import Liveness
 from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
-
-
-class StepName(StrEnum):
-    """The commands a plan is made of."""
-
-    INGESTER = "ingester"
-    DEPS = "deps"
-    BUILD = "build"
-    RUN = "run"
-    TEST = "test"
-    ELEMENTARY = "elementary"
 
 
 class Status(StrEnum):
@@ -75,34 +65,6 @@ class Act:
     action: Action
     by: Caller
     at: Instant
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
-    """One step of a plan.
-
-    lineage: dbt runs through dbt-ol.
-    without_elementary: Elementary's models are left to a later step of the same plan.
-    tolerates: the highest exit code after which the plan goes on.
-    arguments: what the pipeline and its parameters add to the command, each one word.
-    selective: somebody chose what dbt does in it, so there must be something to do.
-    """
-
-    name: StepName
-    lineage: bool = False
-    without_elementary: bool = False
-    tolerates: int = 0
-    arguments: tuple[str, ...] = ()
-    selective: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The ordered steps of a job and the resources it holds while it is active; notes are for people."""
-
-    steps: tuple[PlannedStep, ...]
-    resources: tuple[str, ...]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

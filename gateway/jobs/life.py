@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import structlog
 
 from gateway import clock
-from gateway.errors import StorageError
-from gateway.jobs import job_file
+from gateway.errors import EngineError, StorageError
 from gateway.jobs.follow import Follower
 from gateway.jobs.job import (
     Active,
@@ -25,13 +23,14 @@ from gateway.jobs.job import (
     Finished,
     Job,
     Pending,
-    PlannedStep,
     Queued,
     Reason,
     Skipped,
     StepState,
 )
+from gateway.jobs.keeper import Keeper, insist
 from gateway.jobs.moves import EndJob, RunStep, SkipStep, begun, cancelled, next_move
+from gateway.jobs.plan import PlannedStep
 from gateway.jobs.sources import Checkout
 from gateway.jobs.store import Store
 from gateway.jobs.work import Work, masked, reader
@@ -39,11 +38,6 @@ from runners.output import Ring
 from runners.report import Progress
 from runners.runner import Liveness, Runner
 from runners.step import Lost, NotStarted
-
-_RETRY = 1.0  # seconds until a disk that refused is asked again
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _log = structlog.get_logger()
 
@@ -80,21 +74,25 @@ class Life:
         promoted: Callable[[list[str]], None],
     ) -> None:
         """promoted: told of the jobs that waited and hold what they need now, because of this one's end."""
-        self.job = job
+        self._keeper = Keeper(job, store, folder, self._notify, promoted)
         self.settled = asyncio.Event()  # the truth about the job is known: it is alive, or it has ended
         self._store = store
         self._runner = runner
         self._work = work
         self._folder = folder
         self._checkout = checkout
-        self._promoted = promoted
+        self._waited = False
         self._turn = asyncio.Event()  # there is news for a job that waits
         self._given_up: Callable[[Job], Job] | None = None  # its cancel that could not be recorded yet
         self._follower: Follower | None = None
         self._liveness = Liveness.SUPERVISED
         self._changed = asyncio.Event()
         self._released = False
-        self._lock = asyncio.Lock()
+
+    @property
+    def job(self) -> Job:
+        """The job by its record."""
+        return self._keeper.job
 
     def snapshot(self) -> Snapshot:
         """The job as it is now."""
@@ -119,8 +117,7 @@ class Life:
     async def run(self) -> None:
         """Live until the job has ended. A bug ends the job, and loudly; cancelling this task leaves its steps alone."""
         try:
-            async with self._lock:
-                await self._keep(self.job)
+            await self._keeper.begin()
             await self._await_turn()
             await self._check()
             while not isinstance(self.job.state, Ended):
@@ -147,31 +144,38 @@ class Life:
 
         try:
             # Durable before anything is stopped, so that a restarted gateway goes on cancelling.
-            await self._update(cancelling)
+            await self._keeper.update(cancelling)
         except StorageError as error:
             # The job that filled the disk must be cancellable too; its next record tells of the cancel.
             _log.warning("cancel not recorded yet", job=self.job.id, error=str(error))
-            async with self._lock:
-                if isinstance(self.job.state, Queued):
-                    self._given_up = cancelling  # nobody may read of its end before that is durable
-                else:
-                    self.job = cancelling(self.job)
-                    self._notify()
+            if isinstance(self.job.state, Queued):
+                self._given_up = cancelling  # nobody may read of its end before that is durable
+            else:
+                await self._keeper.remember(cancelling)
         self._turn.set()
         await self._stop()
         return first
 
     async def _await_turn(self) -> None:
         """Until the job holds its resources, or was cancelled."""
+        self._waited = isinstance(self.job.state, Queued)
         while isinstance(self.job.state, Queued) and self._given_up is None:
             self._turn.clear()
-            if await _insist(self._store.holds, self.job.id):
-                await self._persist(begun)
+            if await insist(self._store.holds, self.job.id):
+                await self._keeper.persist(begun)
             else:
                 self.settled.set()
                 await self._turn.wait()
         if self._given_up is not None:
-            await self._persist(self._given_up)
+            await self._keeper.persist(self._given_up)
+
+    async def _occupied(self) -> str | None:
+        """Who came while the job waited and is no job, so that nobody had them wait for it."""
+        try:
+            holder = await self._work.occupied(self.job.plan)
+        except EngineError:  # what is asked next says so
+            return None
+        return None if holder is None else str(holder)
 
     async def _check(self) -> None:
         """Before the first step of a new job: whether every step has what it needs. If not, none is begun."""
@@ -181,7 +185,9 @@ class Life:
             if self._checkout is not None:
                 self._checkout.enter(self.job.id)
             return
-        why = None if self._checkout is None else await self._checkout.ready(self.job.id)
+        why = await self._occupied() if self._waited else None
+        if why is None and self._checkout is not None:
+            why = await self._checkout.ready(self.job.id)
         if why is not None:
             await self._set_steps([masked(Finished(NotStarted(why)), self._work.mask)])
             return
@@ -197,17 +203,17 @@ class Life:
             case RunStep(n=n):
                 await self._step(n)
             case SkipStep(n=n, note=note):
-                await self._persist(lambda job: job.with_step(n, Skipped(note)))
+                await self._keeper.persist(lambda job: job.with_step(n, Skipped(note)))
             case EndJob(ending=ending):
-                await self._persist(lambda job: replace(job, state=Ended(clock.now(), ending)))
+                await self._keeper.persist(lambda job: replace(job, state=Ended(clock.now(), ending)))
 
     async def _step(self, n: int) -> None:
         """Run a step, or go on following it."""
         planned, folder, ring = self.job.plan.steps[n], self._step_folder(n), Ring(self._folder)
         state = self.job.steps[n]
         if not isinstance(state, Active):
-            active = state = Active(clock.now(), (await _insist(asyncio.to_thread, ring.bounds))[1])
-            await self._persist(lambda job: job.with_step(n, active))
+            active = state = Active(clock.now(), (await insist(asyncio.to_thread, ring.bounds))[1])
+            await self._keeper.persist(lambda job: job.with_step(n, active))
         obstacle = await self._start(planned, folder)
         if isinstance(self.job.state, Cancelling):
             await self._runner.stop(folder)  # asked for while it was being started
@@ -219,12 +225,12 @@ class Life:
         finally:
             following.cancel()
             await asyncio.wait([following])
-        await _insist(asyncio.to_thread, self._follower.finish)
+        await insist(asyncio.to_thread, self._follower.finish)
         if obstacle is not None and isinstance(outcome, NotStarted):
             outcome = obstacle
-        finished = await _insist(self._work.conclude, planned, state.started, outcome, reads, folder)
+        finished = await insist(self._work.conclude, planned, state.started, outcome, reads, folder)
         told = masked(finished, self._work.mask)  # before anything of it is written anywhere
-        await self._persist(lambda job: job.with_step(n, told))
+        await self._keeper.persist(lambda job: job.with_step(n, told))
         self._follower, self._liveness = None, Liveness.SUPERVISED
         await self._runner.release(folder)
 
@@ -253,41 +259,10 @@ class Life:
         lost = Finished(Lost(f"the gateway made a mistake (incident {incident})"))
         await self._set_steps([lost if isinstance(state, Active) else state for state in self.job.steps])
         error = f"The gateway made a mistake and gave this job up; its log tells more under incident {incident}."
-        await self._persist(lambda job: replace(job, state=Ended(clock.now(), Failed(Reason.UNKNOWN, error))))
+        await self._keeper.persist(lambda job: replace(job, state=Ended(clock.now(), Failed(Reason.UNKNOWN, error))))
 
     async def _set_steps(self, first: list[StepState]) -> None:
-        await self._persist(lambda job: replace(job, steps=(*first, *job.steps[len(first) :])))
-
-    async def _persist(self, change: Callable[[Job], Job]) -> None:
-        """Record what has happened. It has happened, so a disk that refuses is asked again until it takes it."""
-        while True:
-            try:
-                await self._update(change)
-            except StorageError as error:
-                _log.warning("job not recorded", job=self.job.id, error=str(error))
-                await asyncio.sleep(_RETRY)
-            else:
-                return
-
-    async def _update(self, change: Callable[[Job], Job]) -> None:
-        """The one way a job's record changes: on the disk first, then for everyone to see. Raises StorageError."""
-        async with self._lock:
-            job = change(self.job)
-            if job == self.job or isinstance(self.job.state, Ended):
-                return
-            job = replace(job, revision=self.job.revision + 1, updated=clock.now())
-            await self._keep(job)
-            promoted = await self._store.save(job)
-            self.job = job
-            self._notify()
-            self._promoted(promoted)
-
-    async def _keep(self, job: Job) -> None:
-        """Write the record into the job's folder, before the database: whatever becomes of that, the folder knows."""
-        try:
-            await asyncio.to_thread(job_file.write, self._folder, job)
-        except OSError as error:  # the database alone has it then, and is right by its higher revision
-            _log.warning("record not kept in the job's folder", job=job.id, error=str(error))
+        await self._keeper.persist(lambda job: replace(job, steps=(*first, *job.steps[len(first) :])))
 
     def _notify(self) -> None:
         """Wake whoever waits for a change."""
@@ -304,13 +279,3 @@ class Life:
 
     def _step_folder(self, n: int) -> Path:
         return self._folder / f"{n + 1}-{self.job.plan.steps[n].name}"
-
-
-async def _insist(look: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The answer of a look at the disk; a host that is out of descriptors, say, is asked again, and nothing decided."""
-    while True:
-        try:
-            return await look(*args, **kwargs)
-        except (OSError, StorageError) as error:
-            _log.warning("look at the disk failed", error=str(error))
-            await asyncio.sleep(_RETRY)

@@ -15,16 +15,17 @@ from gateway.config import Settings
 from gateway.fabric import Fabric
 from gateway.jobs import work
 from gateway.jobs.catalog import Installation, Trigger
-from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.job import Finished, RunnerName
+from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.jobs.sources import Checkout
 from gateway.jobs.work import Seen, nobody
-from gateway.project import Project
 from runners import dbt, dbt_nodes, dbt_output, dbt_project, ingester, program
 from runners.dbt_nodes import Node
 from runners.program import Said
 from runners.report import Reader
 from runners.step import Command, Exited, Outcome
 
+LISTING = "listing-"  # how the folders begin that dbt lists a project in
 _LISTING_TAKES = 120.0  # seconds that dbt may need to parse a large project
 
 
@@ -43,8 +44,11 @@ class LocalWork:
         self._settings = settings
         self._fabric_name = fabric
         # a job that outlived its fabric or project in the configuration is followed to its end all the same
-        self._fabric, self._gone = work.fabric(settings, fabric, RunnerName.LOCAL)
-        configured = settings.projects.get(project, Project())
+        self._fabric, fabric_is_gone = work.fabric(settings, fabric, RunnerName.LOCAL)
+        configured, project_is_gone = work.project(settings, project)
+        self._gone = work.gone("fabric", fabric) if fabric_is_gone else None
+        if project_is_gone:
+            self._gone = work.gone("project", project)
         self._project = configured if checkout is None else configured.moved(checkout.directory)
         self._project_name = project
         self._has_own_place = checkout is not None  # where nobody minds what is installed
@@ -82,7 +86,7 @@ class LocalWork:
             return obstacle
         step = work.dbt_step(planned, self.dbt)
         cache = dbt.parse_cache(self._parsed, self.dbt, step)
-        with tempfile.TemporaryDirectory(prefix="listing-", dir=self._settings.state_directory) as made:
+        with tempfile.TemporaryDirectory(prefix=LISTING, dir=self._settings.state_directory) as made:
             folder = Path(made)
             paths = dbt.paths(self.dbt, folder, cache)
             said = await self._ask(dbt.listing(self.dbt, step, paths))
@@ -142,6 +146,8 @@ class LocalWork:
         return self._ingester_problem() if self.has_ingester and not self._is_elsewhere else None
 
     def _problem(self, planned: PlannedStep) -> str | None:
+        if self._gone is not None:
+            return self._gone
         if planned.name is StepName.INGESTER:
             return self._ingester_problem()
         if self._find(self.dbt.executable) is None:
@@ -161,8 +167,8 @@ class LocalWork:
         return dbt_project.problem(self.dbt, self._environment)
 
     def _command(self, planned: PlannedStep, folder: Path) -> Command | str:
-        if self._gone:
-            return work.gone(self._fabric_name)
+        if self._gone is not None:
+            return self._gone
         time_limit = self._fabric.time_limit
         if planned.name is StepName.INGESTER:
             settings = self._project.ingester

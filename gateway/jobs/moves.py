@@ -18,13 +18,12 @@ from gateway.jobs.job import (
     Finished,
     Job,
     Pending,
-    PlannedStep,
     Queued,
     Reason,
     Running,
     Skipped,
-    StepName,
 )
+from gateway.jobs.plan import PlannedStep, StepName
 from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
 
 CANCELLED = "the job was cancelled"

@@ -10,7 +10,8 @@ from gateway.config import Settings
 from gateway.errors import BadRequestError, UnknownTargetError
 from gateway.jobs import catalog
 from gateway.jobs.catalog import Trigger
-from gateway.jobs.job import Plan, PlannedStep, RunnerName, Source, StepName
+from gateway.jobs.job import RunnerName, Source
+from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.jobs.sources import Sources
 from gateway.jobs.work import Work
 from gateway.jobs.works import Works

@@ -36,11 +36,10 @@ async def restore(store: Store, jobs: Path) -> None:
     lacked = [job for job in found if job.id not in known]
     ahead = [job for job in found if job.id in recorded and job.revision > recorded[job.id].revision]
     await asyncio.gather(*(_record(store, job, must=job.id not in known) for job in (*lacked, *ahead)))
-    await asyncio.gather(*(_hold(store, job) for job in await store.active()))
-    try:
-        await store.promote()
-    except StorageError as error:
-        raise StateBusyError(f"The jobs whose turn it is can't be recorded: {error}") from None
+    active = await store.active()
+    await asyncio.gather(*(_hold(store, job) for job in active))
+    if any(isinstance(job.state, Queued) for job in active):
+        await _promote(store)
     _tell(lacked, sorted(set(wanted) - set(known) - {job.id for job in found}))
 
 
@@ -62,6 +61,13 @@ async def _hold(store: Store, job: Job) -> None:
             raise StateBusyError(f"The job {job.id} can't be queued again: {error}") from None
         # A running one goes on; without room no trigger is taken either.
         _log.warning("resources not held again", job=job.id, error=str(error))
+
+
+async def _promote(store: Store) -> None:
+    try:
+        await store.promote()
+    except StorageError as error:
+        raise StateBusyError(f"Whose turn it is can't be recorded: {error}") from None
 
 
 def _read(jobs: Path, names: list[str]) -> list[Job]:

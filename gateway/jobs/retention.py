@@ -16,12 +16,14 @@ from gateway import clock
 from gateway.config import Settings
 from gateway.errors import StorageError
 from gateway.jobs import job_file
+from gateway.jobs.local_work import LISTING
 from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store
 from runners import durable
 
 _INTERVAL = 60.0
 _DAY = 86400.0
+_LISTING_AGE = 3600.0  # seconds; dbt lists a project within minutes
 
 _log = structlog.get_logger()
 
@@ -100,6 +102,9 @@ class Retention:
         for file in parsed.iterdir() if parsed.exists() else ():
             if time.time() - file.stat().st_mtime > self._age:  # at worst a run parses anew
                 file.unlink()
+        for folder in self._state.glob(f"{LISTING}*"):
+            if time.time() - folder.stat().st_mtime > _LISTING_AGE:  # a gateway was killed before it did
+                shutil.rmtree(folder, ignore_errors=True)
         kept = (parsed, self._state / "checkouts", self._state / "repositories")
         return sum(map(_size, kept)) + sum(file.stat().st_size for file in self._state.glob("gateway.db*"))
 

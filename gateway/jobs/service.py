@@ -25,22 +25,10 @@ from gateway.errors import (
 )
 from gateway.jobs import job_file, readiness
 from gateway.jobs.catalog import Trigger
-from gateway.jobs.job import (
-    Act,
-    Action,
-    Caller,
-    Ended,
-    Finished,
-    Job,
-    Pending,
-    Plan,
-    Queued,
-    RunnerName,
-    Running,
-    phase,
-)
+from gateway.jobs.job import Act, Action, Caller, Ended, Finished, Job, Pending, Queued, RunnerName, Running, phase
 from gateway.jobs.life import Life, Snapshot
 from gateway.jobs.pipelines import Offer, Order, Pipelines, Run
+from gateway.jobs.plan import Plan
 from gateway.jobs.readiness import Readiness
 from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store
@@ -260,8 +248,7 @@ class Service:
         if holder is not None:
             since = clock.rfc3339(holder.since)
             raise ConflictError(
-                f"The container {holder.container} of the service {holder.service} is running since {since} and was "
-                f"not started by the gateway; {holder.remedy}.",
+                str(holder),
                 conflict={"container": holder.container, "since": since, "step": holder.service},
                 retry_after=_RETRY_AFTER_CONFLICT,
             )

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,10 @@ from gateway.errors import BadRequestError, RepositoryUnavailableError
 from gateway.jobs.job import Job, Source
 from gateway.project import CHECKOUT, Project
 from runners import checkout as git_checkout
+from runners import git_words
 from runners.git import GitFailedError, RepositoryError, UnavailableError, UnknownRefError
 from runners.mirror import Mirror
+from runners.words import WordError
 
 _UNUSED = 86400.0  # seconds after which a checkout is removed
 _MIRROR_UNUSED = 30 * 86400.0
@@ -34,42 +37,46 @@ Remove = Callable[[Path], Awaitable[bool]]  # a folder, however that can be done
 _log = structlog.get_logger()
 
 
+class Shared:
+    """What the jobs of one checkout share: whose it is, by their ids, and a turn for whoever changes it."""
+
+    def __init__(self) -> None:
+        self.users: set[str] = set()
+        self.turn = asyncio.Lock()
+
+
 class Checkout:
     """Where the state of a project that a job runs on is, once `ready` has made it.
 
     root: of the repository. directory: of the project in it.
     """
 
-    def __init__(
-        self, mirror: Mirror, source: Source, root: Path, users: set[str], turn: asyncio.Lock, remove: Remove
-    ) -> None:
-        """users: the jobs that have the same one, by id; turn: theirs."""
+    def __init__(self, mirror: Mirror, source: Source, root: Path, shared: Shared, remove: Remove) -> None:
         self.root = root
         self.directory = root / source.folder
         self._mirror = mirror
         self._commit = source.commit
-        self._users = users
-        self._turn = turn
+        self._shared = shared
         self._remove = remove
 
     async def ready(self, job_id: str) -> str | None:
         """Have it made, or put in order, for a job that is about to begin; else why it can't be."""
-        async with self._turn:
+        async with self._shared.turn:
             why = await self._make()
-            self._users.add(job_id)
+            self._shared.users.add(job_id)
         return why
 
     def enter(self, job_id: str) -> None:
         """A job that has begun uses it."""
-        self._users.add(job_id)
+        self._shared.users.add(job_id)
 
     def leave(self, job_id: str) -> None:
         """A job has ended, or is let go of."""
-        self._users.discard(job_id)
+        self._shared.users.discard(job_id)
 
     async def look(self, ask: Callable[[], Awaitable[list[T] | str]]) -> list[T] | str:
         """What `ask` finds out about it, before any other job begins in it; or why it can't be there."""
-        async with self._turn:
+        async with self._shared.turn:
             return await self._make() or await ask()
 
     async def _make(self) -> str | None:
@@ -88,7 +95,7 @@ class Checkout:
         return None
 
     async def _ensure(self) -> None:
-        clean = not self._users
+        clean = not self._shared.users
         try:
             await git_checkout.ensure(self._mirror, self._commit, self.root, clean=clean)
         except GitFailedError:
@@ -121,7 +128,8 @@ class Sources:
         self._checkouts = settings.state_directory / "checkouts"
         self._repositories = settings.state_directory / "repositories"
         self._mirrors: dict[str, Mirror] = {}
-        self._shared: dict[Path, tuple[set[str], asyncio.Lock]] = {}
+        # Kept for as long as some job has it.
+        self._shared: weakref.WeakValueDictionary[Path, Shared] = weakref.WeakValueDictionary()
 
     async def find(self, project: str, branch: str | None, version: str | None) -> Source | None:
         """What a branch and a version of a project are now, or what is configured without either.
@@ -135,6 +143,7 @@ class Sources:
             if branch is None and not latest:
                 return None
         try:
+            _check(branch, version)  # before any program hears of them
             address, folder = await self._place(project, chosen)
             mirror = self._mirror(address)
             await mirror.fetch()
@@ -143,7 +152,7 @@ class Sources:
                 version, commit = await git_checkout.latest(mirror, names)
             else:
                 commit = await git_checkout.resolve(mirror, branch, version, names)
-        except UnknownRefError as error:
+        except (WordError, UnknownRefError) as error:
             raise BadRequestError("unknown_version", str(error)) from None
         except UnavailableError as error:
             raise RepositoryUnavailableError(str(error)) from None
@@ -154,20 +163,25 @@ class Sources:
         if source is None:
             return None
         root = self._checkouts / fabric / source.commit
-        users, turn = self._shared.setdefault(root, (set(), asyncio.Lock()))
-        return Checkout(self._mirror(source.repository), source, root, users, turn, partial(self._remove, fabric))
+        shared = self._shared.setdefault(root, Shared())
+        return Checkout(self._mirror(source.repository), source, root, shared, partial(self._remove, fabric))
 
     async def sweep(self, active: Collection[Job]) -> None:
         """Remove what no job has used for a while. active: those that have not ended."""
         wanted = {self._checkouts / job.fabric / job.source.commit for job in active if job.source is not None}
         for root in await asyncio.to_thread(_older, self._checkouts, "*/*", _UNUSED):
-            _, turn = self._shared.get(root, (None, asyncio.Lock()))
-            if root in wanted or turn.locked():
+            shared = self._shared.setdefault(root, Shared())
+            if root in wanted or shared.turn.locked():
                 continue
-            async with turn:  # whoever comes now finds it gone, and makes it again
-                await self._remove_checkout(root)
+            async with shared.turn:  # whoever comes now finds it gone, and makes it again
+                if not shared.users:  # nobody came in the meantime
+                    await self._remove_checkout(root)
+        mirrors = {mirror.folder: mirror for mirror in self._mirrors.values()}
         for folder in await asyncio.to_thread(_older, self._repositories, "*.git", _MIRROR_UNUSED):
-            await asyncio.to_thread(_remove, folder)
+            if folder in mirrors:
+                await mirrors[folder].remove()
+            else:
+                await asyncio.to_thread(_remove, folder)
 
     async def _remove_checkout(self, root: Path) -> None:
         why = await asyncio.to_thread(_remove, root)
@@ -195,6 +209,14 @@ class Sources:
                 "repository; leave `branch` and `version` out, or make it one.",
             )
         return str(found.top), str(found.below)
+
+
+def _check(branch: str | None, version: str | None) -> None:
+    """Raises WordError."""
+    if branch is not None:
+        git_words.branch(branch)
+    if version is not None:
+        git_words.tag(version)
 
 
 def _older(folder: Path, pattern: str, age: float) -> list[Path]:

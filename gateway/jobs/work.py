@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from gateway import clock
 from gateway.clock import Instant
 from gateway.config import Settings
 from gateway.fabric import Fabric
 from gateway.jobs.catalog import Installation, Trigger
-from gateway.jobs.job import Finished, Plan, PlannedStep, RunnerName, StepName
+from gateway.jobs.job import Finished, RunnerName
+from gateway.jobs.plan import Plan, PlannedStep, StepName
+from gateway.project import Project
 from runners import dbt_output, dbt_words, ingester
 from runners.dbt import Dbt, DbtStep
 from runners.dbt_nodes import Node
@@ -48,6 +51,12 @@ class Occupied:
     service: str
     since: float
     remedy: str
+
+    def __str__(self) -> str:
+        return (
+            f"The container {self.container} of the service {self.service} is running since "
+            f"{clock.rfc3339(self.since)} and was not started by the gateway; {self.remedy}."
+        )
 
 
 def nobody(_: Liveness) -> None:
@@ -110,9 +119,15 @@ def fabric(settings: Settings, name: str, runner: RunnerName) -> tuple[Fabric, b
     return found, False
 
 
-def gone(fabric: str) -> str:
-    """Why a step is not begun in a fabric that is gone."""
-    return f"The fabric {fabric} is not in the configuration any more; put it back, or trigger another one."
+def project(settings: Settings, name: str) -> tuple[Project, bool]:
+    """A project, and whether it is gone from the configuration."""
+    found = settings.projects.get(name)
+    return (Project(), True) if found is None else (found, False)
+
+
+def gone(what: str, name: str) -> str:
+    """Why a step is not begun in a fabric, or of a project, that is gone."""
+    return f"The {what} {name} is not in the configuration any more; put it back, or trigger another one."
 
 
 def environment(fabric: Fabric, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -42,8 +42,9 @@ def routes(service: Service) -> list[web.AbstractRouteDef]:
         return web.json_response(whole_record(snapshot), headers=headers)
 
     async def cancel(request: web.Request) -> web.Response:
-        snapshot = await service.cancel(request.match_info["id"], request[CALLER])
-        status = 200 if isinstance(snapshot.job.state, Ended) else 202
+        before = await service.get(request.match_info["id"])
+        snapshot = await service.cancel(before.job.id, request[CALLER])
+        status = 200 if isinstance(before.job.state, Ended) else 202
         return web.json_response(whole_record(snapshot), status=status)
 
     return [web.get("/api/v1/jobs/{id}", get), web.post("/api/v1/jobs/{id}/cancel", cancel)]

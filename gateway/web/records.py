@@ -17,7 +17,6 @@ from gateway.jobs.job import (
     Finished,
     Job,
     Pending,
-    PlannedStep,
     Queued,
     Running,
     Skipped,
@@ -29,6 +28,7 @@ from gateway.jobs.job import (
     step_status,
 )
 from gateway.jobs.life import Snapshot
+from gateway.jobs.plan import PlannedStep
 from runners.report import Failure, Progress
 from runners.step import Span
 

@@ -1,4 +1,4 @@
-"""The kill loop: SIGKILL at random instants under four clients; nothing lost, run twice, wrong or stuck.
+"""The kill loop: SIGKILL at random instants under four clients; nothing lost, run twice, wrong, out of turn or stuck.
 
 `--kills N` says how often, `KILL_LOOP_SEED` repeats the dice of an earlier run.
 """
@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -51,7 +52,17 @@ def test_no_job_is_lost_run_twice_wrong_or_stuck_however_the_gateway_is_killed(
     tell(audit.tally(seed))
     assert not any(audit.faults.values()), audit.told(seed)
     assert audit.lived_through_a_kill, "no step was disturbed"
+    assert loop.ledger.queued, "no job waited"
     assert min(loop.to_serving) < 10 * GOAL  # the one that a busy machine disturbed least
+
+
+class Turn(NamedTuple):
+    """When a job that ran had something to itself, epoch seconds."""
+
+    came: float
+    began: float
+    ended: float
+    job: str
 
 
 class Audit:
@@ -66,6 +77,7 @@ class Audit:
         self._labels: Counter[str] = Counter()
         self._unanswered = 0
         self._lived: Counter[str] = Counter()
+        self._turns: dict[str, list[Turn]] = {}
 
     def run(self) -> None:
         """Wait for the end of all jobs, then look at each."""
@@ -76,6 +88,12 @@ class Audit:
         for label, jobs in self._labels.items():
             if jobs > 1 and label != "ingester":
                 self._fault("run twice", label, f"one request made {jobs} jobs")
+        for resource, turns in self._turns.items():
+            for before, after in pairwise(sorted(turns)):
+                if after.began < before.ended:
+                    self._fault(
+                        "wrong", after.job, f"began before {before.job} had ended, which came first to {resource}"
+                    )
         self.faults["wrong"] += self._ledger.surprises
 
     def tally(self, seed: int) -> str:
@@ -86,7 +104,8 @@ class Audit:
         median, most = (1000 * seconds for seconds in (statistics.median(loop.to_serving), max(loop.to_serving)))
         return f"""\
 kill loop: {sum(loop.instants.values())} kills ({instants}; KILL_LOOP_SEED={seed}) under {CLIENTS} clients
-jobs: {len(self._ledger.accepted)} accepted, {self._unanswered} more whose answer was lost, \
+jobs: {len(self._ledger.accepted)} accepted, {len(self._ledger.queued)} of them queued, \
+{self._unanswered} more whose answer was lost, \
 {len(self._ledger.conflicts)} refused for conflicts, {len(self._ledger.cancelled)} cancelled
 steps: {lived["run"]} run, {lived["re-attached"]} re-attached, {lived["ended"]} ended while no gateway was there, \
 {lived["late"]} started by a later gateway
@@ -145,6 +164,11 @@ kill to serving: median {median:.0f} ms, max {most:.0f} ms of {len(loop.to_servi
             if runs > 1:
                 self._fault("run twice", job, f"{name} ran {runs} times")
         self._count_what_it_lived_through(record)
+        if record["startedAt"] is not None and record["pipeline"] in self._ledger.wanted:
+            came, began, ended = (seconds(record[name]) for name in ("createdAt", "startedAt", "finishedAt"))
+            turn = Turn(came, began, ended, job)
+            for resource in self._ledger.wanted[record["pipeline"]].resources:
+                self._turns.setdefault(resource, []).append(turn)
         return None
 
     def _wrongs(self, job: str, record: dict[str, Any]) -> Iterator[str]:

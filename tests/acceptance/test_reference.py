@@ -8,54 +8,20 @@ curl's own configuration file, so that the commands stay as they are.
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import MakeGateway, need
+from tests.conftest import MakeGateway
 from tests.support import projects
-from tests.support.gateway import DEADLINE, PATH, Gateway, wait_for
+from tests.support.bash import bash
+from tests.support.gateway import PATH, Gateway, wait_for
 from tests.support.reference import EXAMPLES, POLL, POLL_UNTIL_DONE, QUICK_START, Example
 
 LOCATION = re.compile(re.escape(PATH) + r"\?jobId=(?P<id>[A-Za-z0-9][A-Za-z0-9_.-]*)")
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command printed, and the status and headers of curl's last answer."""
-
-    text: str
-    status: int
-    headers: dict[str, str] = field(repr=False)
-
-    @property
-    def json(self) -> dict[str, Any]:
-        decoded: dict[str, Any] = json.loads(self.text)
-        return decoded
-
-
-def bash(gateway: Gateway, script: str) -> Said:
-    """Run a script of the reference as somebody on the server would."""
-    need("curl"), need("jq")
-    dump = gateway.folder / "headers"
-    (gateway.folder / ".curlrc").write_text(f"dump-header = {dump}\n")
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env={"PATH": os.environ["PATH"], "CURL_HOME": str(gateway.folder), "BASE": gateway.base},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done
-    status, *lines = dump.read_text().strip().splitlines()
-    return Said(done.stdout, int(status.split()[1]), dict(line.split(": ", 1) for line in lines))
 
 
 def poll_until_done(gateway: Gateway, job: str) -> dict[str, Any]:

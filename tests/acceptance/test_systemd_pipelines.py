@@ -46,6 +46,28 @@ def ingester(command: list[str]) -> str:
     return yaml.safe_dump({**SETTINGS, "projects": {"lakehouse": project}})
 
 
+def test_a_branch_of_root_s_own_repository_runs_under_the_hardened_service(service: Installed) -> None:
+    machine = service.machine
+    repository = machine.path("/srv/shop")
+    shutil.rmtree(repository, ignore_errors=True)
+    commit = "git -c user.name=a -c user.email=a@localhost commit -q -m one && git rev-parse HEAD"
+    made = "git init -q -b main . && echo 'echo on main' > ingest.sh && git add ingest.sh"
+    repository.mkdir(mode=0o755)
+    head = machine.shell(f"{made} && {commit}", "/srv/shop").strip()
+    (repository / "ingest.sh").write_text("echo not committed")
+    project = {"directory": "/srv/shop", "ingester": {"command": ["sh", "ingest.sh"]}}
+    pipelines = {"load": {"ingester": True}}
+    settings = {"enabled": True, "fabrics": {1: {}}, "projects": {"shop": {**project, "pipelines": pipelines}}}
+    service.configure(yaml.safe_dump(settings))
+    machine.run("systemctl", "restart", UNIT)
+    run = {"fabricId": 1, "projectId": "shop", "pipelineName": "load", "branch": "main"}
+    answer = service.call("POST", "/api/trigger/pipeline", run)
+    assert answer.status == 200, answer
+    record = service.finished(answer.json["runId"])
+    assert (record["exitCode"], record["output"]) == (0, "on main\n"), record
+    assert service.call("GET", f"/api/v1/jobs/{record['jobId']}").json["commit"] == head
+
+
 def test_with_the_docker_drop_in_steps_run_in_containers(service: Installed, engine: docker.Engine) -> None:
     machine = service.machine
     client = shutil.which("docker")

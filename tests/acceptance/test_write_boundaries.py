@@ -19,6 +19,7 @@ from tests.support.dying import (
     all_is_well,
     killed,
     output_of,
+    ran_in_turn,
     ran_undisturbed,
     submitted,
     was_cancelled,
@@ -54,6 +55,63 @@ def test_a_job_over_which_the_gateway_dies_ends_as_if_it_had_not(dying: DyingGat
     [job] = dying.listed()
     assert answered in (None, job)
     ran_undisturbed(dying, job)
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", points("queueing"))
+def test_a_job_that_has_to_wait_is_queued_or_no_job_when_the_gateway_dies_over_it(
+    dying: DyingGateway, point: str
+) -> None:
+    dying.hold()
+    dying.serve(point)
+    first = submitted(dying)
+    answered = dying.submit(wait=True)
+    dying.died()
+    dying.start()
+    none = point in ("queueing: before insert", "queueing: in the transaction of insert")
+    waiting = [job for job, record in dying.listed().items() if record["phase"] == "queued"]
+    assert len(waiting) == (not none)
+    assert {answered} - {None} <= set(waiting)
+    dying.release()
+    ran_in_turn(dying, first, *waiting)
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", points("promoting"))
+def test_a_turn_that_comes_while_the_gateway_dies_is_neither_lost_nor_given_twice(
+    dying: DyingGateway, point: str
+) -> None:
+    dying.hold()
+    dying.serve(point)
+    first = submitted(dying)
+    second, third = (dying.submit(wait=True) for _ in range(2))
+    dying.release()
+    dying.died()
+    dying.start()
+    ran_in_turn(dying, first, second, third)
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", [*points("not given up"), *points("given up")])
+def test_a_job_that_is_cancelled_while_it_waits_runs_or_is_cancelled_by_what_was_recorded(
+    dying: DyingGateway, point: str
+) -> None:
+    dying.hold()
+    dying.serve(point)
+    first = submitted(dying)
+    second, third = (dying.submit(wait=True) for _ in range(2))
+    assert dying.cancel(str(second)) is None
+    dying.died()
+    dying.start()
+    dying.release()
+    if point in points("given up"):
+        record = dying.finished(str(second))
+        assert (record["status"], record["reason"]) == ("failed", "cancelled")
+        assert [step["status"] for step in record["steps"]] == ["skipped", "skipped"]
+        assert dying.runs(str(second)) == [0, 0]
+        ran_in_turn(dying, first, third)
+    else:
+        ran_in_turn(dying, first, second, third)
     all_is_well(dying)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dying import DyingGateway, all_is_well, killed, ran_undisturbed
+from tests.support.dying import DyingGateway, all_is_well, killed, ran_in_turn, ran_undisturbed, submitted
 from tests.support.dying_gateway import points
 from tests.support.gateway import PATH, wait_for
 
@@ -33,6 +33,28 @@ def test_a_lost_database_is_rebuilt_however_often_that_is_cut_off(dying: DyingGa
     dying.release()
     for job in (*old, active):
         ran_undisturbed(dying, job)
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", points("restoring a queue"))
+def test_a_queue_whose_database_is_lost_is_in_its_order_however_often_that_is_cut_off(
+    dying: DyingGateway, point: str
+) -> None:
+    dying.hold()
+    dying.serve()
+    first = submitted(dying)
+    second, third = (dying.submit(wait=True) for _ in range(2))
+    wait_for(lambda: all((dying.jobs / str(job) / "job.json").exists() for job in (second, third)), "their folders")
+    dying.kill()
+    for file in dying.state.glob("gateway.db*"):
+        file.unlink()
+    dying.launch(point)
+    dying.died()
+    dying.start()
+    refused = dying.call("POST", PATH, {"pipeline": "ingester"})
+    assert (refused.status, refused.json.get("conflict", {}).get("jobId")) == (409, first), refused
+    dying.release()
+    ran_in_turn(dying, first, second, third)
     all_is_well(dying)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,9 @@ import pytest
 from gateway.fabric import ComposeSettings
 from gateway.jobs.compose_places import Place, Places
 from gateway.jobs.compose_services import ComposeServices
-from gateway.jobs.job import Source, StepName
-from gateway.jobs.sources import Checkout
+from gateway.jobs.job import Source
+from gateway.jobs.plan import StepName
+from gateway.jobs.sources import Checkout, Shared
 from gateway.project import Project
 from runners.compose_project import Compose, Mount, Service
 from runners.docker import Docker
@@ -45,7 +45,7 @@ def places(folder: Path, chosen: ComposeSettings, host: str = _HERE) -> Places:
         return False
 
     source = Source("0" * 40, "main", None, "code", "/shop")
-    checkout = Checkout(mirror, source, root, set(), asyncio.Lock(), remove)
+    checkout = Checkout(mirror, source, root, Shared(), remove)
     services = ComposeServices(Compose("/"), fake_docker(folder / "bin", host))
     project = Project(directory=Path("/shop/code"), dbt=Path("/shop/code/transform"))
     return Places(services, "prod", chosen, {}, project, checkout)

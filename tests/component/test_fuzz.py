@@ -21,16 +21,32 @@ from tests.support.raw import JSON, request, send
 JOBS = "/api/v1/jobs"
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
-TARGETS = (PATH, JOBS, f"{JOBS}/x", f"{JOBS}/x/cancel", "/healthz", "/", "*", f"{PATH}?jobId=x", f"{JOBS}/x?wait=1")
+RUNS = "/api/trigger/pipeline"
+TARGETS = (
+    PATH,
+    RUNS,
+    f"{RUNS}/x",
+    "/api/v1/pipelines",
+    JOBS,
+    f"{JOBS}/x",
+    f"{JOBS}/x/cancel",
+    "/healthz",
+    "/",
+    "*",
+    f"{PATH}?jobId=x",
+    f"{JOBS}/x?wait=1",
+)
 HEADERS = ("Content-Type", "Accept", "Origin", "Host", "If-None-Match", "Sec-Fetch-Site", "Range", "Cookie", "X-Y")
 VALUES = ("application/json", "", "null", "localhost", "*", '"', "a=b; c", "bytes=1-", "none", "\xff", "gzip", "1, 2")
 SCALARS = (None, True, 0, -1, 1e308, "", "dbt", "ingester", "full", "daily", "\x00", "é", "\ud800", "x" * 3000)
-FIELDS = ("pipeline", "command", "enableOpenlineage", "enableElementary", "", "jobId", "\ud800")
+TRIGGER = ("pipeline", "command", "enableOpenlineage", "enableElementary", "", "jobId", "\ud800")
+RUN = ("fabricId", "pipelineName", "projectId", "parameters", "branch", "version", "processName")
+FIELDS = (*TRIGGER, *RUN)
 
 
 def junk(chance: random.Random, tokens: Sequence[str]) -> bytes:
     """One request that is mostly HTTP and otherwise anything."""
-    target = chance.choice(TARGETS)
+    target = PATH if chance.random() < 0.2 else chance.choice(TARGETS)
     for _ in range(chance.choice((0, 0, 1, 2, 3))):
         at = chance.randrange(len(target) + 1)
         target = target[:at] + chance.choice("%/?&=.;#~aZ0[]|%2F%00") + target[at:]

@@ -7,6 +7,7 @@ import os
 import resource
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,20 @@ async def test_a_write_that_the_system_refuses_is_told_while_reading_goes_on(tmp
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert await held_by(store, make_job("c", plan=planned("run", resources=["other"]))) is None
     await store.close()
+
+
+CLAIMS = """
+    DROP TABLE claim;
+    CREATE TABLE claim (job INTEGER, resource TEXT, phase TEXT CHECK (phase IN ('holds', 'over')));
+    CREATE UNIQUE INDEX claim_holder ON claim (resource) WHERE phase = 'holds';
+"""
+
+
+@pytest.mark.parametrize("script", ["DROP INDEX claim_holder", CLAIMS], ids=["two can hold", "nobody can wait"])
+async def test_a_schema_that_no_longer_keeps_jobs_apart_or_in_a_queue_is_set_aside(tmp_path: Path, script: str) -> None:
+    file = tmp_path / "gateway.db"
+    await (await Store.open(file)).close()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(script)
+    await (await Store.open(file)).close()
+    assert len(set_aside(tmp_path)) == 1

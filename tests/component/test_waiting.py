@@ -220,6 +220,24 @@ async def test_claims_that_were_lost_are_made_again_for_those_that_run_before_th
     assert await taken_up(store) == [("a", "running", True), ("b", "queued", False), ("d", "queued", True)]
 
 
+async def test_a_job_that_runs_holds_what_it_waited_for_by_a_database_that_is_behind(
+    store: Store, tmp_path: Path
+) -> None:
+    a, b = await queued(store, needing("a", "x"), needing("b", "x"))
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection, connection:
+        connection.execute("UPDATE claim SET phase = 'over' WHERE phase = 'holds'")
+    over, began = replace(ended(a, DONE), revision=9), replace(begun(b), revision=9)
+    await restore.restore(store, in_folders(tmp_path / "jobs", [over, began]))
+    assert await taken_up(store) == [("b", "running", True)]
+
+
+async def test_a_job_whose_claims_can_not_be_made_is_not_recorded(store: Store) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        await store.insert(needing("twice", "x", "x"))
+    assert await store.get("twice") is None
+    assert await held_by(store, needing("other", "x")) is None
+
+
 async def test_the_last_job_of_a_pipeline_is_the_one_that_came_last(store: Store) -> None:
     jobs = [replace(needing(f"{n}", f"{n}"), pipeline="p" if n % 2 else "q", project="a") for n in range(6)]
     for job in jobs:

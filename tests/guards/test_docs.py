@@ -72,7 +72,7 @@ async def test_every_route_is_in_the_readme_with_its_method(tmp_path: Path) -> N
 
 
 def documented(method: str, path: str) -> bool:
-    pattern = re.escape(path).replace(r"\{id\}", r"(?:<\w+>|ID)") + r"(?![\w/])"
+    pattern = re.sub(r"\\\{\w+\\\}", r"(?:<\\w+>|ID)", re.escape(path)) + r"(?![\w/])"
     lines = [line for line in README.splitlines() if re.search(pattern, line)]
     return any(("POST" in line) == (method == "POST") for line in lines)
 

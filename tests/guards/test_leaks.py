@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.job import Caller, Completed, Ended, Job, Plan, RunnerName
+from gateway.jobs.job import Caller, Completed, Ended, Job, RunnerName
 from gateway.jobs.pipelines import Order
+from gateway.jobs.plan import Plan
 from gateway.jobs.service import Service
 from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store

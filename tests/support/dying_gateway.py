@@ -82,6 +82,12 @@ def _state(kind: str) -> When:
     return lambda _, job: job.state.kind == kind
 
 
+def _promoted(*args: Any) -> bool:
+    """The record of a job that waited and begins."""
+    job = args[1]
+    return job.state.kind == "running" and job.revision == 1 and all(step.kind == "pending" for step in job.steps)
+
+
 def _step(name: str) -> When:
     return lambda folder, *_: folder.name == name
 
@@ -149,6 +155,43 @@ LIVING = {
     "in the transaction of ended": before(_SQLITE, _SQL, _nth(6, _sql("COMMIT"))),
     "after save of ended": after(_STORE, "save", _state("ended")),
 }
+# Jobs that wait for the first one, which is in its first step, after two commits: one such job, then two.
+QUEUEING = {
+    "before insert": before(_STORE, "insert", _nth(2)),
+    "in the transaction of insert": before(_SQLITE, _SQL, _nth(3, _sql("COMMIT"))),
+    "after the commit of insert": after(_SQLITE, _SQL, _nth(3, _sql("COMMIT"))),
+    "after insert": after(_STORE, "insert", _nth(2)),
+    "after launch of the task": after(_SERVICE, "_launch", _nth(2)),
+    "before the first job.json": before(_FILE, "write", _state("queued")),
+    "before the rename of the first job.json": before(_PATH, "replace", _file("job.json", "queued")),
+    "after the first job.json": after(_FILE, "write", _state("queued")),
+    "before it asks for its turn": before(_STORE, "holds"),
+    "after it asked for its turn": after(_STORE, "holds"),
+}
+PROMOTING = {
+    "before job.json of the first one's end": before(_FILE, "write", _state("ended")),
+    "after job.json of the first one's end": after(_FILE, "write", _state("ended")),
+    "in the transaction of the first one's end": before(_SQLITE, _SQL, _nth(8, _sql("COMMIT"))),
+    "after the commit of the first one's end": after(_SQLITE, _SQL, _nth(8, _sql("COMMIT"))),
+    "after save of the first one's end": after(_STORE, "save", _state("ended")),
+    "before it is called": before(_SERVICE, "_call", lambda _, promoted: promoted),
+    "after it is called": after(_SERVICE, "_call", lambda _, promoted: promoted),
+    "before job.json of its beginning": before(_FILE, "write", _promoted),
+    "after job.json of its beginning": after(_FILE, "write", _promoted),
+    "before save of its beginning": before(_STORE, "save", _promoted),
+    "in the transaction of its beginning": before(_SQLITE, _SQL, _nth(9, _sql("COMMIT"))),
+    "after save of its beginning": after(_STORE, "save", _promoted),
+}
+# A cancel of a job that waits, as long as the record does not have it; and from then on.
+NOT_GIVEN_UP = {
+    "before job.json of its end": before(_FILE, "write", _state("ended")),
+    "before the rename of job.json of its end": before(_PATH, "replace", _file("job.json", "ended")),
+}
+GIVEN_UP = {
+    "after job.json of its end": after(_FILE, "write", _state("ended")),
+    "in the transaction of its end": before(_SQLITE, _SQL, _nth(5, _sql("COMMIT"))),
+    "after save of its end": after(_STORE, "save", _state("ended")),
+}
 # A cancel that the record does not have yet: it was never answered, and the job goes on.
 NOT_CANCELLED = {
     "before job.json of cancelling": before(_FILE, "write", _state("cancelling")),
@@ -189,10 +232,18 @@ RECOVERING = {
     "after launch of the first of two": after(_SERVICE, "_launch", _nth(1)),
     "after recover": after(_SERVICE, "recover"),
 }
+RESTORING_A_QUEUE = {
+    **RESTORING,
+    "after the claims of the first of three": after(_STORE, "hold", _nth(1)),
+    "before the promotion": before(_STORE, "promote"),
+    "after the promotion": after(_STORE, "promote"),
+    **RECOVERING,
+}
 MIGRATING = {
     "before the backup": before(_DATABASE, "_back_up"),
     "after the backup": after(_DATABASE, "_back_up"),
     "in the middle of the script": after(_DATABASE, "checksum", _nth(2)),
+    "in the middle of the next script": after(_DATABASE, "checksum", _nth(5)),  # of three jobs
     "after the migration": after(_DATABASE, "_migrate"),
 }
 SETTING_ASIDE = {
@@ -210,11 +261,16 @@ FIRST_START = {
 _GROUPS = {
     "accepting": ACCEPTING,
     "living": LIVING,
+    "queueing": QUEUEING,
+    "promoting": PROMOTING,
+    "not given up": NOT_GIVEN_UP,
+    "given up": GIVEN_UP,
     "not cancelled": NOT_CANCELLED,
     "cancelled": CANCELLED,
     "expiring": EXPIRING,
     "shrinking": SHRINKING,
     "restoring": RESTORING,
+    "restoring a queue": RESTORING_A_QUEUE,
     "recovering": RECOVERING,
     "migrating": MIGRATING,
     "setting aside": SETTING_ASIDE,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from gateway.clock import Instant
 from gateway.errors import HeldError
-from gateway.jobs.job import Ended, Ending, Job, Pending, Plan, PlannedStep, Running, State, StepName, StepState
+from gateway.jobs.job import Ended, Ending, Job, Pending, Running, State, StepState
+from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.jobs.store import Store
 from runners.step import Span
 

@@ -24,6 +24,7 @@ from tests.support.source import ROOT
 
 CLIENTS = 4
 _RESOURCES = (*(f"own-{number}" for number in range(5)), "shared")  # a client has its own ones to itself
+_MAY_WAIT = 0.12  # of the submitted jobs: few enough that the queue does not grow
 _PAUSE = 0.03  # seconds at most that a client waits between two requests
 _PATIENCE = 30.0  # seconds a client gives an answer; a killed gateway's connections end at once
 _AFTER_SERVING = 0.4  # seconds at most until a gateway that serves is killed
@@ -75,14 +76,16 @@ class Wanted:
 
     project: str
     steps: int
+    resources: tuple[str, ...]
 
 
 @dataclass
 class Ledger:
     """What all clients did and saw. Each entry is one operation on a dictionary, set or list, so no lock is needed."""
 
-    wanted: dict[str, Wanted] = field(default_factory=lambda: {"ingester": Wanted(DEFAULT, 1)})
+    wanted: dict[str, Wanted] = field(default_factory=lambda: {"ingester": Wanted(DEFAULT, 1, ("warehouse",))})
     accepted: set[str] = field(default_factory=set)  # ids answered 202
+    queued: set[str] = field(default_factory=set)  # those of them that had to wait for their turn
     conflicts: list[str] = field(default_factory=list)  # ids of those that were in the way
     cancelled: set[str] = field(default_factory=set)  # somebody asked for their end, with or without an answer
     cut: set[str] = field(default_factory=set)  # a cancel was answered when at least two steps had not begun
@@ -116,12 +119,12 @@ class Client(threading.Thread):
     def _submit(self) -> None:
         self._count += 1
         label = f"{self.name}-{self._count}"
-        wanted = Wanted(self._random.choice(list(PROGRAMS)), self._random.randint(1, 3))
-        resource = self._random.choice(_RESOURCES)
-        if resource.startswith("own"):
-            resource = f"{self.name}-{resource}"
+        resources = self._random.sample(_RESOURCES, self._random.choice((1, 1, 1, 2)))
+        resources = [f"{self.name}-{name}" if name.startswith("own") else name for name in resources]
+        wanted = Wanted(self._random.choice(list(PROGRAMS)), self._random.randint(1, 3), tuple(resources))
         self._ledger.wanted[label] = wanted
-        body = {"label": label, "project": wanted.project, "steps": wanted.steps, "resources": [resource]}
+        body = {"label": label, "project": wanted.project, "steps": wanted.steps, "resources": resources}
+        body["wait"] = self._random.random() < _MAY_WAIT
         self._accept(self._call("POST", SUBMIT, 202, 409, body=body))
 
     def _trigger(self) -> None:
@@ -133,6 +136,8 @@ class Client(threading.Thread):
         elif answer is not None and answer.status == 202:
             self._ledger.accepted.add(answer.json["jobId"])
             self._mine.append(answer.json["jobId"])
+            if answer.json.get("state") == "queued":
+                self._ledger.queued.add(answer.json["jobId"])
 
     def _poll(self) -> None:
         if not self._mine:

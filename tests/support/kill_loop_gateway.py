@@ -31,7 +31,7 @@ async def submit(request: web.Request) -> web.Response:
     plan = planned(*["ingester"] * wanted["steps"], resources=wanted["resources"])
     order = Order(wanted["label"], None, wanted["project"], settings.default_fabric, RunnerName.LOCAL, plan)
     job = await service.submit(order, request[CALLER], may_wait=wanted.get("wait", False))
-    return web.json_response({"jobId": job.id}, status=202)
+    return web.json_response({"jobId": job.id, "state": job.state.kind}, status=202)
 
 
 def main() -> int:

@@ -127,3 +127,27 @@ fi
 sleep 0.2
 done
 """
+
+# The trigger pipeline API, as printed.
+TRIGGER_PIPELINE = """
+curl --location 'https://app.prophecy.io/api/trigger/pipeline' \\
+--header 'X-AUTH-TOKEN: <prophecy-pat>' \\
+--header 'Content-Type: application/json' \\
+--data '{
+"fabricId": 33290,
+"pipelineName": "bakehouse",
+"parameters": {
+"franchise_id": "3000007"
+},
+"version": "2",
+"projectId": "41459",
+"processName": "franchise_reviews"
+}'
+"""
+RUN_STATUS = """
+curl --location 'https://app.prophecy.io/api/trigger/pipeline/MDAw-xZGYzYzc3LTYzdsSdfx--LTQ3NTQ1ZYjI2Mw==' \\
+--header 'X-AUTH-TOKEN: <prophecy-pat>'
+"""
+RUN_ID = "MDAw-xZGYzYzc3LTYzdsSdfx--LTQ3NTQ1ZYjI2Mw=="
+UNKNOWN_FABRIC = "Fabric with uid `2290` not found"
+RUN_FIELDS = {"success", "runId", "createdAt", "updatedAt", "projectId", "pipelineName", "fabricId", "runStatus"}

@@ -36,12 +36,17 @@ def repository(folder: Path, files: Mapping[str, str]) -> Path:
 
 def commit(repository: Path, files: Mapping[str, str]) -> str:
     """The hash of a new commit on the current branch, with these files written and everything added."""
-    for name, text in files.items():
-        (repository / name).parent.mkdir(parents=True, exist_ok=True)
-        (repository / name).write_text(text, encoding="utf-8")
+    write(repository, files)
     git(repository, "add", "--all")
     git(repository, "commit", "--quiet", "--allow-empty", "--message=change")
     return head(repository)
+
+
+def write(folder: Path, files: Mapping[str, str]) -> None:
+    """Write these files, by path."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def branch(repository: Path, name: str) -> None:

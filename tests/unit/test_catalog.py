@@ -8,7 +8,10 @@ import pytest
 
 from gateway.jobs import catalog
 from gateway.jobs.catalog import DbtCommand, Installation, Pipeline, Trigger
-from gateway.jobs.job import Plan
+from gateway.jobs.plan import Plan
+from gateway.project import PipelineSettings
+from runners.dbt_nodes import Node
+from runners.parameters import Value
 
 # The steps of `dbt` by command, without what the toggle adds to daily.
 DBT_STEPS = {
@@ -176,3 +179,112 @@ def test_only_a_build_of_daily_and_an_ingester_that_may_fail_tolerate_a_failure(
 
 def test_the_default_command_is_daily() -> None:
     assert Trigger(Pipeline.DBT) == Trigger(Pipeline.DBT, DbtCommand.DAILY, None, None)
+
+
+PIPELINE = PipelineSettings.model_validate(
+    {
+        "ingester": True,
+        "dbt": {"select": "gold silver,tag:x", "exclude": "slow"},
+        "parameters": {
+            "carrier": {"default": "AA"},
+            "month": {"type": "integer", "variable": "flight_month"},
+            "since": {"type": "date", "option": "--since"},
+        },
+    }
+)
+VALUES: dict[str, Value] = {"carrier": "AA", "month": 3, "since": "2026-11-01"}
+
+
+def shown(plan: Plan) -> list[tuple[str, tuple[str, ...]]]:
+    return [(step.name, step.arguments) for step in plan.steps]
+
+
+def test_a_pipeline_s_steps_get_its_selection_and_the_parameters_that_go_there() -> None:
+    plan = catalog.named_plan(PIPELINE, VALUES, None, installed())
+    selection = ("--select=gold silver,tag:x", "--exclude=slow")
+    variables = '--vars={"carrier": "AA", "flight_month": 3}'
+    assert shown(plan) == [
+        ("ingester", ("--since=2026-11-01",)),
+        ("deps", ()),
+        ("build", (*selection, variables)),
+        ("elementary", ()),
+    ]
+    assert [step.selective for step in plan.steps] == [False, False, True, False]
+
+
+def test_what_has_no_value_is_not_said() -> None:
+    assert shown(catalog.named_plan(PIPELINE, {}, None, installed()))[0] == ("ingester", ())
+    only_dbt = PipelineSettings.model_validate({"dbt": {"command": "run"}})
+    assert shown(catalog.named_plan(only_dbt, {}, None, installed())) == [("run", ())]
+
+
+def test_a_run_up_to_a_model_has_the_steps_before_it_and_what_is_upstream_within_the_selection() -> None:
+    plan = catalog.named_plan(PIPELINE, {}, "orders", installed())
+    assert shown(plan) == [
+        ("ingester", ()),
+        ("deps", ()),
+        (
+            "build",
+            ("--select=+orders,gold +orders,silver,tag:x", "--indirect-selection=buildable", "--exclude=slow"),
+        ),
+    ]
+    assert not any(step.without_elementary for step in plan.steps)
+    assert plan.resources == catalog.named_plan(PIPELINE, {}, None, installed()).resources
+
+
+@pytest.mark.parametrize(
+    ("process", "steps"),
+    [
+        ("ingester", ["ingester"]),
+        ("deps", ["ingester", "deps"]),
+        ("build", ["ingester", "deps", "build"]),
+        ("elementary", ["ingester", "deps", "build", "elementary"]),
+    ],
+)
+def test_a_run_up_to_a_step_ends_with_it_and_is_otherwise_the_same(process: str, steps: list[str]) -> None:
+    whole = catalog.named_plan(PIPELINE, VALUES, None, installed())
+    plan = catalog.named_plan(PIPELINE, VALUES, process, installed())
+    assert [step.name for step in plan.steps] == steps
+    assert plan.steps == whole.steps[: len(steps)]
+
+
+def test_a_run_up_to_the_ingester_holds_what_the_ingester_needs_alone() -> None:
+    plan = catalog.named_plan(PIPELINE, {}, "ingester", installed())
+    assert plan.resources == (installed().ingester_resource,)
+
+
+MODELS = [
+    Node("orders", "model", ("shop", "silver", "orders")),
+    Node("gold", "model", ("shop", "gold")),
+    Node("sales", "model", ("shop", "gold", "sales")),
+    Node("countries", "seed", ("shop", "countries")),
+    Node("unique_orders_id", "test", ("shop", "silver", "unique_orders_id")),
+]
+
+
+@pytest.mark.parametrize(
+    ("process", "problem"),
+    [
+        ("orders", None),
+        ("countries", None),
+        ("sales", None),
+        ("order", "Process `order` not found: it must be a step or a model of the pipeline. There are: ingester, deps"),
+        ("unique_orders_id", "not found"),
+        ("silver", "not found"),
+        ("shop", "not found"),
+        ("gold", "is the name of a model and of a folder or package, in which sales is too"),
+    ],
+)
+def test_what_a_run_may_stop_at_is_a_model_that_dbt_would_stop_at(process: str, problem: str | None) -> None:
+    whole = catalog.named_plan(PIPELINE, {}, None, installed())
+    said = catalog.process_problem(process, MODELS, whole)
+    assert (said is None) == (problem is None)
+    assert (problem or "") in (said or "")
+
+
+def test_of_many_models_a_refusal_names_some() -> None:
+    nodes = [Node(f"model_{n}", "model", ("shop", f"model_{n}")) for n in range(1000)]
+    said = catalog.process_problem("x", nodes, catalog.named_plan(PIPELINE, {}, None, installed()))
+    assert said is not None
+    assert said.endswith("and 984 more.")
+    assert len(said) < 500

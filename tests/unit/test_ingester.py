@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.job import PlannedStep, StepName
 from gateway.jobs.local_work import LocalWork
+from gateway.jobs.plan import PlannedStep, StepName
 from runners.ingester import Ingester, IngesterReader, argument, command, option
 from runners.mask import Mask
 from runners.parameters import Kind, Parameter, Value, values

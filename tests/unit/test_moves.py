@@ -20,17 +20,15 @@ from gateway.jobs.job import (
     Finished,
     Job,
     Pending,
-    Plan,
-    PlannedStep,
     Queued,
     Reason,
     Running,
     Skipped,
     State,
-    StepName,
     StepState,
 )
 from gateway.jobs.moves import CANCELLED, EndJob, RunStep, SkipStep, begun, cancelled, next_move
+from gateway.jobs.plan import Plan, PlannedStep, StepName
 from runners.report import Failure
 from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
 from tests.support.jobs import NOON, SPAN, later, make_job, planned

@@ -20,16 +20,14 @@ from gateway.jobs.job import (
     Finished,
     Job,
     Pending,
-    Plan,
-    PlannedStep,
     Queued,
     Reason,
     Skipped,
     Source,
-    StepName,
     StepState,
 )
 from gateway.jobs.life import Snapshot
+from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.web.records import record, whole_record
 from runners.report import Failure, Progress
 from runners.runner import Liveness

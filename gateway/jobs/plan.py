@@ -1,0 +1,45 @@
+"""What a job is to run: its steps in their order, and what it holds meanwhile. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class StepName(StrEnum):
+    """The commands a plan is made of."""
+
+    INGESTER = "ingester"
+    DEPS = "deps"
+    BUILD = "build"
+    RUN = "run"
+    TEST = "test"
+    ELEMENTARY = "elementary"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step of a plan.
+
+    lineage: dbt runs through dbt-ol.
+    without_elementary: Elementary's models are left to a later step of the same plan.
+    tolerates: the highest exit code after which the plan goes on.
+    arguments: what the pipeline and its parameters add to the command, each one word.
+    selective: somebody chose what dbt does in it, so there must be something to do.
+    """
+
+    name: StepName
+    lineage: bool = False
+    without_elementary: bool = False
+    tolerates: int = 0
+    arguments: tuple[str, ...] = ()
+    selective: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The ordered steps of a job and the resources it holds while it is active; notes are for people."""
+
+    steps: tuple[PlannedStep, ...]
+    resources: tuple[str, ...]
+    notes: tuple[str, ...] = ()

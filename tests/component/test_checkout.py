@@ -1,0 +1,435 @@
+"""Branches and versions become commits, and commits directories; nobody's repository is written to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from runners import mirror as mirrors
+from runners.checkout import Place, ensure, latest, place, resolve
+from runners.git import UnavailableError, UnknownRefError
+from runners.mask import Mask
+from runners.mirror import Mirror
+from tests.conftest import need
+from tests.support import repositories
+from tests.support.injections import CANARY, WORDS
+from tests.support.parts import missing
+from tests.support.repositories import branch, commit, head, switch, tag
+
+FILES = {"models/gold/a.sql": "select 1\n", "models/b.sql": "select 2\n", "run.sh": "#!/bin/sh\n", "c": "three\n"}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    made = repositories.repository(tmp_path / "repository", FILES)
+    (made / "run.sh").chmod(0o755)
+    (made / "link").symlink_to("models/b.sql")
+    commit(made, {})
+    return made
+
+
+@pytest.fixture
+def mirror(repository: Path, tmp_path: Path) -> Mirror:
+    return mirror_of(repository, tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "checkouts" / "one"
+
+
+def mirror_of(source: Path | str, tmp_path: Path, environment: Mapping[str, str] = os.environ) -> Mirror:
+    return Mirror(str(source), tmp_path / "state" / "mirror", environment, Mask())
+
+
+async def fetched(mirror: Mirror, branch: str | None = None, version: str | None = None, *names: str) -> str:
+    await mirror.fetch()
+    return await resolve(mirror, branch, version, names)
+
+
+async def refused(mirror: Mirror, branch: str | None = None, version: str | None = None, *names: str) -> str:
+    with pytest.raises(UnknownRefError) as error:
+        await fetched(mirror, branch, version, *names)
+    return str(error.value)
+
+
+def content(folder: Path) -> dict[str, tuple[int, str | bytes]]:
+    """Everything below a folder, by path: mode and content."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        mode = path.lstat().st_mode
+        read: str | bytes = str(path.readlink()) if path.is_symlink() else b"" if path.is_dir() else path.read_bytes()
+        found[str(path.relative_to(folder))] = (mode, read)
+    return found
+
+
+def injected(folder: Path) -> list[Path]:
+    return list(folder.rglob(CANARY))
+
+
+def identities(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in folder.rglob("*")}
+
+
+def owners(folder: Path) -> set[int]:
+    return {path.lstat().st_uid for path in folder.rglob("*")}
+
+
+# refs
+
+
+async def test_a_branch_is_its_head_as_the_last_fetch_found_it(mirror: Mirror, repository: Path) -> None:
+    before = head(repository)
+    assert await fetched(mirror, "main") == before
+    after = commit(repository, {"new": ""})
+    assert await resolve(mirror, "main") == before
+    assert await fetched(mirror, "main") == after
+
+
+@pytest.mark.parametrize("annotated", [False, True])
+async def test_a_version_is_the_commit_of_its_tag(mirror: Mirror, repository: Path, annotated: bool) -> None:
+    made = tag(repository, "v2", annotated=annotated)
+    commit(repository, {"new": ""})
+    assert await fetched(mirror, None, "2") == await fetched(mirror, None, "v2") == made
+    tag(repository, "shop/3", annotated=annotated)
+    assert await fetched(mirror, None, "3", "shop") == head(repository)
+    assert "none of the tags 3, v3 is there" in await refused(mirror, None, "3")
+
+
+async def test_a_tag_of_a_tag_is_the_commit_behind_both(mirror: Mirror, repository: Path) -> None:
+    tag(repository, "inner", annotated=True)
+    repositories.git(repository, "tag", "--annotate", "--message=outer", "outer", "inner")
+    assert await fetched(mirror, None, "outer") == head(repository)
+
+
+async def test_a_version_must_be_on_the_branch_that_is_named_with_it(mirror: Mirror, repository: Path) -> None:
+    on_both = tag(repository, "v1", annotated=True)
+    branch(repository, "feature/x")
+    commit(repository, {"new": ""})
+    on_feature = tag(repository, "v2")
+    assert await fetched(mirror, "main", "1") == await fetched(mirror, "feature/x", "1") == on_both
+    assert await fetched(mirror, "feature/x", "2") == on_feature
+    said = await refused(mirror, "main", "2")
+    assert said.startswith(f"The tag 'v2' is not on the branch 'main' of the repository {repository}: name ")
+
+
+async def test_what_is_not_there_is_named(mirror: Mirror, repository: Path) -> None:
+    tag(repository, "main-tag")
+    branch(repository, "only-a-branch")
+    assert await refused(mirror, "main-tag") == (
+        f"The repository {repository} has no branch 'main-tag': name one that it has."
+    )
+    assert await refused(mirror, None, "only-a-branch", "shop") == (
+        f"The repository {repository} has no version 'only-a-branch': none of the tags only-a-branch, "
+        "shop/only-a-branch is there; name one that is."
+    )
+    assert "has no branch 'nowhere'" in await refused(mirror, "nowhere", "main-tag")
+
+
+async def test_a_branch_that_is_gone_is_gone(mirror: Mirror, repository: Path) -> None:
+    branch(repository, "old")
+    await fetched(mirror, "old")
+    before = mirror.folder.stat().st_ino
+    switch(repository, "main")
+    repositories.git(repository, "branch", "--delete", "old")
+    repositories.git(repository, "branch", "old/deeper")
+    assert "no branch 'old'" in await refused(mirror, "old")
+    assert await fetched(mirror, "old/deeper") == head(repository)
+    assert mirror.folder.stat().st_ino == before  # nor did that cost the mirror
+
+
+async def test_a_version_of_two_commits_is_ambiguous_and_of_one_is_not(mirror: Mirror, repository: Path) -> None:
+    made = tag(repository, "2")
+    tag(repository, "v2", annotated=True)
+    assert await fetched(mirror, None, "2") == made
+    commit(repository, {"new": ""})
+    tag(repository, "shop/2")
+    assert await refused(mirror, None, "2", "shop") == (
+        f"The version is ambiguous in the repository {repository}: its tags 2, v2, shop/2 are different commits; "
+        "remove all but one of them, or name a branch."
+    )
+    assert await fetched(mirror, None, "v2") == made
+
+
+async def test_the_latest_version_is_the_highest(mirror: Mirror, repository: Path) -> None:
+    await mirror.fetch()
+    with pytest.raises(UnknownRefError, match="has no version: none of its 0 tags is one; tag a commit"):
+        await latest(mirror)
+    made = tag(repository, "v10", annotated=True)
+    commit(repository, {"new": ""})
+    for name in ("v9", "v10rc1", "nightly", "other/11"):
+        tag(repository, name)
+    await mirror.fetch()
+    assert await latest(mirror, ("shop",)) == ("v10", made)
+    tag(repository, "10.0")
+    await mirror.fetch()
+    with pytest.raises(UnknownRefError, match=r"its tags 10\.0, v10 are different commits"):
+        await latest(mirror)
+
+
+async def test_hostile_words_are_unknown_and_do_nothing(mirror: Mirror, repository: Path, tmp_path: Path) -> None:
+    await mirror.fetch()
+    before = content(repository), content(mirror.folder)
+    for word in WORDS:
+        for branch_, version in ((word, None), (None, word)):
+            with pytest.raises(UnknownRefError) as error:
+                await resolve(mirror, branch_, version, (word,))
+            assert len(str(error.value)) < 1000
+        with pytest.raises(UnknownRefError, match="is no commit"):
+            await ensure(mirror, word, tmp_path / "never", clean=True)
+    assert (content(repository), content(mirror.folder)) == before
+    assert not (tmp_path / "never").exists()
+    assert not injected(tmp_path)
+
+
+async def test_branches_and_tags_of_hostile_names_are_only_names(
+    mirror: Mirror, repository: Path, tmp_path: Path
+) -> None:
+    for name in (f"$(touch${{IFS}}{CANARY})", f"`touch${{IFS}}{CANARY}`", "a;id", "+main", "%2e%2e", "{{1}}"):
+        branch(repository, name)
+        made = commit(repository, {"new": name})
+        tag(repository, name)
+        assert await fetched(mirror, name, name) == made
+    assert not injected(tmp_path)
+
+
+# directories
+
+
+async def test_a_checkout_is_the_commit_and_anybodys_to_write(mirror: Mirror, repository: Path, folder: Path) -> None:
+    await ensure(mirror, await fetched(mirror, "main"), folder, clean=True)
+    assert {name: read for name, (_, read) in content(folder).items()} == {
+        name: read for name, (_, read) in content(repository).items() if not name.startswith(".git")
+    }
+    modes = {name: stat.S_IMODE(mode) for name, (mode, _) in content(folder.parent).items()}
+    assert {modes[name] for name in ("one", "one/models", "one/models/gold", "one/run.sh")} == {0o777}
+    assert {modes[name] for name in ("one/models/gold/a.sql", "one/c")} == {0o666}
+    assert os.umask(0o022) == 0o022  # this process keeps its own
+    assert [path.name for path in folder.parent.iterdir()] == ["one"]
+
+
+async def test_what_is_right_is_not_written_again(mirror: Mirror, folder: Path) -> None:
+    made = await fetched(mirror, "main")
+    await ensure(mirror, made, folder, clean=True)
+    before = identities(folder)
+    await ensure(mirror, made, folder, clean=True)
+    assert identities(folder) == before
+
+
+async def test_whatever_a_run_did_to_tracked_files_is_undone(mirror: Mirror, folder: Path, tmp_path: Path) -> None:
+    made = await fetched(mirror, "main")
+    await ensure(mirror, made, folder, clean=True)
+    before = content(folder)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.sql").write_text("not ours\n")
+
+    (folder / "c").write_text("THREE\n")  # as long as it was
+    (folder / "models" / "b.sql").unlink()
+    (folder / "models" / "b.sql").mkdir()
+    (folder / "models" / "b.sql" / "x").touch()
+    (folder / "models" / "gold" / "a.sql").unlink()
+    (folder / "models" / "gold").rmdir()
+    (folder / "models" / "gold").symlink_to(outside)
+    (folder / "run.sh").chmod(0o600)
+    (folder / "link").unlink()
+    (folder / "link").write_text("models/b.sql")
+    await ensure(mirror, made, folder, clean=False)
+    assert content(folder) == before
+    assert content(outside) == {"a.sql": ((outside / "a.sql").stat().st_mode, b"not ours\n")}
+
+    (folder / "link").unlink()
+    (folder / "run.sh").unlink()
+    (folder / "run.sh").symlink_to(outside / "a.sql")
+    for path in (folder / "models").rglob("*.sql"):
+        path.unlink()
+    (folder / "models" / "gold").rmdir()
+    (folder / "models").rmdir()
+    (folder / "models").write_text("a file\n")
+    await ensure(mirror, made, folder, clean=False)
+    assert content(folder) == before
+    assert (outside / "a.sql").read_text() == "not ours\n"
+
+
+async def test_cleaning_takes_what_is_neither_tracked_nor_ignored_nor_an_installed_package(
+    mirror: Mirror, repository: Path, folder: Path
+) -> None:
+    commit(repository, {".gitignore": "target/\n"})
+    made = await fetched(mirror, "main")
+    await ensure(mirror, made, folder, clean=True)
+    kept = ("target/manifest.json", "dbt_packages/x/dbt_project.yml", "models/dbt_packages/y")
+    gone = ("stray.sql", "models/stray/deep/x.sql", "logs/dbt.log")
+    for name in (*kept, *gone):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    repositories.repository(folder / "nested", {"x": ""})
+    await ensure(mirror, made, folder, clean=False)
+    assert all((folder / name).exists() for name in (*kept, *gone))
+    await ensure(mirror, made, folder, clean=True)
+    assert [name for name in (*kept, *gone, "nested") if (folder / name).exists()] == list(kept)
+
+
+async def test_two_checkouts_of_one_folder_at_once_are_one(mirror: Mirror, repository: Path, folder: Path) -> None:
+    made = await fetched(mirror, "main")
+    await asyncio.gather(*(ensure(mirror, made, folder, clean=True) for _ in range(8)))
+    assert (folder / "models" / "gold" / "a.sql").read_text() == "select 1\n"
+
+
+async def test_two_mirrors_of_one_folder_take_turns_too(repository: Path, tmp_path: Path) -> None:
+    both = [mirror_of(repository, tmp_path) for _ in range(2)]
+    assert await asyncio.gather(*(fetched(mirror, "main") for mirror in both * 3)) == [head(repository)] * 6
+    made = head(repository)
+    await asyncio.gather(*(ensure(mirror, made, tmp_path / "one", clean=True) for mirror in both * 3))
+
+
+async def test_a_commit_of_before_a_push_by_force_can_still_be_checked_out(
+    mirror: Mirror, repository: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = commit(repository, {"new": "old"})
+    assert await fetched(mirror, "main") == old
+    repositories.git(repository, "reset", "--quiet", "--hard", "HEAD~1")
+    new = commit(repository, {"new": "new"})
+    assert await fetched(mirror, "main") == new
+    for file in mirror.folder.rglob("*"):  # as old as git asks objects to be before it forgets them
+        os.utime(file, (0, 0))
+    # not once in a while, but now
+    monkeypatch.setattr(mirrors, "_TIDY", tuple(word for word in mirrors._TIDY if word != "--auto"))
+    await ensure(mirror, new, folder, clean=True)
+    assert any(name.endswith(".pack") for name in content(mirror.folder))
+    await ensure(mirror, old, folder, clean=True)
+    assert (folder / "new").read_text() == "old"
+
+
+async def test_a_commit_that_is_nowhere_is_named(mirror: Mirror, folder: Path) -> None:
+    await mirror.fetch()
+    with pytest.raises(UnknownRefError, match=f"The commit {'1' * 40} is not in the repository .* any more: trigger"):
+        await ensure(mirror, "1" * 40, folder, clean=True)
+
+
+async def test_a_folder_that_can_not_be_had_is_named_and_costs_no_mirror(mirror: Mirror, folder: Path) -> None:
+    made = await fetched(mirror, "main")
+    before = mirror.folder.stat().st_ino
+    repositories.write(folder.parent, {folder.name: "in the way"})
+    with pytest.raises(UnavailableError, match=f"The checkout {folder} can't be made: .*File exists.*remove what is"):
+        await ensure(mirror, made, folder, clean=True)
+    assert mirror.folder.stat().st_ino == before
+
+
+async def test_submodules_are_left_out(mirror: Mirror, repository: Path, folder: Path, tmp_path: Path) -> None:
+    other = repositories.repository(tmp_path / "other", {"x": ""})
+    allowed = ("-c", "protocol.file.allow=always")
+    repositories.git(repository, *allowed, "submodule", "--quiet", "add", str(other), "packages/other")
+    commit(repository, {})
+    await ensure(mirror, await fetched(mirror, "main"), folder, clean=True)
+    assert list((folder / "packages" / "other").iterdir()) == []
+
+
+# whose repository it is
+
+
+async def test_nothing_in_the_users_repository_is_touched(repository: Path, mirror: Mirror, folder: Path) -> None:
+    (repository / "c").write_text("not committed\n")
+    (repository / "staged").write_text("staged\n")
+    repositories.git(repository, "add", "staged")
+    (repository / "untracked").touch()
+    os.utime(repository / "models" / "b.sql")  # a status would write the index anew
+    before, before_too = content(repository), identities(repository)
+    made = await fetched(mirror, "main")
+    await ensure(mirror, made, folder, clean=True)
+    await place(repository / "models", os.environ, Mask())
+    assert (content(repository), identities(repository)) == (before, before_too)
+    assert (folder / "c").read_text() == "three\n"
+    assert not (folder / "staged").exists()
+
+
+@pytest.fixture
+def of_another(repository: Path) -> Path:
+    """The repository, of a user that is not us."""
+    if os.geteuid() != 0:
+        missing("giving a repository to another user needs root")
+    for path in (repository, *repository.rglob("*")):
+        os.chown(path, 12345, 12345, follow_symlinks=False)
+    return repository
+
+
+async def test_a_repository_of_another_owner_is_read(of_another: Path, tmp_path: Path, folder: Path) -> None:
+    for number, source in enumerate((of_another, of_another / "models")):
+        mirror = mirror_of(source, tmp_path / str(number))
+        await ensure(mirror, await fetched(mirror, "main"), folder, clean=True)
+    assert await place(of_another / "models", os.environ, Mask()) == Place(of_another, Path("models"))
+    assert owners(of_another) == {12345}
+
+
+async def test_any_kind_of_local_repository_is_read(repository: Path, tmp_path: Path) -> None:
+    branch(repository, "other")
+    switch(repository, "main")
+    repositories.git(repository, "clone", "--quiet", "--bare", ".", str(tmp_path / "bare.git"))
+    repositories.git(repository, "worktree", "add", "--quiet", str(tmp_path / "linked"), "other")
+    repositories.git(repository, "clone", "--quiet", "--depth=1", f"file://{repository}", str(tmp_path / "shallow"))
+    strange = tmp_path / "a 'b' $(id): -c"
+    repositories.git(repository, "clone", "--quiet", ".", str(strange))
+    sources = (
+        tmp_path / "bare.git",
+        tmp_path / "linked",
+        tmp_path / "shallow",
+        strange,
+        repository / "models" / "gold",
+    )
+    for number, source in enumerate(sources):
+        mirror = mirror_of(source, tmp_path / str(number))
+        assert await fetched(mirror, "main") == head(repository), source
+        await ensure(mirror, head(repository), tmp_path / str(number) / "checkout", clean=True)
+
+
+async def test_a_folder_has_its_place_in_a_repository_or_none(repository: Path, tmp_path: Path) -> None:
+    assert await place(repository, os.environ, Mask()) == Place(repository, Path())
+    assert await place(repository / "models" / "gold", os.environ, Mask()) == Place(repository, Path("models/gold"))
+    assert await place(tmp_path, os.environ, Mask()) is None
+    assert await place(repository / ".git", os.environ, Mask()) is None
+    with pytest.raises(UnavailableError, match=f"The folder {tmp_path}/gone can't be read: cannot change to"):
+        await place(tmp_path / "gone", os.environ, Mask())
+
+
+async def test_variables_of_git_around_the_gateway_do_not_lead_it_elsewhere(
+    repository: Path, tmp_path: Path, folder: Path
+) -> None:
+    other = repositories.repository(tmp_path / "other", {"x": ""})
+    names = ("GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
+    environment = {**os.environ, **dict.fromkeys(names, str(other / ".git")), "GIT_TRACE": str(tmp_path / "trace")}
+    before = content(other)
+    mirror = mirror_of(repository, tmp_path, environment)
+    await ensure(mirror, await fetched(mirror, "main"), folder, clean=True)
+    assert (folder / "c").exists()
+    assert await place(repository, environment, Mask()) == Place(repository, Path())
+    assert content(other) == before
+    assert not (tmp_path / "trace").exists()
+
+
+async def test_the_users_filters_and_hooks_have_no_part_in_a_checkout(
+    repository: Path, tmp_path: Path, folder: Path
+) -> None:
+    (tmp_path / ".gitconfig").write_text(
+        f"[core]\nautocrlf = true\nfsmonitor = touch {tmp_path}/{CANARY}\nhooksPath = {tmp_path}/hooks\n"
+        f'[filter "x"]\nsmudge = touch {tmp_path}/{CANARY}; cat\nrequired = true\n'
+    )
+    commit(repository, {".gitattributes": "*.sql filter=x\n"})
+    mirror = mirror_of(repository, tmp_path, {**os.environ, "HOME": str(tmp_path)})
+    await ensure(mirror, await fetched(mirror, "main"), folder, clean=True)
+    assert (folder / "models" / "b.sql").read_bytes() == b"select 2\n"
+    assert not (tmp_path / CANARY).exists()
+
+
+async def test_where_git_is_not_installed_it_says_so(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    mirror = mirror_of(repository, tmp_path, {"PATH": str(tmp_path / "bin")})
+    with pytest.raises(UnavailableError, match=r"can't be read: git does not run: .*timeout.*; install git"):
+        await mirror.fetch()
+    (tmp_path / "bin" / "timeout").symlink_to(need("timeout"))
+    with pytest.raises(UnavailableError, match="can't be read: git is not installed, or not on the gateway's PATH"):
+        await mirror.fetch()
+    assert not mirror.folder.exists()

@@ -1,0 +1,332 @@
+"""Our own copy of a repository: shared fetches, gits that are killed, damage, and sources that are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runners import git
+from runners.checkout import ensure, resolve
+from runners.git import UnavailableError
+from runners.mask import Mask
+from runners.mirror import Mirror
+from tests.conftest import need
+from tests.support import repositories
+from tests.support.gateway import wait_for
+from tests.support.repositories import commit, head, tag
+
+FILES = {f"models/m{number}.sql": f"select {number}\n" * 100 for number in range(30)}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return repositories.repository(tmp_path / "repository", FILES)
+
+
+@pytest.fixture
+def mirror(repository: Path, tmp_path: Path) -> Mirror:
+    return Mirror(str(repository), tmp_path / "state" / "mirror", os.environ, Mask())
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return tmp_path / "checkout"
+
+
+def read(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+def slow(tmp_path: Path, word: str, before: str = "sleep 1000") -> dict[str, str]:
+    """An environment with a fake git that is the real one, but for what it does before a command of this name."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir(exist_ok=True)
+    program = bin_ / "git"
+    program.write_text(
+        f'#!/bin/sh\nfor word; do [ "$word" != {word} ] || {{ echo $$ >>{tmp_path}/calls; {before}; }}; done\n'
+        f'exec {need("git")} "$@"\n'
+    )
+    program.chmod(0o755)
+    return {**os.environ, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}
+
+
+def calls(tmp_path: Path) -> list[int]:
+    file = tmp_path / "calls"
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+async def called(tmp_path: Path, times: int = 1) -> None:
+    await asyncio.to_thread(wait_for, lambda: len(calls(tmp_path)) >= times, f"call {times} of the fake git")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_by_a_fake_slow_git_whoever_came_before_a_fetch_began_shares_it(repository: Path, tmp_path: Path) -> None:
+    environment = slow(tmp_path, "fetch", f"until [ -e {tmp_path}/go ]; do sleep 0.02; done")
+    mirror = Mirror(str(repository), tmp_path / "mirror", environment, Mask())
+    first = asyncio.create_task(mirror.fetch())
+    await called(tmp_path)
+    others = [asyncio.create_task(mirror.fetch()) for _ in range(20)]
+    await asyncio.sleep(0)  # each of them has asked
+    after = commit(repository, {"new": ""})
+    (tmp_path / "go").touch()
+    await asyncio.gather(first, *others)
+    assert len(calls(tmp_path)) == 2
+    assert await resolve(mirror, "main") == after
+
+
+async def test_a_failure_is_shared_too_and_a_caller_who_leaves_takes_nobody_along(
+    repository: Path, tmp_path: Path
+) -> None:
+    environment = slow(tmp_path, "fetch", f"[ -e {tmp_path}/go ] || exec sleep 1000; echo fatal: no >&2; exit 128")
+    mirror = Mirror(str(repository), tmp_path / "mirror", environment, Mask())
+    first = asyncio.create_task(mirror.fetch())
+    await called(tmp_path)
+    others = [asyncio.create_task(mirror.fetch()) for _ in range(20)]
+    await asyncio.sleep(0)
+    (tmp_path / "go").touch()
+    first.cancel()
+    ends = await asyncio.gather(first, *others, return_exceptions=True)
+    assert isinstance(ends[0], asyncio.CancelledError)
+    assert {str(end) for end in ends[1:]} == {f"The repository {repository} can't be read: no; {git._OTHERWISE}."}
+    assert len(calls(tmp_path)) == 2
+    assert not is_alive(calls(tmp_path)[0])
+
+
+@pytest.mark.parametrize("word", ["init", "fetch", "read-tree", "checkout-index", "clean", "for-each-ref"])
+async def test_by_a_fake_slow_git_a_caller_who_leaves_ends_it_and_the_next_one_gets_everything(
+    repository: Path, tmp_path: Path, checkout: Path, word: str
+) -> None:
+    mirror = Mirror(str(repository), tmp_path / "mirror", slow(tmp_path, word), Mask())
+
+    async def everything(mirror: Mirror) -> None:
+        await mirror.fetch()
+        await ensure(mirror, await resolve(mirror, "main"), checkout, clean=True)
+
+    task = asyncio.create_task(everything(mirror))
+    await called(tmp_path)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not is_alive(calls(tmp_path)[0])
+    slow(tmp_path, word, ":")
+    await everything(mirror)
+    assert read(checkout) == FILES
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize(
+    ("word", "left"),
+    [
+        ("fetch", ["packed-refs.lock", "refs/heads/main.lock", "objects/pack/tmp_pack_x", "objects/17/tmp_obj_x"]),
+        ("checkout-index", ["index.lock"]),
+        ("gc", ["gc.pid", "packed-refs.lock"]),
+    ],
+)
+async def test_what_a_killed_git_leaves_is_in_nobodys_way(
+    repository: Path, tmp_path: Path, checkout: Path, mirror: Mirror, word: str, left: list[str], same: bool
+) -> None:
+    await mirror.fetch()
+    after = commit(repository, {"new": ""})
+    made = "; ".join(f"mkdir -p $(dirname {mirror.folder}/{name}); : >{mirror.folder}/{name}" for name in left)
+    killed = Mirror(str(repository), mirror.folder, slow(tmp_path, word, f"{made}; kill -9 $$"), Mask())
+    with contextlib.suppress(UnavailableError):  # that of gc is nobody's
+        await killed.fetch()
+        await ensure(killed, after, checkout, clean=True)
+    assert calls(tmp_path)
+    assert [name for name in left if (mirror.folder / name).exists()] == left
+    slow(tmp_path, word, ":")
+    one = killed if same else mirror
+    await one.fetch()
+    assert [name for name in left if (mirror.folder / name).exists()] == []
+    assert await resolve(one, "main") == after
+    await ensure(one, after, checkout, clean=True)
+    assert read(checkout) == {**FILES, "new": ""}
+
+
+async def test_a_killed_git_costs_no_mirror(repository: Path, tmp_path: Path, mirror: Mirror) -> None:
+    await mirror.fetch()
+    before = mirror.folder.stat().st_ino
+    killed = Mirror(str(repository), mirror.folder, slow(tmp_path, "fetch", "kill -9 $$"), Mask())
+    with pytest.raises(UnavailableError, match="git was killed"):
+        await killed.fetch()
+    assert mirror.folder.stat().st_ino == before
+
+
+async def test_a_real_git_that_is_killed_at_any_moment_is_followed_by_one_that_ends(
+    repository: Path, tmp_path: Path, checkout: Path, mirror: Mirror
+) -> None:
+    for round_ in range(15):
+        commit(repository, {f"models/m{number}.sql": f"{round_}\n" * 2000 for number in range(30)})
+        if round_ % 3 == 0:
+            shutil.rmtree(mirror.folder, ignore_errors=True)
+        for work in (mirror.fetch, lambda: ensure(mirror, head(repository), checkout, clean=True)):
+            task = asyncio.create_task(work())
+            await asyncio.sleep(0.003 * round_)
+            for pid in children():
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+            try:
+                await task
+            except git.RepositoryError:
+                await mirror.fetch()
+                await work()
+        assert read(checkout)["models/m7.sql"] == f"{round_}\n" * 2000
+
+
+def children() -> list[int]:
+    """What this process has started."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+    return found
+
+
+async def test_a_git_whose_gateway_was_killed_ends_by_itself_and_is_waited_for(
+    repository: Path, tmp_path: Path, mirror: Mirror
+) -> None:
+    script = (
+        "import asyncio, os, sys; from pathlib import Path\n"
+        "from runners import git; from runners.mask import Mask; from runners.mirror import Mirror\n"
+        "git.LIMIT = 2.0\n"
+        "asyncio.run(Mirror(sys.argv[1], Path(sys.argv[2]), os.environ, Mask()).fetch())\n"
+    )
+    command = [sys.executable, "-c", script, str(repository), str(mirror.folder)]
+    gateway = await asyncio.create_subprocess_exec(*command, env=slow(tmp_path, "fetch"))
+    await called(tmp_path)
+    gateway.kill()
+    await gateway.wait()
+    [orphan] = calls(tmp_path)
+    assert is_alive(orphan)
+    with (mirror.folder.with_name("mirror.lock")).open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    await mirror.fetch()
+    assert not is_alive(orphan)
+    assert await resolve(mirror, "main") == head(repository)
+
+
+async def test_by_a_fake_git_what_it_leaves_running_such_as_a_cache_of_passwords_holds_nobody_up(
+    repository: Path, tmp_path: Path
+) -> None:
+    environment = slow(
+        tmp_path, "fetch", f"exec 3<&0; setsid sleep 1000 <&3 >/dev/null 2>&1 & echo $! >{tmp_path}/daemon"
+    )
+    mirror = Mirror(str(repository), tmp_path / "mirror", environment, Mask())
+    await mirror.fetch()
+    daemon = int((tmp_path / "daemon").read_text())
+    slow(tmp_path, "fetch", ":")
+    try:
+        async with asyncio.timeout(20):
+            await mirror.fetch()
+        assert is_alive(daemon)
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+
+
+async def test_a_lock_that_is_never_let_go_is_named(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    await mirror.fetch()
+    monkeypatch.setattr(git, "LIMIT", 0.1)
+    file = mirror.folder.with_name("mirror.lock")
+    with file.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UnavailableError, match=f"is in use: another process holds {file}"):
+            await mirror.fetch()
+
+
+def torn(file: Path) -> None:
+    file.chmod(0o644)
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def wrong(file: Path) -> None:
+    file.write_text(f"{'1' * 40}\n")
+
+
+def each(pattern: str, spoil: Callable[[Path], None]) -> Callable[[Path], None]:
+    def damage(mirror: Path) -> None:
+        found = [path for path in mirror.glob(pattern) if path.is_file()]
+        assert found
+        for path in found:
+            spoil(path)
+
+    return damage
+
+
+@pytest.mark.parametrize("after_a_fetch", [True, False])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(each("objects/pack/*.pack", torn), id="torn packs"),
+        pytest.param(each("objects/pack/*.idx", torn), id="torn indices"),
+        pytest.param(each("objects/pack/*", Path.unlink), id="no packs"),
+        pytest.param(each("objects/??/*", torn), id="torn objects"),
+        pytest.param(each("objects/??/*", Path.unlink), id="no objects"),
+        pytest.param(each("HEAD", torn), id="torn HEAD"),
+        pytest.param(each("config", torn), id="torn config"),
+        pytest.param(each("refs/heads/main", lambda file: os.truncate(file, 0)), id="an empty branch"),
+        pytest.param(shutil.rmtree, id="no mirror"),
+        pytest.param(lambda mirror: shutil.rmtree(mirror / "objects"), id="no folder of objects"),
+        pytest.param(each("refs/heads/main", wrong), id="a wrong hash"),
+    ],
+)
+async def test_a_damaged_mirror_is_made_anew(
+    mirror: Mirror, repository: Path, checkout: Path, damage: Callable[[Path], None], after_a_fetch: bool
+) -> None:
+    commit(repository, {f"more/{number}": str(number) for number in range(200)})  # more than 100 objects are a pack
+    tag(repository, "v1", annotated=True)
+    await mirror.fetch()
+    made = commit(repository, {"new": ""})
+    tag(repository, "v2", annotated=True)
+    await mirror.fetch()
+    damage(mirror.folder)
+    if after_a_fetch:
+        await mirror.fetch()
+        assert await resolve(mirror, "main", "2") == made
+    await ensure(mirror, made, checkout, clean=True)
+    assert len(read(checkout)) == len(FILES) + 201
+    await mirror.fetch()
+    assert await resolve(mirror, "main", "2") == made
+    assert [path.name for path in mirror.folder.parent.iterdir() if path.name != "mirror"] == ["mirror.lock"]
+
+
+async def test_a_source_that_is_gone_costs_no_mirror(mirror: Mirror, repository: Path, checkout: Path) -> None:
+    await mirror.fetch()
+    made = head(repository)
+    away = repository.with_name("away")
+    shutil.move(repository, away)
+    with pytest.raises(UnavailableError) as error:
+        await mirror.fetch()
+    assert str(error.value) == (
+        f"The repository {repository} can't be read: cannot change to '{repository}': No such file or directory; "
+        "set the project's repository to one that is there."
+    )
+    assert await resolve(mirror, "main") == made
+    await ensure(mirror, made, checkout, clean=True)
+    each("objects/??/*", torn)(mirror.folder)
+    shutil.rmtree(checkout)
+    with pytest.raises(UnavailableError, match="cannot change to"):
+        await ensure(mirror, made, checkout, clean=True)
+    assert mirror.folder.exists()
+    shutil.move(away, repository)
+    await ensure(mirror, made, checkout, clean=True)
+    assert read(checkout) == FILES
+
+
+async def test_a_folder_in_no_repository_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match=r"not a git repository .*; set the project's repository to one"):
+        await Mirror(str(tmp_path), tmp_path / "mirror", os.environ, Mask()).fetch()

@@ -1,0 +1,131 @@
+"""Checkouts and mirrors come and go: with real git, and clocks set back by the files' own times."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.jobs.job import Source
+from gateway.jobs.sources import Checkout, Sources
+from tests.support import repositories
+from tests.support.jobs import make_job
+from tests.support.settings import load
+
+DAY = 86400
+
+
+class Kept:
+    """A project's sources, and the state directory they are kept in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.repository = repositories.repository(folder / "shop", {"model.sql": "select 1"})
+        settings = load(folder, "projects: {shop: {directory: shop, branch: main}}")
+        self.state = settings.state_directory
+        self.sources = Sources(settings, os.environ)
+
+    async def source(self) -> Source:
+        found = await self.sources.find("shop", None, None)
+        assert found is not None
+        return found
+
+    def checkout(self, source: Source, fabric: str = "local") -> Checkout:
+        found = self.sources.checkout(fabric, source)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path)
+
+
+def age(folder: Path, days: float) -> None:
+    then = time.time() - days * DAY
+    os.utime(folder, (then, then))
+
+
+async def test_a_checkout_that_no_job_has_used_for_a_day_goes_and_the_next_job_finds_it_made_again(kept: Kept) -> None:
+    source = await kept.source()
+    checkout = kept.checkout(source)
+    assert await checkout.ready("job-1") is None
+    checkout.leave("job-1")
+    age(checkout.root, 0.9)
+    await kept.sources.sweep([])
+    assert (checkout.root / "model.sql").exists()
+    age(checkout.root, 1.1)
+    await kept.sources.sweep([])
+    assert not checkout.root.exists()
+    assert await kept.checkout(source).ready("job-2") is None
+    assert (checkout.root / "model.sql").read_text() == "select 1"
+
+
+async def test_a_checkout_of_a_job_that_has_not_ended_stays_however_old(kept: Kept) -> None:
+    source = await kept.source()
+    checkout = kept.checkout(source)
+    await checkout.ready("job-1")
+    age(checkout.root, 30)
+    await kept.sources.sweep([])  # it came after the jobs were looked for
+    assert checkout.root.exists()
+    checkout.leave("job-1")
+    await kept.sources.sweep([replace(make_job(), source=source, fabric="local")])
+    assert checkout.root.exists()
+    await kept.sources.sweep([replace(make_job(), source=source, fabric="other")])
+    assert not checkout.root.exists()
+
+
+async def test_each_use_makes_a_checkout_young_again(kept: Kept) -> None:
+    source = await kept.source()
+    checkout = kept.checkout(source)
+    await checkout.ready("job-1")
+    age(checkout.root, 30)
+    await kept.checkout(source).ready("job-2")
+    assert time.time() - checkout.root.stat().st_mtime < DAY
+
+
+async def test_fabrics_have_checkouts_of_their_own(kept: Kept) -> None:
+    source = await kept.source()
+    roots = {kept.checkout(source, fabric).root for fabric in ("local", "33290")}
+    assert len(roots) == 2
+
+
+async def test_what_a_job_left_goes_unless_another_is_at_work_there(kept: Kept) -> None:
+    source = await kept.source()
+    first, second = kept.checkout(source), kept.checkout(source)
+    await first.ready("job-1")
+    (first.root / "made").touch()
+    await second.ready("job-2")
+    assert (first.root / "made").exists()
+    first.leave("job-1")
+    second.leave("job-2")
+    await kept.checkout(source).ready("job-3")
+    assert not (first.root / "made").exists()
+
+
+async def test_a_mirror_unused_for_a_month_goes_and_is_made_again_when_it_is_needed(kept: Kept) -> None:
+    source = await kept.source()
+    [mirror] = (kept.state / "repositories").glob("*.git")
+    age(mirror, 29)
+    await kept.sources.sweep([])
+    assert mirror.exists()
+    age(mirror, 31)
+    await kept.sources.sweep([])
+    assert not mirror.exists()
+    assert await kept.checkout(source).ready("job-1") is None
+    assert await kept.source() == source
+
+
+async def test_a_commit_that_nobody_has_any_more_is_told_of_in_a_sentence(kept: Kept) -> None:
+    source = await kept.source()
+    repositories.git(kept.repository, "commit", "--quiet", "--amend", "--message=another")
+    repositories.git(kept.repository, "reflog", "expire", "--expire=now", "--all")
+    repositories.git(kept.repository, "gc", "--quiet", "--prune=now")
+    [mirror] = (kept.state / "repositories").glob("*.git")
+    mirror.rename(kept.state / "lost")
+    why = await kept.checkout(source).ready("job-1")
+    assert why is not None
+    assert source.commit in why
+    assert "not in the repository" in why

@@ -1,0 +1,62 @@
+"""How long a container that is no step's may live: as long as somebody may be waiting for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.jobs import leftovers
+from gateway.jobs.leftovers import Leftovers
+from gateway.jobs.store import Store
+from runners.container_identity import INSTANCE_LABEL
+from runners.docker import Docker
+from runners.mask import Mask
+from tests.support.docker import BUSYBOX_IMAGE, Engine
+
+
+def look(engine: Engine, name: str, *command: str) -> None:
+    label = f"--label={INSTANCE_LABEL}=feed"
+    engine.docker("run", "--detach", "--network=none", label, f"--name={name}", BUSYBOX_IMAGE, *command)
+
+
+def on(engine: Engine) -> Docker:
+    return Docker(("docker",), {**os.environ, **engine.environment}, Mask())
+
+
+async def swept(engine: Docker, store: Store, times: int) -> Leftovers:
+    made = Leftovers([engine], "feed", store)
+    for _ in range(times):
+        await made.sweep(engine)
+    return made
+
+
+async def test_a_look_that_goes_on_is_left_alone_until_nobody_can_be_waiting_for_it(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await Store.open(tmp_path / "gateway.db")
+    try:
+        look(engine, "listing", "sleep", "1000")
+        made = await swept(on(engine), store, 3)
+        assert engine.containers() == ["listing"]
+        monkeypatch.setattr(leftovers, "_LOOK_TAKES", 0.0)
+        await made.sweep(on(engine))
+        assert engine.containers() == []
+    finally:
+        engine.remove_containers()
+        await store.close()
+
+
+async def test_a_look_that_has_ended_is_removed_by_the_second_sweep(tmp_path: Path, engine: Engine) -> None:
+    store = await Store.open(tmp_path / "gateway.db")
+    try:
+        look(engine, "ended", "true")
+        engine.docker("wait", "ended")
+        await swept(on(engine), store, 1)
+        assert engine.containers() == ["ended"]
+        await swept(on(engine), store, 2)
+        assert engine.containers() == []
+    finally:
+        engine.remove_containers()
+        await store.close()

@@ -80,7 +80,8 @@ class ComposeWork:
         chosen = self._settings
         if catalog.leaves_open(trigger, chosen.enable_openlineage, chosen.enable_elementary):
             try:
-                has = await self._has()
+                place = await self._place(StepName.BUILD)
+                has = None if isinstance(place, str) else await self._look(place)
             except EngineSilentError as silence:
                 raise _unavailable(silence) from None
         return work.installation(
@@ -188,16 +189,6 @@ class ComposeWork:
         """The service of a step and what is mounted there, or why it can't run. Raises EngineSilentError."""
         found = await self.service(step)
         return found if isinstance(found, str) else await self._places.of(step, found)
-
-    async def _has(self) -> frozenset[str] | None:
-        """What the dbt service has, before a job is made; None where that can't be seen. Raises EngineSilentError."""
-
-        async def look() -> list[str] | str:
-            place = await self._place(StepName.BUILD)
-            return place if isinstance(place, str) else sorted(await self._look(place) or ())
-
-        found = await look() if self._checkout is None else await self._checkout.look(look)
-        return None if isinstance(found, str) else frozenset(found)
 
     async def _look(self, place: Place) -> frozenset[str] | None:
         """What the dbt service has; None where no shell could look. Raises EngineSilentError."""

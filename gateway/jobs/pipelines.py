@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.config import Settings
-from gateway.errors import BadRequestError, UnknownTargetError
+from gateway.errors import BadRequestError, RepositoryUnavailableError, UnknownTargetError
 from gateway.jobs import catalog
-from gateway.jobs.catalog import Trigger
+from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.job import RunnerName, Source
 from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.jobs.sources import Sources
@@ -91,7 +91,7 @@ class Pipelines:
         source = await self._sources.find(project, None, None)
         work = self._work(fabric, project, source)
         command = None if trigger.pipeline is catalog.Pipeline.INGESTER else str(trigger.command)
-        plan = catalog.plan(trigger, await work.installation(trigger))
+        plan = catalog.plan(trigger, await self._installation(work, trigger, fabric, source))
         return Order(str(trigger.pipeline), command, project, fabric, self._runner(fabric), plan, source)
 
     async def named(self, run: Run) -> Order:
@@ -104,7 +104,7 @@ class Pipelines:
             values = parameters.values(pipeline.declared(), run.parameters)
             source = await self._sources.find(run.project, run.branch, run.version)
             work = self._work(run.fabric, run.project, source)
-            installation = await work.installation(catalog.trigger_of(pipeline))
+            installation = await self._installation(work, catalog.trigger_of(pipeline), run.fabric, source)
             whole = catalog.named_plan(pipeline, values, None, installation)
             plan = catalog.named_plan(pipeline, values, run.process, installation)
         except WordError as error:
@@ -113,6 +113,17 @@ class Pipelines:
             await self._must_be_a_process(run, whole, source)
         runner = self._runner(run.fabric)
         return Order(run.pipeline, None, run.project, run.fabric, runner, plan, source, values, run.process)
+
+    async def _installation(self, work: Work, trigger: Trigger, fabric: str, source: Source | None) -> Installation:
+        """What a plan depends on; what a commit has to do with it is seen where it is checked out."""
+        checkout = self._sources.checkout(fabric, source)
+        defaults = self._settings.enable_openlineage, self._settings.enable_elementary
+        if checkout is None or not catalog.leaves_open(trigger, *defaults):
+            return await work.installation(trigger)
+        found = await checkout.look(lambda: work.installation(trigger))
+        if isinstance(found, str):
+            raise RepositoryUnavailableError(found)
+        return found
 
     def _find(self, run: Run) -> PipelineSettings:
         fabrics, projects = self._settings.fabrics, self._settings.projects

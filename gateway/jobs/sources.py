@@ -74,7 +74,7 @@ class Checkout:
         """A job has ended, or is let go of."""
         self._shared.users.discard(job_id)
 
-    async def look(self, ask: Callable[[], Awaitable[list[T] | str]]) -> list[T] | str:
+    async def look(self, ask: Callable[[], Awaitable[T]]) -> T | str:
         """What `ask` finds out about it, before any other job begins in it; or why it can't be there."""
         async with self._shared.turn:
             return await self._make() or await ask()

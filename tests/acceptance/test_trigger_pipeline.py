@@ -132,6 +132,22 @@ def test_a_process_in_a_checkout_whose_packages_are_not_installed_yet_is_found(g
     assert bakehouse.tables(gateway.folder) == {"best"}
 
 
+def test_elementary_is_on_where_the_commit_has_it_and_off_where_it_has_not(
+    tmp_path: Path, make_gateway: MakeGateway
+) -> None:
+    pipelines = {"daily": {"dbt": {"select": "franchises"}}}
+    folder = bakehouse.make(tmp_path / "bakery", project={"pipelines": pipelines})
+    repository = folder / "bakehouse"
+    projects.add_elementary(repository / "transform")
+    repositories.commit(repository, {})
+    repositories.tag(repository, "v3")
+    gateway = make_gateway(folder)
+    for version, last in (("3", "elementary"), ("2", "build")):
+        run = triggered(gateway, pipelineName="daily", version=version)
+        assert ended(gateway, run)["runStatus"] == "SUCCEEDED"
+        assert gateway.poll(run)["steps"][-1]["name"] == last
+
+
 def test_a_selection_in_which_there_is_nothing_is_an_error_and_no_success(gateway: Gateway) -> None:
     repository = gateway.folder / "bakehouse"
     repositories.git(repository, "rm", "-r", "--quiet", "transform/models/gold", "transform/tests")

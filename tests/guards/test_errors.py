@@ -18,6 +18,7 @@ from gateway.errors import (
     PipelinesDisabledError,
     RequestError,
     TooManyTriggersError,
+    UnknownTargetError,
 )
 from gateway.web.access import Access, Pace
 from gateway.web.guard import guard
@@ -45,6 +46,8 @@ def made(error: type[RequestError]) -> RequestError:
         return PipelinesDisabledError()
     if error is BadRequestError:
         return BadRequestError("unknown_pipeline", "What, why.")
+    if error is UnknownTargetError:
+        return UnknownTargetError("unknown_fabric", "What, why.")
     if error is ConflictError:
         return ConflictError("What, why.", conflict={"jobId": "full-1-abc"}, retry_after=10)
     if error is TooManyTriggersError:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import MakeGateway
 from tests.support.docker import BUSYBOX_IMAGE, Engine
-from tests.support.gateway import PATH, Gateway
+from tests.support.gateway import PATH, Gateway, wait_for
 from tests.support.projects import write
 
 WAIT = ["sh", "-c", "trap exit TERM; while true; do sleep 0.1; done"]
@@ -93,6 +93,32 @@ def test_containers_of_other_services_projects_and_of_the_past_hold_nothing_up(
     by_hand(clean, folder, "run", "--detach", "--name=of-another-service", "dbt")
     by_hand(clean, folder, "run", "--name=of-the-past", "ingester", "true")
     assert make_gateway(folder, clean.environment).run(pipeline="ingester")["exitCode"] == 0
+
+
+RUNS = "/api/trigger/pipeline"
+
+
+def test_a_run_is_a_conflict_too_and_one_that_waited_says_who_came_in_the_meantime(
+    tmp_path: Path, clean: Engine, make_gateway: MakeGateway
+) -> None:
+    folder = make(tmp_path, "named")
+    settings = json.loads((folder / "gateway.yaml").read_text())
+    settings["fabrics"] = {"1": {"runner": "compose", "compose": {"ingester": {"command": WAIT}}}}
+    settings["projects"] = {"shop": {"pipelines": {"load": {"ingester": True}}}}
+    write(folder / "gateway.yaml", json.dumps({**settings, "enabled": True}))
+    gateway = make_gateway(folder, clean.environment)
+    load = {"fabricId": 1, "projectId": "shop", "pipelineName": "load"}
+    first, waiting = (gateway.call("POST", RUNS, load).json["runId"] for _ in range(2))
+    wait_for(lambda: gateway.poll(first)["steps"][0]["startedAt"], "the first run")
+    by_hand(clean, folder, "run", "--detach", "--name=by-hand", "ingester", *WAIT)
+    refused = gateway.call("POST", RUNS, load)
+    assert (refused.status, refused.json["success"]) == (409, False)
+    assert "by-hand" in refused.json["msg"]
+    gateway.call("POST", f"/api/v1/jobs/{first}/cancel")
+    record = gateway.finished(waiting)
+    assert (record["status"], record["reason"]) == ("failed", "not_started")
+    assert "The container by-hand of the service ingester is running since" in record["error"]
+    assert gateway.call("GET", f"{RUNS}/{waiting}").json["errorMessage"] == record["error"]
 
 
 def test_an_engine_that_does_not_answer_is_503_and_nothing_is_recorded(

@@ -55,18 +55,18 @@ async def findings(
         # a gateway may be serving: what is checked out to be looked at is not in its state directory
         sources = Sources(settings.model_copy(update={"state_directory": Path(scratch)}), environment)
         for fabric, chosen in settings.fabrics.items():
-            if RunnerName(chosen.runner) is RunnerName.COMPOSE:
+            in_containers = RunnerName(chosen.runner) is RunnerName.COMPOSE
+            if in_containers:
                 services = compose_places.services(settings, fabric, environment, instance="")
                 containers = ComposeWork(settings, fabric, settings.default_project, environment, services)
                 found.extend(await _containers(containers, fabric))
-                continue
             for project in settings.projects:
                 if fabric not in settings.fabrics_of(project):
                     continue
                 where = f"{project} on {fabric}"
                 checkout, told = await _source(sources, fabric, project, where)
                 found.extend(told)
-                if all(finding.good for finding in told):
+                if all(finding.good for finding in told) and not in_containers:
                     work = LocalWork(settings, fabric, project, environment, checkout)
                     works.extend([] if checkout else [work])
                     found.extend(await _work(work, where))

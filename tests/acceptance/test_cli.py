@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import projects
+from tests.support import bakehouse, projects, repositories
 from tests.support.command import CONFIGURATION, STATE, run, says
 from tests.support.gateway import DEADLINE, Gateway
 
@@ -176,6 +176,20 @@ def test_check_names_what_is_wrong_and_exits_1(tmp_path: Path, settings: dict[st
     done = run("check", cwd=projects.make(tmp_path / "project", settings=settings))
     says(done, 1)
     assert [line for line in done.stdout.splitlines() if line.startswith("WRONG") and told in line], done.stdout
+
+
+def test_check_looks_at_the_commit_that_would_run_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = bakehouse.make(tmp_path / "bakery", project={"repository": "bakehouse", "directory": ".", "branch": "dev"})
+    (folder / "bakehouse/transform/dbt_project.yml").unlink()  # it is in the commit all the same
+    commit = repositories.git(folder / "bakehouse", "rev-parse", "dev")
+    done = run("check", cwd=folder)
+    says(done, 0, f"33290: branch dev is the commit {commit[:12]}\n", "41459 on 33290: dbt project and profile")
+    assert sorted(path.name for path in folder.iterdir()) == ["bakehouse", "gateway.yaml", "home"]
+
+
+def test_check_says_that_a_branch_is_not_there(tmp_path: Path) -> None:
+    folder = bakehouse.make(tmp_path / "bakery", project={"branch": "prod"})
+    says(run("check", cwd=folder), 1, "WRONG  41459 on 33290: The repository", "has no branch 'prod'")
 
 
 def test_check_takes_a_project_without_an_ingester_for_what_it_is(tmp_path: Path) -> None:

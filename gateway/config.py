@@ -225,7 +225,8 @@ def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:
     variables = variables or [f"{_PREFIX}{where.partition('.')[0].upper()}"]
     if not where:
         return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
-    is_secret = "environment" in problem["loc"] and mask.is_secret(str(problem["loc"][-1]))
+    is_secret = problem["loc"][-1] == "repository"  # it may have a password or a token in it
+    is_secret |= "environment" in problem["loc"] and mask.is_secret(str(problem["loc"][-1]))
     found = "***" if is_secret else repr(mask.told(problem["input"]))
     found = found if len(found) <= 100 else found[:99] + "…"
     if problem["type"] == "extra_forbidden":

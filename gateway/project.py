@@ -23,6 +23,11 @@ _REMOTE = re.compile(r"https://.+|ssh://.+|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:.+") 
 def _repository(text: str) -> str:
     if "://" in text and not _REMOTE.fullmatch(text):
         raise ValueError("expected https://…, ssh://…, user@host:path or a path of this host")
+    if text.startswith("https://") and "@" in text.split("/")[2]:
+        raise ValueError(
+            "expected no user or token in it, since all users of a host can read its command lines: "
+            "give it to git's credential.helper"
+        )
     return text
 
 
@@ -173,16 +178,17 @@ class Project(Section):
             }
         )
 
-    def moved(self, directory: Path) -> Project:
-        """With its directory at another place, and what is inside of that along with it. Paths are absolute."""
+    def moved(self, top: Path, to: Path) -> Project:
+        """With all that is in the folder `top` at another place. Paths are absolute."""
 
         def there(path: Path) -> Path:
-            return directory / path.relative_to(self.directory) if path.is_relative_to(self.directory) else path
+            return to / path.relative_to(top) if path.is_relative_to(top) else path
 
         loader = self.ingester
         if loader is not None and loader.directory is not None:
             loader = loader.model_copy(update={"directory": there(loader.directory)})
-        return self.model_copy(update={"directory": directory, "dbt": there(self.dbt), "ingester": loader})
+        places = {"directory": there(self.directory), "dbt": there(self.dbt)}
+        return self.model_copy(update={**places, "ingester": loader})
 
 
 def resolve(base: Path, path: Path) -> Path:

@@ -88,11 +88,11 @@ async def latest(mirror: Mirror, project_names: Sequence[str] = ()) -> tuple[str
         return await mirror.healed(work)
 
 
-async def ensure(mirror: Mirror, commit: str, folder: Path, *, clean: bool) -> None:
+async def ensure(mirror: Mirror, commit: str, folder: Path) -> None:
     """Make `folder` a checkout of exactly this commit. Raises UnknownRefError, UnavailableError.
 
-    Every tracked file is there and as committed; those that were are not written to. It may be read and written by
-    everybody who gets there. clean: what is neither tracked nor ignored goes, but for installed dbt packages.
+    Every tracked file is there and as committed; those that were are not written to. All else goes, but for installed
+    dbt packages. It may be read and written by everybody who gets there.
     There is no .git in it, and nothing in the folders of submodules; files of LFS stay pointers.
     """
     if not _COMMIT.fullmatch(commit):
@@ -102,8 +102,7 @@ async def ensure(mirror: Mirror, commit: str, folder: Path, *, clean: bool) -> N
         await mirror.ask("read-tree", commit)
         await mirror.put(folder, "update-index", "-q", "--refresh")
         await mirror.put(folder, "checkout-index", "--all", "--force", "--quiet")
-        if clean:
-            await mirror.put(folder, "clean", "-ffdq", "--exclude=dbt_packages")
+        await mirror.put(folder, "clean", "-ffdqx", "--exclude=dbt_packages")
 
     async with mirror.held():
         try:

@@ -39,6 +39,8 @@ RESERVED_ARGUMENTS = frozenset(
 
 
 VARIABLES_OPTION = "--vars="
+# What would have dbt leave out a part of what was selected.
+_SELECTING = frozenset({"DBT_RESOURCE_TYPES", "DBT_EXCLUDE_RESOURCE_TYPES", "DBT_EMPTY", "DBT_SAMPLE"})
 
 # What dbt and edr find in their environment unless somebody has set it otherwise.
 VARIABLES = {"DO_NOT_TRACK": "1", "EDR_REPORT_OPEN_BROWSER": "false"}
@@ -153,13 +155,15 @@ def listing(dbt: Dbt, step: DbtStep, paths: Paths) -> tuple[str, ...]:
     """The command line that lists what a step would run: see runners.dbt_nodes."""
     where = _given(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
     parse = _given(target_path=paths.target, partial_parse_file_path=paths.parse)
-    return (dbt.executable, "ls", *dbt_nodes.OPTIONS, "--no-use-colors", *where, *parse, *step.arguments)
+    plain = ("--log-format=text", "--no-use-colors")
+    return (dbt.executable, "ls", *dbt_nodes.OPTIONS, *plain, *where, *parse, *step.arguments)
 
 
-def packages(dbt: Dbt, paths: Paths) -> tuple[str, ...]:
+def packages(dbt: Dbt, step: DbtStep, paths: Paths) -> tuple[str, ...]:
     """The command line that installs the packages of the project, so that it can be listed."""
     where = _given(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
-    return (dbt.executable, "deps", "--no-use-colors", *where)
+    variables = (argument for argument in step.arguments if argument.startswith(VARIABLES_OPTION))
+    return (dbt.executable, "deps", "--no-use-colors", *where, *variables)
 
 
 def _options(dbt: Dbt, step: DbtStep, paths: Paths) -> Iterable[str]:
@@ -169,6 +173,7 @@ def _options(dbt: Dbt, step: DbtStep, paths: Paths) -> Iterable[str]:
     # The two above would speak for dbt's own log file too, which people expect to be as detailed as it always is.
     yield from ("--log-format-file=debug", "--log-level-file=debug")
     if step.verb == "deps":
+        yield from step.arguments
         return
     yield from _given(target_path=paths.target)
     yield "--write-json"
@@ -194,7 +199,9 @@ def environment(base: Mapping[str, str], step: DbtStep, folder: Path) -> Mapping
         name: value
         for name, value in base.items()
         # Where lineage goes, and whether, is the gateway's to say.
-        if not name.startswith("OPENLINEAGE__TRANSPORT") and name not in {"OPENLINEAGE_URL", "OPENLINEAGE_DISABLED"}
+        if not name.startswith("OPENLINEAGE__TRANSPORT")
+        and name not in {"OPENLINEAGE_URL", "OPENLINEAGE_DISABLED"}
+        and not (step.selective and name in _SELECTING)
     }
     whole = {**VARIABLES, **whole}
     if step.lineage:

@@ -10,7 +10,6 @@ from runners.report import one_line
 _KEYS = ("name", "resource_type", "fqn")
 # What `dbt ls` is asked: one JSON object a line, and of its log errors only.
 OPTIONS = ("--quiet", "--output=json", *(f"--output-keys={key}" for key in _KEYS))
-RUNNABLE = ("model", "seed", "snapshot")
 
 
 @dataclass(frozen=True, slots=True)

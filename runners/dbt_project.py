@@ -9,6 +9,8 @@ from pathlib import Path
 from runners.dbt import Dbt
 from runners.yaml_file import mapping
 
+_PACKAGES = ("packages.yml", "dependencies.yml")
+
 
 def files(dbt: Dbt, environment: Mapping[str, str]) -> tuple[Path, Path]:
     """The project file and the profiles file that dbt will read with this environment."""
@@ -75,8 +77,13 @@ def has_elementary(project: Path) -> bool:
     return installed.is_file() or any(_is_elementary(project, entry) for entry in _declared_packages(project))
 
 
+def declares_packages(project: Path) -> bool:
+    """Whether the project has a file that may name packages."""
+    return any((project / name).is_file() for name in _PACKAGES)
+
+
 def _declared_packages(project: Path) -> Iterable[Mapping[str, object]]:
-    for name in ("packages.yml", "dependencies.yml"):
+    for name in _PACKAGES:
         declared = mapping(project / name)
         packages = declared.get("packages") if not isinstance(declared, str) else None
         if isinstance(packages, list):

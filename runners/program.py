@@ -36,8 +36,8 @@ async def call(
 
     It has nothing to read, but for `stdin`, and no terminal to ask at. It may be missing.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *argv,
             stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
@@ -47,6 +47,13 @@ async def call(
             umask=umask,
             start_new_session=True,  # its children end with it
         )
+    )
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:  # asyncio itself would end it, but not its children
+        with contextlib.suppress(OSError, ValueError):
+            await _end(await starting)
+        raise
     except (OSError, ValueError) as error:
         there = await asyncio.to_thread(Path(directory).is_dir)
         why = f"{argv[0]} does not run: {error}" if there else f"the folder {directory} does not exist"
@@ -58,11 +65,16 @@ async def call(
     except TimeoutError:
         return Said(None, b"", f"it did not answer within {within:.0f} s")
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        await _end(process)
     return Said(process.returncode, output, error_output.decode(errors="replace").strip())
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a program with its children, unless it has ended."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 async def _all(stream: asyncio.StreamReader | None) -> bytes:

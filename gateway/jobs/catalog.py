@@ -9,11 +9,12 @@ from enum import StrEnum
 from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.project import PipelineSettings
 from runners import dbt_words, ingester
-from runners.dbt_nodes import RUNNABLE, Node
+from runners.dbt_nodes import Node
 from runners.parameters import Value
 
 _MODELS_OR_TESTS_FAILED = 1  # dbt's exit code; 2 is dbt's own failure
 _ANY_CODE = 255
+_RUN, _BUILT = ("model",), ("model", "seed", "snapshot")  # kinds of nodes that `dbt run` and `dbt build` make
 _SHOWN = 20  # names that a refusal shows
 _INGESTER_IS_FIXED = (
     "The ingester is what its service has: the commit has no part in it, without compose.ingester.project."
@@ -59,6 +60,7 @@ class Installation:
     openlineage, elementary: the server's defaults, None where unset.
     has_openlineage, has_elementary: dbt-ol was found; the project has the package.
     ingester_is_fixed: it is what its image has, whatever commit the job is of.
+    needs_packages: the project declares some, and is in a checkout, where nobody has installed them.
     """
 
     openlineage: bool | None
@@ -69,6 +71,7 @@ class Installation:
     dbt_resource: str
     ingester_may_fail: bool
     ingester_is_fixed: bool = False
+    needs_packages: bool = False
 
 
 def plan(trigger: Trigger, installation: Installation) -> Plan:
@@ -95,14 +98,15 @@ def named_plan(
     process: the step, or the model of its selection, that nothing is run beyond; None for all. Raises WordError.
     """
     trigger = trigger_of(pipeline)
-    whole = plan(trigger, installation)
+    whole = _with_packages(plan(trigger, installation), installation)
     names = [step.name for step in whole.steps]
     if process is None:
         steps, model = whole.steps, None
     elif process in names:
         steps, model = whole.steps[: names.index(StepName(process)) + 1], None
     else:  # what stops on the way is nothing to report on
-        steps, model = plan(replace(trigger, elementary=False), installation).steps, process
+        stopping = plan(replace(trigger, elementary=False), installation)
+        steps, model = _with_packages(stopping, installation).steps, process
     only_ingester = all(step.name is StepName.INGESTER for step in steps)
     resources = (installation.ingester_resource,) if only_ingester else whole.resources
     return replace(whole, steps=tuple(_fitted(step, pipeline, values, model) for step in steps), resources=resources)
@@ -122,9 +126,19 @@ def steps_of(pipeline: PipelineSettings, elementary: bool | None) -> tuple[StepN
     return tuple(step.name for step in plan(trigger_of(pipeline), installation).steps)
 
 
+def _with_packages(whole: Plan, installation: Installation) -> Plan:
+    """In a checkout, where nobody else installs packages, the plan does it before dbt needs them."""
+    names = [step.name for step in whole.steps]
+    first = next((n for n, name in enumerate(names) if name is not StepName.INGESTER), None)
+    if not installation.needs_packages or first is None or StepName.DEPS in names:
+        return whole
+    return replace(whole, steps=(*whole.steps[:first], PlannedStep(StepName.DEPS), *whole.steps[first:]))
+
+
 def process_problem(process: str, nodes: Sequence[Node], whole: Plan) -> str | None:
     """Why a run can't stop at a process that is no step; None if it can. nodes: all that the pipeline selects."""
-    models = [node.name for node in nodes if node.kind in RUNNABLE]
+    only_models = StepName.RUN in [step.name for step in whole.steps]
+    models = [node.name for node in nodes if node.kind in (_RUN if only_models else _BUILT)]
     if process not in models:
         known = dict.fromkeys([*(step.name for step in whole.steps), *sorted(models)])
         shown = ", ".join(list(known)[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
@@ -155,7 +169,7 @@ def _fitted(
         words = (ingester.argument(options[name], value) for name, value in values.items() if name in options)
         return replace(step, arguments=tuple(words))
     if step.name in (StepName.DEPS, StepName.ELEMENTARY):
-        return step
+        return replace(step, arguments=tuple(_variables(pipeline, values)))
     return replace(step, arguments=tuple(_dbt_arguments(pipeline, values, model)), selective=True)
 
 
@@ -170,6 +184,10 @@ def _dbt_arguments(pipeline: PipelineSettings, values: Mapping[str, Value], mode
         yield dbt_words.select(chosen.select)
     if chosen.exclude is not None:
         yield dbt_words.exclude(chosen.exclude)
+    yield from _variables(pipeline, values)
+
+
+def _variables(pipeline: PipelineSettings, values: Mapping[str, Value]) -> Iterator[str]:
     variables = {variable: values[name] for name, variable in pipeline.variables().items() if name in values}
     if variables:
         yield dbt_words.vars_argument(variables)

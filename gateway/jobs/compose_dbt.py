@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import shlex
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.fabric import DbtService
-from runners import dbt, dbt_nodes, dbt_output
+from runners import dbt, dbt_output
 from runners.container_identity import container_name
-from runners.dbt import Dbt, DbtStep, Paths
-from runners.dbt_nodes import Node
+from runners.dbt import DbtStep, Paths
 from runners.docker import Docker, State
-from runners.docker_words import explain
-from runners.mask import Mask
-from runners.program import Said
 
 HAS_OPENLINEAGE, HAS_ELEMENTARY, LOOKED = "openlineage", "elementary", "looked"
 # A service that sets one of these has said where its lineage goes.
@@ -66,22 +62,6 @@ def paths(chosen: DbtService, project: str | None, *, listing: bool = False) -> 
 def variables(*, lineage: bool) -> Mapping[str, str]:
     """What a step finds in its environment unless somebody sets it otherwise."""
     return {**dbt.VARIABLES, **({"TQDM_DISABLE": "1", **dbt.lineage_variables(_LINEAGE)} if lineage else {})}
-
-
-async def nodes(
-    dbt_run: Dbt, step: DbtStep, paths: Paths, ask: Callable[[tuple[str, ...]], Awaitable[Said]], mask: Mask
-) -> list[Node] | str:
-    """What a step would run, or why that can't be found out. ask: runs a command line of dbt where the project is."""
-    said = await ask(dbt.listing(dbt_run, step, paths))
-    # only a checkout is a place where nobody minds what is installed
-    if said.code != 0 and dbt_nodes.lacks_packages(said.output) and paths.project is not None:
-        said = await ask(dbt.packages(dbt_run, paths))
-        said = await ask(dbt.listing(dbt_run, step, paths)) if said.code == 0 else said
-    if said.code == 0:
-        return dbt_nodes.read(said.output)
-    if said.code is None or said.output:
-        return f"dbt can't list the models: {mask.text(dbt_nodes.why(said.output, said.error))}"
-    return explain(said.error, "dbt can't list the models")
 
 
 async def fetch(

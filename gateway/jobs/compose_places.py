@@ -16,7 +16,7 @@ from gateway.jobs.job import RunnerName
 from gateway.jobs.plan import Plan, StepName
 from gateway.jobs.sources import Checkout
 from gateway.project import Project
-from runners import compose_project
+from runners import compose_project, dbt_project
 from runners.compose_project import Mount, Service
 from runners.docker import Docker
 
@@ -56,8 +56,12 @@ class Places:
         self._fabric = fabric
         self._chosen = chosen
         self._environment = environment
-        self._project = project if checkout is None else project.moved(checkout.directory)
+        self._project = project if checkout is None else checkout.of(project)
         self._checkout = checkout
+
+    def declares_packages(self) -> bool:
+        """Whether the project, as it is checked out on this host, has a file that may name packages."""
+        return dbt_project.declares_packages(self._project.dbt)
 
     async def service(self, step: StepName) -> Service | str:
         """The service of a step, or what is wrong with it. Raises EngineSilentError."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from gateway.clock import Instant
 from gateway.config import Settings
 from gateway.errors import EngineError
-from gateway.jobs import catalog, compose_dbt, compose_places, work
+from gateway.jobs import catalog, compose_dbt, compose_places, listing, work
 from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.compose_places import Place, Places
 from gateway.jobs.compose_services import ComposeServices, patiently
@@ -33,7 +33,6 @@ from runners.program import Said
 from runners.report import Reader
 from runners.step import Command, Outcome
 
-_LISTING_TAKES = 120.0  # seconds that dbt may need to parse a large project
 _SILENT = "The container engine doesn't answer"
 
 
@@ -90,6 +89,7 @@ class ComposeWork:
             has_openlineage=compose_dbt.HAS_OPENLINEAGE in (has or ()),
             has_elementary=compose_dbt.HAS_ELEMENTARY in (has or ()),
             ingester_is_fixed=self._checkout is not None and self._fabric.compose.ingester.project is None,
+            needs_packages=self._checkout is not None and self._places.declares_packages(),
         )
 
     async def lacks(self) -> str | None:
@@ -207,10 +207,11 @@ class ComposeWork:
         async def ask(argv: tuple[str, ...]) -> Said:
             names = self._handed_on(unlined, place.service)
             return await compose_look.ask(
-                self.compose, place.service, argv, paths.cwd, docker, mount=mount, names=names, within=_LISTING_TAKES
+                self.compose, place.service, argv, paths.cwd, docker, mount=mount, names=names, within=listing.TAKES
             )
 
-        return await compose_dbt.nodes(self._dbt, work.dbt_step(planned, self._dbt), paths, ask, self._mask)
+        step, may_install = work.dbt_step(unlined, self._dbt), self._checkout is not None and self._checkout.is_free
+        return await listing.nodes(self._dbt, step, paths, ask, self._mask, may_install=may_install)
 
     def _what(self, planned: PlannedStep, place: Place) -> Command | str:
         """What the step runs, as its container sees it, with the whole environment of the docker command line."""

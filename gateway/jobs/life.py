@@ -39,6 +39,8 @@ from runners.report import Progress
 from runners.runner import Liveness, Runner
 from runners.step import Lost, NotStarted
 
+_ASK_AGAIN = 30.0  # seconds after which a job that waits looks by itself whether its turn has come
+
 _log = structlog.get_logger()
 
 
@@ -165,7 +167,9 @@ class Life:
                 await self._keeper.persist(begun)
             else:
                 self.settled.set()
-                await self._turn.wait()
+                with contextlib.suppress(TimeoutError):  # and should nobody call, it asks
+                    async with asyncio.timeout(_ASK_AGAIN):
+                        await self._turn.wait()
         if self._given_up is not None:
             await self._keeper.persist(self._given_up)
 
@@ -182,8 +186,6 @@ class Life:
         if isinstance(self.job.state, Ended):  # cancelled while it waited
             return
         if any(not isinstance(state, Pending) for state in self.job.steps):
-            if self._checkout is not None:
-                self._checkout.enter(self.job.id)
             return
         why = await self._occupied() if self._waited else None
         if why is None and self._checkout is not None:

@@ -7,26 +7,28 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.clock import Instant
 from gateway.config import Settings
+from gateway.errors import StorageError
 from gateway.fabric import Fabric
-from gateway.jobs import work
+from gateway.jobs import listing, work
 from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.job import Finished, RunnerName
 from gateway.jobs.plan import Plan, PlannedStep, StepName
 from gateway.jobs.sources import Checkout
 from gateway.jobs.work import Seen, nobody
-from runners import dbt, dbt_nodes, dbt_output, dbt_project, ingester, program
+from runners import dbt, dbt_output, dbt_project, ingester, program
+from runners.dbt import DbtStep
 from runners.dbt_nodes import Node
 from runners.program import Said
 from runners.report import Reader
 from runners.step import Command, Exited, Outcome
 
 LISTING = "listing-"  # how the folders begin that dbt lists a project in
-_LISTING_TAKES = 120.0  # seconds that dbt may need to parse a large project
 
 
 class LocalWork:
@@ -49,9 +51,9 @@ class LocalWork:
         self._gone = work.gone("fabric", fabric) if fabric_is_gone else None
         if project_is_gone:
             self._gone = work.gone("project", project)
-        self._project = configured if checkout is None else configured.moved(checkout.directory)
+        self._project = configured if checkout is None else checkout.of(configured)
         self._project_name = project
-        self._has_own_place = checkout is not None  # where nobody minds what is installed
+        self._checkout = checkout
         self._is_elsewhere = checkout is None and configured.repository is not None
         self._environment = _environment(self._fabric, environment)
         self.mask = settings.mask(environment)
@@ -84,19 +86,11 @@ class LocalWork:
         obstacle = await self.problem(planned)
         if obstacle is not None:
             return obstacle
-        step = work.dbt_step(planned, self.dbt)
-        cache = dbt.parse_cache(self._parsed, self.dbt, step)
-        with tempfile.TemporaryDirectory(prefix=LISTING, dir=self._settings.state_directory) as made:
-            folder = Path(made)
-            paths = dbt.paths(self.dbt, folder, cache)
-            said = await self._ask(dbt.listing(self.dbt, step, paths))
-            if said.code != 0 and dbt_nodes.lacks_packages(said.output) and self._has_own_place:
-                said = await self._ask(dbt.packages(self.dbt, paths))
-                said = await self._ask(dbt.listing(self.dbt, step, paths)) if said.code == 0 else said
-            if said.code != 0:
-                return f"dbt can't list the models: {self.mask.text(dbt_nodes.why(said.output, said.error))}"
-            await asyncio.to_thread(dbt.keep_parse, folder, cache)
-        return dbt_nodes.read(said.output)
+        step = replace(work.dbt_step(planned, self.dbt), lineage=False)
+        try:
+            return await self._nodes(step)
+        except OSError as error:
+            raise StorageError(f"dbt's listing can't be kept: {error}; free disk space, then try again.") from None
 
     async def command(
         self,
@@ -127,9 +121,20 @@ class LocalWork:
         ingester_program = None if settings is None else self._find(settings.command[0], settings.directory)
         return [program for program in (*dbt_programs, ingester_program) if program]
 
-    async def _ask(self, argv: Sequence[str]) -> Said:
-        environment = {**dbt.VARIABLES, **self._environment}
-        return await program.call(argv, environment, within=_LISTING_TAKES, directory=self.dbt.project)
+    async def _nodes(self, step: DbtStep) -> list[Node] | str:
+        cache = dbt.parse_cache(self._parsed, self.dbt, step)
+        with tempfile.TemporaryDirectory(prefix=LISTING, dir=self._settings.state_directory) as made:
+            folder = Path(made)
+
+            async def ask(argv: tuple[str, ...]) -> Said:
+                environment = dbt.environment(self._environment, step, folder)
+                return await program.call(argv, environment, within=listing.TAKES, directory=self.dbt.project)
+
+            paths = dbt.paths(self.dbt, folder, cache)
+            may_install = self._checkout is not None and self._checkout.is_free
+            found = await listing.nodes(self.dbt, step, paths, ask, self.mask, may_install=may_install)
+            await asyncio.to_thread(dbt.keep_parse, folder, cache)
+        return found
 
     def _installation(self) -> Installation:
         return work.installation(
@@ -137,6 +142,7 @@ class LocalWork:
             self._fabric_name,
             has_openlineage=self._find(self.dbt.lineage_executable) is not None,
             has_elementary=dbt_project.has_elementary(self.dbt.project),
+            needs_packages=self._checkout is not None and dbt_project.declares_packages(self.dbt.project),
         )
 
     def _lacks(self) -> str | None:

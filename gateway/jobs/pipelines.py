@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.config import Settings
-from gateway.errors import BadRequestError, RepositoryUnavailableError, UnknownTargetError
+from gateway.errors import BadRequestError, OverloadedError, RepositoryUnavailableError, UnknownTargetError
 from gateway.jobs import catalog
 from gateway.jobs.catalog import Installation, Trigger
 from gateway.jobs.job import RunnerName, Source
@@ -16,11 +16,13 @@ from gateway.jobs.sources import Sources
 from gateway.jobs.work import Work
 from gateway.jobs.works import Works
 from gateway.project import PipelineSettings
-from runners import parameters
+from runners import dbt_words, parameters
 from runners.dbt_nodes import Node
 from runners.parameters import Value
 from runners.words import WordError
 
+_MOST_LOOKS = 10  # that run or wait
+_REMEMBERED = 100  # answers of dbt's
 _LOOKS = 2  # dbt projects that are looked into at a time: each takes a processor and some 200 MB
 _LONGEST_LIST, _LONGEST_NAME = 500, 100  # characters that a refusal shows
 
@@ -72,6 +74,8 @@ class Pipelines:
         self._works = works
         self._sources = sources
         self._looks = asyncio.Semaphore(_LOOKS)
+        self._looking = 0
+        self._listed: dict[tuple[str, str, str, PlannedStep], list[Node]] = {}
 
     def all(self) -> Iterator[Offer]:
         """Every pipeline that can be triggered by name."""
@@ -86,25 +90,30 @@ class Pipelines:
         return self._works.of(order.runner, order.fabric, order.project, checkout)
 
     async def default(self, trigger: Trigger) -> Order:
-        """A job of the default project on the default fabric. Raises BadRequestError, RequestError."""
+        """A job of the default project on the default fabric. Raises BadRequestError, RepositoryUnavailableError."""
         fabric, project = self._settings.default_fabric, self._settings.default_project
         source = await self._sources.find(project, None, None)
-        work = self._work(fabric, project, source)
+        defaults = self._settings.enable_openlineage, self._settings.enable_elementary
+        seen = catalog.leaves_open(trigger, *defaults)
+        installation = await self._installation(trigger, fabric, project, source, seen=seen)
         command = None if trigger.pipeline is catalog.Pipeline.INGESTER else str(trigger.command)
-        plan = catalog.plan(trigger, await self._installation(work, trigger, fabric, source))
+        plan = catalog.plan(trigger, installation)
         return Order(str(trigger.pipeline), command, project, fabric, self._runner(fabric), plan, source)
 
     async def named(self, run: Run) -> Order:
         """A job of a project's own pipeline.
 
-        Raises UnknownTargetError, BadRequestError, EngineError, RepositoryUnavailableError.
+        Raises UnknownTargetError, BadRequestError, EngineError, RepositoryUnavailableError, OverloadedError,
+        StorageError.
         """
         pipeline = self._find(run)
         try:
             values = parameters.values(pipeline.declared(), run.parameters)
+            if run.process is not None:
+                dbt_words.select_up_to(run.process)  # a step's name is such a word too
             source = await self._sources.find(run.project, run.branch, run.version)
-            work = self._work(run.fabric, run.project, source)
-            installation = await self._installation(work, catalog.trigger_of(pipeline), run.fabric, source)
+            trigger, seen = catalog.trigger_of(pipeline), pipeline.dbt is not None
+            installation = await self._installation(trigger, run.fabric, run.project, source, seen=seen)
             whole = catalog.named_plan(pipeline, values, None, installation)
             plan = catalog.named_plan(pipeline, values, run.process, installation)
         except WordError as error:
@@ -114,11 +123,12 @@ class Pipelines:
         runner = self._runner(run.fabric)
         return Order(run.pipeline, None, run.project, run.fabric, runner, plan, source, values, run.process)
 
-    async def _installation(self, work: Work, trigger: Trigger, fabric: str, source: Source | None) -> Installation:
-        """What a plan depends on; what a commit has to do with it is seen where it is checked out."""
-        checkout = self._sources.checkout(fabric, source)
-        defaults = self._settings.enable_openlineage, self._settings.enable_elementary
-        if checkout is None or not catalog.leaves_open(trigger, *defaults):
+    async def _installation(
+        self, trigger: Trigger, fabric: str, project: str, source: Source | None, *, seen: bool
+    ) -> Installation:
+        """What a plan depends on. seen: what the commit has to do with it must be seen where it is checked out."""
+        checkout, work = self._sources.checkout(fabric, source), self._work(fabric, project, source)
+        if checkout is None or not seen:
             return await work.installation(trigger)
         found = await checkout.look(lambda: work.installation(trigger))
         if isinstance(found, str):
@@ -156,9 +166,27 @@ class Pipelines:
             raise BadRequestError("unknown_process", problem)
 
     async def _nodes(self, run: Run, step: PlannedStep, source: Source | None) -> list[Node] | str:
+        """What a step would run. A commit's answer is remembered, for it stays the same."""
+        key = None if source is None else (run.fabric, run.project, source.commit, step)
+        if key is not None and key in self._listed:
+            return self._listed[key]
+        if self._looking >= _MOST_LOOKS:
+            raise OverloadedError("dbt is looking for the processes of other runs; try again in a few seconds.")
+        self._looking += 1
+        try:
+            async with self._looks:
+                found = await self._look(run, step, source)
+        finally:
+            self._looking -= 1
+        if key is not None and not isinstance(found, str):
+            self._listed[key] = found
+            while len(self._listed) > _REMEMBERED:
+                del self._listed[next(iter(self._listed))]
+        return found
+
+    async def _look(self, run: Run, step: PlannedStep, source: Source | None) -> list[Node] | str:
         checkout, work = self._sources.checkout(run.fabric, source), self._work(run.fabric, run.project, source)
-        async with self._looks:
-            return await work.nodes(step) if checkout is None else await checkout.look(lambda: work.nodes(step))
+        return await work.nodes(step) if checkout is None else await checkout.look(lambda: work.nodes(step))
 
     def _work(self, fabric: str, project: str, source: Source | None) -> Work:
         checkout = self._sources.checkout(fabric, source)

@@ -23,6 +23,7 @@ from runners import durable
 
 _INTERVAL = 60.0
 _DAY = 86400.0
+_MOST_PARSED = 50  # there is one for each value of each parameter
 _LISTING_AGE = 3600.0  # seconds; dbt lists a project within minutes
 
 _log = structlog.get_logger()
@@ -55,6 +56,8 @@ class Retention:
             pass  # a look returns a part of them
         await self._sources.sweep(await self._store.active())
         known = await self._store.known()
+        if await asyncio.to_thread(self._surplus, known) > 0:  # what can be made again goes before what can't
+            await self._sources.sweep(await self._store.active(), unused=0)
         await asyncio.to_thread(self._shrink, known)
         for job_id in await asyncio.to_thread(self._without_record, known):  # last, since a full disk takes none
             job = await self._store.get(job_id)
@@ -73,13 +76,7 @@ class Retention:
         return [name for name, ended in known.items() if ended and not (self._jobs / name / job_file.NAME).exists()]
 
     def _shrink(self, known: Mapping[str, bool]) -> None:
-        names = durable.names(self._jobs)
-        for name in names:
-            if name not in known:  # what damage left without a record, and what has just begun
-                self._expire_unknown(self._jobs / name)
-        sizes = {name: self._sizes.get(name) or _size(self._jobs / name) for name in names if name in known}
-        self._sizes = {job_id: sizes[job_id] for job_id, ended in known.items() if ended and job_id in sizes}
-        surplus = sum(sizes.values()) + self._size_of_the_rest() - self._cap
+        surplus = self._surplus(known)
         for job_id, size in list(self._sizes.items()):
             if surplus <= 0:
                 return
@@ -90,6 +87,16 @@ class Retention:
                 surplus -= size - left
                 _log.info("files removed", job=job_id, bytes=size - left)
 
+    def _surplus(self, known: Mapping[str, bool]) -> int:
+        """By how many bytes everything is over its cap."""
+        names = durable.names(self._jobs)
+        for name in names:
+            if name not in known:  # what damage left without a record, and what has just begun
+                self._expire_unknown(self._jobs / name)
+        sizes = {name: self._sizes.get(name) or _size(self._jobs / name) for name in names if name in known}
+        self._sizes = {job_id: sizes[job_id] for job_id, ended in known.items() if ended and job_id in sizes}
+        return sum(sizes.values()) + self._size_of_the_rest() - self._cap
+
     def _expire_unknown(self, folder: Path) -> None:
         """Keep it for a person to look at, but no longer than a record, and let no job pay for its room."""
         with contextlib.suppress(FileNotFoundError):
@@ -99,14 +106,19 @@ class Retention:
     def _size_of_the_rest(self) -> int:
         """Bytes of the database and of dbt's parse files; one of these that no run has renewed for long goes."""
         parsed = self._state / "parse"
-        for file in parsed.iterdir() if parsed.exists() else ():
-            if time.time() - file.stat().st_mtime > self._age:  # at worst a run parses anew
+        files = sorted(parsed.iterdir(), key=_last_written) if parsed.exists() else []
+        for n, file in enumerate(reversed(files)):
+            if n >= _MOST_PARSED or time.time() - _last_written(file) > self._age:  # at worst a run parses anew
                 file.unlink()
         for folder in self._state.glob(f"{LISTING}*"):
             if time.time() - folder.stat().st_mtime > _LISTING_AGE:  # a gateway was killed before it did
                 shutil.rmtree(folder, ignore_errors=True)
         kept = (parsed, self._state / "checkouts", self._state / "repositories")
         return sum(map(_size, kept)) + sum(file.stat().st_size for file in self._state.glob("gateway.db*"))
+
+
+def _last_written(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _size(folder: Path) -> int:

@@ -85,6 +85,7 @@ class Service:
         StorageError, ConflictError, EngineError.
         """
         self.must_be_enabled()
+        await self._must_have_room()  # git and dbt would only stumble over it
         return await self._accept(await self._pipelines.named(run), by, may_wait=True)
 
     def offers(self) -> list[Offer]:
@@ -113,9 +114,7 @@ class Service:
         """
         if self._draining:
             raise DrainingError("The gateway is stopping; try again in a few seconds.")
-        why = await asyncio.to_thread(readiness.full, self._settings)
-        if why is not None:
-            raise StorageError(why)
+        await self._must_have_room()
         now = clock.now()
         job = Job(
             id=_new_id(order.pipeline),
@@ -192,9 +191,11 @@ class Service:
 
     async def recover(self) -> None:
         """Take up every job that had not ended, and wait a moment for the truth about each."""
-        for job in await self._store.active():
-            _log.info("job recovered", job=job.id)
+        jobs = await self._store.active()
+        for job in jobs:
             await asyncio.to_thread(_tidy, self.folder(job.id))
+        for job in jobs:  # all at once: none begins in a checkout before those that are at it have said so
+            _log.info("job recovered", job=job.id)
             self._recovered.add(job.id)
             self._launch(job)
         waiters = [asyncio.create_task(life.settled.wait()) for life, _ in self._lives.values()]
@@ -224,6 +225,8 @@ class Service:
 
     def _launch(self, job: Job) -> None:
         checkout = self._sources.checkout(job.fabric, job.source)
+        if checkout is not None and any(not isinstance(state, Pending) for state in job.steps):
+            checkout.enter(job.id)
         work = self._works.of(job.runner, job.fabric, job.project, checkout)
         life = Life(job, self._store, self._runners[job.runner], work, self.folder(job.id), checkout, self._call)
         task = asyncio.create_task(life.run(), name=f"job-{job.id}")
@@ -241,6 +244,12 @@ class Service:
         self._recovered.discard(job_id)
         if not task.cancelled() and task.exception() is not None:
             self._broken(task)
+
+    async def _must_have_room(self) -> None:
+        """Raises StorageError."""
+        why = await asyncio.to_thread(readiness.full, self._settings)
+        if why is not None:
+            raise StorageError(why)
 
     async def _must_be_free(self, work: Work, plan: Plan) -> None:
         """Whoever else uses what the plan's steps use comes first. Raises ConflictError, EngineError."""

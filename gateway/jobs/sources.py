@@ -46,28 +46,35 @@ class Shared:
 
 
 class Checkout:
-    """Where the state of a project that a job runs on is, once `ready` has made it.
-
-    root: of the repository. directory: of the project in it.
-    """
+    """Where the state of a project that a job runs on is, once `ready` has made it. root: of the repository."""
 
     def __init__(self, mirror: Mirror, source: Source, root: Path, shared: Shared, remove: Remove) -> None:
         self.root = root
-        self.directory = root / source.folder
+        self._folder = Path(source.folder)
         self._mirror = mirror
         self._commit = source.commit
         self._shared = shared
         self._remove = remove
 
+    @property
+    def is_free(self) -> bool:
+        """Whether no job is at it."""
+        return not self._shared.users
+
+    def of(self, project: Project) -> Project:
+        """The project as it is there: what is in its repository is the commit's, what is elsewhere stays."""
+        return project.moved(_top(project, self._folder), self.root)
+
     async def ready(self, job_id: str) -> str | None:
         """Have it made, or put in order, for a job that is about to begin; else why it can't be."""
         async with self._shared.turn:
             why = await self._make()
-            self._shared.users.add(job_id)
+            if why is None:
+                self._shared.users.add(job_id)
         return why
 
     def enter(self, job_id: str) -> None:
-        """A job that has begun uses it."""
+        """A job that began under an earlier gateway uses it: to be said before any other job is launched."""
         self._shared.users.add(job_id)
 
     def leave(self, job_id: str) -> None:
@@ -80,7 +87,10 @@ class Checkout:
             return await self._make() or await ask()
 
     async def _make(self) -> str | None:
-        """What an earlier job has changed in it is put right, unless one is at it now."""
+        """What an earlier job has changed in it is put right. While a job is at it, it is there, and is that job's."""
+        if self._shared.users:
+            await asyncio.to_thread(os.utime, self.root)
+            return None
         try:
             await self._ensure()
         except UnknownRefError:  # a mirror that was made anew in the meantime may not have it yet
@@ -95,14 +105,13 @@ class Checkout:
         return None
 
     async def _ensure(self) -> None:
-        clean = not self._shared.users
         try:
-            await git_checkout.ensure(self._mirror, self._commit, self.root, clean=clean)
+            await git_checkout.ensure(self._mirror, self._commit, self.root)
         except GitFailedError:
             # a container may have left what only its own user can change: then it is made anew
-            if not clean or not await self._remove(self.root):
+            if not await self._remove(self.root):
                 raise
-            await git_checkout.ensure(self._mirror, self._commit, self.root, clean=clean)
+            await git_checkout.ensure(self._mirror, self._commit, self.root)
 
 
 async def _nobody(fabric: str, folder: Path) -> bool:  # noqa: ARG001, it is asked of a fabric that could
@@ -166,10 +175,13 @@ class Sources:
         shared = self._shared.setdefault(root, Shared())
         return Checkout(self._mirror(source.repository), source, root, shared, partial(self._remove, fabric))
 
-    async def sweep(self, active: Collection[Job]) -> None:
-        """Remove what no job has used for a while. active: those that have not ended."""
+    async def sweep(self, active: Collection[Job], unused: float = _UNUSED) -> None:
+        """Remove the checkouts that no job has used for so many seconds, and mirrors that are long forgotten.
+
+        active: the jobs that have not ended.
+        """
         wanted = {self._checkouts / job.fabric / job.source.commit for job in active if job.source is not None}
-        for root in await asyncio.to_thread(_older, self._checkouts, "*/*", _UNUSED):
+        for root in await asyncio.to_thread(_older, self._checkouts, "*/*", unused):
             shared = self._shared.setdefault(root, Shared())
             if root in wanted or shared.turn.locked():
                 continue
@@ -178,10 +190,13 @@ class Sources:
                     await self._remove_checkout(root)
         mirrors = {mirror.folder: mirror for mirror in self._mirrors.values()}
         for folder in await asyncio.to_thread(_older, self._repositories, "*.git", _MIRROR_UNUSED):
-            if folder in mirrors:
-                await mirrors[folder].remove()
-            else:
-                await asyncio.to_thread(_remove, folder)
+            try:
+                if folder in mirrors:
+                    await mirrors[folder].remove()
+                else:
+                    await asyncio.to_thread(_remove, folder)
+            except UnavailableError as error:  # another process has it, or the disk is full: the next sweep may do it
+                _log.warning("mirror not removed", folder=str(folder), error=str(error))
 
     async def _remove_checkout(self, root: Path) -> None:
         why = await asyncio.to_thread(_remove, root)
@@ -208,7 +223,18 @@ class Sources:
                 f"Project `{project}` has no branches and versions: its directory {chosen.directory} is not in a git "
                 "repository; leave `branch` and `version` out, or make it one.",
             )
+        if not chosen.dbt.is_relative_to(_top(chosen, found.below)):
+            raise BadRequestError(
+                "no_repository",
+                f"Project `{project}` has no branches and versions: its dbt project {chosen.dbt} is not in the "
+                f"repository {found.top}, of which its directory is; leave `branch` and `version` out.",
+            )
         return str(found.top), str(found.below)
+
+
+def _top(project: Project, folder: Path) -> Path:
+    """The top of a project's repository. folder: of the project in there."""
+    return project.directory.parents[len(folder.parts) - 1] if folder.parts else project.directory
 
 
 def _check(branch: str | None, version: str | None) -> None:

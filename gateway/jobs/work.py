@@ -91,7 +91,10 @@ class Work(Protocol):
         ...
 
     async def nodes(self, planned: PlannedStep) -> list[Node] | str:
-        """What a dbt step would run, by dbt's own word; or why that can't be found out. Raises EngineError."""
+        """What a dbt step would run, by dbt's own word; or why that can't be found out.
+
+        Raises EngineError, StorageError.
+        """
         ...
 
     async def command(self, planned: PlannedStep, folder: Path, seen: Seen = nobody) -> Command | str:
@@ -152,7 +155,13 @@ def dbt(fabric: Fabric, project: Path) -> Dbt:
 
 
 def installation(
-    settings: Settings, fabric: str, *, has_openlineage: bool, has_elementary: bool, ingester_is_fixed: bool = False
+    settings: Settings,
+    fabric: str,
+    *,
+    has_openlineage: bool,
+    has_elementary: bool,
+    ingester_is_fixed: bool = False,
+    needs_packages: bool = False,
 ) -> Installation:
     """What a plan depends on, with what was found in the fabric."""
     ingester_resource, dbt_resource = settings.resources(fabric)
@@ -165,6 +174,7 @@ def installation(
         dbt_resource=dbt_resource,
         ingester_may_fail=settings.ingester_failure == "continue",
         ingester_is_fixed=ingester_is_fixed,
+        needs_packages=needs_packages,
     )
 
 
@@ -176,7 +186,8 @@ def reader(planned: PlannedStep) -> Reader:
 def dbt_step(planned: PlannedStep, dbt: Dbt) -> DbtStep:
     """What dbt is to do in a step."""
     if planned.name is StepName.ELEMENTARY:
-        return DbtStep("run", (dbt_words.select(ELEMENTARY),), elementary=True, report=dbt.edr is not None)
+        arguments = (dbt_words.select(ELEMENTARY), *planned.arguments)
+        return DbtStep("run", arguments, elementary=True, report=dbt.edr is not None)
     rest = (dbt_words.exclude(ELEMENTARY),) if planned.without_elementary else ()
     # dbt adds up what several options exclude
     return DbtStep(planned.name, (*rest, *planned.arguments), lineage=planned.lineage, selective=planned.selective)

@@ -111,7 +111,7 @@ async def test_an_https_repository_is_read(repository: Path, tmp_path: Path, ser
     tag(repository, "v1", annotated=True)
     serve(repository, served)
     await mirror.fetch()
-    await ensure(mirror, await resolve(mirror, "main", "1"), tmp_path / "checkout", clean=True)
+    await ensure(mirror, await resolve(mirror, "main", "1"), tmp_path / "checkout")
     assert await resolve(mirror, "main") == after
     assert (tmp_path / "checkout" / "a").read_text() == "two\n"
 

@@ -92,6 +92,19 @@ async def test_fabrics_have_checkouts_of_their_own(kept: Kept) -> None:
     assert len(roots) == 2
 
 
+async def test_nobody_touches_a_checkout_that_a_job_is_at(kept: Kept) -> None:
+    source = await kept.source()
+    first = kept.checkout(source)
+    await first.ready("job-1")
+    (first.root / "model.sql").write_text("changed by the job")
+    assert await kept.checkout(source).ready("job-2") is None
+
+    async def look() -> str:
+        return (first.root / "model.sql").read_text()
+
+    assert await kept.checkout(source).look(look) == "changed by the job"
+
+
 async def test_what_a_job_left_goes_unless_another_is_at_work_there(kept: Kept) -> None:
     source = await kept.source()
     first, second = kept.checkout(source), kept.checkout(source)

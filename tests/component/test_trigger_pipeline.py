@@ -416,6 +416,34 @@ async def test_a_ref_that_there_is_not_or_that_tries_to_be_more_is_refused_by_na
     assert list(api.folder.rglob("injected")) == []
 
 
+async def test_all_that_is_in_the_repository_is_the_commit_s_also_beside_the_project_s_directory(
+    tmp_path: Path, make_api: MakeApi
+) -> None:
+    project = {
+        "directory": "bakehouse/transform",
+        "dbt": ".",
+        "ingester": {"command": ["sh", "-c", "pwd"], "directory": ".."},
+    }
+    api = await make_api(bakehouse.make(tmp_path / "bakery", project=project))
+    run = await triggered(api, version="2")
+    await ended(api, run)
+    commit = (await api.get(f"/api/v1/jobs/{run}"))["commit"]
+    assert (await output(api, run)).strip() == str(api.folder / ".pipeline-gateway/checkouts/33290" / commit)
+
+
+async def test_a_dbt_project_that_is_not_in_the_repository_has_no_versions(tmp_path: Path, make_api: MakeApi) -> None:
+    api = await make_api(bakehouse.make(tmp_path / "bakery", project={"dbt": "../elsewhere"}))
+    assert "is not in the repository" in await refused(api, 400, version="2")
+
+
+async def test_a_process_is_shown_as_it_can_be_shown_and_bounded(api: Api) -> None:
+    for process in ("\x1b]0;pwned\x07\x1b[31mred", "x" * 60_000, "no-such"):
+        answer = await api.call("POST", PATH, {**LOAD, "processName": process})
+        text = message(answer, 400)
+        assert len(text) < 500
+        assert text.isprintable()
+
+
 async def test_a_directory_without_git_serves_neither_branch_nor_version_and_says_so(
     tmp_path: Path, make_api: MakeApi
 ) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from gateway.jobs import catalog
 from gateway.jobs.catalog import DbtCommand, Installation, Pipeline, Trigger
-from gateway.jobs.plan import Plan
+from gateway.jobs.plan import Plan, StepName
 from gateway.project import PipelineSettings
 from runners.dbt_nodes import Node
 from runners.parameters import Value
@@ -205,11 +206,29 @@ def test_a_pipeline_s_steps_get_its_selection_and_the_parameters_that_go_there()
     variables = '--vars={"carrier": "AA", "flight_month": 3}'
     assert shown(plan) == [
         ("ingester", ("--since=2026-11-01",)),
-        ("deps", ()),
+        ("deps", (variables,)),
         ("build", (*selection, variables)),
-        ("elementary", ()),
+        ("elementary", (variables,)),
     ]
     assert [step.selective for step in plan.steps] == [False, False, True, False]
+
+
+def test_where_packages_are_not_installed_the_plan_does_it_before_dbt_needs_them() -> None:
+    needing = replace(installed(), needs_packages=True)
+    both = PipelineSettings.model_validate({"ingester": True, "dbt": {"command": "run"}})
+    assert [step.name for step in catalog.named_plan(both, {}, None, needing).steps] == ["ingester", "deps", "run"]
+    assert [step.name for step in catalog.named_plan(both, {}, "orders", needing).steps] == ["ingester", "deps", "run"]
+    daily = [step.name for step in catalog.named_plan(PIPELINE, {}, None, needing).steps]
+    assert daily.count(StepName.DEPS) == 1
+    only_ingester = PipelineSettings.model_validate({"ingester": True})
+    assert [step.name for step in catalog.named_plan(only_ingester, {}, None, needing).steps] == ["ingester"]
+
+
+def test_a_run_stops_at_what_its_command_makes() -> None:
+    only_models = PipelineSettings.model_validate({"dbt": {"command": "run"}})
+    whole = catalog.named_plan(only_models, {}, None, installed())
+    assert catalog.process_problem("orders", MODELS, whole) is None
+    assert "not found" in (catalog.process_problem("countries", MODELS, whole) or "")
 
 
 def test_what_has_no_value_is_not_said() -> None:

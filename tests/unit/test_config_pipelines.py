@@ -71,16 +71,16 @@ def test_a_repository_is_an_address_or_a_path(tmp_path: Path, repository: str, f
     settings = load(tmp_path, f"projects: {{a: {{repository: '{repository}', branch: main, directory: lake, dbt: t}}}}")
     project = settings.projects["a"]
     assert project.repository == found.format(folder=tmp_path, parent=tmp_path.parent)
-    placed = project.moved(tmp_path / "checkout" / project.directory.relative_to(CHECKOUT))
+    placed = project.moved(CHECKOUT, tmp_path / "checkout")
     assert (placed.directory, placed.dbt) == (tmp_path / "checkout/lake", tmp_path / "checkout/lake/t")
 
 
 def test_what_is_inside_a_project_moves_along_with_it_and_nothing_else(tmp_path: Path) -> None:
     settings = load(
-        tmp_path, "projects: {a: {directory: lake, dbt: t, ingester: {command: [x], directory: /opt/ingester}}}"
+        tmp_path, "projects: {a: {directory: lake, dbt: ../t, ingester: {command: [x], directory: /opt/ingester}}}"
     )
-    placed = settings.projects["a"].moved(Path("/checkout/1"))
-    assert (placed.directory, placed.dbt) == (Path("/checkout/1"), Path("/checkout/1/t"))
+    placed = settings.projects["a"].moved(tmp_path, Path("/checkout/1"))
+    assert (placed.directory, placed.dbt) == (Path("/checkout/1/lake"), Path("/checkout/1/t"))
     assert placed.ingester is not None
     assert placed.ingester.directory == Path("/opt/ingester")
 
@@ -120,6 +120,10 @@ def test_what_is_inside_a_project_moves_along_with_it_and_nothing_else(tmp_path:
         ("projects: {a: {repository: 'file:///x', branch: b}}", ["projects.a.repository", "expected https://"]),
         ("projects: {a: {repository: --x, branch: b}}", ["projects.a.repository", "pattern"]),
         ("projects: {a: {repository: 'https://me:secret1@x/y', branch: b}}", ["projects.a.repository", "no password"]),
+        (
+            "projects: {a: {repository: 'https://secret1@x/y', branch: b}}",
+            ["projects.a.repository", "credential.helper"],
+        ),
         ("projects: {a: {repository: x, branch: b, directory: /srv}}", ["directory: expected a folder inside"]),
         ("projects: {a: {repository: x, branch: b, dbt: ../t}}", ["dbt: expected a folder inside"]),
         ("projects: {a: {fabrics: [b]}}", ["projects.a.fabrics", "some of local", "'b'"]),

@@ -179,9 +179,10 @@ def _dbt_arguments(pipeline: PipelineSettings, values: Mapping[str, Value], mode
         return
     if model is not None:
         yield dbt_words.select_within(model, chosen.select)
-        yield dbt_words.ONLY_BUILDABLE_TESTS
     elif chosen.select is not None:
         yield dbt_words.select(chosen.select)
+    if model is not None or chosen.select is not None:
+        yield dbt_words.ONLY_BUILDABLE_TESTS
     if chosen.exclude is not None:
         yield dbt_words.exclude(chosen.exclude)
     yield from _variables(pipeline, values)

@@ -154,7 +154,10 @@ def test_a_selection_in_which_there_is_nothing_is_an_error_and_no_success(gatewa
     repositories.commit(repository, {})
     status = ran(gateway, pipelineName="gold", branch="main")
     assert status["runStatus"] == "ERROR"
-    assert "found nothing to do in what was selected (--select=gold --exclude=never)" in status["errorMessage"]
+    assert (
+        "found nothing to do in what was selected (--select=gold --indirect-selection=buildable --exclude=never)"
+        in status["errorMessage"]
+    )
 
 
 def test_what_fails_first_is_told_with_how_many_more(gateway: Gateway) -> None:

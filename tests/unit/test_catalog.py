@@ -202,7 +202,7 @@ def shown(plan: Plan) -> list[tuple[str, tuple[str, ...]]]:
 
 def test_a_pipeline_s_steps_get_its_selection_and_the_parameters_that_go_there() -> None:
     plan = catalog.named_plan(PIPELINE, VALUES, None, installed())
-    selection = ("--select=gold silver,tag:x", "--exclude=slow")
+    selection = ("--select=gold silver,tag:x", "--indirect-selection=buildable", "--exclude=slow")
     variables = '--vars={"carrier": "AA", "flight_month": 3}'
     assert shown(plan) == [
         ("ingester", ("--since=2026-11-01",)),

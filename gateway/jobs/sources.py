@@ -88,8 +88,7 @@ class Checkout:
 
     async def _make(self) -> str | None:
         """What an earlier job has changed in it is put right. While a job is at it, it is there, and is that job's."""
-        if self._shared.users:
-            await asyncio.to_thread(os.utime, self.root)
+        if self._shared.users and await asyncio.to_thread(_touched, self.root):
             return None
         try:
             await self._ensure()
@@ -101,7 +100,7 @@ class Checkout:
                 return str(error)
         except RepositoryError as error:
             return str(error)
-        await asyncio.to_thread(os.utime, self.root)
+        await asyncio.to_thread(_touched, self.root)
         return None
 
     async def _ensure(self) -> None:
@@ -243,6 +242,15 @@ def _check(branch: str | None, version: str | None) -> None:
         git_words.branch(branch)
     if version is not None:
         git_words.tag(version)
+
+
+def _touched(folder: Path) -> bool:
+    """Make a folder young again; whether it is there."""
+    try:
+        os.utime(folder)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _older(folder: Path, pattern: str, age: float) -> list[Path]:

@@ -105,6 +105,15 @@ async def test_nobody_touches_a_checkout_that_a_job_is_at(kept: Kept) -> None:
     assert await kept.checkout(source).look(look) == "changed by the job"
 
 
+async def test_a_checkout_that_somebody_took_from_under_a_job_is_made_again_for_the_next(kept: Kept) -> None:
+    source = await kept.source()
+    first = kept.checkout(source)
+    await first.ready("job-1")
+    first.root.rename(kept.state / "taken")
+    assert await kept.checkout(source).ready("job-2") is None
+    assert (first.root / "model.sql").exists()
+
+
 async def test_what_a_job_left_goes_unless_another_is_at_work_there(kept: Kept) -> None:
     source = await kept.source()
     first, second = kept.checkout(source), kept.checkout(source)

@@ -29,9 +29,9 @@ The gateway serves on {base} until Ctrl-C. Try:
   curl -s "$BASE{path}"
   curl -s "$BASE/api/v1/jobs/{job_id}"
   curl -s "$BASE/api/v1/pipelines"
-  curl -s -X POST "$BASE/api/trigger/pipeline" -H "Content-Type: application/json" \\
-    -d '{{"fabricId": 1, "projectId": "flights", "pipelineName": "carrier_report", "parameters": {{"carrier": "B6"}}}}'
+  curl -s -X POST "$BASE/api/trigger/pipeline" -H "Content-Type: application/json" -d '{run}'
 """
+_RUN = '{"fabricId": 1, "projectId": "flights", "pipelineName": "carrier_report", "parameters": {"carrier": "B6"}}'
 
 
 async def run(folder: Path, environment: Mapping[str, str], port: int | None, *, serve: bool, out: TextIO) -> int:
@@ -57,7 +57,7 @@ async def run(folder: Path, environment: Mapping[str, str], port: int | None, *,
                 await _explain(client, record, screen)
         succeeded = succeeded and await _show(folder, screen)
         if serve:
-            screen.say(_TRY.format(base=base, path=PATH, job_id=record["jobId"]))
+            screen.say(_TRY.format(base=base, path=PATH, job_id=record["jobId"], run=_RUN))
             await server.wait()
     finally:
         await server.close()

@@ -88,7 +88,7 @@ class Checkout:
 
     async def _make(self) -> str | None:
         """What an earlier job has changed in it is put right. While a job is at it, it is there, and is that job's."""
-        if self._shared.users and await asyncio.to_thread(_touched, self.root):
+        if not self.is_free and await asyncio.to_thread(_touched, self.root):
             return None
         try:
             await self._ensure()

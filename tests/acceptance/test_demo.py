@@ -116,18 +116,26 @@ def test_a_second_demo_in_the_folder_works_and_its_printed_lines_too(first: Ran)
         text = wait_for(lambda: _served(process, printed), "a demo that serves")
         for rows in ROWS.values():
             assert rows in text
-        base, trigger, *reads = [line for line in text.partition("Try:")[2].splitlines() if line]
+        base, trigger, *reads, pipelines, run = [line for line in text.partition("Try:")[2].splitlines() if line]
         assert base.startswith("  BASE=http://localhost:")
         accepted = bash(base, trigger)
         assert (accepted["success"], accepted["output"]) == (True, 'Pipeline "full" started in background.')
         job, listed, record = (bash(base, line) for line in reads)
         assert (job["status"], job["exitCode"], job["jobId"]) == ("completed", 0, record["jobId"])
         assert [one["jobId"] for one in listed["jobs"]][:2] == [accepted["jobId"], job["jobId"]]
-        path = f"$BASE/api/v1/jobs/{accepted['jobId']}"
-        bash(base, f'curl -s -X POST "{path}/cancel"')
-        wait_for(lambda: bash(base, f'curl -s "{path}?wait=5"')["phase"] == "ended", "the end of what was triggered")
+        named = [pipeline["name"] for pipeline in bash(base, pipelines)["pipelines"]]
+        assert named == ["refresh", "gold", "carrier_report"]
+        waits = bash(base, run)
+        assert waits["success"] is True
+        for job_id in (waits["runId"], accepted["jobId"]):
+            cancelled(base, f"$BASE/api/v1/jobs/{job_id}")
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 0
+
+
+def cancelled(base: str, path: str) -> None:
+    bash(base, f'curl -s -X POST "{path}/cancel"')
+    wait_for(lambda: bash(base, f'curl -s "{path}?wait=5"')["phase"] == "ended", f"the end of {path}")
 
 
 def test_a_model_that_is_broken_makes_the_demo_exit_1_and_say_which(first: Ran, tmp_path: Path) -> None:

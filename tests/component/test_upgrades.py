@@ -18,7 +18,7 @@ from gateway.jobs.sources import Sources
 from gateway.jobs.store import Store
 from tests.conftest import MakeApi
 from tests.fixtures.make import HERE
-from tests.fixtures.state import DATABASE, Kept, schemas
+from tests.fixtures.state import DATABASE, NEW_FIELDS, Kept, schemas
 from tests.support.settings import load
 
 CURRENT = len(_MIGRATIONS)
@@ -60,7 +60,7 @@ async def test_every_record_is_after_the_upgrade_what_that_version_answered(
     monkeypatch.setattr(clock, "now", lambda: now)  # the list is that of an hour
     api = await make_api(kept.folder)
     for job, expected in kept.answers["records"].items():
-        assert await api.get(f"/api/v1/jobs/{job}") == {"audit": [], **expected}  # which that version did not have
+        assert await api.get(f"/api/v1/jobs/{job}") == {**NEW_FIELDS, **expected}
         assert await api.poll(job) == kept.answers["polls"][job]
     expected = [job for job in kept.answers["list"] if job["jobId"] not in kept.active]
     assert await api.jobs() == expected

@@ -73,7 +73,11 @@ def kept(engine: Engine) -> Iterator[Kept]:
         os.chown(path, _NOBODY, _NOBODY)
     engine.folder.chmod(0o755)
     (engine.folder / "docker.sock").chmod(0o666)
+    plugin = folder / "config/cli-plugins/docker-compose"  # the engine's own may be where only root gets
+    plugin.parent.mkdir(parents=True)
+    shutil.copy(engine.folder / "config/cli-plugins/docker-compose", plugin)
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **engine.environment}
+    environment["DOCKER_CONFIG"] = str(folder / "config")
     settings = load(folder / "gateway.yaml", {**environment, "STATE_DIRECTORY": str(state)})
     yield Kept(settings, environment, folder / "shop", engine)
     shutil.rmtree(folder)

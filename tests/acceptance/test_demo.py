@@ -96,7 +96,7 @@ def test_the_demo_exits_0_and_says_where_everything_is(first: Ran) -> None:
 
 def test_the_demo_shows_each_step_with_a_bar_and_counts(first: Ran) -> None:
     assert re.search(r"^  ingester +█+·* +[1-5]/5  \w+$", first.text, re.MULTILINE)
-    assert re.search(r"^  build +█+·+ +[0-9]+/78  \w+$", first.text, re.MULTILINE)
+    assert re.search(r"^  build +█+·+ +[0-9]+/85  \w+$", first.text, re.MULTILINE)
     for line in (r"ingester +ok +[0-9.]+ s  5 of 5 tables", r"deps +ok +[0-9.]+ s"):
         assert re.search(rf"^  {line}$", first.text, re.MULTILINE)
     assert re.search(r"^  build +ok +[0-9.]+ s  PASS=84 WARN=1 ERROR=0 SKIP=0$", first.text, re.MULTILINE)

@@ -59,6 +59,14 @@ class Kept:
         """Have it unused for long."""
         os.utime(self.root, (0, 0))
 
+    async def make(self) -> None:
+        """Have the checkout made, or put right, for a job."""
+        await self.checkout(self.sources())
+
+    async def sweep(self) -> None:
+        """Remove what no job has used for long."""
+        await self.sources().sweep([])
+
 
 @pytest.fixture
 def kept(engine: Engine) -> Iterator[Kept]:
@@ -103,28 +111,19 @@ def as_nobody(work: Callable[[], Coroutine[None, None, None]]) -> None:
 
 
 def test_an_unused_checkout_is_removed_with_what_root_of_a_container_left_there(kept: Kept) -> None:
-    async def make() -> None:
-        await kept.checkout(kept.sources())
-
-    async def sweep() -> None:
-        await kept.sources().sweep([])
-
-    as_nobody(make)
+    as_nobody(kept.make)
     kept.leave()
     kept.age()
-    as_nobody(sweep)
+    as_nobody(kept.sweep)
     assert not kept.root.exists()
     assert kept.root.parent.exists()
     assert kept.engine.containers() == []
 
 
 def test_a_checkout_in_which_root_of_a_container_left_something_is_put_right_for_the_next_job(kept: Kept) -> None:
-    async def make() -> None:
-        await kept.checkout(kept.sources())
-
-    as_nobody(make)
+    as_nobody(kept.make)
     kept.leave()
-    as_nobody(make)
+    as_nobody(kept.make)
     assert [path.name for path in kept.root.iterdir()] == ["models"]
     assert (kept.root / "models/one.sql").read_text() == "select 1\n"
 
@@ -132,14 +131,8 @@ def test_a_checkout_in_which_root_of_a_container_left_something_is_put_right_for
 def test_where_the_engine_is_gone_the_checkout_stays_and_nothing_else_happens(kept: Kept) -> None:
     kept.environment["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
 
-    async def make() -> None:
-        await kept.checkout(kept.sources())
-
-    async def sweep() -> None:
-        await kept.sources().sweep([])
-
-    as_nobody(make)
+    as_nobody(kept.make)
     kept.leave()
     kept.age()
-    as_nobody(sweep)
+    as_nobody(kept.sweep)
     assert (kept.root / "made/file").exists()

@@ -186,7 +186,7 @@ async def test_a_real_git_that_is_killed_at_any_moment_is_followed_by_one_that_e
             shutil.rmtree(mirror.folder, ignore_errors=True)
         for work in (mirror.fetch, lambda: ensure(mirror, head(repository), checkout)):
             task = asyncio.create_task(work())
-            await asyncio.sleep(0.003 * round_)
+            await asyncio.sleep(0.003 * round_)  # another moment each time; what follows holds at any
             for pid in children():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)

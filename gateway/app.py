@@ -10,25 +10,27 @@ from contextlib import suppress
 import structlog
 from aiohttp import web
 
-from gateway import state, systemd, tokens
-from gateway.config import Settings
+from gateway import state, systemd
 from gateway.errors import ConfigError, StorageError
-from gateway.jobs import database, restore
-from gateway.jobs.job import RunnerName
+from gateway.fabrics.checkouts import Sources
+from gateway.fabrics.registry import Works
 from gateway.jobs.leftovers import Leftovers
 from gateway.jobs.retention import Retention
 from gateway.jobs.service import Service
-from gateway.jobs.sources import Sources
-from gateway.jobs.store import Store
-from gateway.jobs.works import Works
-from gateway.tokens import Tokens
+from gateway.model.job import RunnerName
+from gateway.settings import tokens
+from gateway.settings.settings import Settings
+from gateway.settings.tokens import Tokens
+from gateway.storage import integrity as database
+from gateway.storage import restore
+from gateway.storage.store import Store
 from gateway.web import data_analytics, guard, jobs_api, listener, operations, pipelines, trigger_pipeline
 from gateway.web.access import Access, Pace
 from gateway.web.connection import Connection, must_have_its_extensions
+from gateway.web.connections import Underway, most_connections
 from gateway.web.listener import Listener
-from gateway.web.underway import Underway, most_connections
-from runners.compose import ComposeRunner
-from runners.local import LocalRunner
+from runners.containers.compose_runner import ComposeRunner
+from runners.process.local_runner import LocalRunner
 from runners.runner import Runner
 
 SETTINGS = web.AppKey("settings", Settings)

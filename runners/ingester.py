@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runners.mask import Mask
+from runners.outcome import Command
 from runners.parameters import Value
 from runners.report import Progress, one_line
-from runners.step import Command
 from runners.words import WordError
 
 # What an ingester finds in its environment unless somebody has set it otherwise. Python buffers what it prints into a

@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from runners.step import Command, Outcome
+from runners.outcome import Command, Outcome
 
 
 class Liveness(Enum):

@@ -17,7 +17,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from pytest_aiohttp import AiohttpClient
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
-from runners import process
+from runners.detached import supervisor as process
 from tests.support import api, docker, parts, projects
 from tests.support import measured as measured_shim
 from tests.support.api import Api

@@ -12,11 +12,11 @@ from typing import Any, TextIO
 
 import aiohttp
 
-from gateway import config
 from gateway.app import Server
 from gateway.client import Client
 from gateway.demo import starter
 from gateway.demo.screen import Screen
+from gateway.settings import settings as config
 from gateway.web.data_analytics import PATH
 
 _WAIT = 10.0  # seconds a look at the job may wait for a change

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 import structlog
 
 from gateway.errors import StorageError
-from gateway.jobs.job import Ended, Finished
-from gateway.jobs.store import Store
-from runners.container_identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL
-from runners.docker import Docker, EngineSilentError
+from gateway.model.job import Ended, Finished
+from gateway.storage.store import Store
+from runners.containers.docker import Docker, EngineSilentError
+from runners.containers.identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL
 
 _INTERVAL = 60.0
 _AFTER_SILENCE = 10.0

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gateway.config import Settings
-from gateway.jobs.work import Work
+from gateway.fabrics.fabric import Work
+from gateway.settings.settings import Settings
 
 _INODES = 1000  # files that must be left to the jobs that run
 

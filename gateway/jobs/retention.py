@@ -13,12 +13,12 @@ from pathlib import Path
 import structlog
 
 from gateway import clock
-from gateway.config import Settings
 from gateway.errors import StorageError
-from gateway.jobs import job_file
-from gateway.jobs.local_work import LISTING
-from gateway.jobs.sources import Sources
-from gateway.jobs.store import Store
+from gateway.fabrics.checkouts import Sources
+from gateway.fabrics.local import LISTING
+from gateway.settings.settings import Settings
+from gateway.storage import job_file
+from gateway.storage.store import Store
 from runners import durable
 
 _INTERVAL = 60.0

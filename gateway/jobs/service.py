@@ -14,7 +14,6 @@ from pathlib import Path
 import structlog
 
 from gateway import clock
-from gateway.config import Settings
 from gateway.errors import (
     ConflictError,
     DrainingError,
@@ -23,17 +22,19 @@ from gateway.errors import (
     StorageError,
     UnknownJobError,
 )
-from gateway.jobs import job_file, readiness
-from gateway.jobs.catalog import Trigger
-from gateway.jobs.job import Act, Action, Caller, Ended, Finished, Job, Pending, Queued, RunnerName, Running, phase
-from gateway.jobs.life import Life, Snapshot
-from gateway.jobs.pipelines import Offer, Order, Pipelines, Run
-from gateway.jobs.plan import Plan
+from gateway.fabrics.checkouts import Sources
+from gateway.fabrics.fabric import Work
+from gateway.fabrics.registry import Works
+from gateway.jobs import readiness
+from gateway.jobs.execution import Life, Snapshot
 from gateway.jobs.readiness import Readiness
-from gateway.jobs.sources import Sources
-from gateway.jobs.store import Store
-from gateway.jobs.work import Work
-from gateway.jobs.works import Works
+from gateway.jobs.requests import Offer, Order, Pipelines, Run
+from gateway.model.catalog import Trigger
+from gateway.model.job import Act, Action, Caller, Ended, Finished, Job, Pending, Queued, RunnerName, Running, phase
+from gateway.model.plan import Plan
+from gateway.settings.settings import Settings
+from gateway.storage import job_file
+from gateway.storage.store import Store
 from runners import durable
 from runners.runner import Runner
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from gateway.errors import InsufficientScopeError, TooManyTriggersError, UnauthorizedError
-from gateway.jobs.job import Caller
-from gateway.tokens import Scope, Token, Tokens
+from gateway.model.job import Caller
+from gateway.settings.tokens import Scope, Token, Tokens
 
 CALLER = web.RequestKey("caller", Caller)
 

@@ -16,8 +16,8 @@ from aiohttp.http_exceptions import LineTooLong
 
 from gateway.errors import ConfigError
 from gateway.web import refusals
+from gateway.web.connections import Underway
 from gateway.web.headers import SECURITY_HEADERS, SERVER
-from gateway.web.underway import Underway
 
 _LONGEST_LINE = 32 * 1024  # so that an absurd job id gets our own answer
 _LONGEST_FIELD = 8 * 1024

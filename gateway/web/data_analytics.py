@@ -8,13 +8,13 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from gateway.jobs.catalog import DbtCommand, Pipeline, Trigger
-from gateway.jobs.job import Status
 from gateway.jobs.service import Service
+from gateway.model.catalog import DbtCommand, Pipeline, Trigger
+from gateway.model.job import Status
 from gateway.web import body
 from gateway.web.access import CALLER
 from gateway.web.records import record
-from runners import dbt_output
+from runners.dbt import output as dbt_output
 from runners.output import Ring, tail_text
 
 PATH = "/api/data-analytics/pipeline/trigger"

@@ -9,9 +9,9 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.jobs.job import Ended
-from gateway.jobs.life import Snapshot
+from gateway.jobs.execution import Snapshot
 from gateway.jobs.service import Service
+from gateway.model.job import Ended
 from gateway.web import body
 from gateway.web.access import CALLER
 from gateway.web.records import whole_record

@@ -6,9 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.jobs.pipelines import Offer
+from gateway.jobs.requests import Offer
 from gateway.jobs.service import Service
-from gateway.project import ParameterSettings
+from gateway.settings.project import ParameterSettings
 from gateway.web.records import whole_record
 
 _OF_A_RUN = ("jobId", "status", "exitCode", "createdAt", "startedAt", "finishedAt", "durationSeconds")

@@ -6,7 +6,8 @@ from typing import Any
 
 from gateway import clock
 from gateway.clock import Instant, rfc3339
-from gateway.jobs.job import (
+from gateway.jobs.execution import Snapshot
+from gateway.model.job import (
     Act,
     Active,
     Cancelling,
@@ -27,10 +28,9 @@ from gateway.jobs.job import (
     step_span,
     step_status,
 )
-from gateway.jobs.life import Snapshot
-from gateway.jobs.plan import PlannedStep
+from gateway.model.plan import PlannedStep
+from runners.outcome import Span
 from runners.report import Failure, Progress
-from runners.step import Span
 
 _NO_EXIT_CODE = -1
 _REMOVED = "Output and files of this job were removed to keep those of all jobs under state_cap."

@@ -9,9 +9,9 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from gateway.errors import UnknownJobError
-from gateway.jobs.job import Completed, Ended, Ending, Failed, Job
-from gateway.jobs.pipelines import Run
+from gateway.jobs.requests import Run
 from gateway.jobs.service import Service
+from gateway.model.job import Completed, Ended, Ending, Failed, Job
 from gateway.web import body
 from gateway.web.access import CALLER
 from gateway.web.refusals import TRIGGER_PIPELINE

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from runners.container_identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL
+from runners.containers.identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL
 from runners.output import Ring
 from tests.conftest import MakeGateway
 from tests.support import compose

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.jobs import job_file
+from gateway.storage import job_file
 from tests.conftest import MakeGateway
 from tests.support import damage
 from tests.support.damage import DATABASE, SIDE_FILES

@@ -51,8 +51,8 @@ from typing import Any
 import pytest
 
 from gateway import clock
-from gateway.jobs.job import Completed
-from gateway.jobs.store import Store
+from gateway.model.job import Completed
+from gateway.storage.store import Store
 from tests.conftest import MakeGateway
 from tests.support import process_facts, projects
 from tests.support.dying import JOBS_API, STEPS, DyingGateway, all_is_well, output_of, ran_undisturbed

@@ -16,13 +16,13 @@ import pytest
 from pydantic import ByteSize
 
 from gateway import clock
-from gateway.config import Settings
 from gateway.errors import StateBusyError
-from gateway.jobs import job_file, store
-from gateway.jobs.job import Completed
+from gateway.fabrics.checkouts import Sources
 from gateway.jobs.retention import Retention
-from gateway.jobs.sources import Sources
-from gateway.jobs.store import Store
+from gateway.model.job import Completed
+from gateway.settings.settings import Settings
+from gateway.storage import job_file, store
+from gateway.storage.store import Store
 from tests.conftest import MakeGateway
 from tests.support import damage
 from tests.support.damage import STATE

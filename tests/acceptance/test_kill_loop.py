@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from runners.detached.supervisor import MARKER
 from runners.output import Ring
-from runners.process import MARKER
 from tests.conftest import Tell
 from tests.support.gateway import PATH, wait_for
 from tests.support.kill_loop import CLIENTS, PROGRAMS, KillLoop, Wanted

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from gateway import clock
-from gateway.jobs.job import Completed, Finished, Job, Running
-from gateway.jobs.store import Store
-from runners.step import Exited
+from gateway.model.job import Completed, Finished, Job, Running
+from gateway.storage.store import Store
+from runners.outcome import Exited
 from tests.benchmarks.timing import seconds
 from tests.conftest import MakeGateway, Tell
 from tests.support import projects

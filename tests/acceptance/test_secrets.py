@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from runners.container_identity import container_name
+from runners.containers.identity import container_name
 from runners.output import Ring
 from tests.conftest import MakeGateway
 from tests.support import compose, projects

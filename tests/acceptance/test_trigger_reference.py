@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gateway import tokens
-from gateway.tokens import Scope
+from gateway.settings import tokens
+from gateway.settings.tokens import Scope
 from tests.conftest import MakeGateway
 from tests.support import bakehouse
 from tests.support.bash import Said, bash

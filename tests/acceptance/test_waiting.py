@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.jobs.claims import LONGEST_QUEUE
+from gateway.storage.claims import LONGEST_QUEUE
 from tests.conftest import Tell
 from tests.support import process_facts
 from tests.support.dying import DyingGateway, all_is_well, ran_in_turn, submitted

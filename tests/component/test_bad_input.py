@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import config
 from gateway.app import Server
+from gateway.settings import settings as config
 from gateway.web import body as web_body
 from tests.support import projects
 from tests.support.gateway import PATH, Answer

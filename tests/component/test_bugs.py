@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.jobs.local_work import LocalWork
-from runners.local import LocalRunner
+from gateway.fabrics.local import LocalWork
+from runners.process.local_runner import LocalRunner
 from tests.conftest import MakeApi
 from tests.support import projects
 

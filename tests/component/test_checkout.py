@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from runners import mirror as mirrors
-from runners.checkout import Place, ensure, latest, place, resolve
-from runners.git import UnavailableError, UnknownRefError
+from runners.git import mirror as mirrors
+from runners.git.checkout import Place, ensure, latest, place, resolve
+from runners.git.git import UnavailableError, UnknownRefError
+from runners.git.mirror import Mirror
 from runners.mask import Mask
-from runners.mirror import Mirror
 from tests.conftest import need
 from tests.support import repositories
 from tests.support.injections import CANARY, WORDS

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Settings, load
-from gateway.jobs.sources import Checkout, Sources
-from gateway.jobs.works import Works
+from gateway.fabrics.checkouts import Checkout, Sources
+from gateway.fabrics.registry import Works
+from gateway.settings.settings import Settings, load
 from tests.support import compose, repositories
 from tests.support.docker import BUSYBOX_IMAGE, Engine
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fabric import ComposeSettings
-from gateway.jobs.compose_places import Place, Places
-from gateway.jobs.compose_services import ComposeServices
-from gateway.jobs.job import Source
-from gateway.jobs.plan import StepName
-from gateway.jobs.sources import Checkout, Shared
-from gateway.project import Project
-from runners.compose_project import Compose, Mount, Service
-from runners.docker import Docker
+from gateway.fabrics.checkouts import Checkout, Shared
+from gateway.fabrics.compose_mounts import Place, Places
+from gateway.fabrics.compose_services import ComposeServices
+from gateway.model.job import Source
+from gateway.model.plan import StepName
+from gateway.settings.fabric import ComposeSettings
+from gateway.settings.project import Project
+from runners.containers.compose_project import Compose, Mount, Service
+from runners.containers.docker import Docker
+from runners.git.mirror import Mirror
 from runners.mask import Mask
-from runners.mirror import Mirror
 
 _HERE = "unix:///run/docker.sock"
 

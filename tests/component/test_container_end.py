@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.container import Container, Spec
+from runners.containers.container import Container, Spec
 from runners.mask import Mask
 
 STOP = "stop -t 1"

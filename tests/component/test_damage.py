@@ -18,9 +18,9 @@ from pytest_aiohttp import AiohttpClient
 from structlog.testing import capture_logs
 
 from gateway.app import BROKEN
-from gateway.jobs import job_file, restore
-from gateway.jobs.job import Completed, Ended, Job
-from gateway.jobs.store import Store
+from gateway.model.job import Completed, Ended, Job
+from gateway.storage import job_file, restore
+from gateway.storage.store import Store
 from runners import durable
 from tests.support import damage
 from tests.support.api import Api, app, until

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runners.dbt_words import ONLY_BUILDABLE_TESTS, exclude, select, select_up_to, select_within, vars_argument
+from runners.dbt.arguments import ONLY_BUILDABLE_TESTS, exclude, select, select_up_to, select_within, vars_argument
 from runners.parameters import Kind, Parameter, Value, values
 from tests.conftest import need
 from tests.support import projects

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from runners import compose_look, compose_project
-from runners.compose_project import Compose, Mount
-from runners.docker import Docker, EngineSilentError, engine_of, is_silent
+from runners.containers import compose_project
+from runners.containers import one_off as compose_look
+from runners.containers.compose_project import Compose, Mount
+from runners.containers.docker import Docker, EngineSilentError, engine_of, is_silent
 from runners.mask import Mask
 from tests.support import compose
 from tests.support.docker import BUSYBOX_IMAGE, Engine

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runners.git_words import branch, tag
+from runners.git.refs import branch, tag
 from runners.words import UNPRINTABLE, WordError
 from tests.conftest import need
 from tests.support.injections import CANARY, WORDS, refusal

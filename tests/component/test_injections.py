@@ -14,19 +14,20 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.jobs.catalog import DbtCommand, Pipeline
-from gateway.jobs.job import Job
-from gateway.jobs.store import Store
-from runners import compose_project, dbt
-from runners.compose_project import Compose, Service
-from runners.dbt import Dbt, DbtStep
-from runners.dbt_words import exclude, select, select_up_to, vars_argument
-from runners.git_words import branch, tag
-from runners.local import LocalRunner
+from gateway.model.catalog import DbtCommand, Pipeline
+from gateway.model.job import Job
+from gateway.storage.store import Store
+from runners.containers import compose_project
+from runners.containers.compose_project import Compose, Service
+from runners.dbt import command as dbt
+from runners.dbt.arguments import exclude, select, select_up_to, vars_argument
+from runners.dbt.command import Dbt, DbtStep
+from runners.detached.supervisor import MARKER
+from runners.git.refs import branch, tag
 from runners.mask import Mask
+from runners.outcome import Command, Exited
 from runners.parameters import Kind, Parameter, values
-from runners.process import MARKER
-from runners.step import Command, Exited
+from runners.process.local_runner import LocalRunner
 from runners.words import WordError
 from tests.conftest import MakeApi
 from tests.support import projects

@@ -9,9 +9,9 @@ import pytest
 
 from gateway.jobs import leftovers
 from gateway.jobs.leftovers import Leftovers
-from gateway.jobs.store import Store
-from runners.container_identity import INSTANCE_LABEL
-from runners.docker import Docker
+from gateway.storage.store import Store
+from runners.containers.docker import Docker
+from runners.containers.identity import INSTANCE_LABEL
 from runners.mask import Mask
 from tests.support.docker import BUSYBOX_IMAGE, Engine
 

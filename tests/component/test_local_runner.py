@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from runners import pidfd
-from runners.local import LocalRunner
+from runners.detached import pidfd
+from runners.detached.supervisor import MARKER
+from runners.outcome import Command, Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
 from runners.output import Ring
-from runners.process import MARKER
+from runners.process.local_runner import LocalRunner
 from runners.runner import Liveness, Runner
-from runners.step import Command, Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
 
 CAP = 64 << 20
 ENVIRONMENT = {"PATH": os.environ["PATH"]}

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from aiohttp import http
 
-from gateway import config
 from gateway.app import Server
 from gateway.errors import ConfigError
+from gateway.settings import settings as config
 from gateway.web import body as web_body
 from gateway.web.connection import Connection, must_have_its_extensions
 from gateway.web.headers import SECURITY_HEADERS

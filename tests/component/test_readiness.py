@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pytest_aiohttp import AiohttpClient
 
-from runners.local import LocalRunner
+from runners.process.local_runner import LocalRunner
 from runners.runner import Liveness
 from tests.conftest import MakeApi
 from tests.support import damage, projects

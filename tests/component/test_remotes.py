@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from runners import git
-from runners.checkout import ensure, resolve
-from runners.git import UnavailableError
+from runners.git import git
+from runners.git.checkout import ensure, resolve
+from runners.git.git import UnavailableError
+from runners.git.mirror import Mirror
 from runners.mask import Mask
-from runners.mirror import Mirror
 from tests.conftest import need
 from tests.support import repositories
 from tests.support.repositories import commit, head, tag

@@ -14,12 +14,12 @@ from pydantic import ByteSize
 
 from gateway import clock
 from gateway.clock import Instant
-from gateway.config import Settings
-from gateway.jobs import job_file
-from gateway.jobs.job import Active, Completed
+from gateway.fabrics.checkouts import Sources
 from gateway.jobs.retention import Retention
-from gateway.jobs.sources import Sources
-from gateway.jobs.store import Store
+from gateway.model.job import Active, Completed
+from gateway.settings.settings import Settings
+from gateway.storage import job_file
+from gateway.storage.store import Store
 from tests.support.jobs import ended, later, make_job, planned
 
 DAY = 86_400.0

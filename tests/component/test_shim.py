@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from runners import process as process_module
+from runners.detached import supervisor as process_module
 from runners.output import Ring
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.job import Source
-from gateway.jobs.sources import Checkout, Sources
+from gateway.fabrics.checkouts import Checkout, Sources
+from gateway.model.job import Source
 from tests.support import repositories
 from tests.support.jobs import make_job
 from tests.support.settings import load

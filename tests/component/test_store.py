@@ -14,10 +14,10 @@ import pytest
 
 from gateway.clock import Instant
 from gateway.errors import StateError
-from gateway.jobs.job import Active, Cancelling, Completed, Ended, Failed, Finished, Reason, Skipped, StepState
-from gateway.jobs.store import Store
+from gateway.model.job import Active, Cancelling, Completed, Ended, Failed, Finished, Reason, Skipped, StepState
+from gateway.storage.store import Store
+from runners.outcome import Exited, Killed, Lost, NotStarted, Stopped, TimedOut
 from runners.report import Failure, Progress
-from runners.step import Exited, Killed, Lost, NotStarted, Stopped, TimedOut
 from tests.support.jobs import NOON, SPAN, ended, held_by, later, make_job, planned
 
 DONE = Completed(0, None)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StateError, StorageError
-from gateway.jobs.job import Completed, Job
-from gateway.jobs.store import Store
+from gateway.model.job import Completed, Job
+from gateway.storage.store import Store
 from runners.report import Failure
 from tests.support.jobs import ended, held_by, make_job, planned
 from tests.support.parts import mounted, remount_read_only

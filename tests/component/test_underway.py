@@ -8,8 +8,8 @@ from aiohttp import web
 from pytest_aiohttp import AiohttpClient
 
 from gateway.web.access import Access, Pace
+from gateway.web.connections import Underway
 from gateway.web.guard import guard
-from gateway.web.underway import Underway
 from tests.support.api import until
 
 LIMIT = 20

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from gateway import clock
-from gateway.jobs import database, restore
-from gateway.jobs.database import _MIGRATIONS
-from gateway.jobs.job import Ended
+from gateway.fabrics.checkouts import Sources
 from gateway.jobs.retention import Retention
-from gateway.jobs.sources import Sources
-from gateway.jobs.store import Store
+from gateway.model.job import Ended
+from gateway.storage import integrity as database
+from gateway.storage import restore
+from gateway.storage.integrity import _MIGRATIONS
+from gateway.storage.store import Store
 from tests.conftest import MakeApi
 from tests.fixtures.make import HERE
 from tests.fixtures.state import DATABASE, NEW_FIELDS, Kept, schemas

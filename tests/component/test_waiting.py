@@ -19,13 +19,13 @@ from aiohttp import web
 
 from gateway.app import SERVICE, SETTINGS
 from gateway.errors import HeldError, QueueFullError, StorageError
-from gateway.jobs import job_file, restore
-from gateway.jobs import store as stores
-from gateway.jobs.claims import LONGEST_QUEUE
-from gateway.jobs.job import Completed, Ended, Job, Queued, RunnerName, Running
-from gateway.jobs.moves import begun
-from gateway.jobs.pipelines import Order
-from gateway.jobs.store import Store
+from gateway.jobs.requests import Order
+from gateway.model.job import Completed, Ended, Job, Queued, RunnerName, Running
+from gateway.model.transitions import begun
+from gateway.storage import job_file, restore
+from gateway.storage import store as stores
+from gateway.storage.claims import LONGEST_QUEUE
+from gateway.storage.store import Store
 from gateway.web.access import CALLER
 from tests.conftest import MakeApi, Tell
 from tests.support import projects
@@ -462,7 +462,7 @@ async def test_a_cancel_that_the_disk_refuses_is_carried_out_all_the_same(
 async def test_a_full_queue_is_a_503_that_says_when_to_try_again(
     waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.jobs.claims.LONGEST_QUEUE", 2)
+    monkeypatch.setattr("gateway.storage.claims.LONGEST_QUEUE", 2)
     jobs = [await waiting.submit() for _ in range(3)]
     refused = await waiting.api.call("POST", SUBMIT, {"resources": ["warehouse"]})
     assert (refused.status, refused.json["code"]) == (503, "queue_full")

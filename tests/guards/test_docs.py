@@ -12,9 +12,10 @@ import pytest
 from aiohttp import web
 from pydantic import BaseModel
 
-from gateway import cli, config
 from gateway.app import build_app
-from gateway.config import Settings
+from gateway.cli import main as cli
+from gateway.settings import settings as config
+from gateway.settings.settings import Settings
 from tests.support.source import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,21 +16,25 @@ LINT = Path(sys.executable).with_name("lint-imports")
 
 # A module, an import that it must never have, and the beginning of the contract's name.
 FORBIDDEN = [
-    ("runners/step.py", "import gateway.clock", "gateway drives runners"),
-    ("gateway/errors.py", "import gateway.config", "inside the gateway"),
-    ("gateway/config.py", "import gateway.jobs.job", "inside the gateway"),
-    ("gateway/jobs/life.py", "import gateway.web.records", "inside the gateway"),
+    ("runners/outcome.py", "import gateway.clock", "gateway drives runners"),
+    ("gateway/errors.py", "import gateway.settings.settings", "inside the gateway"),
+    ("gateway/settings/settings.py", "import gateway.model.job", "inside the gateway"),
+    ("gateway/jobs/execution.py", "import gateway.web.records", "inside the gateway"),
+    ("gateway/fabrics/local.py", "import gateway.storage.store", "inside the gateway"),
     ("gateway/web/records.py", "import gateway.app", "inside the gateway"),
-    ("gateway/jobs/job.py", "import gateway.jobs.catalog", "inside jobs"),
-    ("gateway/jobs/store.py", "import gateway.jobs.life", "inside jobs"),
-    ("runners/local.py", "import runners.dbt", "what a step runs and where"),
-    ("runners/ingester.py", "import runners.local", "what a step runs and where"),
-    ("gateway/jobs/follow.py", "import aiohttp", "HTTP is the business"),
-    ("runners/dbt.py", "import aiohttp", "HTTP is the business"),
+    ("gateway/jobs/record.py", "import gateway.jobs.execution", "inside jobs"),
+    ("gateway/fabrics/local.py", "import gateway.fabrics.compose", "inside fabrics"),
+    ("gateway/storage/claims.py", "import gateway.storage.store", "inside storage"),
+    ("gateway/model/job.py", "import gateway.model.catalog", "inside the model"),
+    ("runners/process/local_runner.py", "import runners.dbt.command", "inside runners"),
+    ("runners/process/local_runner.py", "import runners.containers.docker", "inside runners"),
+    ("runners/ingester.py", "import runners.process.local_runner", "inside runners"),
+    ("runners/shim.py", "import runners.outcome", "inside runners"),
+    ("gateway/jobs/progress.py", "import aiohttp", "HTTP is the business"),
+    ("runners/dbt/command.py", "import aiohttp", "HTTP is the business"),
     ("gateway/web/data_analytics.py", "import aiosqlite", "SQL is the business"),
-    ("gateway/jobs/job.py", "import sqlite3", "SQL is the business"),
-    ("runners/process.py", "import structlog", "runners do not log"),
-    ("runners/shim.py", "import runners.step", "the shim stands alone"),
+    ("gateway/model/job.py", "import sqlite3", "SQL is the business"),
+    ("runners/detached/supervisor.py", "import structlog", "runners do not log"),
 ]
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.job import Caller, Completed, Ended, Job, RunnerName
-from gateway.jobs.pipelines import Order
-from gateway.jobs.plan import Plan
+from gateway.fabrics.checkouts import Sources
+from gateway.fabrics.registry import Works
+from gateway.jobs.requests import Order
 from gateway.jobs.service import Service
-from gateway.jobs.sources import Sources
-from gateway.jobs.store import Store
-from gateway.jobs.works import Works
-from runners.local import LocalRunner
+from gateway.model.job import Caller, Completed, Ended, Job, RunnerName
+from gateway.model.plan import Plan
+from gateway.storage.store import Store
+from runners.process.local_runner import LocalRunner
 from tests.support.api import until
 from tests.support.jobs import planned
 from tests.support.settings import load

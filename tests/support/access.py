@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from gateway import tokens
-from gateway.tokens import Scope
+from gateway.settings import tokens
+from gateway.settings.tokens import Scope
 from tests.support import projects
 
 SETTINGS = {"tokens_file": "tokens"}

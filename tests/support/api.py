@@ -13,8 +13,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from gateway import config
 from gateway.app import build_app
+from gateway.settings import settings as config
 from tests.support.gateway import DEADLINE, PATH, Answer
 
 Found = TypeVar("Found")

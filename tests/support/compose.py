@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from runners.container_identity import JOB_LABEL, container_name
+from runners.containers.identity import JOB_LABEL, container_name
 from tests.support.docker import BUSYBOX_IMAGE, Engine
 
 

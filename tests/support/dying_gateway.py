@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from runners import process
+from runners.detached import supervisor as process
 from tests.support import kill_loop_gateway
 
 NEVER = "never"  # no point at all
@@ -107,10 +107,10 @@ def _job_folder(path: Any, *_: Any, **__: Any) -> bool:
     return Path(path).parent.name == "jobs"
 
 
-_STORE, _FILE, _PATH = "gateway.jobs.store:Store", "gateway.jobs.job_file", "pathlib:Path"
+_STORE, _FILE, _PATH = "gateway.storage.store:Store", "gateway.storage.job_file", "pathlib:Path"
 _SQLITE, _SQL = "aiosqlite:Connection", "execute_fetchall"
-_WORK, _RUNNER = "gateway.jobs.local_work:LocalWork", "runners.local:LocalRunner"
-_PROCESS, _RETENTION, _DATABASE = "runners.process", "gateway.jobs.retention", "gateway.jobs.database"
+_WORK, _RUNNER = "gateway.fabrics.local:LocalWork", "runners.process.local_runner:LocalRunner"
+_PROCESS, _RETENTION, _DATABASE = "runners.detached.supervisor", "gateway.jobs.retention", "gateway.storage.integrity"
 _SERVICE = "gateway.jobs.service:Service"
 
 # A job of two steps, from its trigger on.
@@ -200,8 +200,8 @@ NOT_CANCELLED = {
 CANCELLED = {
     "after job.json of cancelling": after(_FILE, "write", _state("cancelling")),
     "after save of cancelling": after(_STORE, "save", _state("cancelling")),
-    "before the first signal": before("runners.pidfd", "send"),
-    "after the first signal": after("runners.pidfd", "send"),
+    "before the first signal": before("runners.detached.pidfd", "send"),
+    "after the first signal": after("runners.detached.pidfd", "send"),
     "before save of a cancelled job's end": before(_STORE, "save", _state("ended")),
 }
 # Records that are too old, and their files.
@@ -225,7 +225,7 @@ RESTORING = {
     "after the first commit": after(_SQLITE, _SQL, _nth(1, _sql("COMMIT"))),
     "before the claims": before(_STORE, "hold"),
     "after the claims": after(_STORE, "hold"),
-    "after all": after("gateway.jobs.restore", "restore"),
+    "after all": after("gateway.storage.restore", "restore"),
 }
 RECOVERING = {
     "before recover": before(_SERVICE, "recover"),

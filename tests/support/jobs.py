@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from gateway.clock import Instant
 from gateway.errors import HeldError
-from gateway.jobs.job import Ended, Ending, Job, Pending, Running, State, StepState
-from gateway.jobs.plan import Plan, PlannedStep, StepName
-from gateway.jobs.store import Store
-from runners.step import Span
+from gateway.model.job import Ended, Ending, Job, Pending, Running, State, StepState
+from gateway.model.plan import Plan, PlannedStep, StepName
+from gateway.storage.store import Store
+from runners.outcome import Span
 
 NOON = Instant(wall=1_795_262_400.0, uptime=1_000.0, boot="boot-1")
 SPAN = Span(started=1_795_262_400.0, finished=1_795_262_402.5, duration=2.5)

@@ -12,9 +12,10 @@ from unittest import mock
 
 from aiohttp import web
 
-from gateway import app, cli
-from gateway.jobs.job import RunnerName
-from gateway.jobs.pipelines import Order
+from gateway import app
+from gateway.cli import main as cli
+from gateway.jobs.requests import Order
+from gateway.model.job import RunnerName
 from gateway.web.access import CALLER
 from tests.support.jobs import planned
 

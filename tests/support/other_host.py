@@ -13,8 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from gateway import cli, clock
-from runners import process
+from gateway import clock
+from gateway.cli import main as cli
+from runners.detached import supervisor as process
 from tests.support.dying_gateway import PATCHED_SHIM
 
 

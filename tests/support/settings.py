@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import config
-from gateway.config import Settings
 from gateway.errors import ConfigError
+from gateway.settings import settings as config
+from gateway.settings.settings import Settings
 
 
 def load(folder: Path, text: str, environment: Mapping[str, str] | None = None) -> Settings:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.jobs import catalog
-from gateway.jobs.catalog import DbtCommand, Installation, Pipeline, Trigger
-from gateway.jobs.plan import Plan, StepName
-from gateway.project import PipelineSettings
-from runners.dbt_nodes import Node
+from gateway.model import catalog
+from gateway.model.catalog import DbtCommand, Installation, Pipeline, Trigger
+from gateway.model.plan import Plan, StepName
+from gateway.settings.project import PipelineSettings
+from runners.dbt.listing import Node
 from runners.parameters import Value
 
 # The steps of `dbt` by command, without what the toggle adds to daily.

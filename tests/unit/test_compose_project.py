@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fabric import ComposeSettings, Fabric
-from gateway.jobs.compose_services import compose
-from runners.compose_project import Compose, Mount, Service, run
-from runners.container_identity import container_name
-from runners.step import Command
+from gateway.fabrics.compose_services import compose
+from gateway.settings.fabric import ComposeSettings, Fabric
+from runners.containers.compose_project import Compose, Mount, Service, run
+from runners.containers.identity import container_name
+from runners.outcome import Command
 
 FOLDER = Path("/state/jobs/full-1-abc/2-build")
 NAME = "pipeline-gateway-full-1-abc-2-build"

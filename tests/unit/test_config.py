@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gateway import config, env_file
 from gateway.errors import ConfigError
+from gateway.settings import env_file
+from gateway.settings import settings as config
 from tests.support.settings import load, refusal
 
 VARIABLES = [

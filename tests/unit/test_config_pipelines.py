@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.project import CHECKOUT
+from gateway.settings.project import CHECKOUT
 from runners.parameters import Kind
 from tests.support.settings import load, refusal
 

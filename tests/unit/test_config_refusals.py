@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import config
 from gateway.errors import ConfigError
-from runners.dbt import RESERVED_ARGUMENTS
+from gateway.settings import settings as config
+from runners.dbt.command import RESERVED_ARGUMENTS
 from tests.support.settings import load, refusal
 
 MISTAKES = [

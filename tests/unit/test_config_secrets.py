@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway import check
+from gateway.cli import check
 from gateway.errors import StateError
-from gateway.jobs.job import Finished
-from gateway.jobs.work import masked
+from gateway.fabrics.fabric import masked
+from gateway.model.job import Finished
 from gateway.state import _made
-from runners.compose import ComposeRunner
+from runners.containers.compose_runner import ComposeRunner
 from runners.mask import Mask
+from runners.outcome import Command, Lost, NotStarted
 from runners.report import Failure
-from runners.step import Command, Lost, NotStarted
 from tests.support.settings import load, refusal
 
 SETTINGS = """

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runners.container import Container, Spec
-from runners.docker import State
+from runners.containers.container import Container, Spec
+from runners.containers.docker import State
 from runners.mask import Mask
-from runners.step import Exited, Killed, Lost, Outcome, Span, Stopped, TimedOut
+from runners.outcome import Exited, Killed, Lost, Outcome, Span, Stopped, TimedOut
 
 SPAN = Span(100.0, 102.5, 2.5)
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from runners import dbt
-from runners.dbt import RESERVED_ARGUMENTS, Dbt, DbtStep
+from runners.dbt import command as dbt
+from runners.dbt.command import RESERVED_ARGUMENTS, Dbt, DbtStep
 from runners.mask import Mask
-from runners.step import Command
+from runners.outcome import Command
 
 FOLDER = Path("/state/jobs/full-1/3-build")
 CACHE = Path("/state/parse/none.msgpack")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runners.dbt import DbtStep, report
-from runners.dbt_output import DbtReader, judge, results
+from runners.dbt.command import DbtStep, report
+from runners.dbt.output import DbtReader, judge, results
 from runners.mask import Mask
-from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
+from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from tests.support.recorded import recorded
 
 SPAN = Span(started=1_795_262_400.0, finished=1_795_262_402.5, duration=2.5)

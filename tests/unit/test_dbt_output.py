@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runners.dbt_output import DbtReader, event, results, text
+from runners.dbt.output import DbtReader, event, results, text
 from runners.mask import Mask
 from runners.report import Failure, Progress
 from tests.support.recorded import recorded

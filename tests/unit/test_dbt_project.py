@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runners import dbt_project
-from runners.dbt import Dbt
+from runners.dbt import project as dbt_project
+from runners.dbt.command import Dbt
 from tests.support.projects import write
 
 PROJECT = "name: small\nprofile: small\n"

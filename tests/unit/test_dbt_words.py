@@ -13,7 +13,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runners.dbt_words import exclude, select, select_up_to, select_within, vars_argument
+from runners.dbt.arguments import exclude, select, select_up_to, select_within, vars_argument
 from runners.parameters import Kind, Parameter, Value
 from runners.parameters import values as values_of
 from runners.words import WordError

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from runners.docker_words import explain
+from runners.containers.docker_errors import explain
 
 ID = "878c1dc16a6d6cb793d17e53a0e68f649384f4d21168d2793399339264f4af84"
 ORPHANS = 'time="2026-11-22T01:37:28Z" level=warning msg="Found orphan containers ([n1]) for this project."'

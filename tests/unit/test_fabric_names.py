@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.fabric import Name, ServiceName, Text, Value, VariableName
+from gateway.settings.fabric import Name, ServiceName, Text, Value, VariableName
 from tests.support.injections import WORDS
 
 TEXTS = st.text() | st.text(st.sampled_from("aZ0_.-/\n\0 é=:"), max_size=6) | st.sampled_from(WORDS)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs import follow
-from gateway.jobs.follow import Follower
+from gateway.jobs import progress as follow
+from gateway.jobs.progress import Follower
 from runners.output import Chunk, Ring
 from runners.report import Progress
 

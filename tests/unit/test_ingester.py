@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.local_work import LocalWork
-from gateway.jobs.plan import PlannedStep, StepName
+from gateway.fabrics.local import LocalWork
+from gateway.model.plan import PlannedStep, StepName
 from runners.ingester import Ingester, IngesterReader, argument, command, option
 from runners.mask import Mask
+from runners.outcome import Command
 from runners.parameters import Kind, Parameter, Value, values
 from runners.report import Progress
-from runners.step import Command
 from runners.words import WordError
 from tests.support.injections import WORDS, refusal
 from tests.support.settings import load

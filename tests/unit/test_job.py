@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.jobs.job import (
+from gateway.model.job import (
     Active,
     Cancelling,
     Completed,
@@ -21,8 +21,8 @@ from gateway.jobs.job import (
     step_span,
     step_status,
 )
+from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from runners.runner import Liveness
-from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from tests.support.jobs import NOON, SPAN, make_job, planned
 
 SUPERVISED, ORPHANED, UNREACHABLE = Liveness

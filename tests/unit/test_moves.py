@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.jobs.job import (
+from gateway.model.job import (
     Act,
     Action,
     Active,
@@ -27,10 +27,10 @@ from gateway.jobs.job import (
     State,
     StepState,
 )
-from gateway.jobs.moves import CANCELLED, EndJob, RunStep, SkipStep, begun, cancelled, next_move
-from gateway.jobs.plan import Plan, PlannedStep, StepName
+from gateway.model.plan import Plan, PlannedStep, StepName
+from gateway.model.transitions import CANCELLED, EndJob, RunStep, SkipStep, begun, cancelled, next_move
+from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
 from runners.report import Failure
-from runners.step import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
 from tests.support.jobs import NOON, SPAN, later, make_job, planned
 
 FAILURE = Failure("model.small.broken", "no such column", 2)

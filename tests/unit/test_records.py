@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.jobs.job import (
+from gateway.jobs.execution import Snapshot
+from gateway.model.job import (
     Act,
     Action,
     Active,
@@ -26,12 +27,11 @@ from gateway.jobs.job import (
     Source,
     StepState,
 )
-from gateway.jobs.life import Snapshot
-from gateway.jobs.plan import Plan, PlannedStep, StepName
+from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.web.records import record, whole_record
+from runners.outcome import Exited, Killed, Lost, NotStarted
 from runners.report import Failure, Progress
 from runners.runner import Liveness
-from runners.step import Exited, Killed, Lost, NotStarted
 from tests.support.jobs import NOON, SPAN, later, make_job, planned
 
 AT_NOON = "2026-11-21T12:00:00.000000+00:00"

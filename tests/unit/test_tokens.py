@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import tokens
 from gateway.errors import ConfigError, TokenError
-from gateway.tokens import Scope
+from gateway.settings import tokens
+from gateway.settings.tokens import Scope
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OPEN = (0o644, 0o604, 0o664, 0o666, 0o602, 0o601)
@@ -192,7 +192,7 @@ def test_whoever_owns_the_folder_gets_no_other_file_by_it(tmp_path: Path, monkey
         file.unlink()
         file.symlink_to(victim)
 
-    monkeypatch.setattr("gateway.tokens.durable.sync", swapped)
+    monkeypatch.setattr("gateway.settings.tokens.durable.sync", swapped)
     make(file, "another")
     assert (victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode)) == (0, 0o600)
 

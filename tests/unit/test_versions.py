@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.versions import highest, names
+from runners.git.versions import highest, names
 
 
 @pytest.mark.parametrize(

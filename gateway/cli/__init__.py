@@ -1,0 +1,1 @@
+"""The command `pipeline-gateway`: a module for each group of its commands."""

@@ -1,0 +1,149 @@
+"""Where steps run in a compose project: which service, who else is in it, and what of a checkout is mounted there."""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.fabrics import fabric as work
+from gateway.fabrics.checkouts import Checkout
+from gateway.fabrics.compose_services import ComposeServices, compose
+from gateway.model.job import RunnerName
+from gateway.model.plan import Plan, StepName
+from gateway.settings.fabric import ComposeSettings, DbtService, IngesterService
+from gateway.settings.project import Project
+from gateway.settings.settings import Settings
+from runners.containers import compose_project
+from runners.containers.compose_project import Mount, Service
+from runners.containers.docker import Docker
+from runners.dbt import project as dbt_project
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a step runs: a service, and what is mounted in its container."""
+
+    service: Service
+    mount: Mount | None
+
+
+def services(settings: Settings, fabric: str, environment: Mapping[str, str], instance: str) -> ComposeServices:
+    """What all work of a fabric asks together. instance: the gateway's own id, which its containers carry."""
+    chosen, _ = work.fabric(settings, fabric, RunnerName.COMPOSE)
+    project = compose(chosen, instance)
+    docker = Docker(project.docker, work.environment(chosen, environment), settings.mask(environment))
+    return ComposeServices(project, docker)
+
+
+class Places:
+    """Finds where the steps of one project run.
+
+    fabric: its name. environment: of docker's command line. checkout: None for what services have themselves.
+    """
+
+    def __init__(
+        self,
+        services: ComposeServices,
+        fabric: str,
+        chosen: ComposeSettings,
+        environment: Mapping[str, str],
+        project: Project,
+        checkout: Checkout | None,
+    ) -> None:
+        self._services = services
+        self._fabric = fabric
+        self._chosen = chosen
+        self._environment = environment
+        self._project = project if checkout is None else checkout.of(project)
+        self._checkout = checkout
+
+    def declares_packages(self) -> bool:
+        """Whether the project, as it is checked out on this host, has a file that may name packages."""
+        return dbt_project.declares_packages(self._project.dbt)
+
+    async def service(self, step: StepName) -> Service | str:
+        """The service of a step, or what is wrong with it. Raises EngineSilentError."""
+        missing = [name for name in self._chosen.environment if name not in self._environment]
+        if missing:
+            return (
+                f"The variable {missing[0]} of `fabrics.{self._fabric}.compose.environment` is not set where the "
+                "gateway runs: set it, or take it off that list, then trigger it again."
+            )
+        return await self._services.find(self._section(step).service)
+
+    async def of(self, step: StepName, service: Service) -> Place | str:
+        """A service of a step with what is mounted there, or why it can't run there. Raises EngineSilentError."""
+        checkout = self._checkout
+        if checkout is None or (step is StepName.INGESTER and self._chosen.ingester.project is None):
+            return Place(service, None)
+        elsewhere = await self._services.other_host()
+        if elsewhere is not None:
+            return (
+                f"The engine of the fabric {self._fabric} is on another host ({elsewhere}), where a commit can't be "
+                "mounted: use an engine of this host, or leave branch and version out."
+            )
+        found = await asyncio.to_thread(self._mount, step, service, checkout)
+        return found if isinstance(found, str) else Place(service, found)
+
+    async def occupied(self, plan: Plan) -> work.Occupied | None:
+        """A container of the services that the plan uses, started by somebody else. Raises EngineSilentError."""
+        wanted = {section.service: section.idle for section in (self._section(step.name) for step in plan.steps)}
+        project = await self._services.project()
+        if isinstance(project, str):
+            return None  # the job will say so; and what has no project has no containers of it
+        asked = self._services
+        found = await compose_project.stranger(project, wanted.items(), asked.compose, asked.docker)
+        if found is None:
+            return None
+        section_name = "ingester" if found.service == self._chosen.ingester.service else "dbt"
+        return work.Occupied(
+            found.container,
+            found.service,
+            found.since,
+            f"wait for its end or stop it; if it is an `up` container that only idles, set "
+            f"`fabrics.{self._fabric}.compose.{section_name}.idle: true`",
+        )
+
+    def _section(self, step: StepName) -> IngesterService | DbtService:
+        return self._chosen.ingester if step is StepName.INGESTER else self._chosen.dbt
+
+    def _mount(self, step: StepName, service: Service, checkout: Checkout) -> Mount | str:
+        if step is StepName.INGESTER:
+            assert self._chosen.ingester.project is not None, "else nothing is mounted"
+            return _mount(self._project.directory, self._chosen.ingester.project, checkout)
+        folder = self._project.dbt
+        if not (folder / "dbt_project.yml").is_file():  # the engine would make a folder that is missing
+            return (
+                f"The dbt project can't be read: there is no {folder / 'dbt_project.yml'}; set `dbt` of the project to "
+                "the folder that has it."
+            )
+        where = dbt_folder(self._chosen, service.working_directory)
+        if not where.startswith("/") or where.strip("/") == "" or ":" in where:
+            return (
+                f"The commit can't be mounted at {where}, where dbt runs in the service {service.name}: set "
+                f"`fabrics.{self._fabric}.compose.dbt.project` to the folder of its dbt project."
+            )
+        return _mount(folder, where, checkout)
+
+
+def dbt_folder(chosen: ComposeSettings, working_directory: str) -> str:
+    """Where the dbt project is mounted in a service, or a container, whose working directory is this one."""
+    return chosen.dbt.project or posixpath.normpath(chosen.dbt.working_directory or working_directory)
+
+
+def _mount(folder: Path, place: str, checkout: Checkout) -> Mount | str:
+    source = folder.resolve()
+    # A link in a commit must not lead its containers to the rest of this host: the engine would follow it as root.
+    if folder.is_relative_to(checkout.root) and not source.is_relative_to(checkout.root.resolve()):
+        return f"The folder {folder} of the commit is a link out of it, and can't be mounted: make it a folder."
+    if not source.is_dir():
+        return f"The folder {folder} is not in the commit: set the project's `directory` to one that is."
+    if ":" in str(source):
+        return (
+            f"The folder {source} can't be mounted, since a colon ends its path for Compose: have no colon in "
+            "`state_directory` and the project's folders."
+        )
+    return Mount(str(source), place)

@@ -1,0 +1,265 @@
+"""The work of a fabric whose steps are processes of this host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.clock import Instant
+from gateway.errors import StorageError
+from gateway.fabrics import fabric as work
+from gateway.fabrics import listing
+from gateway.fabrics.checkouts import Checkout
+from gateway.fabrics.fabric import Seen, nobody
+from gateway.model.catalog import Installation, Trigger
+from gateway.model.job import Finished, RunnerName
+from gateway.model.plan import Plan, PlannedStep, StepName
+from gateway.settings.fabric import Fabric
+from gateway.settings.settings import Settings
+from runners import ingester, program
+from runners.dbt import command as dbt
+from runners.dbt import output as dbt_output
+from runners.dbt import project as dbt_project
+from runners.dbt.command import DbtStep
+from runners.dbt.listing import Node
+from runners.outcome import Command, Exited, Outcome
+from runners.program import Said
+from runners.report import Reader
+
+LISTING = "listing-"  # how the folders begin that dbt lists a project in
+
+
+class LocalWork:
+    """Knows what each step of one project runs on this host, and what it should leave behind: see Work."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        fabric: str,
+        project: str,
+        environment: Mapping[str, str],
+        checkout: Checkout | None = None,
+    ) -> None:
+        """checkout: where the project is, None for its own directory."""
+        self._settings = settings
+        self._fabric_name = fabric
+        # a job that outlived its fabric or project in the configuration is followed to its end all the same
+        self._fabric, fabric_is_gone = work.fabric(settings, fabric, RunnerName.LOCAL)
+        configured, project_is_gone = work.project(settings, project)
+        self._gone = work.gone("fabric", fabric) if fabric_is_gone else None
+        if project_is_gone:
+            self._gone = work.gone("project", project)
+        self._project = configured if checkout is None else checkout.of(configured)
+        self._project_name = project
+        self._checkout = checkout
+        self._is_elsewhere = checkout is None and configured.repository is not None
+        self._environment = _environment(self._fabric, environment)
+        self.mask = settings.mask(environment)
+        self.dbt = work.dbt(self._fabric, self._project.dbt)
+        self._parsed = settings.state_directory / "parse"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What every step of the fabric finds in its environment."""
+        return self._environment
+
+    async def installation(self, trigger: Trigger) -> Installation:  # noqa: ARG002, it is found whatever is wanted
+        """What a plan depends on besides the request."""
+        return await asyncio.to_thread(self._installation)
+
+    async def lacks(self) -> str | None:
+        """Which program that its steps need is not found; without a dbt project none of dbt's is needed."""
+        return await asyncio.to_thread(self._lacks)
+
+    async def occupied(self, plan: Plan) -> work.Occupied | None:  # noqa: ARG002, nothing is
+        """Nothing but jobs: what else runs on this host is nobody's business here."""
+        return None
+
+    async def problem(self, planned: PlannedStep, seen: Seen = nobody) -> str | None:  # noqa: ARG002, files answer
+        """Why a step could not start, as far as files tell, in a sentence that says what to do."""
+        return await asyncio.to_thread(self._problem, planned)
+
+    async def nodes(self, planned: PlannedStep) -> list[Node] | str:
+        """What a dbt step would run, by dbt's own word; or why it can't be found out."""
+        obstacle = await self.problem(planned)
+        if obstacle is not None:
+            return obstacle
+        step = replace(work.dbt_step(planned, self.dbt), lineage=False)
+        try:
+            return await self._nodes(step)
+        except OSError as error:
+            raise StorageError(f"dbt's listing can't be kept: {error}; free disk space, then try again.") from None
+
+    async def command(
+        self,
+        planned: PlannedStep,
+        folder: Path,
+        seen: Seen = nobody,  # noqa: ARG002, files answer at once
+    ) -> Command | str:
+        """What the step runs, or why it can't. Raises OSError where the disk keeps it from being prepared."""
+        return await asyncio.to_thread(self._command, planned, folder)
+
+    async def conclude(
+        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: Reader, folder: Path
+    ) -> Finished:
+        """What the end of the step means. Raises OSError where the disk can't be looked at now."""
+        return await asyncio.to_thread(self._conclude, planned, started, outcome, reader, folder)
+
+    @property
+    def has_ingester(self) -> bool:
+        """Whether the project says how its data comes in."""
+        return self._project.ingester is not None
+
+    def programs(self) -> list[str]:
+        """The programs of its steps that are there. Looks at the disk."""
+        dbt_programs = [
+            self._find(name) for name in (self.dbt.executable, self.dbt.lineage_executable, self.dbt.edr or "")
+        ]
+        settings = self._project.ingester
+        ingester_program = None if settings is None else self._find(settings.command[0], settings.directory)
+        return [program for program in (*dbt_programs, ingester_program) if program]
+
+    async def _nodes(self, step: DbtStep) -> list[Node] | str:
+        cache = dbt.parse_cache(self._parsed, self.dbt, step)
+        with tempfile.TemporaryDirectory(prefix=LISTING, dir=self._settings.state_directory) as made:
+            folder = Path(made)
+
+            async def ask(argv: tuple[str, ...]) -> Said:
+                environment = dbt.environment(self._environment, step, folder)
+                return await program.call(argv, environment, within=listing.TAKES, directory=self.dbt.project)
+
+            paths = dbt.paths(self.dbt, folder, cache)
+            may_install = self._checkout is not None and self._checkout.is_free
+            found = await listing.nodes(self.dbt, step, paths, ask, self.mask, may_install=may_install)
+            await asyncio.to_thread(dbt.keep_parse, folder, cache)
+        return found
+
+    def _installation(self) -> Installation:
+        return work.installation(
+            self._settings,
+            self._fabric_name,
+            has_openlineage=self._find(self.dbt.lineage_executable) is not None,
+            has_elementary=dbt_project.has_elementary(self.dbt.project),
+            needs_packages=self._checkout is not None and dbt_project.declares_packages(self.dbt.project),
+        )
+
+    def _lacks(self) -> str | None:
+        project_file, _ = dbt_project.files(self.dbt, self._environment)
+        if (self._is_elsewhere or project_file.exists()) and self._find(self.dbt.executable) is None:
+            return self._missing(self.dbt.executable, "dbt", "dbt.executable")
+        return self._ingester_problem() if self.has_ingester and not self._is_elsewhere else None
+
+    def _problem(self, planned: PlannedStep) -> str | None:
+        if self._gone is not None:
+            return self._gone
+        if planned.name is StepName.INGESTER:
+            return self._ingester_problem()
+        if self._find(self.dbt.executable) is None:
+            return self._missing(self.dbt.executable, "dbt", "dbt.executable")
+        if planned.lineage:
+            obstacle = self._lineage_problem()
+            if obstacle is not None:
+                return obstacle
+        if planned.name is StepName.ELEMENTARY or planned.without_elementary:
+            if not dbt_project.has_elementary(self.dbt.project):
+                return (
+                    f"Elementary is wanted, but the dbt project {self.dbt.project} does not have its package: "
+                    "add elementary-data/elementary to packages.yml, or leave Elementary off."
+                )
+            if self.dbt.edr is not None and self._find(self.dbt.edr) is None:
+                return self._missing(self.dbt.edr, "edr", "dbt.edr")
+        return dbt_project.problem(self.dbt, self._environment)
+
+    def _command(self, planned: PlannedStep, folder: Path) -> Command | str:
+        if self._gone is not None:
+            return self._gone
+        time_limit = self._fabric.time_limit
+        if planned.name is StepName.INGESTER:
+            settings = self._project.ingester
+            if settings is None or settings.directory is None:
+                return f"The project {self._project_name} has no ingester any more; put it back in gateway.yaml."
+            return ingester.command(
+                ingester.Ingester(settings.command, str(settings.directory), planned.arguments),
+                {**ingester.VARIABLES, **self._environment, **settings.environment},
+                grace=settings.grace,
+                time_limit=time_limit,
+                mask=self.mask,
+            )
+        step = work.dbt_step(planned, self.dbt)
+        dbt.prepare(step, folder)
+        return dbt.command(
+            self.dbt,
+            step,
+            dbt.paths(self.dbt, folder, dbt.parse_cache(self._parsed, self.dbt, step)),
+            dbt.environment(self._environment, step, folder),
+            grace=self._fabric.dbt.grace,
+            time_limit=time_limit,
+            mask=self.mask,
+        )
+
+    def _conclude(
+        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: Reader, folder: Path
+    ) -> Finished:
+        if not isinstance(reader, dbt_output.DbtReader):
+            return work.ingester_finished(planned, started, outcome, reader)
+        step, left = work.dbt_step(planned, self.dbt), dbt_output.results(folder, self.mask)
+        outcome = dbt_output.judge(outcome, step, reader, left, reported=dbt.report(folder).exists())
+        if isinstance(outcome, Exited) and left is not None:
+            dbt.keep_parse(folder, dbt.parse_cache(self._parsed, self.dbt, step))
+        return work.dbt_finished(planned, started, outcome, reader, left)
+
+    def _ingester_problem(self) -> str | None:
+        settings = self._project.ingester
+        if settings is None or settings.directory is None:
+            setting = f"projects.{self._project_name}.ingester.command"
+            return f"The project {self._project_name} has no ingester: set `{setting}` in gateway.yaml."
+        if not settings.directory.is_dir():
+            return f"The ingester's folder {settings.directory} does not exist; set the project's `ingester.directory`."
+        program = settings.command[0]
+        if self._find(program, settings.directory) is None:
+            return (
+                f"The ingester's program {program} was not found in {settings.directory} or on PATH, or is not "
+                f"executable; set `projects.{self._project_name}.ingester.command`."
+            )
+        return None
+
+    def _lineage_problem(self) -> str | None:
+        if self._find(self.dbt.lineage_executable) is None:
+            return (
+                f"OpenLineage is wanted, but the program {self.dbt.lineage_executable} was not found: "
+                "install openlineage-dbt beside dbt, or leave OpenLineage off."
+            )
+        found, expected = self._find("dbt"), self._find(self.dbt.executable)
+        if found is None or expected is None or not Path(found).samefile(expected):
+            return (
+                f"OpenLineage is wanted, but dbt-ol calls the program `dbt` of PATH ({found}) and the fabric's is "
+                f"{expected}: name the fabric's dbt executable `dbt`, or leave OpenLineage off."
+            )
+        return None
+
+    def _missing(self, program: str, what: str, setting: str) -> str:
+        return (
+            f"The program {program} was not found or is not executable: install {what}, or set "
+            f"`fabrics.{self._fabric_name}.{setting}` in gateway.yaml."
+        )
+
+    def _find(self, program: str, directory: Path | None = None) -> str | None:
+        if "/" in program and directory is not None:
+            program = str(directory / program)
+        return shutil.which(program, path=self._environment["PATH"])
+
+
+def _environment(fabric: Fabric, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of steps, with a PATH that finds what is installed beside the gateway."""
+    variables = work.environment(fabric, inherited)
+    # dbt-ol runs the first `dbt` on PATH, so the fabric's own has to be that.
+    beside_dbt = [str(Path(fabric.dbt.executable).parent)] if "/" in fabric.dbt.executable else []
+    beside_gateway = str(Path(sys.executable).parent)
+    variables["PATH"] = os.pathsep.join([*beside_dbt, beside_gateway, variables.get("PATH", os.defpath)])
+    return variables

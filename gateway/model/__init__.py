@@ -1,0 +1,1 @@
+"""What a job is: its values, its plan and what comes next. Pure."""

@@ -1,0 +1,272 @@
+"""A job: one accepted trigger, its states, and what comes next in its life. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Literal
+
+from gateway.clock import Instant
+from gateway.model.plan import Plan
+from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
+from runners.parameters import Value
+from runners.report import Failure, Progress
+from runners.runner import Liveness
+
+
+class Status(StrEnum):
+    """What the APIs call the states of a job and of a step."""
+
+    QUEUED = "queued"
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Reason(StrEnum):
+    """Why a job failed."""
+
+    NOT_STARTED = "not_started"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    KILLED = "killed"
+    UNKNOWN = "unknown"
+
+
+class RunnerName(StrEnum):
+    """Where the steps of a job run."""
+
+    LOCAL = "local"
+    COMPOSE = "compose"
+
+
+class Action(StrEnum):
+    """What somebody did with a job."""
+
+    TRIGGERED = "triggered"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the name of the token, None where none is needed, and the address of the connection's other end."""
+
+    token: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What was done with a job, by whom and when."""
+
+    action: Action
+    by: Caller
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The step's turn has not come."""
+
+    kind: Literal["pending"] = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The step was given to its runner; output_from is the first byte of the job's output that may be its own."""
+
+    started: Instant
+    output_from: int
+    kind: Literal["active"] = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The step is over. failure: what went wrong first, where it left with a non-zero code.
+
+    started: when it was given to its runner, None if it never was.
+    """
+
+    outcome: Outcome
+    progress: Progress | None = None
+    failure: Failure | None = None
+    started: Instant | None = None
+    kind: Literal["finished"] = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The step never ran; the note says why."""
+
+    note: str
+    kind: Literal["skipped"] = "skipped"
+
+
+StepState = Pending | Active | Finished | Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Every step that had to run ran to its end; exit_code is the first non-zero one."""
+
+    exit_code: int
+    failure: Failure | None
+    kind: Literal["completed"] = "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job did not do its work; error is one sentence: what, why, what to do."""
+
+    reason: Reason
+    error: str
+    kind: Literal["failed"] = "failed"
+
+
+Ending = Completed | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The job waits until it holds its resources; nothing of it was begun."""
+
+    kind: Literal["queued"] = "queued"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The job holds its resources and its steps run."""
+
+    kind: Literal["running"] = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelling:
+    """Somebody asked for its end; something of it may still be alive."""
+
+    asked: Instant
+    kind: Literal["cancelling"] = "cancelling"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing of it is alive and nothing about it changes again."""
+
+    at: Instant
+    ending: Ending
+    kind: Literal["ended"] = "ended"
+
+
+State = Queued | Running | Cancelling | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The state of a project that a job runs on. branch, version: what was asked for, or configured.
+
+    folder: of the project in its repository, empty for the top. repository: its address, or its path on this host.
+    """
+
+    commit: str
+    branch: str | None
+    version: str | None
+    folder: str
+    repository: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One accepted trigger. `steps` are the states of the plan's steps, in its order; `runner` is its fabric's.
+
+    revision: counts the changes of the record, which is kept in two places: the higher one is right.
+    acts: what callers did with it, oldest first.
+    source: None for the project's directory as it is. parameters: all that have a value, also by default.
+    process: what the job does not go beyond.
+    updated: when the record last changed; None where it never did, or that was not kept: read it as `created`.
+    """
+
+    id: str
+    pipeline: str
+    command: str | None
+    project: str
+    fabric: str
+    plan: Plan
+    created: Instant
+    steps: tuple[StepState, ...]
+    state: State
+    runner: RunnerName = RunnerName.LOCAL
+    revision: int = 0
+    acts: tuple[Act, ...] = ()
+    source: Source | None = None
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    process: str | None = None
+    updated: Instant | None = None
+
+    def with_step(self, n: int, state: StepState) -> Job:
+        """This job with its nth step in another state."""
+        return replace(self, steps=(*self.steps[:n], state, *self.steps[n + 1 :]))
+
+
+def step_status(state: StepState) -> Status:
+    """What the APIs call the state of a step."""
+    match state:
+        case Pending():
+            return Status.PENDING
+        case Active():
+            return Status.RUNNING
+        case Skipped():
+            return Status.SKIPPED
+        case Finished(outcome=Exited()):
+            return Status.COMPLETED
+        case Finished():
+            return Status.FAILED
+
+
+def step_exit_code(outcome: Outcome) -> int | None:
+    """The step's own exit code, 128 + n for signal n, None where it never had one."""
+    match outcome:
+        case Exited(code=code) | Stopped(code=code) | TimedOut(code=code):
+            return code if code >= 0 else None
+        case Killed(signal=signal):
+            return 128 + signal
+        case NotStarted(code=code):
+            return code
+        case Lost():
+            return None
+
+
+def step_span(outcome: Outcome) -> Span | None:
+    """When the step ran, where that is known."""
+    match outcome:
+        case Exited(span=span) | Killed(span=span) | TimedOut(span=span) | Stopped(span=span):
+            return span
+        case NotStarted(span=span):
+            return span
+        case Lost():
+            return None
+
+
+def phase(job: Job, liveness: Liveness = Liveness.SUPERVISED) -> str:
+    """Where the job is: `queued`, `starting`, the running step, `cancelling`, `orphaned`, `unreachable` or `ended`."""
+    match job.state:
+        case Ended():
+            return "ended"
+        case Queued():
+            return "queued"
+        case _ if liveness is not Liveness.SUPERVISED:
+            return str(liveness.value)
+        case Cancelling():
+            return "cancelling"
+        case Running():
+            return current_step(job) or "starting"
+
+
+def current_step(job: Job) -> str | None:
+    """The name of the step that runs now."""
+    for planned, state in zip(job.plan.steps, job.steps, strict=True):
+        if isinstance(state, Active):
+            return planned.name
+    return None

@@ -1,0 +1,149 @@
+"""What comes next in the life of a job, by its record alone. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from gateway.clock import Instant
+from gateway.model.job import (
+    Act,
+    Action,
+    Active,
+    Caller,
+    Cancelling,
+    Completed,
+    Ended,
+    Ending,
+    Failed,
+    Finished,
+    Job,
+    Pending,
+    Queued,
+    Reason,
+    Running,
+    Skipped,
+)
+from gateway.model.plan import PlannedStep, StepName
+from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
+
+CANCELLED = "the job was cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """Next: run, or go on following, step n."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class SkipStep:
+    """Next: step n does not run."""
+
+    n: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndJob:
+    """Next: nothing is left to do."""
+
+    ending: Ending
+
+
+def begun(job: Job) -> Job:
+    """A job that waited once it holds its resources; any other is as it was."""
+    return replace(job, state=Running()) if isinstance(job.state, Queued) else job
+
+
+def cancelled(job: Job, by: Caller, now: Instant) -> Job:
+    """The job once somebody asked for its end; the same one where that changes nothing."""
+    acts = (*job.acts, Act(Action.CANCELLED, by, now))
+    match job.state:
+        case Queued():
+            ending = Failed(Reason.CANCELLED, "The job was cancelled while it waited for its turn.")
+            return replace(job, state=Ended(now, ending), steps=(Skipped(CANCELLED),) * len(job.steps), acts=acts)
+        case Running():
+            return replace(job, state=Cancelling(now), acts=acts)
+        case Cancelling() | Ended():
+            return job
+
+
+def next_move(job: Job) -> RunStep | SkipStep | EndJob:
+    """What to do next with a job that holds its resources. Only its record decides, so a restart goes on alike."""
+    stopped_by: str | None = None
+    for n, (planned, state) in enumerate(zip(job.plan.steps, job.steps, strict=True)):
+        match state:
+            case Active():
+                return RunStep(n)
+            case Pending() if stopped_by is not None:
+                return SkipStep(n, stopped_by)
+            case Pending() if isinstance(job.state, Cancelling):
+                return SkipStep(n, CANCELLED)
+            case Pending():
+                return RunStep(n)
+            case Finished(outcome=outcome) if stopped_by is None and not _goes_on(planned, outcome):
+                stopped_by = f"earlier step failed: {planned.name}"
+            case Finished() | Skipped():
+                pass
+    return EndJob(_ending(job))
+
+
+def _goes_on(planned: PlannedStep, outcome: Outcome) -> bool:
+    match outcome:
+        case Exited(code=code):
+            return code <= planned.tolerates
+        case Killed() | NotStarted() | TimedOut() | Stopped() | Lost():
+            return False
+
+
+def _ending(job: Job) -> Ending:
+    """The first thing that made the job fail wins; else the first non-zero exit code."""
+    code, failure = 0, None
+    for planned, state in zip(job.plan.steps, job.steps, strict=True):
+        if not isinstance(state, Finished):
+            continue
+        if isinstance(state.outcome, Exited):
+            if code == 0:
+                code, failure = state.outcome.code, state.failure
+        else:
+            return _failed(planned.name, state.outcome, asked=isinstance(job.state, Cancelling))
+    if Skipped(CANCELLED) in job.steps:
+        return Failed(Reason.CANCELLED, "The job was cancelled between two steps.")
+    return Completed(code, failure)
+
+
+def _failed(name: StepName, outcome: Killed | NotStarted | TimedOut | Stopped | Lost, *, asked: bool) -> Failed:
+    match outcome:
+        case NotStarted(code=None) if asked:
+            return Failed(Reason.CANCELLED, f"The job was cancelled before the step {name} began.")
+        case NotStarted(why=why):
+            return Failed(Reason.NOT_STARTED, why)
+        case TimedOut(span=span):
+            return Failed(
+                Reason.TIMED_OUT,
+                f"The step {name} passed its time limit and was stopped after {span.duration:.0f} s; "
+                "raise time_limit of the fabric or make the step faster.",
+            )
+        case Stopped() if asked:
+            return Failed(Reason.CANCELLED, f"The job was cancelled during the step {name}.")
+        case Stopped():
+            return Failed(
+                Reason.KILLED,
+                f"The step {name} was stopped by a SIGTERM to its supervisor that was not the gateway's "
+                "(a shutdown of the host?); trigger it again.",
+            )
+        case Killed(out_of_memory=True):
+            return Failed(
+                Reason.KILLED,
+                f"The step {name} ran out of memory and was ended by the kernel; give its container more memory or "
+                "make the step use less.",
+            )
+        case Killed(signal=signal):
+            return Failed(
+                Reason.KILLED,
+                f"The step {name} was ended by signal {signal} that was not the gateway's"
+                f"{' (out of memory?)' if signal == 9 else ''}; look at the host's log and trigger it again.",
+            )
+        case Lost(why=why):
+            return Failed(Reason.UNKNOWN, f"How the step {name} ended can't be known: {why}")

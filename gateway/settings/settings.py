@@ -1,0 +1,279 @@
+"""The configuration: gateway.yaml and environment variables, validated whole before anything starts."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    ByteSize,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from gateway.errors import ConfigError
+from gateway.settings.fabric import Fabric, Id, Location, Name, Seconds, SecretName, Section, Text
+from gateway.settings.project import Project, resolve
+from runners import yaml_file
+from runners.mask import USUAL_NAMES, Mask
+
+DEFAULT_FILE = Path("gateway.yaml")
+_COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+_NAMES_COMPOSE_FILE = re.compile(r"^\s*(?:export\s+)?COMPOSE_FILE\s*=\s*\S", re.MULTILINE)
+_PREFIX = "GATEWAY_"
+# What else would be given to dbt twice, and the last would win, or all be added up.
+_SELECTING = ("--vars", "--select", "-s", "--model", "-m", "--exclude", "--selector", "--resource-type")
+# Variables with a name of their own; every other setting is GATEWAY_<KEY>.
+_VARIABLES = {
+    "PIPELINE_ENABLED": "enabled",
+    "ENABLE_OPENLINEAGE": "enable_openlineage",
+    "ENABLE_ELEMENTARY": "enable_elementary",
+    "HOST": "host",
+    "PORT": "port",
+    "JOB_TTL": "job_ttl",
+    "STATE_DIRECTORY": "state_directory",
+}
+
+
+def _address(host: str) -> str:
+    try:
+        return host if host == "localhost" else str(ipaddress.ip_address(host))
+    except ValueError:
+        raise ValueError("expected localhost or an address such as 127.0.0.1, ::1 or 0.0.0.0") from None
+
+
+class Settings(Section):
+    """Everything that can be configured; paths are absolute once loaded.
+
+    tokens_file: who may call; None for everybody who reaches the port, which is then one of this host's alone.
+    trigger_rate, trigger_burst: triggers a second that a token may go on with, and how many at once.
+    job_ttl: seconds an ended job stays in the list. record_days: how long its record is kept.
+    output_cap: bytes of output kept per job. state_cap: bytes of all ended jobs' files.
+    free_disk_floor: bytes that must be free for a trigger to be accepted.
+    secrets: names of variables whose values are never shown; `*` stands for anything.
+    """
+
+    enabled: bool = False
+    enable_openlineage: bool | None = None
+    enable_elementary: bool | None = None
+    host: Annotated[str, AfterValidator(_address)] = "localhost"
+    port: Annotated[int, Field(ge=0, le=65535)] = 3000
+    allowed_hosts: tuple[Text, ...] = ()
+    tokens_file: Location | None = None
+    trigger_rate: Annotated[float, Field(gt=0, le=1e6)] = 10
+    trigger_burst: Annotated[int, Field(ge=1, le=10**6)] = 50
+    state_directory: Location = Path(".pipeline-gateway")
+    job_ttl: Seconds = 3600
+    record_days: Annotated[float, Field(gt=0, le=36500)] = 30
+    output_cap: Annotated[ByteSize, Field(ge=64 * 1024)] = ByteSize(64 * 2**20)
+    state_cap: Annotated[ByteSize, Field(ge=2**20)] = ByteSize(4 * 2**30)
+    free_disk_floor: ByteSize = ByteSize(64 * 2**20)
+    ingester_failure: Literal["stop", "continue"] = "stop"
+    secrets: tuple[SecretName, ...] = USUAL_NAMES
+    fabrics: Annotated[dict[Name, Fabric], Field(min_length=1)] = Field(default_factory=lambda: {"local": Fabric()})
+    projects: Annotated[dict[Name, Project], Field(min_length=1)] = Field(
+        default_factory=lambda: {"default": Project()}
+    )
+    default_fabric: Id = ""
+    default_project: Id = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_one_is_the_default(cls, values: Any) -> Any:
+        """Where there is one fabric, or one project, it is the default without being named."""
+        if not isinstance(values, dict):
+            return values
+        chosen = dict(values)
+        for key, among, fallback in (("fabric", "fabrics", "local"), ("project", "projects", "default")):
+            named = values.get(among)
+            names = list(named) if isinstance(named, dict) else [fallback]
+            if f"default_{key}" not in values and len(names) == 1:
+                chosen[f"default_{key}"] = str(names[0])
+        return chosen
+
+    @model_validator(mode="after")
+    def _defaults_exist(self) -> Settings:
+        for key, chosen, names in (
+            ("default_fabric", self.default_fabric, list(self.fabrics)),
+            ("default_project", self.default_project, list(self.projects)),
+        ):
+            if chosen not in names:
+                raise ValueError(f"{key}: expected one of {', '.join(names)}, found {chosen!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _projects_fit_their_fabrics(self) -> Settings:
+        for name, project in self.projects.items():
+            for fabric in self.fabrics_of(name):
+                if fabric not in self.fabrics:
+                    known = ", ".join(self.fabrics)
+                    raise ValueError(f"projects.{name}.fabrics: expected some of {known}, found {fabric!r}")
+                asked = _selects(self.fabrics[fabric])
+                if asked is not None and any(pipeline.dbt is not None for pipeline in project.pipelines.values()):
+                    raise ValueError(
+                        f"fabrics.{fabric}.dbt.arguments: {asked} would change what the pipelines of the project "
+                        f"{name} run; say it in their own settings, or give the project other `fabrics`"
+                    )
+        if self.default_fabric not in self.fabrics_of(self.default_project):
+            raise ValueError(
+                f"default_fabric: {self.default_fabric} is none of the fabrics of the project {self.default_project}"
+            )
+        return self
+
+    def fabrics_of(self, project: str) -> tuple[str, ...]:
+        """The fabrics that a project may run on."""
+        return self.projects[project].fabrics or tuple(self.fabrics)
+
+    def environments(self, environment: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+        """All that secrets may be in: this environment, which is the gateway's own, and those of the configuration."""
+        yield environment
+        yield from (fabric.environment for fabric in self.fabrics.values())
+        yield from (project.ingester.environment for project in self.projects.values() if project.ingester)
+
+    def mask(self, environment: Mapping[str, str]) -> Mask:
+        """Knows every secret of the configuration and of the gateway's own environment."""
+        return functools.reduce(Mask.knowing, self.environments(environment), Mask(self.secrets))
+
+    def resources(self, fabric: str) -> tuple[str, str]:
+        """The resources of a fabric's ingester and dbt steps."""
+        named = self.fabrics[fabric].resources
+        return named.ingester or f"{fabric}.ingester", named.dbt or f"{fabric}.dbt"
+
+
+def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
+    """The settings of a file (gateway.yaml of this folder, if there is one) under those of the environment.
+
+    Raises ConfigError with one line per mistake: which key, what was expected, what was found.
+    """
+    source = file or DEFAULT_FILE
+    content = _content(source) if file is not None or source.exists() else _without_a_file(environment)
+    try:
+        settings = Settings.model_validate({**content, **dict(_from_environment(environment))})
+    except ValidationError as error:
+        own = content.get("secrets")
+        mask = Mask((*USUAL_NAMES, *(map(str, own) if isinstance(own, list) else ())))
+        raise ConfigError("\n".join(_sentence(source, problem, mask) for problem in error.errors())) from None
+    return _absolute(settings, source.absolute().parent)
+
+
+def _content(file: Path) -> dict[str, Any]:
+    content = yaml_file.mapping(file)
+    if isinstance(content, str):
+        raise ConfigError(content)
+    return {key: _string_keys(value) for key, value in content.items()}
+
+
+def _without_a_file(environment: Mapping[str, str]) -> dict[str, Any]:
+    """In the folder of a compose project, steps run in its services; else as processes of this host."""
+    named = environment.get("COMPOSE_FILE") or _NAMES_COMPOSE_FILE.search(_text(Path(".env")))
+    if named or any(Path(name).is_file() for name in _COMPOSE_FILES):
+        return {"fabrics": {"compose": {"runner": "compose"}}}
+    return {}
+
+
+def _text(file: Path) -> str:
+    with contextlib.suppress(OSError):
+        return file.read_text("utf-8", "replace")
+    return ""
+
+
+def _string_keys(value: Any) -> Any:
+    """Ids of fabrics and projects may be written as numbers."""
+    if isinstance(value, dict):
+        return {str(key): _string_keys(item) for key, item in value.items()}
+    return value
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """Settings by variable; an empty variable is not given."""
+    for variable, value in environment.items():
+        if not value:
+            continue
+        if variable == "STATE_DIRECTORY":
+            yield "state_directory", value.partition(":")[0]  # systemd separates several; the first is ours
+        elif variable in _VARIABLES:
+            yield _VARIABLES[variable], value
+        elif variable.startswith(_PREFIX):
+            yield _other_setting(variable, value)
+
+
+def _other_setting(variable: str, value: str) -> tuple[str, Any]:
+    key = variable.removeprefix(_PREFIX).lower()
+    if key not in Settings.model_fields:
+        raise ConfigError(f"{variable}: there is no such setting")
+    if key in _VARIABLES.values():
+        own = next(name for name, setting in _VARIABLES.items() if setting == key)
+        raise ConfigError(f"{variable}: this setting has a variable of its own, {own}")
+    try:
+        return key, _string_keys(yaml.safe_load(value))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{variable}: is not YAML: {yaml_file.reason(error)}") from None
+
+
+def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    variables = [name for name, key in _VARIABLES.items() if key == where]
+    variables = variables or [f"{_PREFIX}{where.partition('.')[0].upper()}"]
+    if not where:
+        return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
+    is_secret = problem["loc"][-1] == "repository"  # it may have a password or a token in it
+    is_secret |= "environment" in problem["loc"] and mask.is_secret(str(problem["loc"][-1]))
+    found = "***" if is_secret else repr(mask.told(problem["input"]))
+    found = found if len(found) <= 100 else found[:99] + "…"
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: {where}: there is no such setting"
+    expected = problem["msg"].removeprefix("Value error, ")
+    return f"{source} or {variables[0]}: {where}: {expected}; found {found}"
+
+
+def _selects(fabric: Fabric) -> str | None:
+    """The argument of a fabric's dbt that says what is run, which a pipeline says itself."""
+    return next((argument for argument in fabric.dbt.arguments if argument.startswith(_SELECTING)), None)
+
+
+def _absolute(settings: Settings, base: Path) -> Settings:
+    """All paths made absolute: from the file's folder, or the project's where they belong to one."""
+
+    def fabric(given: Fabric) -> Fabric:
+        return _absolute_compose(base, given) if given.runner == "compose" else _absolute_local(base, given)
+
+    return settings.model_copy(
+        update={
+            "state_directory": resolve(base, settings.state_directory),
+            "tokens_file": None if settings.tokens_file is None else resolve(base, settings.tokens_file),
+            "fabrics": {name: fabric(given) for name, given in settings.fabrics.items()},
+            "projects": {name: given.resolved(base) for name, given in settings.projects.items()},
+        }
+    )
+
+
+def _absolute_local(base: Path, given: Fabric) -> Fabric:
+    dbt = given.dbt
+    programs = {
+        key: str(resolve(base, Path(program)))
+        for key in ("executable", "openlineage_executable", "edr")
+        if (program := getattr(dbt, key)) is not None and "/" in program
+    }
+    profiles = dbt.profiles_directory
+    folder = None if profiles is None else resolve(base, profiles)
+    return given.model_copy(update={"dbt": dbt.model_copy(update={"profiles_directory": folder, **programs})})
+
+
+def _absolute_compose(base: Path, given: Fabric) -> Fabric:
+    """The paths of dbt are the container's, and stay as they are."""
+    compose = given.compose
+    update = {
+        "directory": resolve(base, compose.directory),
+        "files": tuple(resolve(base, file) for file in compose.files),
+        "env_files": tuple(resolve(base, file) for file in compose.env_files),
+    }
+    return given.model_copy(update={"compose": compose.model_copy(update=update)})

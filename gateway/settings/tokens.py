@@ -1,0 +1,205 @@
+"""The tokens that let callers in: a file of names, scopes and hashes, written by the command and read at the start."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from gateway.errors import ConfigError, TokenError
+from gateway.settings.fabric import Name
+from runners import durable
+
+CREDENTIAL = "tokens"
+_NONE = "none"
+_PREFIX = "pgw_"  # so that a token is known for one wherever it turns up
+
+
+class Scope(StrEnum):
+    """What a token allows: each includes those before it."""
+
+    READ = "read"
+    RUN = "run"
+    ADMIN = "admin"
+
+    def includes(self, other: Scope) -> bool:
+        """Whether who has this may do what needs the other."""
+        order = list(Scope)
+        return order.index(self) >= order.index(other)
+
+
+class Token(BaseModel):
+    """One token: its text is nowhere but with its owner."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    scope: Scope
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    created: AwareDatetime
+    expires: AwareDatetime | None = None
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether its time is over."""
+        return self.expires is not None and now >= self.expires
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens: Annotated[tuple[Token, ...], Field(default=())]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of one file. A file without any lets nobody in: taking the last token away opens nothing."""
+
+    source: Path
+    tokens: tuple[Token, ...]
+
+    def find(self, text: str, now: datetime) -> Token | None:
+        """The token with this text, if it is one that is good now; takes as long whichever it is."""
+        digest = _digest(text)
+        found = None
+        for token in self.tokens:
+            if hmac.compare_digest(token.sha256, digest) and not token.is_expired(now):
+                found = token
+        return found
+
+
+def load(file: Path | None, environment: Mapping[str, str]) -> Tokens | None:
+    """The tokens to serve with: the credential that systemd hands over, else those of the file; None for neither.
+
+    A credential that says `none` is none; an empty one is a mistake, and lets nobody in. Raises ConfigError.
+    """
+    if directory := environment.get("CREDENTIALS_DIRECTORY"):
+        credential = Path(directory) / CREDENTIAL
+        with contextlib.suppress(FileNotFoundError):
+            if _text(credential).strip() != _NONE:
+                return read(credential)
+    return None if file is None else read(file)
+
+
+def read(file: Path) -> Tokens:
+    """The tokens of a file. Raises ConfigError where it is missing, damaged, or other users may read or write it."""
+    try:
+        content, mode = _text(file), file.stat().st_mode
+    except FileNotFoundError:
+        why = "make it with `pipeline-gateway token create NAME --scope run`, or take `tokens_file` away"
+        raise ConfigError(f"{file}: there is no such tokens file: {why}") from None
+    if stat.S_IMODE(mode) & stat.S_IRWXO:
+        raise ConfigError(f"{file}: everybody on this host can read or change the tokens file: chmod o= it")
+    return Tokens(file, _parsed(file, content))
+
+
+def create(file: Path, name: str, scope: Scope, now: datetime, expires: datetime | None) -> str:
+    """Add a token to a file, which is made if need be; its text, which is kept nowhere. Raises TokenError."""
+    text = f"{_PREFIX}{secrets.token_urlsafe(32)}"
+    try:
+        token = Token(name=name, scope=scope, sha256=_digest(text), created=now, expires=expires)
+    except ValidationError:
+        why = "take letters, digits, `_`, `.` and `-`, 64 at most"
+        raise TokenError(f"The name {name[:100]!a} can't be: {why}.") from None
+    with _changing(file, os.O_CREAT) as known:
+        if any(one.name == name for one in known):
+            raise TokenError(f"There is a token named {name} in {file}: revoke it first, or take another name.")
+        known.append(token)
+    return text
+
+
+def revoke(file: Path, name: str) -> None:
+    """Take a token out of a file. Raises TokenError."""
+    with _changing(file) as known:
+        left = [token for token in known if token.name != name]
+        if len(left) == len(known):
+            names = ", ".join(token.name for token in known) or "none"
+            raise TokenError(f"There is no token named {name[:100]!a} in {file}; there are: {names}.")
+        known[:] = left
+
+
+@contextlib.contextmanager
+def _changing(file: Path, flags: int = 0) -> Iterator[list[Token]]:
+    """The tokens of a file, to be changed by one command at a time; its owner and mode stay."""
+    if file.is_symlink():
+        raise TokenError(f"{file} is a link, which would be replaced: name the file that it leads to.")
+    try:
+        with _locked(file, flags) as before:
+            content = _text(file)
+            known = list(_parsed(file, content)) if content.strip() else []
+            yield known
+            changed = _File(tokens=tuple(known)).model_dump(mode="json")
+            _replace(file, f"{json.dumps(changed, indent=1)}\n", before)
+    except OSError as error:
+        raise TokenError(f"{file}: the tokens can't be changed: {error.strerror}.") from None
+
+
+@contextlib.contextmanager
+def _locked(file: Path, flags: int) -> Iterator[os.stat_result]:
+    """Be the only one that changes the file. Its own lock, since whoever may not read it can't hold that one."""
+    while True:
+        fd = os.open(file, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            mine, there = os.fstat(fd), file.stat()
+            if mine.st_ino == there.st_ino:  # else another command has replaced it meanwhile
+                yield mine
+                return
+        finally:
+            os.close(fd)
+
+
+def _replace(file: Path, text: str, before: os.stat_result) -> None:
+    """Put a new file in the place of one, with its owner and mode from the moment that it has a name.
+
+    Nothing is done by name afterwards: the folder may be another user's, who would put something else there.
+    """
+    new = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as opened:
+            os.fchown(fd, before.st_uid, before.st_gid)
+            os.fchmod(fd, stat.S_IMODE(before.st_mode) & ~stat.S_IRWXO)
+            opened.write(text)
+            opened.flush()
+            os.fsync(fd)
+        new.replace(file)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    durable.sync(file.parent)
+
+
+def _parsed(file: Path, content: str) -> tuple[Token, ...]:
+    try:
+        return _File.model_validate_json(content).tokens
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ConfigError(f"{file}: is no tokens file: {where}{': ' if where else ''}{problem['msg']}") from None
+
+
+def _text(file: Path) -> str:
+    """What a file says. Raises FileNotFoundError, ConfigError."""
+    try:
+        return file.read_text("utf-8")
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: the tokens file can't be read: {error}") from None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

@@ -1,0 +1,1 @@
+"""What is on the disk: the database, and the record in each job's folder."""

@@ -1,0 +1,190 @@
+"""The database file before the store opens it: checked, of this version's schema, and set aside where it is damaged."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import zlib
+from contextlib import closing
+from importlib import resources
+from pathlib import Path
+
+import structlog
+
+from gateway.errors import StateBusyError, StateError, StorageError
+
+# One script per schema version, in order; `user_version` counts those that have run. A released one never changes.
+_MIGRATIONS = ("schema.sql", "schema-2.sql", "schema-3.sql")
+_MOST_VERSIONS = 100  # what counts more is no version of ours: somebody wrote over it
+_ASIDE = ".damaged-"
+_KEPT = 3  # damaged databases that are kept
+_SIDE_FILES = ("", "-wal", "-shm")
+_FORMATS = slice(18, 20)  # of the file's header: who may write and read it, 1 or 2; SQLite obeys any other number
+# What passes by itself, or with a person's help while the service waits.
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+# What the disk, or another program that holds the database, may say.
+_REFUSALS = _PASSING | {
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+}
+
+_log = structlog.get_logger()
+
+
+class _DamagedError(Exception):
+    """What was found wrong."""
+
+
+def checksum(*columns: str | float | None) -> int:
+    """Of the other columns of a row of the table of jobs, from its id on."""
+    return zlib.crc32(json.dumps(columns).encode())
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the database was found damaged; a text that is not UTF-8 comes without a code of SQLite's."""
+    if isinstance(error, UnicodeDecodeError) or (isinstance(error, sqlite3.OperationalError) and not _code(error)):
+        return True
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def translated(error: Exception) -> Exception:
+    """What the callers of the store are told: a StorageError where it is the disk's doing, else the error as it is."""
+    if is_damage(error):
+        return StorageError(
+            f"The state directory's database is damaged ({error}); the gateway ends and repairs it when it starts "
+            "again: try again in a few seconds."
+        )
+    if _code(error) in _REFUSALS:
+        return StorageError(
+            f"The state directory's database can't be used now ({error}); free disk space, make it writable or end "
+            "what holds it, then try again."
+        )
+    return error
+
+
+def _code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def prepare(file: Path) -> None:
+    """Check the database, or make a new one, and bring it to this version's schema; a damaged one is set aside first.
+
+    Raises StateError if there can't be a database here, or it is of a newer version; StateBusyError if that may pass.
+    """
+    try:
+        try:
+            _open(file)
+        except _DamagedError as damage:
+            set_aside(file, str(damage))
+            _open(file)
+        _remove_oldest(file)
+    except (OSError, sqlite3.Error, _DamagedError) as error:
+        kind = StateBusyError if _code(error) in _PASSING else StateError
+        raise kind(f"{file}: the database can't be used: {error}; check the disk and the owner") from None
+
+
+def set_aside(file: Path, why: str) -> None:
+    """Give a damaged database, which nobody has open, a name with the date. Raises OSError."""
+    aside = file.with_name(f"{file.name}{_ASIDE}{time.strftime('%Y-%m-%dT%H-%M-%SZ', time.gmtime())}")
+    for suffix in _SIDE_FILES:
+        if (found := Path(f"{file}{suffix}")).exists():
+            found.replace(f"{aside}{suffix}")
+    _log.error("database damaged", database=str(file), found=why, set_aside=str(aside))
+
+
+def _remove_oldest(file: Path) -> None:
+    """Only once there is a good one: before that, those set aside may be all there is."""
+    aside = sorted(file.parent.glob(f"{file.name}{_ASIDE}*Z"))
+    for old in aside[:-_KEPT]:
+        for suffix in _SIDE_FILES:
+            Path(f"{old}{suffix}").unlink(missing_ok=True)
+
+
+def _open(file: Path) -> None:
+    _check_header(file)
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=rwc", uri=True, isolation_level=None)) as connection:
+        connection.create_function("checksum", -1, checksum, deterministic=True)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            [[version]] = connection.execute("PRAGMA user_version")
+            if len(_MIGRATIONS) < version < _MOST_VERSIONS:
+                raise StateError(
+                    f"{file}: made by a newer version of the gateway (schema {version}, this one knows "
+                    f"{len(_MIGRATIONS)}); install that version again, or use another state directory"
+                )
+            _check(connection, version)
+            _migrate(connection, version, file)
+            _rehearse(connection)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            if _code(error) in _REFUSALS:
+                raise
+            raise _DamagedError(str(error)) from None
+
+
+def _check_header(file: Path) -> None:
+    if file.is_file():
+        with file.open("rb") as opened:
+            formats = opened.read(_FORMATS.stop)[_FORMATS]
+        if not set(formats) <= {1, 2}:
+            raise _DamagedError("its header is not SQLite's")
+
+
+def _check(connection: sqlite3.Connection, version: int) -> None:
+    """Every page by SQLite's own check, and every row by its checksum. Raises _DamagedError."""
+    [[found]] = connection.execute("PRAGMA integrity_check(1)")
+    if found != "ok":
+        raise _DamagedError(str(found))
+    if not 0 <= version < _MOST_VERSIONS:
+        raise _DamagedError(f"{version} is no version of a schema")
+    if version < 2:  # rows have checksums from the second on
+        return
+    columns = "id, state, ended_at, ended_uptime, ended_boot, record" + (", project, pipeline" if version > 2 else "")
+    rows = connection.execute(f"SELECT seq, checksum, {columns} FROM job")  # noqa: S608, both are from here
+    for seq, written, *values in rows:
+        if checksum(*values) != written:
+            raise _DamagedError(f"the row {seq} is not what was written")
+
+
+def _migrate(connection: sqlite3.Connection, version: int, file: Path) -> None:
+    if 0 < version < len(_MIGRATIONS):
+        _back_up(connection, Path(f"{file}.schema-{version}"))
+    for number, name in enumerate(_MIGRATIONS[version:], version + 1):
+        script = resources.files("gateway.storage").joinpath(name).read_text(encoding="utf-8")
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+
+def _back_up(connection: sqlite3.Connection, copy: Path) -> None:
+    """What the version that made it can be given again."""
+    copy.unlink(missing_ok=True)
+    connection.execute("VACUUM INTO ?", (str(copy),))
+
+
+def _rehearse(connection: sqlite3.Connection) -> None:
+    """Whether the schema still does what it must, which no check of pages tells. Raises _DamagedError."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for job, phase in (("/1", "holds"), ("/2", "waits")):
+            connection.execute("INSERT INTO job (id, state, record) VALUES (?, 'trial', '')", (job,))
+            connection.execute(
+                "INSERT INTO claim (job, resource, phase) VALUES (last_insert_rowid(), '/', ?)", (phase,)
+            )
+        connection.execute("UPDATE claim SET phase = 'holds' WHERE resource = '/'")
+        raise _DamagedError("two jobs could hold one resource")
+    except sqlite3.IntegrityError as refused:
+        if "claim.resource" not in str(refused):
+            raise _DamagedError(str(refused)) from None
+    finally:
+        connection.execute("ROLLBACK")

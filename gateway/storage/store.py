@@ -1,0 +1,300 @@
+"""The jobs on disk: SQLite, one writer with group commit. The only SQL of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+import structlog
+
+from gateway.clock import Instant
+from gateway.errors import GatewayError, StateBusyError, StateError
+from gateway.model.job import Ended, Job, Queued
+from gateway.storage import claims, job_file
+from gateway.storage import integrity as database
+
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # an accepted job survives a power cut
+    "PRAGMA busy_timeout = 5000",
+    "PRAGMA foreign_keys = ON",
+    # What is still in the log alone is what a torn write can take: so each commit goes on into the database at once.
+    "PRAGMA wal_autocheckpoint = 1",
+    "PRAGMA journal_size_limit = 67108864",
+    "PRAGMA trusted_schema = OFF",
+)
+_BATCH = 500
+_PATIENCE, _AGAIN = 60.0, 1.0  # seconds that a disk is waited for at the start, and until it is asked again
+
+# Ages go by the uptime where the host has not rebooted since, so that a clock that jumps hides and shows nothing; else
+# by the wall clock. Each part reads its own index.
+_RECENT = """
+    SELECT record FROM (
+        SELECT seq, record FROM job WHERE state <> 'ended'
+        UNION ALL
+        SELECT * FROM (
+            SELECT seq, record FROM job WHERE ended_boot = :boot AND ended_uptime > :uptime - :ttl
+            UNION ALL
+            SELECT seq, record FROM job WHERE ended_at > :wall - :ttl AND ended_boot <> :boot
+            ORDER BY seq DESC LIMIT 1000
+        )
+    ) ORDER BY seq DESC
+"""
+_OLDER = """
+    SELECT id FROM (
+        SELECT seq, id FROM job WHERE ended_boot = :boot AND ended_uptime <= :uptime - :age
+        UNION ALL
+        SELECT seq, id FROM job WHERE ended_at <= :wall - :age AND ended_boot <> :boot
+    ) ORDER BY seq LIMIT 1000
+"""
+_LAST = "SELECT record FROM job WHERE project = ? AND pipeline = ? ORDER BY seq DESC LIMIT 1"
+_HOLDS = "SELECT 1 FROM claim WHERE job = (SELECT seq FROM job WHERE id = ?) AND phase = 'holds' LIMIT 1"
+_INSERT = """
+    INSERT INTO job (id, state, ended_at, ended_uptime, ended_boot, record, project, pipeline, checksum)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+# A job that has ended never changes again.
+_PUT = f"""
+    {_INSERT} ON CONFLICT (id) DO UPDATE SET state = excluded.state, ended_at = excluded.ended_at,
+        ended_uptime = excluded.ended_uptime, ended_boot = excluded.ended_boot, record = excluded.record,
+        checksum = excluded.checksum WHERE job.state <> 'ended'
+"""
+
+_log = structlog.get_logger()
+
+T = TypeVar("T")
+Operation = Callable[[aiosqlite.Connection], Awaitable[Any]]
+
+
+class Store:
+    """All jobs, durable once a call that writes has returned. Raises StorageError where the disk refuses."""
+
+    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._waiting: asyncio.Queue[tuple[Operation, asyncio.Future[Any]]] = asyncio.Queue(maxsize=10_000)
+        self._closed = False
+        # Done with what SQLite said once the database was found damaged: it must not be used any more.
+        self.damaged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.committer = asyncio.create_task(self._commit_groups(), name="store-writer")
+
+    @classmethod
+    async def open(cls, file: Path) -> Store:
+        """Open or create the database. Raises StateError if it can't be used or is of a newer version.
+
+        What may pass, a full disk, is waited for: there is nothing else to be done without a database.
+        """
+        limit = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                await asyncio.to_thread(database.prepare, file)
+                break
+            except StateBusyError as busy:
+                if time.monotonic() > limit:
+                    raise
+                _log.warning("database not usable yet", error=str(busy))
+                await asyncio.sleep(_AGAIN)
+        try:
+            writer = await _connect(f"{file.as_uri()}?mode=rw")
+            try:
+                reader = await _connect(f"{file.as_uri()}?mode=ro")
+            except BaseException:
+                await writer.close()
+                raise
+        except sqlite3.Error as error:
+            raise StateError(f"{file}: the database can't be used: {error}; check the disk and the owner") from None
+        return cls(writer, reader)
+
+    async def close(self) -> None:
+        """Write what waits, then close. Closing twice is harmless; any use afterwards raises StateError."""
+        if self._closed:
+            return
+        self._closed = True
+        written = asyncio.create_task(self._waiting.join())
+        await asyncio.wait([written, self.committer], return_when=asyncio.FIRST_COMPLETED)
+        for task in (written, self.committer):
+            task.cancel()
+        await asyncio.wait([written, self.committer])
+        self.damaged.cancel()
+        await self._reader.close()
+        await self._writer.close()
+
+    async def insert(self, job: Job, *, may_wait: bool = False) -> Job:
+        """Record a new job with its claims, all or none, as it was recorded: queued where others come first.
+
+        Raises HeldError where others come first and it may not wait, QueueFullError where too many wait.
+        """
+        queued = replace(job, state=Queued())
+        row, waiting_row = _row(job), _row(queued)
+
+        async def operation(connection: aiosqlite.Connection) -> Job:
+            waits = await claims.must_wait(connection, job.plan.resources, may_wait=may_wait)
+            await connection.execute_fetchall(_INSERT, waiting_row if waits else row)
+            await claims.make(connection, job.id, job.plan.resources, waits=waits)
+            return queued if waits else job
+
+        return await self._write(operation)
+
+    async def save(self, job: Job) -> list[str]:
+        """Record a job's new state, or a job that is not recorded; ending it releases what it holds, for good.
+
+        Returns the ids of waiting jobs that hold now because of that.
+        """
+        row = _row(job)
+
+        async def operation(connection: aiosqlite.Connection) -> list[str]:
+            await connection.execute_fetchall(_PUT, row)
+            return await claims.release(connection, job.id) if isinstance(job.state, Ended) else []
+
+        return await self._write(operation)
+
+    async def hold(self, job: Job) -> None:
+        """Give an active job the claims that it must have, where it lacks them."""
+
+        async def operation(connection: aiosqlite.Connection) -> None:
+            waits = isinstance(job.state, Queued)
+            await claims.restore(connection, job.id, job.plan.resources, waits=waits)
+
+        await self._write(operation)
+
+    async def promote(self) -> None:
+        """See that every waiting job whose turn it is holds what it needs."""
+        await self._write(claims.promote_all)
+
+    async def delete(self, job_id: str) -> None:
+        """Forget an ended job."""
+
+        async def operation(connection: aiosqlite.Connection) -> None:
+            await connection.execute_fetchall("DELETE FROM job WHERE id = ? AND state = 'ended'", (job_id,))
+
+        await self._write(operation)
+
+    async def get(self, job_id: str) -> Job | None:
+        """The record of a job."""
+        rows = await self._read("SELECT record FROM job WHERE id = ?", (job_id,))
+        return _load(rows[0]) if rows else None
+
+    async def last(self, project: str, pipeline: str) -> Job | None:
+        """The newest job of a pipeline."""
+        rows = await self._read(_LAST, (project, pipeline))
+        return _load(rows[0]) if rows else None
+
+    async def holds(self, job_id: str) -> bool:
+        """Whether a job that waited has come to hold what it needs."""
+        return bool(await self._read(_HOLDS, (job_id,)))
+
+    async def active(self) -> list[Job]:
+        """The jobs that have not ended, oldest first."""
+        return [_load(row) for row in await self._read("SELECT record FROM job WHERE state <> 'ended' ORDER BY seq")]
+
+    async def recent(self, now: Instant, ttl: float) -> list[Job]:
+        """The active jobs and those that ended within `ttl` seconds (the last 1,000 of them), newest first."""
+        return [_load(row) for row in await self._read(_RECENT, _moment(now) | {"ttl": ttl})]
+
+    async def older(self, now: Instant, age: float) -> list[str]:
+        """The ids of up to 1,000 jobs that ended `age` seconds ago or before, oldest first."""
+        return [row[0] for row in await self._read(_OLDER, _moment(now) | {"age": age})]
+
+    async def known(self) -> dict[str, bool]:
+        """Of every job that there is a record of, oldest first: whether it has ended."""
+        return {row[0]: row[1] == "ended" for row in await self._read("SELECT id, state FROM job ORDER BY seq")}
+
+    async def ping(self) -> None:
+        """Return once the database has answered."""
+        await self._read("SELECT 1 FROM job LIMIT 1")
+
+    async def _read(self, query: str, values: Any = ()) -> list[Any]:
+        if self._closed:
+            raise StateError("the store is closed")
+        try:
+            return list(await self._reader.execute_fetchall(query, values))
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise self._translated(error) from None
+
+    async def _write(self, operation: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
+        if self._closed:
+            raise StateError("the store is closed")
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        await self._waiting.put((operation, done))
+        # A caller that gives up must not leave its operation half reported: it is committed or not, whoever waits.
+        return await asyncio.shield(done)
+
+    async def _commit_groups(self) -> None:
+        """Everything that waits goes into one transaction: one sync of the disk, however many callers."""
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < _BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            try:
+                results = await self._commit([operation for operation, _ in batch])
+            except Exception as broken:  # noqa: BLE001, whatever it is: it is the callers', and the writer goes on
+                results = [(None, self._translated(broken))] * len(batch)
+            for (_, done), (result, error) in zip(batch, results, strict=True):
+                self._waiting.task_done()
+                if error is None:
+                    done.set_result(result)
+                else:
+                    done.set_exception(error)
+                    done.exception()  # seen: the caller may have given up
+
+    async def _commit(self, operations: list[Operation]) -> list[tuple[Any, Exception | None]]:
+        try:
+            await self._writer.execute_fetchall("BEGIN IMMEDIATE")
+            results = [await self._attempt(operation) for operation in operations]
+            await self._writer.execute_fetchall("COMMIT")
+        finally:
+            if self._writer.in_transaction:
+                await self._writer.execute_fetchall("ROLLBACK")
+        return results
+
+    async def _attempt(self, operation: Operation) -> tuple[Any, Exception | None]:
+        """One operation inside the group: one that refuses, or is refused, is undone alone."""
+        await self._writer.execute_fetchall("SAVEPOINT one")
+        result: Any = None
+        error: Exception | None = None
+        try:
+            result = await operation(self._writer)
+        except (sqlite3.IntegrityError, GatewayError) as refusal:
+            error = refusal
+            await self._writer.execute_fetchall("ROLLBACK TO one")
+        await self._writer.execute_fetchall("RELEASE one")
+        return result, error
+
+    def _translated(self, error: Exception) -> Exception:
+        if database.is_damage(error) and not self.damaged.done():
+            self.damaged.set_exception(error)
+        return database.translated(error)
+
+
+async def _connect(uri: str) -> aiosqlite.Connection:
+    # One that fails to open leaves aiosqlite's thread to end by itself, perhaps after the loop: so find out before.
+    await asyncio.to_thread(lambda: sqlite3.connect(uri, uri=True).close())
+    connection = await aiosqlite.connect(uri, uri=True, isolation_level=None)
+    try:
+        for pragma in _PRAGMAS:
+            await connection.execute_fetchall(pragma)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+def _moment(now: Instant) -> dict[str, Any]:
+    return {"wall": now.wall, "uptime": now.uptime, "boot": now.boot}
+
+
+def _row(job: Job) -> tuple[Any, ...]:
+    at = job.state.at if isinstance(job.state, Ended) else None
+    ended = (None, None, None) if at is None else (at.wall, at.uptime, at.boot)
+    columns = (job.id, job.state.kind, *ended, job_file.dump(job), job.project, job.pipeline)
+    return (*columns, database.checksum(*columns))
+
+
+def _load(row: Any) -> Job:
+    return job_file.load(row[0])

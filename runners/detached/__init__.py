@@ -1,0 +1,1 @@
+"""Commands that outlive the gateway: each runs under a shim of its own."""

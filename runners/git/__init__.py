@@ -1,0 +1,1 @@
+"""Mirrors, checkouts and refs of git repositories."""

@@ -1,0 +1,1 @@
+"""Where a step runs: as processes of this host."""

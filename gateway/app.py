@@ -12,11 +12,11 @@ from aiohttp import web
 
 from gateway import state, systemd
 from gateway.errors import ConfigError, StorageError
-from gateway.fabrics.checkouts import Sources
-from gateway.fabrics.registry import Works
+from gateway.fabrics.checkouts import Checkouts
+from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs.leftovers import Leftovers
 from gateway.jobs.retention import Retention
-from gateway.jobs.service import Service
+from gateway.jobs.service import JobService
 from gateway.model.job import RunnerName
 from gateway.settings import tokens
 from gateway.settings.settings import Settings
@@ -24,10 +24,9 @@ from gateway.settings.tokens import Tokens
 from gateway.storage import integrity as database
 from gateway.storage import restore
 from gateway.storage.store import Store
-from gateway.web import data_analytics, guard, jobs_api, listener, operations, pipelines, trigger_pipeline
-from gateway.web.access import Access, Pace
-from gateway.web.connection import Connection, must_have_its_extensions
-from gateway.web.connections import Underway, most_connections
+from gateway.web import SERVICE, data_analytics, guard, jobs_api, listener, operations, trigger_pipeline
+from gateway.web.access import Access, RateLimit
+from gateway.web.connections import Connection, Connections, most_connections, must_have_its_extensions
 from gateway.web.listener import Listener
 from runners.containers.compose_runner import ComposeRunner
 from runners.process.local_runner import LocalRunner
@@ -38,10 +37,9 @@ TOKENS: web.AppKey[Tokens | None] = web.AppKey("tokens")
 ENVIRONMENT = web.AppKey("environment", Mapping[str, str])
 INSTANCE = web.AppKey("instance", str)
 STORE = web.AppKey("store", Store)
-WORKS = web.AppKey("works", Works)
-SOURCES = web.AppKey("sources", Sources)
-SERVICE = web.AppKey("service", Service)
-UNDERWAY = web.AppKey("underway", Underway)
+WORKS = web.AppKey("works", FabricRegistry)
+SOURCES = web.AppKey("sources", Checkouts)
+CONNECTIONS = web.AppKey("connections", Connections)
 # Done with the exception of a service-wide task that died; the process then goes down, loudly.
 BROKEN = web.AppKey("broken", asyncio.Future[None])
 
@@ -54,14 +52,17 @@ _log = structlog.get_logger()
 def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Application:
     """The service, not yet started. environment: what steps inherit. Raises ConfigError."""
     known = tokens.load(settings.tokens_file, environment)
-    access = Access(known, Pace(settings.trigger_rate, settings.trigger_burst))
-    underway = Underway(most_connections())
+    access = Access(known, RateLimit(settings.trigger_rate, settings.trigger_burst))
+    connections = Connections(most_connections())
     app = web.Application(
-        middlewares=[guard.guard(settings.allowed_hosts, access), underway.middleware], client_max_size=guard.BODY_LIMIT
+        middlewares=[guard.guard(settings.allowed_hosts, access), connections.middleware],
+        client_max_size=guard.BODY_LIMIT,
     )
-    app.on_response_prepare.append(guard.complete)
+    for api in (data_analytics, trigger_pipeline, jobs_api, operations):
+        app.add_routes(api.ROUTES)
+    app.on_response_prepare.append(guard.add_headers)
     app[TOKENS] = known
-    app[UNDERWAY] = underway
+    app[CONNECTIONS] = connections
     app[SETTINGS] = settings
     app[ENVIRONMENT] = environment
     app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention, _leftovers, _connections, _watchdog])
@@ -101,13 +102,11 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
         RunnerName.LOCAL: LocalRunner(settings.output_cap),
         RunnerName.COMPOSE: ComposeRunner(settings.output_cap),
     }
-    app[WORKS] = works = Works(settings, app[ENVIRONMENT], app[INSTANCE])
-    app[SOURCES] = sources = Sources(settings, app[ENVIRONMENT], works.remove)
-    service = Service(settings, app[STORE], runners, works, sources, broken=lambda task: _report(app, task))
+    app[WORKS] = works = FabricRegistry(settings, app[ENVIRONMENT], app[INSTANCE])
+    app[SOURCES] = sources = Checkouts(settings, app[ENVIRONMENT], works.remove)
+    service = JobService(settings, app[STORE], runners, works, sources, broken=lambda task: _report(app, task))
     app[SERVICE] = service
     await service.recover()
-    for api in (data_analytics, trigger_pipeline, jobs_api, pipelines, operations):
-        app.add_routes(api.routes(service))
     yield
     await service.close()
 
@@ -123,7 +122,7 @@ async def _leftovers(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _connections(app: web.Application) -> AsyncIterator[None]:
-    async for _ in _task(app, app[UNDERWAY].watch(), "connections"):
+    async for _ in _task(app, app[CONNECTIONS].watch(), "connections"):
         yield
 
 
@@ -195,7 +194,7 @@ class Server:
             port=self.port,
             enabled=self._settings.enabled,
             lets_in=self._who_gets_in(),
-            connections=self._runner.app[UNDERWAY].limit,
+            connections=self._runner.app[CONNECTIONS].limit,
         )
         systemd.notify(self._environment, f"READY=1\nSTATUS=Serving on port {self.port}")
 
@@ -215,7 +214,7 @@ class Server:
 
     def _connection(self) -> Connection:
         assert self._runner.server is not None, "connections are taken between setup and cleanup"
-        return Connection(self._runner.server, self._runner.app[UNDERWAY])
+        return Connection(self._runner.server, self._runner.app[CONNECTIONS])
 
     def _hear_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -240,6 +239,6 @@ class Server:
             # Clean-up no longer reads what clients still send, so what they began is finished before it.
             for one in self._listeners:
                 one.close()
-            await self._runner.app[UNDERWAY].finished(_DRAIN)
+            await self._runner.app[CONNECTIONS].drained(_DRAIN)
             await self._runner.cleanup()
         _log.info("stopped")

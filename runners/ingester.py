@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from runners.mask import Mask
 from runners.outcome import Command
-from runners.parameters import Value
+from runners.parameters import ParameterValue
 from runners.report import Progress, one_line
 from runners.words import WordError
 
@@ -41,7 +41,7 @@ def option(name: str) -> str:
     return name
 
 
-def argument(option: str, value: Value) -> str:
+def argument(option: str, value: ParameterValue) -> str:
     """The option with its value, in one word, so that no value begins an option of its own.
 
     A boolean is true or false, a date what it is as a value: ISO text.

@@ -46,7 +46,7 @@ class Mask:
     names: tuple[str, ...] = ()
     values: frozenset[str] = field(default=frozenset(), repr=False)
 
-    def knowing(self, environment: Mapping[str, str]) -> Mask:
+    def with_secrets_of(self, environment: Mapping[str, str]) -> Mask:
         """The same with the secrets of this environment too: by their names, and the passwords of URLs anywhere."""
         found = {value.strip() for name, value in environment.items() if self.is_secret(name)}
         found.update(text for value in environment.values() for text in _passwords(value))
@@ -63,12 +63,12 @@ class Mask:
         shown = b"".join((masker.feed(given, len(given)), masker.finish()))
         return text if shown == given else shown.decode(errors="surrogatepass")
 
-    def told(self, value: object) -> object:
+    def masked(self, value: object) -> object:
         """A part of a configuration without the values of secret names in it."""
         if isinstance(value, dict):
-            return {name: "***" if self.is_secret(str(name)) else self.told(item) for name, item in value.items()}
+            return {name: "***" if self.is_secret(str(name)) else self.masked(item) for name, item in value.items()}
         if isinstance(value, list):
-            return [self.told(item) for item in value]
+            return [self.masked(item) for item in value]
         if not isinstance(value, str):
             return value
         name, equals, _ = value.partition("=")
@@ -79,7 +79,7 @@ class Mask:
         """How much may be held back because it may begin a secret, bytes; of URLs and tokens always a little."""
         return max((len(value.encode(errors="surrogatepass")) for value in variants(self.values)), default=0)
 
-    def in_memory(self) -> BinaryIO:
+    def memory_file(self) -> BinaryIO:
         """What the shim is told on its standard input, as an open file that is on no disk. Raises OSError."""
         file = open(os.memfd_create("mask"), "r+b")  # noqa: PTH123, SIM115 - it has no path, and the caller closes it
         file.write(json.dumps(variants(self.values)).encode())

@@ -34,7 +34,7 @@ class Chunk:
     data: bytes
 
 
-class Ring:
+class OutputRing:
     """The kept part of a job's output. The shim may append and drop the oldest segment at any time."""
 
     def __init__(self, folder: Path) -> None:
@@ -106,7 +106,7 @@ class Ring:
         return sorted(int(name[7:]) for name in names if name.startswith("output.") and name[7:].isdecimal())
 
 
-def plain(line: str) -> str:
+def terminal_text(line: str) -> str:
     """The text that a terminal shows for a line: without escapes and control characters, overwritten where it was."""
     parts = _SPECIAL.split(line)
     if len(parts) == 1:
@@ -127,7 +127,7 @@ def plain(line: str) -> str:
     return "".join(cells)
 
 
-def tail_text(ring: Ring, size: int, line_text: LineText) -> str:
+def tail_text(ring: OutputRing, size: int, line_text: LineText) -> str:
     """The last `size` bytes of the output's text, cut at a character.
 
     `line_text` says what a line reads; None leaves it out. A last character that is not complete yet is left out.
@@ -162,7 +162,7 @@ def _lines(data: bytes) -> list[str]:
 def _shown(line: str, line_text: LineText) -> str:
     body = line.removesuffix("\n")
     text = line_text(body)
-    return "" if text is None else "\n".join(map(plain, text.split("\n"))) + line[len(body) :]
+    return "" if text is None else "\n".join(map(terminal_text, text.split("\n"))) + line[len(body) :]
 
 
 def _from_line(chunk: Chunk) -> bytes:

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from runners.words import UNPRINTABLE, WordError
 
-Value = str | int | float | bool
+ParameterValue = str | int | float | bool
 
 # As a name of dbt's variables, which are YAML.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -31,7 +31,7 @@ _JINJA = re.compile(r"\{[{%#]|\{\Z")
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_.-]+")
 
 
-class Kind(StrEnum):
+class ParameterType(StrEnum):
     """The type of a parameter."""
 
     STRING = "string"
@@ -42,14 +42,14 @@ class Kind(StrEnum):
 
 
 _ALLOWED = {
-    Kind.STRING: "a string without control characters, without {{, {% and {# and without { at its end",
-    Kind.INTEGER: "an integer of at most 64 bits, such as 3000007",
-    Kind.NUMBER: "a finite number, such as -1.5e3",
-    Kind.BOOLEAN: "true or false",
-    Kind.DATE: "a date, such as 2026-11-30",
+    ParameterType.STRING: "a string without control characters, without {{, {% and {# and without { at its end",
+    ParameterType.INTEGER: "an integer of at most 64 bits, such as 3000007",
+    ParameterType.NUMBER: "a finite number, such as -1.5e3",
+    ParameterType.BOOLEAN: "true or false",
+    ParameterType.DATE: "a date, such as 2026-11-30",
 }
 # Those that have an order, and so may have bounds.
-_BOUNDED = {Kind.INTEGER: "an integer", Kind.NUMBER: "a number", Kind.DATE: "a date"}
+_BOUNDED = {ParameterType.INTEGER: "an integer", ParameterType.NUMBER: "a number", ParameterType.DATE: "a date"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class Parameter:
     choices: the only values that are taken, None for any. All of them are values of the kind; a date is ISO text.
     """
 
-    kind: Kind
-    default: Value | None = None
-    minimum: Value | None = None
-    maximum: Value | None = None
-    choices: tuple[Value, ...] | None = None
+    kind: ParameterType
+    default: ParameterValue | None = None
+    minimum: ParameterValue | None = None
+    maximum: ParameterValue | None = None
+    choices: tuple[ParameterValue, ...] | None = None
 
 
 def check(name: str, parameter: Parameter) -> None:
@@ -85,7 +85,7 @@ def check(name: str, parameter: Parameter) -> None:
     _check_declared(f"default of parameter {name} =", parameter, parameter.default)
 
 
-def values(declared: Mapping[str, Parameter], given: Mapping[str, object]) -> dict[str, Value]:
+def resolve_values(declared: Mapping[str, Parameter], given: Mapping[str, object]) -> dict[str, ParameterValue]:
     """The values by name: those that are given, each as its declared type, else the defaults; None is not given.
 
     A string that reads as the declared type is taken for it.
@@ -103,14 +103,14 @@ def values(declared: Mapping[str, Parameter], given: Mapping[str, object]) -> di
     return found
 
 
-def _check_declared(what: str, parameter: Parameter, value: Value | None) -> None:
+def _check_declared(what: str, parameter: Parameter, value: ParameterValue | None) -> None:
     """Refuse what doesn't fit, and a string that would have to be read first: what is declared is shown to people."""
-    as_it_is = isinstance(value, str) == (parameter.kind in (Kind.STRING, Kind.DATE))
+    as_it_is = isinstance(value, str) == (parameter.kind in (ParameterType.STRING, ParameterType.DATE))
     if value is not None and (not as_it_is or _as_declared(parameter, value) is None):
         raise WordError(what, value, _allowed(parameter))
 
 
-def _fitting(name: str, parameter: Parameter, value: object) -> Value:
+def _fitting(name: str, parameter: Parameter, value: object) -> ParameterValue:
     """The value as its type."""
     fitting = _as_declared(parameter, value)
     if fitting is None:
@@ -118,7 +118,7 @@ def _fitting(name: str, parameter: Parameter, value: object) -> Value:
     return fitting
 
 
-def _as_declared(parameter: Parameter, value: object) -> Value | None:
+def _as_declared(parameter: Parameter, value: object) -> ParameterValue | None:
     """The value as its type, None where it doesn't fit."""
     kind, low, high = parameter.kind, parameter.minimum, parameter.maximum
     try:
@@ -132,36 +132,38 @@ def _as_declared(parameter: Parameter, value: object) -> Value | None:
     return None if below or above else fitting
 
 
-def _read(kind: Kind, text: str) -> Value | None:
+def _read(kind: ParameterType, text: str) -> ParameterValue | None:
     """What a string says, None where it doesn't fit. Raises ValueError."""
     match kind:
-        case Kind.STRING:
+        case ParameterType.STRING:
             return None if UNPRINTABLE.search(text) or _JINJA.search(text) else text
-        case Kind.INTEGER:
+        case ParameterType.INTEGER:
             return _taken(kind, int(text)) if _INTEGER.fullmatch(text) else None
-        case Kind.NUMBER:
+        case ParameterType.NUMBER:
             return _taken(kind, json.loads(text)) if _NUMBER.fullmatch(text) else None
-        case Kind.BOOLEAN:
+        case ParameterType.BOOLEAN:
             return {"true": True, "false": False}.get(text)
-        case Kind.DATE:
+        case ParameterType.DATE:
             return str(date.fromisoformat(text)) if _DATE.fullmatch(text) else None
 
 
-def _taken(kind: Kind, value: object) -> Value | None:
+def _taken(kind: ParameterType, value: object) -> ParameterValue | None:
     """A value that is no string, None where it doesn't fit."""
     match value:
         case bool():
-            return value if kind is Kind.BOOLEAN else None
+            return value if kind is ParameterType.BOOLEAN else None
         case int():
-            fits = kind in (Kind.INTEGER, Kind.NUMBER) and -_LARGEST_INTEGER <= value < _LARGEST_INTEGER
+            fits = (
+                kind in (ParameterType.INTEGER, ParameterType.NUMBER) and -_LARGEST_INTEGER <= value < _LARGEST_INTEGER
+            )
             return value if fits else None
         case float():
-            return value if kind is Kind.NUMBER and math.isfinite(value) else None
+            return value if kind is ParameterType.NUMBER and math.isfinite(value) else None
         case _:
             return None
 
 
-def _place(value: Value) -> float:
+def _place(value: ParameterValue) -> float:
     """Where a value of a kind with an order stands in it; of these only dates are strings."""
     return date.fromisoformat(value).toordinal() if isinstance(value, str) else value
 
@@ -178,11 +180,11 @@ def _allowed(parameter: Parameter) -> str:
     return f"{_BOUNDED[parameter.kind]}{start}{end}"
 
 
-def _listed(some: Collection[Value]) -> str:
+def _listed(some: Collection[ParameterValue]) -> str:
     shown = ", ".join(map(_text, some))
     return shown if len(shown) <= _LONGEST_LIST else f"{shown[:_LONGEST_LIST]}... ({len(some)} of them)"
 
 
-def _text(value: Value) -> str:
+def _text(value: ParameterValue) -> str:
     """A value as people write it, in ASCII."""
     return value if isinstance(value, str) and _NEEDS_NO_QUOTES.fullmatch(value) else json.dumps(value)

@@ -14,7 +14,7 @@ _LARGEST_ANSWER = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ProgramResult:
     """What a program answered; code None: nothing in time, or it was not even run."""
 
     code: int | None
@@ -23,7 +23,7 @@ class Said:
     was_run: bool = True
 
 
-async def call(
+async def run(
     argv: Sequence[str],
     environment: Mapping[str, str],
     *,
@@ -31,7 +31,7 @@ async def call(
     directory: str | Path = "/",
     stdin: int = asyncio.subprocess.DEVNULL,
     umask: int = -1,
-) -> Said:
+) -> ProgramResult:
     """Run a program with this whole environment, or end it with all its children after so many seconds.
 
     It has nothing to read, but for `stdin`, and no terminal to ask at. It may be missing.
@@ -57,16 +57,16 @@ async def call(
     except (OSError, ValueError) as error:
         there = await asyncio.to_thread(Path(directory).is_dir)
         why = f"{argv[0]} does not run: {error}" if there else f"the folder {directory} does not exist"
-        return Said(None, b"", why, was_run=False)
+        return ProgramResult(None, b"", why, was_run=False)
     try:
         async with asyncio.timeout(within):
             output, error_output = await asyncio.gather(_all(process.stdout), _all(process.stderr))
             await process.wait()
     except TimeoutError:
-        return Said(None, b"", f"it did not answer within {within:.0f} s")
+        return ProgramResult(None, b"", f"it did not answer within {within:.0f} s")
     finally:
         await _end(process)
-    return Said(process.returncode, output, error_output.decode(errors="replace").strip())
+    return ProgramResult(process.returncode, output, error_output.decode(errors="replace").strip())
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from runners.output import plain
+from runners.output import terminal_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Failure:
     more: int = 0
 
 
-class Reader(Protocol):
+class OutputReader(Protocol):
     """Takes the lines of a step's output as they come and knows how far the step is."""
 
     @property
@@ -59,5 +59,5 @@ def clean(text: str) -> str:
 
 def one_line(text: str, limit: int = 500) -> str:
     """The text that a terminal would show, with all white space folded, cut at `limit` characters."""
-    folded = " ".join(word for line in clean(text).splitlines() for word in plain(line).split())
+    folded = " ".join(word for line in clean(text).splitlines() for word in terminal_text(line).split())
     return folded if len(folded) <= limit else folded[: limit - 1] + "…"

@@ -29,10 +29,10 @@ class Runner(Protocol):
         """Start the step, unless this folder's step was ever started. A start that fails is told by `wait`."""
         ...
 
-    async def wait(self, folder: Path, seen: Callable[[Liveness], None]) -> Outcome:
+    async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
         """How the step ended, once nothing of it is alive.
 
-        `seen` is called when the step is found alive, before it is waited for, and when it can't be looked for.
+        `on_liveness` is called when the step is found alive, before it is waited for, and when it can't be looked for.
         Cancelling the wait leaves the step alone.
         """
         ...

@@ -139,7 +139,7 @@ def _places(text: bytes, data: bytearray, end: int) -> Iterator[int]:
         at = data.find(text, at + 1, end)
 
 
-class Output:
+class OutputSegments:
     """The job's output ring: segments named by the absolute offset of their first byte."""
 
     def __init__(self, folder: Path, cap: int) -> None:
@@ -194,10 +194,10 @@ class Output:
         return opened
 
 
-class Step:
+class SupervisedStep:
     """Runs the commands of a step one after the other and sees to it that nothing of them stays alive."""
 
-    def __init__(self, spec: dict[str, Any], output: Output, masker: Masker) -> None:
+    def __init__(self, spec: dict[str, Any], output: OutputSegments, masker: Masker) -> None:
         self.spec = spec
         self.output = output
         self.masker = masker
@@ -435,7 +435,7 @@ def _claim(folder: Path) -> tuple[int, int]:
     return STARTED, end
 
 
-def _record(end: int, step: Step, started: float, clock: float) -> None:
+def _record(end: int, step: SupervisedStep, started: float, clock: float) -> None:
     """Write how it ended, in place: the room for it was there before the disk was full."""
     code = None if step.error or step.status is None else os.waitstatus_to_exitcode(step.status)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -457,13 +457,13 @@ def _record(end: int, step: Step, started: float, clock: float) -> None:
     os.fdatasync(end)
 
 
-def _step(folder: Path, given: bytes) -> Step:
+def _step(folder: Path, given: bytes) -> SupervisedStep:
     """The step of the folder; given: what to mask, empty for nothing but what has a form of its own."""
     spec = json.loads((folder / "spec.json").read_bytes())
     secrets = [value.encode(errors="surrogateescape") for value in json.loads(given or b"[]")]
     if "LC_CTYPE" not in spec["environment"]:
         os.environ.pop("LC_CTYPE", None)  # Python adds it to itself in an environment without a locale
-    return Step(spec, Output(Path(spec["output"]), spec["output_cap"]), Masker(secrets))
+    return SupervisedStep(spec, OutputSegments(Path(spec["output"]), spec["output_cap"]), Masker(secrets))
 
 
 def _supervise(folder: Path, given: bytes, launcher: int) -> None:

@@ -15,17 +15,17 @@ from pathlib import Path
 from gateway.cli import permissions
 from gateway.errors import ConfigError, RequestError
 from gateway.fabrics import compose_mounts as compose_places
-from gateway.fabrics.checkouts import Checkout, Sources
-from gateway.fabrics.compose import ComposeWork
-from gateway.fabrics.local import LocalWork
+from gateway.fabrics.checkouts import Checkout, Checkouts
+from gateway.fabrics.compose import ComposeFabric
+from gateway.fabrics.local import LocalFabric
 from gateway.model import catalog
 from gateway.model.catalog import Pipeline, Trigger
 from gateway.model.job import RunnerName
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.settings import tokens
 from gateway.settings.settings import Settings
-from runners.containers.compose_project import Service
-from runners.containers.docker import EngineSilentError
+from runners.containers.compose_project import ComposeService
+from runners.containers.docker import EngineUnreachableError
 from runners.containers.docker_errors import explain
 from runners.shim import SHORTEST_SECRET
 
@@ -52,15 +52,15 @@ async def findings(
     account = None if user is None else permissions.account(user)
     found = [Finding(True, "configuration"), *_secrets(settings, environment), *_triggers(settings)]
     found += [*_tokens(settings, environment), *_state(settings)]
-    works: list[LocalWork] = []
+    works: list[LocalFabric] = []
     with tempfile.TemporaryDirectory(prefix="pipeline-gateway-check-") as scratch:
         # a gateway may be serving: what is checked out to be looked at is not in its state directory
-        sources = Sources(settings.model_copy(update={"state_directory": Path(scratch)}), environment)
+        sources = Checkouts(settings.model_copy(update={"state_directory": Path(scratch)}), environment)
         for fabric, chosen in settings.fabrics.items():
             in_containers = RunnerName(chosen.runner) is RunnerName.COMPOSE
             if in_containers:
                 services = compose_places.services(settings, fabric, environment, instance="")
-                containers = ComposeWork(settings, fabric, settings.default_project, environment, services)
+                containers = ComposeFabric(settings, fabric, settings.default_project, environment, services)
                 found.extend(await _containers(containers, fabric))
             for project in settings.projects:
                 if fabric not in settings.fabrics_of(project):
@@ -69,7 +69,7 @@ async def findings(
                 checkout, told = await _source(sources, fabric, project, where)
                 found.extend(told)
                 if all(finding.good for finding in told) and not in_containers:
-                    work = LocalWork(settings, fabric, project, environment, checkout)
+                    work = LocalFabric(settings, fabric, project, environment, checkout)
                     works.extend([] if checkout else [work])
                     found.extend(await _work(work, where))
     if account is not None:
@@ -124,21 +124,21 @@ def _state(settings: Settings) -> Iterator[Finding]:
     yield Finding(enough, f"free disk: {free // 2**20:,} MiB{wanted}")
 
 
-async def _source(sources: Sources, fabric: str, project: str, where: str) -> tuple[Checkout | None, list[Finding]]:
+async def _source(sources: Checkouts, fabric: str, project: str, where: str) -> tuple[Checkout | None, list[Finding]]:
     """Where the project is, if it is not in a directory that runs as it is."""
     try:
-        source = await sources.find(project, None, None)
+        source = await sources.resolve(project, None, None)
     except RequestError as error:
         return None, [Finding(False, f"{where}: {error}")]
     checkout = sources.checkout(fabric, source)
     if source is None or checkout is None:
         return None, []
-    why = await checkout.ready("check")
+    why = await checkout.prepare("check")
     named = f"version {source.version}" if source.version else f"branch {source.branch}"
     return checkout, [Finding(why is None, f"{where}: {why or f'{named} is the commit {source.commit[:12]}'}")]
 
 
-async def _work(work: LocalWork, where: str) -> list[Finding]:
+async def _work(work: LocalFabric, where: str) -> list[Finding]:
     found = []
     if work.has_ingester:
         problem = await work.problem(PlannedStep(StepName.INGESTER))
@@ -153,7 +153,7 @@ async def _work(work: LocalWork, where: str) -> list[Finding]:
     return [*found, *_dbt_version(work, where), *_toggles(plan, where)]
 
 
-async def _containers(work: ComposeWork, where: str) -> list[Finding]:
+async def _containers(work: ComposeFabric, where: str) -> list[Finding]:
     """A fabric of a compose project: one thing after the other, since each needs the one before."""
     found = [await _engine(work), await _compose(work)]
     found = [replace(finding, text=f"{where}: {finding.text}") for finding in found]
@@ -163,7 +163,7 @@ async def _containers(work: ComposeWork, where: str) -> list[Finding]:
     for step in (StepName.INGESTER, StepName.BUILD):
         try:
             service = await work.service(step)
-        except EngineSilentError as silence:
+        except EngineUnreachableError as silence:
             service = explain(str(silence), "the engine doesn't answer")
         if isinstance(service, str):
             usable = False
@@ -180,7 +180,7 @@ async def _containers(work: ComposeWork, where: str) -> list[Finding]:
     return found
 
 
-async def _engine(work: ComposeWork) -> Finding:
+async def _engine(work: ComposeFabric) -> Finding:
     said = await work.docker.call("version", "--format={{.Client.Version}} {{.Server.Version}}")
     versions = said.output.decode(errors="replace").split()
     if said.code != 0 or len(versions) != 2:
@@ -188,7 +188,7 @@ async def _engine(work: ComposeWork) -> Finding:
     return Finding(True, f"Docker Engine {versions[1]}, docker command line {versions[0]}")
 
 
-async def _compose(work: ComposeWork) -> Finding:
+async def _compose(work: ComposeFabric) -> Finding:
     """Compose as v2 has it; v1 and podman's speak another language under the same name."""
     program = await work.docker.call("--version")
     if b"podman" in program.output.lower():
@@ -202,7 +202,7 @@ async def _compose(work: ComposeWork) -> Finding:
         return Finding(False, f"Compose {version} is out of support: install the Compose v2 plugin")
     try:
         project = await work.services.project()
-    except EngineSilentError as silence:
+    except EngineUnreachableError as silence:
         project = explain(str(silence), "Compose does not answer")
     if isinstance(project, str):
         return Finding(False, project)
@@ -210,7 +210,7 @@ async def _compose(work: ComposeWork) -> Finding:
     return Finding(True, f"Compose {version}: project {project.name} in {work.compose.directory}, services: {services}")
 
 
-async def _logging(work: ComposeWork, service: Service, where: str) -> list[Finding]:
+async def _logging(work: ComposeFabric, service: ComposeService, where: str) -> list[Finding]:
     """A log that the engine keeps whole is what lets a follower go on where another was killed."""
     said = await work.docker.call("info", "--format={{.LoggingDriver}}")
     driver = service.log_driver or said.output.decode(errors="replace").strip()
@@ -228,7 +228,7 @@ def _toggles(plan: Plan, where: str) -> Iterator[Finding]:
     yield Finding(True, f"{where}: Elementary is {'on' if elementary else 'off'}")
 
 
-def _dbt_version(work: LocalWork, where: str) -> Iterator[Finding]:
+def _dbt_version(work: LocalFabric, where: str) -> Iterator[Finding]:
     program = shutil.which(work.dbt.executable, path=work.environment["PATH"])
     if program is None:
         return  # told already

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gateway.errors import ConfigError
-from gateway.fabrics.local import LocalWork
-from gateway.settings.project import Project
+from gateway.fabrics.local import LocalFabric
+from gateway.settings.project import ProjectSettings
 from gateway.settings.settings import Settings
 from runners.dbt import project as dbt_project
 
@@ -25,7 +25,7 @@ def account(name: str) -> pwd.struct_passwd:
 
 
 def of(
-    settings: Settings, works: Sequence[LocalWork], user: pwd.struct_passwd, sources: Sequence[Path]
+    settings: Settings, works: Sequence[LocalFabric], user: pwd.struct_passwd, sources: Sequence[Path]
 ) -> list[tuple[str, str, bool]]:
     """What a user must be able to do: the verb, the path, and whether it may; found by being that user for a moment."""
     files = [file for work in works for file in dbt_project.files(work.dbt, work.environment) if file.exists()]
@@ -54,7 +54,7 @@ def _written(settings: Settings) -> Iterable[str]:
     return dict.fromkeys(str(folder) for folder in folders)
 
 
-def _on_this_host(settings: Settings) -> Iterable[Project]:
+def _on_this_host(settings: Settings) -> Iterable[ProjectSettings]:
     """Those of a repository are checked out by the gateway's user itself."""
     return (project for project in settings.projects.values() if project.repository is None)
 

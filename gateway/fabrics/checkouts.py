@@ -19,8 +19,8 @@ from typing import TypeVar
 import structlog
 
 from gateway.errors import BadRequestError, RepositoryUnavailableError
-from gateway.model.job import Job, Source
-from gateway.settings.project import CHECKOUT, Project
+from gateway.model.job import Job, SourceCommit
+from gateway.settings.project import CHECKOUT, ProjectSettings
 from gateway.settings.settings import Settings
 from runners.git import checkout as git_checkout
 from runners.git import refs as git_words
@@ -37,18 +37,18 @@ Remove = Callable[[Path], Awaitable[bool]]  # a folder, however that can be done
 _log = structlog.get_logger()
 
 
-class Shared:
+class CheckoutState:
     """What the jobs of one checkout share: whose it is, by their ids, and a turn for whoever changes it."""
 
     def __init__(self) -> None:
         self.users: set[str] = set()
-        self.turn = asyncio.Lock()
+        self.lock = asyncio.Lock()
 
 
 class Checkout:
     """Where the state of a project that a job runs on is, once `ready` has made it. root: of the repository."""
 
-    def __init__(self, mirror: Mirror, source: Source, root: Path, shared: Shared, remove: Remove) -> None:
+    def __init__(self, mirror: Mirror, source: SourceCommit, root: Path, shared: CheckoutState, remove: Remove) -> None:
         self.root = root
         self._folder = Path(source.folder)
         self._mirror = mirror
@@ -61,29 +61,29 @@ class Checkout:
         """Whether no job is at it."""
         return not self._shared.users
 
-    def of(self, project: Project) -> Project:
+    def project_in(self, project: ProjectSettings) -> ProjectSettings:
         """The project as it is there: what is in its repository is the commit's, what is elsewhere stays."""
         return project.moved(_top(project, self._folder), self.root)
 
-    async def ready(self, job_id: str) -> str | None:
+    async def prepare(self, job_id: str) -> str | None:
         """Have it made, or put in order, for a job that is about to begin; else why it can't be."""
-        async with self._shared.turn:
+        async with self._shared.lock:
             why = await self._make()
             if why is None:
                 self._shared.users.add(job_id)
         return why
 
-    def enter(self, job_id: str) -> None:
+    def add_user(self, job_id: str) -> None:
         """A job that began under an earlier gateway uses it: to be said before any other job is launched."""
         self._shared.users.add(job_id)
 
-    def leave(self, job_id: str) -> None:
+    def remove_user(self, job_id: str) -> None:
         """A job has ended, or is let go of."""
         self._shared.users.discard(job_id)
 
-    async def look(self, ask: Callable[[], Awaitable[T]]) -> T | str:
+    async def inspect(self, ask: Callable[[], Awaitable[T]]) -> T | str:
         """What `ask` finds out about it, before any other job begins in it; or why it can't be there."""
-        async with self._shared.turn:
+        async with self._shared.lock:
             return await self._make() or await ask()
 
     async def _make(self) -> str | None:
@@ -117,7 +117,7 @@ async def _nobody(fabric: str, folder: Path) -> bool:  # noqa: ARG001, it is ask
     return False
 
 
-class Sources:
+class Checkouts:
     """Finds the commits of projects, and keeps their checkouts.
 
     environment: of the gateway. remove: has a fabric remove a folder that this process can't; whether it is gone.
@@ -137,9 +137,9 @@ class Sources:
         self._repositories = settings.state_directory / "repositories"
         self._mirrors: dict[str, Mirror] = {}
         # Kept for as long as some job has it.
-        self._shared: weakref.WeakValueDictionary[Path, Shared] = weakref.WeakValueDictionary()
+        self._shared: weakref.WeakValueDictionary[Path, CheckoutState] = weakref.WeakValueDictionary()
 
-    async def find(self, project: str, branch: str | None, version: str | None) -> Source | None:
+    async def resolve(self, project: str, branch: str | None, version: str | None) -> SourceCommit | None:
         """What a branch and a version of a project are now, or what is configured without either.
 
         None where the project's directory runs as it is. Raises BadRequestError, RepositoryUnavailableError.
@@ -164,14 +164,14 @@ class Sources:
             raise BadRequestError("unknown_version", str(error)) from None
         except UnavailableError as error:
             raise RepositoryUnavailableError(str(error)) from None
-        return Source(commit, branch, version, folder, address)
+        return SourceCommit(commit, branch, version, folder, address)
 
-    def checkout(self, fabric: str, source: Source | None) -> Checkout | None:
+    def checkout(self, fabric: str, source: SourceCommit | None) -> Checkout | None:
         """Where a source is checked out for a fabric; None for the project's directory as it is."""
         if source is None:
             return None
         root = self._checkouts / fabric / source.commit
-        shared = self._shared.setdefault(root, Shared())
+        shared = self._shared.setdefault(root, CheckoutState())
         return Checkout(self._mirror(source.repository), source, root, shared, partial(self._remove, fabric))
 
     async def sweep(self, active: Collection[Job], unused: float = _UNUSED) -> None:
@@ -181,10 +181,10 @@ class Sources:
         """
         wanted = {self._checkouts / job.fabric / job.source.commit for job in active if job.source is not None}
         for root in await asyncio.to_thread(_older, self._checkouts, "*/*", unused):
-            shared = self._shared.setdefault(root, Shared())
-            if root in wanted or shared.turn.locked():
+            shared = self._shared.setdefault(root, CheckoutState())
+            if root in wanted or shared.lock.locked():
                 continue
-            async with shared.turn:  # whoever comes now finds it gone, and makes it again
+            async with shared.lock:  # whoever comes now finds it gone, and makes it again
                 if not shared.users:  # nobody came in the meantime
                     await self._remove_checkout(root)
         mirrors = {mirror.folder: mirror for mirror in self._mirrors.values()}
@@ -211,11 +211,11 @@ class Sources:
             self._mirrors[address] = Mirror(address, folder, self._environment, self._mask)
         return self._mirrors[address]
 
-    async def _place(self, project: str, chosen: Project) -> tuple[str, str]:
+    async def _place(self, project: str, chosen: ProjectSettings) -> tuple[str, str]:
         """The address of a project's repository, and its folder in there. Raises BadRequestError, UnavailableError."""
         if chosen.repository is not None:
             return chosen.repository, str(chosen.directory.relative_to(CHECKOUT))
-        found = await git_checkout.place(chosen.directory, self._environment, self._mask)
+        found = await git_checkout.find_repository(chosen.directory, self._environment, self._mask)
         if found is None:
             raise BadRequestError(
                 "no_repository",
@@ -231,7 +231,7 @@ class Sources:
         return str(found.top), str(found.below)
 
 
-def _top(project: Project, folder: Path) -> Path:
+def _top(project: ProjectSettings, folder: Path) -> Path:
     """The top of a project's repository. folder: of the project in there."""
     return project.directory.parents[len(folder.parts) - 1] if folder.parts else project.directory
 

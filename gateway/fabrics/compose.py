@@ -15,9 +15,9 @@ from gateway.fabrics import compose_dbt, listing
 from gateway.fabrics import compose_mounts as compose_places
 from gateway.fabrics import fabric as work
 from gateway.fabrics.checkouts import Checkout
-from gateway.fabrics.compose_mounts import Place, Places
-from gateway.fabrics.compose_services import ComposeServices, patiently
-from gateway.fabrics.fabric import Seen, nobody
+from gateway.fabrics.compose_mounts import StepService, StepServices
+from gateway.fabrics.compose_services import ComposeServices, ask_patiently
+from gateway.fabrics.fabric import OnLiveness, ignore_liveness
 from gateway.model import catalog
 from gateway.model.catalog import Installation, Trigger
 from gateway.model.job import Finished, RunnerName
@@ -26,9 +26,9 @@ from gateway.settings.settings import Settings
 from runners import ingester
 from runners.containers import compose_project
 from runners.containers import one_off as compose_look
-from runners.containers.compose_project import Service
+from runners.containers.compose_project import ComposeService
 from runners.containers.compose_runner import is_decided
-from runners.containers.docker import Docker, EngineSilentError
+from runners.containers.docker import Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
 from runners.containers.identity import container_name
 from runners.dbt import command as dbt
@@ -37,13 +37,13 @@ from runners.dbt.command import DbtStep
 from runners.dbt.listing import Node
 from runners.mask import Mask
 from runners.outcome import Command, Outcome
-from runners.program import Said
-from runners.report import Reader
+from runners.program import ProgramResult
+from runners.report import OutputReader
 
 _SILENT = "The container engine doesn't answer"
 
 
-class ComposeWork:
+class ComposeFabric:
     """Knows what each step runs in the services of a compose project, and what it should leave behind: see Work."""
 
     def __init__(
@@ -62,17 +62,17 @@ class ComposeWork:
         self._settings = settings
         self._fabric_name = fabric
         # a job that outlived its fabric or project in the configuration is followed to its end all the same
-        self._fabric, fabric_is_gone = work.fabric(settings, fabric, RunnerName.COMPOSE)
-        configured, project_is_gone = work.project(settings, project)
-        self._gone = work.gone("fabric", fabric) if fabric_is_gone else None
+        self._fabric, fabric_is_gone = work.fabric_settings(settings, fabric, RunnerName.COMPOSE)
+        configured, project_is_gone = work.project_settings(settings, project)
+        self._gone = work.not_configured("fabric", fabric) if fabric_is_gone else None
         if project_is_gone and checkout is not None:
-            self._gone = work.gone("project", project)
+            self._gone = work.not_configured("project", project)
         self._checkout = checkout
         self._environment = work.environment(self._fabric, environment)
         self._mask = settings.mask(environment)
         self.services = services
         self.compose, self.docker = services.compose, services.docker
-        self._places = Places(services, fabric, self._fabric.compose, self._environment, configured, checkout)
+        self._places = StepServices(services, fabric, self._fabric.compose, self._environment, configured, checkout)
         self._dbt = work.dbt(self._fabric, Path(self._fabric.compose.dbt.working_directory or "."))
 
     @property
@@ -88,7 +88,7 @@ class ComposeWork:
             try:
                 place = await self._place(StepName.BUILD)
                 has = None if isinstance(place, str) else await self._look(place)
-            except EngineSilentError as silence:
+            except EngineUnreachableError as silence:
                 raise _unavailable(silence) from None
         return work.installation(
             self._settings,
@@ -99,30 +99,30 @@ class ComposeWork:
             needs_packages=self._checkout is not None and self._places.declares_packages(),
         )
 
-    async def lacks(self) -> str | None:
+    async def missing_program(self) -> str | None:
         """Whether docker's command line is missing; what is in the images only the engine could tell."""
         if await asyncio.to_thread(shutil.which, "docker", path=self._environment.get("PATH")) is None:
             return "The program docker was not found on PATH: install Docker's command line and its Compose v2 plugin."
         return None
 
-    async def occupied(self, plan: Plan) -> work.Occupied | None:
+    async def container_conflict(self, plan: Plan) -> work.ContainerConflict | None:
         """A container of the services that the plan uses, started by somebody else. Raises EngineError."""
         try:
-            return await self._places.occupied(plan)
-        except EngineSilentError as silence:
+            return await self._places.container_conflict(plan)
+        except EngineUnreachableError as silence:
             raise _unavailable(silence) from None
 
-    async def problem(self, planned: PlannedStep, seen: Seen = nobody) -> str | None:
+    async def problem(self, planned: PlannedStep, on_liveness: OnLiveness = ignore_liveness) -> str | None:
         """Why a step could not start, in a sentence that says what to do."""
         if self._gone is not None:
             return self._gone
         elementary = planned.name is StepName.ELEMENTARY or planned.without_elementary
         try:
-            place = await patiently(lambda: self._place(planned.name), seen)
+            place = await ask_patiently(lambda: self._place(planned.name), on_liveness)
             if isinstance(place, str):
                 return place
-            has = await patiently(lambda: self._look(place), seen) if planned.lineage or elementary else None
-        except EngineSilentError as silence:
+            has = await ask_patiently(lambda: self._look(place), on_liveness) if planned.lineage or elementary else None
+        except EngineUnreachableError as silence:
             return explain(str(silence), _SILENT)
         service = place.service.name
         if planned.name is StepName.INGESTER:
@@ -147,10 +147,12 @@ class ComposeWork:
         try:
             place = await self._place(planned.name)
             return place if isinstance(place, str) else await self._nodes(planned, place)
-        except EngineSilentError as silence:
+        except EngineUnreachableError as silence:
             raise _unavailable(silence) from None
 
-    async def command(self, planned: PlannedStep, folder: Path, seen: Seen = nobody) -> Command | str:
+    async def command(
+        self, planned: PlannedStep, folder: Path, on_liveness: OnLiveness = ignore_liveness
+    ) -> Command | str:
         """What the step runs, or why it can't. Raises OSError where the disk keeps it from being prepared."""
         if await asyncio.to_thread(is_decided, folder):
             # an earlier gateway has asked compose file and engine, and only the values of variables are still wanted
@@ -160,8 +162,8 @@ class ComposeWork:
             return self._gone
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:
-            place = await patiently(lambda: self._place(planned.name), seen)
-        except EngineSilentError as silence:
+            place = await ask_patiently(lambda: self._place(planned.name), on_liveness)
+        except EngineUnreachableError as silence:
             return explain(str(silence), _SILENT)
         if isinstance(place, str):
             return place
@@ -169,35 +171,35 @@ class ComposeWork:
         if isinstance(what, str):
             return what
         names = self._handed_on(planned, place.service)
-        return compose_project.run(self.compose, place.service, what, names, folder, place.mount)
+        return compose_project.run_command(self.compose, place.service, what, names, folder, place.mount)
 
     async def conclude(
-        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: Reader, folder: Path
+        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader, folder: Path
     ) -> Finished:
         """What the end of the step means. Raises OSError where the disk can't be looked at now."""
         if not isinstance(reader, dbt_output.DbtReader):
             return work.ingester_finished(planned, started, outcome, reader)
         step = work.dbt_step(planned, self._dbt)
-        with suppress(EngineSilentError):
+        with suppress(EngineUnreachableError):
             await self._fetch(step, reader, folder)
         # Where the results can't be fetched, the log tells the same.
-        left = await asyncio.to_thread(dbt_output.results, folder, self._mask) or reader.results
-        outcome = dbt_output.judge(outcome, step, reader, left, reported=dbt.report(folder).exists())
+        left = await asyncio.to_thread(dbt_output.read_results, folder, self._mask) or reader.results
+        outcome = dbt_output.judge_outcome(outcome, step, reader, left, reported=dbt.report(folder).exists())
         return work.dbt_finished(planned, started, outcome, reader, left)
 
-    async def service(self, step: StepName) -> Service | str:
+    async def service(self, step: StepName) -> ComposeService | str:
         """The service of a step, or what is wrong with it. Raises EngineSilentError."""
         found = await self._places.service(step)
         if not isinstance(found, str):
-            self._mask = self._mask.knowing(found.environment)
+            self._mask = self._mask.with_secrets_of(found.environment)
         return found
 
-    async def _place(self, step: StepName) -> Place | str:
+    async def _place(self, step: StepName) -> StepService | str:
         """The service of a step and what is mounted there, or why it can't run. Raises EngineSilentError."""
         found = await self.service(step)
         return found if isinstance(found, str) else await self._places.of(step, found)
 
-    async def _look(self, place: Place) -> frozenset[str] | None:
+    async def _look(self, place: StepService) -> frozenset[str] | None:
         """What the dbt service has; None where no shell could look. Raises EngineSilentError."""
         script = compose_dbt.script(self._dbt.lineage_executable)
         mount = place.mount
@@ -205,13 +207,13 @@ class ComposeWork:
         found = (await self.services.look(place.service, script, where, mount)).split()
         return frozenset(found) if compose_dbt.LOOKED in found else None
 
-    async def _nodes(self, planned: PlannedStep, place: Place) -> list[Node] | str:
+    async def _nodes(self, planned: PlannedStep, place: StepService) -> list[Node] | str:
         chosen, mount = self._fabric.compose.dbt, place.mount
         paths = compose_dbt.paths(chosen, None if mount is None else mount.target, listing=True)
         unlined = replace(planned, lineage=False)
         docker = Docker(self.compose.docker, self._whole_environment(unlined), self._mask)
 
-        async def ask(argv: tuple[str, ...]) -> Said:
+        async def ask(argv: tuple[str, ...]) -> ProgramResult:
             names = self._handed_on(unlined, place.service)
             return await compose_look.ask(
                 self.compose, place.service, argv, paths.cwd, docker, mount=mount, names=names, within=listing.TAKES
@@ -220,7 +222,7 @@ class ComposeWork:
         step, may_install = work.dbt_step(unlined, self._dbt), self._checkout is not None and self._checkout.is_free
         return await listing.nodes(self._dbt, step, paths, ask, self._mask, may_install=may_install)
 
-    def _what(self, planned: PlannedStep, place: Place) -> Command | str:
+    def _what(self, planned: PlannedStep, place: StepService) -> Command | str:
         """What the step runs, as its container sees it, with the whole environment of the docker command line."""
         chosen, environment = self._fabric.compose, self._whole_environment(planned)
         if planned.name is StepName.INGESTER:
@@ -244,7 +246,7 @@ class ComposeWork:
             mask=self._mask,
         )
 
-    def _ingester_command(self, planned: PlannedStep, service: Service) -> tuple[str, ...] | str:
+    def _ingester_command(self, planned: PlannedStep, service: ComposeService) -> tuple[str, ...] | str:
         """What arguments go behind, empty for the service's own command; or that there is nothing."""
         configured = self._fabric.compose.ingester.command
         if configured or not planned.arguments or service.command:
@@ -270,7 +272,7 @@ class ComposeWork:
         """The variables that the configuration sets for containers."""
         return frozenset(self._fabric.environment) | frozenset(self.compose.variables)
 
-    def _handed_on(self, planned: PlannedStep, service: Service) -> list[str]:
+    def _handed_on(self, planned: PlannedStep, service: ComposeService) -> list[str]:
         """The names of the variables that the container gets besides those of its service."""
         known = frozenset(service.environment) | self._set_by_us()
         lineage_is_known = any(name.startswith(compose_dbt.LINEAGE_VARIABLES) for name in known)
@@ -286,7 +288,7 @@ class ComposeWork:
         state = await self.docker.inspect(container_name(folder))
         if state is None or state.started == 0:
             return
-        self._mask = self._mask.knowing(state.environment)
+        self._mask = self._mask.with_secrets_of(state.environment)
         chosen = self._fabric.compose
         project = None
         if self._checkout is not None:
@@ -295,5 +297,5 @@ class ComposeWork:
         await compose_dbt.fetch(self.docker, state, target, step, reader, folder)
 
 
-def _unavailable(silence: EngineSilentError) -> EngineError:
+def _unavailable(silence: EngineUnreachableError) -> EngineError:
     return EngineError(explain(str(silence), "The container engine doesn't answer, so nothing was started"))

@@ -8,12 +8,12 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.settings.fabric import DbtService
-from runners.containers.docker import Docker, State
+from gateway.settings.fabric import DbtServiceSettings
+from runners.containers.docker import ContainerState, Docker
 from runners.containers.identity import container_name
 from runners.dbt import command as dbt
 from runners.dbt import output as dbt_output
-from runners.dbt.command import DbtStep, Paths
+from runners.dbt.command import DbtPaths, DbtStep
 
 HAS_OPENLINEAGE, HAS_ELEMENTARY, LOOKED = "openlineage", "elementary", "looked"
 # A service that sets one of these has said where its lineage goes.
@@ -40,7 +40,7 @@ def script(lineage_executable: str) -> str:
     )
 
 
-def paths(chosen: DbtService, project: str | None, *, listing: bool = False) -> Paths:
+def paths(chosen: DbtServiceSettings, project: str | None, *, listing: bool = False) -> DbtPaths:
     """The paths of a step, as its container sees them. project: where a checkout's is mounted, None without one.
 
     What dbt writes besides packages it writes into the container then, not into the checkout: its user there may be
@@ -48,7 +48,7 @@ def paths(chosen: DbtService, project: str | None, *, listing: bool = False) -> 
     listing: nothing is to be left anywhere, for a job may just be running in the service's own folders.
     """
     ours = listing or (project is not None and chosen.target_path is None)
-    return Paths(
+    return DbtPaths(
         cwd=chosen.working_directory or "",
         project=project,  # said, so that it is what runs, whatever variables the service sets
         profiles=chosen.profiles_directory,
@@ -66,7 +66,7 @@ def variables(*, lineage: bool) -> Mapping[str, str]:
 
 
 async def fetch(
-    docker: Docker, state: State, target: str, step: DbtStep, reader: dbt_output.DbtReader, folder: Path
+    docker: Docker, state: ContainerState, target: str, step: DbtStep, reader: dbt_output.DbtReader, folder: Path
 ) -> None:
     """Take from the ended container what tells of the run, unless it is of an earlier one.
 
@@ -77,14 +77,14 @@ async def fetch(
     results = await docker.file(state.id, posixpath.join(target, "run_results.json"))
     lineage = await docker.file(state.id, _LINEAGE) if step.lineage else None
     report = await docker.file(container_name(folder, 1), _REPORT) if step.report else None
-    if results is not None and dbt_output.is_of(results, reader.invocation):
+    if results is not None and dbt_output.is_of_run(results, reader.invocation):
         await asyncio.to_thread(_write, dbt.target(folder) / "run_results.json", results)
     for file, content in ((dbt.lineage(folder), lineage), (dbt.report(folder), report)):
         if content is not None:
             await asyncio.to_thread(_write, file, content)
 
 
-def target(chosen: DbtService, project: str | None) -> str:
+def target(chosen: DbtServiceSettings, project: str | None) -> str:
     """Where the results of a step are, from the container's working directory on; project: as above."""
     if project is None:
         return chosen.target_path or "target"

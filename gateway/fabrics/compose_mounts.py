@@ -10,35 +10,35 @@ from pathlib import Path
 
 from gateway.fabrics import fabric as work
 from gateway.fabrics.checkouts import Checkout
-from gateway.fabrics.compose_services import ComposeServices, compose
+from gateway.fabrics.compose_services import ComposeServices, compose_cli
 from gateway.model.job import RunnerName
 from gateway.model.plan import Plan, StepName
-from gateway.settings.fabric import ComposeSettings, DbtService, IngesterService
-from gateway.settings.project import Project
+from gateway.settings.fabric import ComposeSettings, DbtServiceSettings, IngesterServiceSettings
+from gateway.settings.project import ProjectSettings
 from gateway.settings.settings import Settings
 from runners.containers import compose_project
-from runners.containers.compose_project import Mount, Service
+from runners.containers.compose_project import ComposeService, Mount
 from runners.containers.docker import Docker
 from runners.dbt import project as dbt_project
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StepService:
     """Where a step runs: a service, and what is mounted in its container."""
 
-    service: Service
+    service: ComposeService
     mount: Mount | None
 
 
 def services(settings: Settings, fabric: str, environment: Mapping[str, str], instance: str) -> ComposeServices:
     """What all work of a fabric asks together. instance: the gateway's own id, which its containers carry."""
-    chosen, _ = work.fabric(settings, fabric, RunnerName.COMPOSE)
-    project = compose(chosen, instance)
+    chosen, _ = work.fabric_settings(settings, fabric, RunnerName.COMPOSE)
+    project = compose_cli(chosen, instance)
     docker = Docker(project.docker, work.environment(chosen, environment), settings.mask(environment))
     return ComposeServices(project, docker)
 
 
-class Places:
+class StepServices:
     """Finds where the steps of one project run.
 
     fabric: its name. environment: of docker's command line. checkout: None for what services have themselves.
@@ -50,21 +50,21 @@ class Places:
         fabric: str,
         chosen: ComposeSettings,
         environment: Mapping[str, str],
-        project: Project,
+        project: ProjectSettings,
         checkout: Checkout | None,
     ) -> None:
         self._services = services
         self._fabric = fabric
         self._chosen = chosen
         self._environment = environment
-        self._project = project if checkout is None else checkout.of(project)
+        self._project = project if checkout is None else checkout.project_in(project)
         self._checkout = checkout
 
     def declares_packages(self) -> bool:
         """Whether the project, as it is checked out on this host, has a file that may name packages."""
         return dbt_project.declares_packages(self._project.dbt)
 
-    async def service(self, step: StepName) -> Service | str:
+    async def service(self, step: StepName) -> ComposeService | str:
         """The service of a step, or what is wrong with it. Raises EngineSilentError."""
         missing = [name for name in self._chosen.environment if name not in self._environment]
         if missing:
@@ -74,11 +74,11 @@ class Places:
             )
         return await self._services.find(self._section(step).service)
 
-    async def of(self, step: StepName, service: Service) -> Place | str:
+    async def of(self, step: StepName, service: ComposeService) -> StepService | str:
         """A service of a step with what is mounted there, or why it can't run there. Raises EngineSilentError."""
         checkout = self._checkout
         if checkout is None or (step is StepName.INGESTER and self._chosen.ingester.project is None):
-            return Place(service, None)
+            return StepService(service, None)
         elsewhere = await self._services.other_host()
         if elsewhere is not None:
             return (
@@ -86,20 +86,20 @@ class Places:
                 "mounted: use an engine of this host, or leave branch and version out."
             )
         found = await asyncio.to_thread(self._mount, step, service, checkout)
-        return found if isinstance(found, str) else Place(service, found)
+        return found if isinstance(found, str) else StepService(service, found)
 
-    async def occupied(self, plan: Plan) -> work.Occupied | None:
+    async def container_conflict(self, plan: Plan) -> work.ContainerConflict | None:
         """A container of the services that the plan uses, started by somebody else. Raises EngineSilentError."""
         wanted = {section.service: section.idle for section in (self._section(step.name) for step in plan.steps)}
         project = await self._services.project()
         if isinstance(project, str):
             return None  # the job will say so; and what has no project has no containers of it
         asked = self._services
-        found = await compose_project.stranger(project, wanted.items(), asked.compose, asked.docker)
+        found = await compose_project.find_foreign_container(project, wanted.items(), asked.compose, asked.docker)
         if found is None:
             return None
         section_name = "ingester" if found.service == self._chosen.ingester.service else "dbt"
-        return work.Occupied(
+        return work.ContainerConflict(
             found.container,
             found.service,
             found.since,
@@ -107,10 +107,10 @@ class Places:
             f"`fabrics.{self._fabric}.compose.{section_name}.idle: true`",
         )
 
-    def _section(self, step: StepName) -> IngesterService | DbtService:
+    def _section(self, step: StepName) -> IngesterServiceSettings | DbtServiceSettings:
         return self._chosen.ingester if step is StepName.INGESTER else self._chosen.dbt
 
-    def _mount(self, step: StepName, service: Service, checkout: Checkout) -> Mount | str:
+    def _mount(self, step: StepName, service: ComposeService, checkout: Checkout) -> Mount | str:
         if step is StepName.INGESTER:
             assert self._chosen.ingester.project is not None, "else nothing is mounted"
             return _mount(self._project.directory, self._chosen.ingester.project, checkout)

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.settings.fabric import Fabric
+from gateway.settings.fabric import FabricSettings
 from runners.containers import compose_project
 from runners.containers import one_off as compose_look
-from runners.containers.compose_project import Compose, Mount, Project, Service
-from runners.containers.docker import Docker, EngineSilentError
+from runners.containers.compose_project import ComposeCli, ComposeProject, ComposeService, Mount
+from runners.containers.docker import Docker, EngineUnreachableError
 from runners.runner import Liveness
 
 _FRESH = 2.0  # seconds that an answer is good for
@@ -24,25 +24,25 @@ T = TypeVar("T")
 class ComposeServices:
     """What a compose project has now. A trigger asks several times, and many may come at once."""
 
-    def __init__(self, compose: Compose, docker: Docker) -> None:
+    def __init__(self, compose: ComposeCli, docker: Docker) -> None:
         self.compose = compose
         self.docker = docker
         self._lock = asyncio.Lock()
-        self._project: tuple[float, Project] | None = None
-        self._services: dict[str, tuple[float, Service]] = {}
+        self._project: tuple[float, ComposeProject] | None = None
+        self._services: dict[str, tuple[float, ComposeService]] = {}
         self._looks: dict[tuple[str, str, str, Mount | None], tuple[float, str]] = {}
         self._host: tuple[float, str] | None = None
 
-    async def project(self) -> Project | str:
+    async def project(self) -> ComposeProject | str:
         """The project, or why there is none. Raises EngineSilentError."""
         async with self._lock:
             if self._project is not None and time.monotonic() - self._project[0] < _FRESH:
                 return self._project[1]
-            found = await compose_project.read(self.compose, self.docker)
+            found = await compose_project.read_project(self.compose, self.docker)
             self._project = None if isinstance(found, str) else (time.monotonic(), found)
             return found
 
-    async def find(self, name: str) -> Service | str:
+    async def find(self, name: str) -> ComposeService | str:
         """A service, or what is wrong with it. Raises EngineSilentError."""
         known = self._services.get(name)
         if known is not None and time.monotonic() - known[0] < _FRESH:
@@ -50,12 +50,12 @@ class ComposeServices:
         project = await self.project()
         if isinstance(project, str):
             return project
-        found = await compose_project.service(project, name, self.docker)
+        found = await compose_project.find_service(project, name, self.docker)
         if not isinstance(found, str):
             self._services[name] = time.monotonic(), found
         return found
 
-    async def look(self, service: Service, script: str, where: str, mount: Mount | None) -> str:
+    async def look(self, service: ComposeService, script: str, where: str, mount: Mount | None) -> str:
         """What a shell in a container of a service prints. Raises EngineSilentError."""
         key = (service.name, script, where, mount)
         async with self._lock:
@@ -81,11 +81,11 @@ class ComposeServices:
             found = await self.find(name)
             if not isinstance(found, str):
                 await compose_look.remove(self.compose, found, folder, self.docker)
-        except EngineSilentError:
+        except EngineUnreachableError:
             return  # the next time, then
 
 
-def compose(fabric: Fabric, instance: str) -> Compose:
+def compose_cli(fabric: FabricSettings, instance: str) -> ComposeCli:
     """How the compose project of a fabric is reached. Every value is glued to its option, so that none can be one."""
     chosen = fabric.compose
     docker = [f"--{key}={value}" for key in ("context", "host") if (value := getattr(chosen, key)) is not None]
@@ -95,7 +95,7 @@ def compose(fabric: Fabric, instance: str) -> Compose:
         *(f"--env-file={file}" for file in chosen.env_files),
         *(f"--profile={profile}" for profile in chosen.profiles),
     ]
-    return Compose(
+    return ComposeCli(
         directory=str(chosen.directory),
         docker=("docker", *docker),
         options=tuple(options),
@@ -105,14 +105,14 @@ def compose(fabric: Fabric, instance: str) -> Compose:
     )
 
 
-async def patiently(ask: Callable[[], Awaitable[T]], seen: Callable[[Liveness], None]) -> T:
+async def ask_patiently(ask: Callable[[], Awaitable[T]], on_liveness: Callable[[Liveness], None]) -> T:
     """The answer of an engine that may be starting again. Raises EngineSilentError once that takes too long."""
     limit = time.monotonic() + _PATIENCE
     while True:
         try:
             return await ask()
-        except EngineSilentError:
+        except EngineUnreachableError:
             if time.monotonic() > limit:
                 raise
-        seen(Liveness.UNREACHABLE)
+        on_liveness(Liveness.UNREACHABLE)
         await asyncio.sleep(_AGAIN)

@@ -12,21 +12,21 @@ from gateway.clock import Instant
 from gateway.model.catalog import Installation, Trigger
 from gateway.model.job import Finished, RunnerName
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.settings.fabric import Fabric
-from gateway.settings.project import Project
+from gateway.settings.fabric import FabricSettings
+from gateway.settings.project import ProjectSettings
 from gateway.settings.settings import Settings
 from runners import ingester
 from runners.dbt import arguments as dbt_words
 from runners.dbt import output as dbt_output
-from runners.dbt.command import Dbt, DbtStep
+from runners.dbt.command import DbtConfig, DbtStep
 from runners.dbt.listing import Node
 from runners.mask import Mask
 from runners.outcome import Command, Exited, Lost, NotStarted, Outcome
-from runners.report import Failure, Reader, one_line
+from runners.report import Failure, OutputReader, one_line
 from runners.runner import Liveness
 
 ELEMENTARY = "elementary"
-Seen = Callable[[Liveness], None]
+OnLiveness = Callable[[Liveness], None]
 
 # Systemd's words to the gateway itself; a step that heard them would speak in the gateway's name.
 _NOT_FOR_STEPS = frozenset(
@@ -46,7 +46,7 @@ _NOT_FOR_STEPS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Occupied:
+class ContainerConflict:
     """What holds a plan up that is no job: a container that somebody else started. since: epoch seconds."""
 
     container: str
@@ -61,11 +61,11 @@ class Occupied:
         )
 
 
-def nobody(_: Liveness) -> None:
+def ignore_liveness(_: Liveness) -> None:
     """Is told how a step was found, and does nothing with it."""
 
 
-class Work(Protocol):
+class Fabric(Protocol):
     """Knows, for one project in one fabric, what each step runs and what it should leave behind."""
 
     @property
@@ -77,18 +77,18 @@ class Work(Protocol):
         """What a plan depends on besides the request. Raises EngineError where that can't be found out."""
         ...
 
-    async def lacks(self) -> str | None:
+    async def missing_program(self) -> str | None:
         """Which program that its steps need is not found, in a sentence that says what to do."""
         ...
 
-    async def occupied(self, plan: Plan) -> Occupied | None:
+    async def container_conflict(self, plan: Plan) -> ContainerConflict | None:
         """What else uses what the plan's steps use. Raises EngineError where that can't be found out."""
         ...
 
-    async def problem(self, planned: PlannedStep, seen: Seen = nobody) -> str | None:
+    async def problem(self, planned: PlannedStep, on_liveness: OnLiveness = ignore_liveness) -> str | None:
         """Why a step could not start, in a sentence that says what to do; None if nothing is known to be wrong.
 
-        seen: told while that can't be found out.
+        on_liveness: told while that can't be found out.
         """
         ...
 
@@ -99,15 +99,17 @@ class Work(Protocol):
         """
         ...
 
-    async def command(self, planned: PlannedStep, folder: Path, seen: Seen = nobody) -> Command | str:
+    async def command(
+        self, planned: PlannedStep, folder: Path, on_liveness: OnLiveness = ignore_liveness
+    ) -> Command | str:
         """What the step runs, with `folder` (which is made) for its own files; or why it can't, in a sentence.
 
-        seen: as above. Raises OSError where the disk keeps it from being prepared.
+        on_liveness: as above. Raises OSError where the disk keeps it from being prepared.
         """
         ...
 
     async def conclude(
-        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: Reader, folder: Path
+        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader, folder: Path
     ) -> Finished:
         """What the end of the step means, with its final progress and first failure.
 
@@ -116,35 +118,35 @@ class Work(Protocol):
         ...
 
 
-def fabric(settings: Settings, name: str, runner: RunnerName) -> tuple[Fabric, bool]:
+def fabric_settings(settings: Settings, name: str, runner: RunnerName) -> tuple[FabricSettings, bool]:
     """A fabric, and whether it is gone: taken from the configuration, or turned into another kind."""
     found = settings.fabrics.get(name)
     if found is None or RunnerName(found.runner) is not runner:
-        return Fabric(runner=runner.value), True
+        return FabricSettings(runner=runner.value), True
     return found, False
 
 
-def project(settings: Settings, name: str) -> tuple[Project, bool]:
+def project_settings(settings: Settings, name: str) -> tuple[ProjectSettings, bool]:
     """A project, and whether it is gone from the configuration."""
     found = settings.projects.get(name)
-    return (Project(), True) if found is None else (found, False)
+    return (ProjectSettings(), True) if found is None else (found, False)
 
 
-def gone(what: str, name: str) -> str:
+def not_configured(what: str, name: str) -> str:
     """Why a step is not begun in a fabric, or of a project, that is gone."""
     return f"The {what} {name} is not in the configuration any more; put it back, or trigger another one."
 
 
-def environment(fabric: Fabric, inherited: Mapping[str, str]) -> dict[str, str]:
+def environment(fabric: FabricSettings, inherited: Mapping[str, str]) -> dict[str, str]:
     """The gateway's own environment, less what is meant for it alone, and the fabric's."""
     variables = {name: value for name, value in inherited.items() if name not in _NOT_FOR_STEPS}
     return {**variables, **fabric.environment}
 
 
-def dbt(fabric: Fabric, project: Path) -> Dbt:
+def dbt(fabric: FabricSettings, project: Path) -> DbtConfig:
     """How a fabric runs dbt for the project in this folder."""
     chosen = fabric.dbt
-    return Dbt(
+    return DbtConfig(
         project=project,
         executable=chosen.executable,
         lineage_executable=chosen.openlineage_executable,
@@ -180,12 +182,12 @@ def installation(
     )
 
 
-def reader(planned: PlannedStep) -> Reader:
+def output_reader(planned: PlannedStep) -> OutputReader:
     """What follows the step's output."""
     return ingester.IngesterReader() if planned.name is StepName.INGESTER else dbt_output.DbtReader()
 
 
-def dbt_step(planned: PlannedStep, dbt: Dbt) -> DbtStep:
+def dbt_step(planned: PlannedStep, dbt: DbtConfig) -> DbtStep:
     """What dbt is to do in a step."""
     if planned.name is StepName.ELEMENTARY:
         arguments = (dbt_words.select(ELEMENTARY), *planned.arguments)
@@ -195,7 +197,7 @@ def dbt_step(planned: PlannedStep, dbt: Dbt) -> DbtStep:
     return DbtStep(planned.name, (*rest, *planned.arguments), lineage=planned.lineage, selective=planned.selective)
 
 
-def ingester_finished(planned: PlannedStep, started: Instant, outcome: Outcome, reader: Reader) -> Finished:
+def ingester_finished(planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader) -> Finished:
     """The end of an ingester: its exit code is all there is to go by."""
     return Finished(outcome, reader.progress, _failure(planned, outcome, reader.last_line, None), started)
 

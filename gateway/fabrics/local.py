@@ -16,11 +16,11 @@ from gateway.errors import StorageError
 from gateway.fabrics import fabric as work
 from gateway.fabrics import listing
 from gateway.fabrics.checkouts import Checkout
-from gateway.fabrics.fabric import Seen, nobody
+from gateway.fabrics.fabric import OnLiveness, ignore_liveness
 from gateway.model.catalog import Installation, Trigger
 from gateway.model.job import Finished, RunnerName
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.settings.fabric import Fabric
+from gateway.settings.fabric import FabricSettings
 from gateway.settings.settings import Settings
 from runners import ingester, program
 from runners.dbt import command as dbt
@@ -29,13 +29,13 @@ from runners.dbt import project as dbt_project
 from runners.dbt.command import DbtStep
 from runners.dbt.listing import Node
 from runners.outcome import Command, Exited, Outcome
-from runners.program import Said
-from runners.report import Reader
+from runners.program import ProgramResult
+from runners.report import OutputReader
 
 LISTING = "listing-"  # how the folders begin that dbt lists a project in
 
 
-class LocalWork:
+class LocalFabric:
     """Knows what each step of one project runs on this host, and what it should leave behind: see Work."""
 
     def __init__(
@@ -50,12 +50,12 @@ class LocalWork:
         self._settings = settings
         self._fabric_name = fabric
         # a job that outlived its fabric or project in the configuration is followed to its end all the same
-        self._fabric, fabric_is_gone = work.fabric(settings, fabric, RunnerName.LOCAL)
-        configured, project_is_gone = work.project(settings, project)
-        self._gone = work.gone("fabric", fabric) if fabric_is_gone else None
+        self._fabric, fabric_is_gone = work.fabric_settings(settings, fabric, RunnerName.LOCAL)
+        configured, project_is_gone = work.project_settings(settings, project)
+        self._gone = work.not_configured("fabric", fabric) if fabric_is_gone else None
         if project_is_gone:
-            self._gone = work.gone("project", project)
-        self._project = configured if checkout is None else checkout.of(configured)
+            self._gone = work.not_configured("project", project)
+        self._project = configured if checkout is None else checkout.project_in(configured)
         self._project_name = project
         self._checkout = checkout
         self._is_elsewhere = checkout is None and configured.repository is not None
@@ -73,15 +73,15 @@ class LocalWork:
         """What a plan depends on besides the request."""
         return await asyncio.to_thread(self._installation)
 
-    async def lacks(self) -> str | None:
+    async def missing_program(self) -> str | None:
         """Which program that its steps need is not found; without a dbt project none of dbt's is needed."""
-        return await asyncio.to_thread(self._lacks)
+        return await asyncio.to_thread(self._missing_program)
 
-    async def occupied(self, plan: Plan) -> work.Occupied | None:  # noqa: ARG002, nothing is
+    async def container_conflict(self, plan: Plan) -> work.ContainerConflict | None:  # noqa: ARG002, nothing is
         """Nothing but jobs: what else runs on this host is nobody's business here."""
         return None
 
-    async def problem(self, planned: PlannedStep, seen: Seen = nobody) -> str | None:  # noqa: ARG002, files answer
+    async def problem(self, planned: PlannedStep, on_liveness: OnLiveness = ignore_liveness) -> str | None:  # noqa: ARG002, files answer
         """Why a step could not start, as far as files tell, in a sentence that says what to do."""
         return await asyncio.to_thread(self._problem, planned)
 
@@ -100,13 +100,13 @@ class LocalWork:
         self,
         planned: PlannedStep,
         folder: Path,
-        seen: Seen = nobody,  # noqa: ARG002, files answer at once
+        on_liveness: OnLiveness = ignore_liveness,  # noqa: ARG002, files answer at once
     ) -> Command | str:
         """What the step runs, or why it can't. Raises OSError where the disk keeps it from being prepared."""
         return await asyncio.to_thread(self._command, planned, folder)
 
     async def conclude(
-        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: Reader, folder: Path
+        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader, folder: Path
     ) -> Finished:
         """What the end of the step means. Raises OSError where the disk can't be looked at now."""
         return await asyncio.to_thread(self._conclude, planned, started, outcome, reader, folder)
@@ -130,9 +130,9 @@ class LocalWork:
         with tempfile.TemporaryDirectory(prefix=LISTING, dir=self._settings.state_directory) as made:
             folder = Path(made)
 
-            async def ask(argv: tuple[str, ...]) -> Said:
+            async def ask(argv: tuple[str, ...]) -> ProgramResult:
                 environment = dbt.environment(self._environment, step, folder)
-                return await program.call(argv, environment, within=listing.TAKES, directory=self.dbt.project)
+                return await program.run(argv, environment, within=listing.TAKES, directory=self.dbt.project)
 
             paths = dbt.paths(self.dbt, folder, cache)
             may_install = self._checkout is not None and self._checkout.is_free
@@ -149,7 +149,7 @@ class LocalWork:
             needs_packages=self._checkout is not None and dbt_project.declares_packages(self.dbt.project),
         )
 
-    def _lacks(self) -> str | None:
+    def _missing_program(self) -> str | None:
         project_file, _ = dbt_project.files(self.dbt, self._environment)
         if (self._is_elsewhere or project_file.exists()) and self._find(self.dbt.executable) is None:
             return self._missing(self.dbt.executable, "dbt", "dbt.executable")
@@ -204,12 +204,12 @@ class LocalWork:
         )
 
     def _conclude(
-        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: Reader, folder: Path
+        self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader, folder: Path
     ) -> Finished:
         if not isinstance(reader, dbt_output.DbtReader):
             return work.ingester_finished(planned, started, outcome, reader)
-        step, left = work.dbt_step(planned, self.dbt), dbt_output.results(folder, self.mask)
-        outcome = dbt_output.judge(outcome, step, reader, left, reported=dbt.report(folder).exists())
+        step, left = work.dbt_step(planned, self.dbt), dbt_output.read_results(folder, self.mask)
+        outcome = dbt_output.judge_outcome(outcome, step, reader, left, reported=dbt.report(folder).exists())
         if isinstance(outcome, Exited) and left is not None:
             dbt.keep_parse(folder, dbt.parse_cache(self._parsed, self.dbt, step))
         return work.dbt_finished(planned, started, outcome, reader, left)
@@ -255,7 +255,7 @@ class LocalWork:
         return shutil.which(program, path=self._environment["PATH"])
 
 
-def _environment(fabric: Fabric, inherited: Mapping[str, str]) -> dict[str, str]:
+def _environment(fabric: FabricSettings, inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment of steps, with a PATH that finds what is installed beside the gateway."""
     variables = work.environment(fabric, inherited)
     # dbt-ol runs the first `dbt` on PATH, so the fabric's own has to be that.

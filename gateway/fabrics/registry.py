@@ -9,16 +9,16 @@ from pathlib import Path
 
 from gateway.fabrics import compose_mounts as compose_places
 from gateway.fabrics.checkouts import Checkout
-from gateway.fabrics.compose import ComposeWork
+from gateway.fabrics.compose import ComposeFabric
 from gateway.fabrics.compose_services import ComposeServices
-from gateway.fabrics.fabric import Work
-from gateway.fabrics.local import LocalWork
+from gateway.fabrics.fabric import Fabric
+from gateway.fabrics.local import LocalFabric
 from gateway.model.job import RunnerName
 from gateway.settings.settings import Settings
 from runners.containers.docker import Docker
 
 
-class Works:
+class FabricRegistry:
     """Makes the work of any fabric and project.
 
     environment: of the gateway. instance: the gateway's own id, which its containers carry.
@@ -28,10 +28,10 @@ class Works:
         self._settings = settings
         self._environment = environment
         self._instance = instance
-        self._made: dict[tuple[RunnerName, str, str], Work] = {}
+        self._made: dict[tuple[RunnerName, str, str], Fabric] = {}
         self._services: dict[str, ComposeServices] = {}
 
-    def of(self, runner: RunnerName, fabric: str, project: str, checkout: Checkout | None = None) -> Work:
+    def of(self, runner: RunnerName, fabric: str, project: str, checkout: Checkout | None = None) -> Fabric:
         """The work of a project in a fabric, as far as the configuration (still) has them.
 
         checkout: where the project is, None for its own directory, for which the work is always the same one.
@@ -43,13 +43,13 @@ class Works:
             self._made[key] = self._make(*key, None)
         return self._made[key]
 
-    def _make(self, runner: RunnerName, fabric: str, project: str, checkout: Checkout | None) -> Work:
+    def _make(self, runner: RunnerName, fabric: str, project: str, checkout: Checkout | None) -> Fabric:
         match runner:
             case RunnerName.LOCAL:
-                return LocalWork(self._settings, fabric, project, self._environment, checkout)
+                return LocalFabric(self._settings, fabric, project, self._environment, checkout)
             case RunnerName.COMPOSE:
                 services = self._services_of(fabric)
-                return ComposeWork(self._settings, fabric, project, self._environment, services, checkout)
+                return ComposeFabric(self._settings, fabric, project, self._environment, services, checkout)
 
     def _services_of(self, fabric: str) -> ComposeServices:
         if fabric not in self._services:
@@ -70,7 +70,7 @@ class Works:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return not await asyncio.to_thread(folder.exists)
 
-    def all(self) -> Iterable[Work]:
+    def all(self) -> Iterable[Fabric]:
         """The work of every fabric, with every project where they run it themselves."""
         for name, fabric in self._settings.fabrics.items():
             runner = RunnerName(fabric.runner)

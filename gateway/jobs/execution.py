@@ -14,9 +14,9 @@ import structlog
 from gateway import clock
 from gateway.errors import EngineError, StorageError
 from gateway.fabrics.checkouts import Checkout
-from gateway.fabrics.fabric import Work, masked, reader
-from gateway.jobs.progress import Follower
-from gateway.jobs.record import Keeper, insist
+from gateway.fabrics.fabric import Fabric, masked, output_reader
+from gateway.jobs.progress import ProgressFollower
+from gateway.jobs.record import JobRecord, retry_on_full_disk
 from gateway.model.job import (
     Active,
     Caller,
@@ -32,10 +32,10 @@ from gateway.model.job import (
     StepState,
 )
 from gateway.model.plan import PlannedStep
-from gateway.model.transitions import EndJob, RunStep, SkipStep, begun, cancelled, next_move
+from gateway.model.transitions import EndJob, RunStep, SkipStep, begin, next_transition, request_cancel
 from gateway.storage.store import Store
 from runners.outcome import Lost, NotStarted
-from runners.output import Ring
+from runners.output import OutputRing
 from runners.report import Progress
 from runners.runner import Liveness, Runner
 
@@ -45,7 +45,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class JobSnapshot:
     """A job as it is now: its record, and what is known beyond it.
 
     progress: of the running step. liveness: how that step was last found.
@@ -58,7 +58,7 @@ class Snapshot:
     removed: bool = False
 
 
-class Life:
+class JobExecution:
     """Runs the steps of one job in order and records what becomes of them.
 
     Nothing here assumes that it began with the job: every step's folder knows whether it was started, so a life that
@@ -70,23 +70,23 @@ class Life:
         job: Job,
         store: Store,
         runner: Runner,
-        work: Work,
+        fabric: Fabric,
         folder: Path,
         checkout: Checkout | None,
         promoted: Callable[[list[str]], None],
     ) -> None:
         """promoted: told of the jobs that waited and hold what they need now, because of this one's end."""
-        self._keeper = Keeper(job, store, folder, self._notify, promoted)
+        self._record = JobRecord(job, store, folder, self._notify, promoted)
         self.settled = asyncio.Event()  # the truth about the job is known: it is alive, or it has ended
         self._store = store
         self._runner = runner
-        self._work = work
+        self._fabric = fabric
         self._folder = folder
         self._checkout = checkout
         self._waited = False
         self._turn = asyncio.Event()  # there is news for a job that waits
-        self._given_up: Callable[[Job], Job] | None = None  # its cancel that could not be recorded yet
-        self._follower: Follower | None = None
+        self._unrecorded_cancel: Callable[[Job], Job] | None = None  # its cancel that could not be recorded yet
+        self._follower: ProgressFollower | None = None
         self._liveness = Liveness.SUPERVISED
         self._changed = asyncio.Event()
         self._released = False
@@ -94,13 +94,13 @@ class Life:
     @property
     def job(self) -> Job:
         """The job by its record."""
-        return self._keeper.job
+        return self._record.job
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> JobSnapshot:
         """The job as it is now."""
-        return Snapshot(self.job, self._follower.progress if self._follower else None, self._liveness)
+        return JobSnapshot(self.job, self._follower.progress if self._follower else None, self._liveness)
 
-    async def wait(self, known: Snapshot, seconds: float) -> None:
+    async def wait(self, known: JobSnapshot, seconds: float) -> None:
         """Return once the job is other than `known`, or after that many seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -112,25 +112,25 @@ class Life:
         self._released = True
         self._notify()
 
-    def call(self) -> None:
+    def notify_turn(self) -> None:
         """Tell a waiting job that it holds what it needs."""
         self._turn.set()
 
     async def run(self) -> None:
         """Live until the job has ended. A bug ends the job, and loudly; cancelling this task leaves its steps alone."""
         try:
-            await self._keeper.begin()
-            await self._await_turn()
+            await self._record.write_file()
+            await self._await_resources()
             await self._check()
             while not isinstance(self.job.state, Ended):
-                await self._move()
+                await self._advance()
         except Exception:  # noqa: BLE001, whatever it is: the job must not read running for ever
             incident = secrets.token_hex(6)
             _log.exception("job broke", job=self.job.id, incident=incident)
             await self._abandon(incident)
         finally:
             if self._checkout is not None:
-                self._checkout.leave(self.job.id)
+                self._checkout.remove_user(self.job.id)
         self.settled.set()
         _log.info("job ended", job=self.job.id, state=self.job.state.kind)
 
@@ -140,43 +140,43 @@ class Life:
 
         def cancelling(job: Job) -> Job:
             nonlocal first
-            asked = cancelled(job, by, clock.now())
+            asked = request_cancel(job, by, clock.now())
             first = asked is not job
             return asked
 
         try:
             # Durable before anything is stopped, so that a restarted gateway goes on cancelling.
-            await self._keeper.update(cancelling)
+            await self._record.update(cancelling)
         except StorageError as error:
             # The job that filled the disk must be cancellable too; its next record tells of the cancel.
             _log.warning("cancel not recorded yet", job=self.job.id, error=str(error))
             if isinstance(self.job.state, Queued):
-                self._given_up = cancelling  # nobody may read of its end before that is durable
+                self._unrecorded_cancel = cancelling  # nobody may read of its end before that is durable
             else:
-                await self._keeper.remember(cancelling)
+                await self._record.update_in_memory(cancelling)
         self._turn.set()
         await self._stop()
         return first
 
-    async def _await_turn(self) -> None:
+    async def _await_resources(self) -> None:
         """Until the job holds its resources, or was cancelled."""
         self._waited = isinstance(self.job.state, Queued)
-        while isinstance(self.job.state, Queued) and self._given_up is None:
+        while isinstance(self.job.state, Queued) and self._unrecorded_cancel is None:
             self._turn.clear()
-            if await insist(self._store.holds, self.job.id):
-                await self._keeper.persist(begun)
+            if await retry_on_full_disk(self._store.holds_resources, self.job.id):
+                await self._record.persist(begin)
             else:
                 self.settled.set()
                 with contextlib.suppress(TimeoutError):  # and should nobody call, it asks
                     async with asyncio.timeout(_ASK_AGAIN):
                         await self._turn.wait()
-        if self._given_up is not None:
-            await self._keeper.persist(self._given_up)
+        if self._unrecorded_cancel is not None:
+            await self._record.persist(self._unrecorded_cancel)
 
-    async def _occupied(self) -> str | None:
+    async def _container_conflict(self) -> str | None:
         """Who came while the job waited and is no job, so that nobody had them wait for it."""
         try:
-            holder = await self._work.occupied(self.job.plan)
+            holder = await self._fabric.container_conflict(self.job.plan)
         except EngineError:  # what is asked next says so
             return None
         return None if holder is None else str(holder)
@@ -187,59 +187,59 @@ class Life:
             return
         if any(not isinstance(state, Pending) for state in self.job.steps):
             return
-        why = await self._occupied() if self._waited else None
+        why = await self._container_conflict() if self._waited else None
         if why is None and self._checkout is not None:
-            why = await self._checkout.ready(self.job.id)
+            why = await self._checkout.prepare(self.job.id)
         if why is not None:
-            await self._set_steps([masked(Finished(NotStarted(why)), self._work.mask)])
+            await self._set_steps([masked(Finished(NotStarted(why)), self._fabric.mask)])
             return
         for n, planned in enumerate(self.job.plan.steps):
-            why = await self._work.problem(planned, self._see)
+            why = await self._fabric.problem(planned, self._on_liveness)
             if why is not None:
                 before = [Skipped(f"{planned.name} could not have run")] * n
-                await self._set_steps([*before, masked(Finished(NotStarted(why)), self._work.mask)])
+                await self._set_steps([*before, masked(Finished(NotStarted(why)), self._fabric.mask)])
                 return
 
-    async def _move(self) -> None:
-        match next_move(self.job):
+    async def _advance(self) -> None:
+        match next_transition(self.job):
             case RunStep(n=n):
                 await self._step(n)
             case SkipStep(n=n, note=note):
-                await self._keeper.persist(lambda job: job.with_step(n, Skipped(note)))
+                await self._record.persist(lambda job: job.with_step(n, Skipped(note)))
             case EndJob(ending=ending):
-                await self._keeper.persist(lambda job: replace(job, state=Ended(clock.now(), ending)))
+                await self._record.persist(lambda job: replace(job, state=Ended(clock.now(), ending)))
 
     async def _step(self, n: int) -> None:
         """Run a step, or go on following it."""
-        planned, folder, ring = self.job.plan.steps[n], self._step_folder(n), Ring(self._folder)
+        planned, folder, ring = self.job.plan.steps[n], self._step_folder(n), OutputRing(self._folder)
         state = self.job.steps[n]
         if not isinstance(state, Active):
-            active = state = Active(clock.now(), (await insist(asyncio.to_thread, ring.bounds))[1])
-            await self._keeper.persist(lambda job: job.with_step(n, active))
+            active = state = Active(clock.now(), (await retry_on_full_disk(asyncio.to_thread, ring.bounds))[1])
+            await self._record.persist(lambda job: job.with_step(n, active))
         obstacle = await self._start(planned, folder)
         if isinstance(self.job.state, Cancelling):
             await self._runner.stop(folder)  # asked for while it was being started
-        reads = reader(planned)
-        self._follower = Follower(ring, state.output_from, reads)
+        reads = output_reader(planned)
+        self._follower = ProgressFollower(ring, state.output_from, reads)
         following = asyncio.create_task(self._follower.run(self._notify), name=f"follow-{self.job.id}")
         try:
-            outcome = await self._runner.wait(folder, self._see)
+            outcome = await self._runner.wait(folder, self._on_liveness)
         finally:
             following.cancel()
             await asyncio.wait([following])
-        await insist(asyncio.to_thread, self._follower.finish)
+        await retry_on_full_disk(asyncio.to_thread, self._follower.finish)
         if obstacle is not None and isinstance(outcome, NotStarted):
             outcome = obstacle
-        finished = await insist(self._work.conclude, planned, state.started, outcome, reads, folder)
-        told = masked(finished, self._work.mask)  # before anything of it is written anywhere
-        await self._keeper.persist(lambda job: job.with_step(n, told))
+        finished = await retry_on_full_disk(self._fabric.conclude, planned, state.started, outcome, reads, folder)
+        told = masked(finished, self._fabric.mask)  # before anything of it is written anywhere
+        await self._record.persist(lambda job: job.with_step(n, told))
         self._follower, self._liveness = None, Liveness.SUPERVISED
         await self._runner.release(folder)
 
     async def _start(self, planned: PlannedStep, folder: Path) -> NotStarted | None:
         """Start the step unless it ever was; what kept it from being described, if anything did."""
         try:
-            command = await self._work.command(planned, folder, self._see)
+            command = await self._fabric.command(planned, folder, self._on_liveness)
         except OSError as error:
             return NotStarted(f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again.")
         if isinstance(command, str):
@@ -257,21 +257,21 @@ class Life:
         await self._stop()
         for n, state in enumerate(self.job.steps):
             if isinstance(state, Active):
-                await self._runner.wait(self._step_folder(n), self._see)
+                await self._runner.wait(self._step_folder(n), self._on_liveness)
         lost = Finished(Lost(f"the gateway made a mistake (incident {incident})"))
         await self._set_steps([lost if isinstance(state, Active) else state for state in self.job.steps])
         error = f"The gateway made a mistake and gave this job up; its log tells more under incident {incident}."
-        await self._keeper.persist(lambda job: replace(job, state=Ended(clock.now(), Failed(Reason.UNKNOWN, error))))
+        await self._record.persist(lambda job: replace(job, state=Ended(clock.now(), Failed(Reason.UNKNOWN, error))))
 
     async def _set_steps(self, first: list[StepState]) -> None:
-        await self._keeper.persist(lambda job: replace(job, steps=(*first, *job.steps[len(first) :])))
+        await self._record.persist(lambda job: replace(job, steps=(*first, *job.steps[len(first) :])))
 
     def _notify(self) -> None:
         """Wake whoever waits for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _see(self, liveness: Liveness) -> None:
+    def _on_liveness(self, liveness: Liveness) -> None:
         """The runner found the current step alive, or could not look for it."""
         if liveness is not Liveness.UNREACHABLE:
             self.settled.set()

@@ -12,7 +12,7 @@ import structlog
 from gateway.errors import StorageError
 from gateway.model.job import Ended, Finished
 from gateway.storage.store import Store
-from runners.containers.docker import Docker, EngineSilentError
+from runners.containers.docker import Docker, EngineUnreachableError
 from runners.containers.identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL
 
 _INTERVAL = 60.0
@@ -44,7 +44,7 @@ class Leftovers:
             for engine in self._engines:
                 try:
                     await self.sweep(engine)
-                except (EngineSilentError, StorageError) as error:
+                except (EngineUnreachableError, StorageError) as error:
                     pause = _AFTER_SILENCE
                     _log.warning("leftovers not looked for", engine=" ".join(engine.command), error=str(error))
             await asyncio.sleep(pause)

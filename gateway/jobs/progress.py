@@ -7,8 +7,8 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-from runners.output import Ring
-from runners.report import Progress, Reader
+from runners.output import OutputRing
+from runners.report import OutputReader, Progress
 
 _INTERVAL = 0.25  # seconds between two looks
 _CHUNK = 2**20
@@ -16,10 +16,10 @@ _TOO_FAR = 4 * 2**20  # what a step wrote beyond this since the last look is pas
 _LONGEST_LINE = 2**20
 
 
-class Follower:
+class ProgressFollower:
     """Feeds the lines of a step's output to its reader, from `offset` on."""
 
-    def __init__(self, ring: Ring, offset: int, reader: Reader) -> None:
+    def __init__(self, ring: OutputRing, offset: int, reader: OutputReader) -> None:
         self._ring = ring
         self._offset = offset
         self._reader = reader

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gateway.fabrics.fabric import Work
+from gateway.fabrics.fabric import Fabric
 from gateway.settings.settings import Settings
 
 _INODES = 1000  # files that must be left to the jobs that run
@@ -25,18 +25,18 @@ class Readiness:
     programs: str | None
 
 
-async def look(settings: Settings, works: Iterable[Work], unsettled: int) -> Readiness:
+async def check(settings: Settings, works: Iterable[Fabric], unsettled: int) -> Readiness:
     """Look at the disk and for the programs. unsettled: recovered jobs about which the truth is not known yet."""
     recovery = f"The truth about {unsettled} jobs of before the start is not known yet." if unsettled else None
-    lacking = [await work.lacks() for work in works]
+    lacking = [await work.missing_program() for work in works]
     return Readiness(
         recovery=recovery,
-        disk=await asyncio.to_thread(full, settings),
+        disk=await asyncio.to_thread(disk_problem, settings),
         programs=next((lack for lack in lacking if lack is not None), None),
     )
 
 
-def full(settings: Settings) -> str | None:
+def disk_problem(settings: Settings) -> str | None:
     """Why there is no room for another job: a disk that is nearly full is left to those that run."""
     state, floor = settings.state_directory, settings.free_disk_floor
     for folder in (state, state / "jobs"):  # the output may be on a disk of its own

@@ -24,7 +24,7 @@ T = TypeVar("T")
 _log = structlog.get_logger()
 
 
-class Keeper:
+class JobRecord:
     """The one way a job's record changes."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Keeper:
         self._promoted = promoted
         self._lock = asyncio.Lock()
 
-    async def begin(self) -> None:
+    async def write_file(self) -> None:
         """Have the record in the job's folder, as an earlier gateway may not have had."""
         async with self._lock:
             await self._write(self.job)
@@ -75,7 +75,7 @@ class Keeper:
             self._changed()
             self._promoted(promoted)
 
-    async def remember(self, change: Callable[[Job], Job]) -> None:
+    async def update_in_memory(self, change: Callable[[Job], Job]) -> None:
         """Have the next change that is recorded tell of this one too: the disk does not take it now."""
         async with self._lock:
             self.job = change(self.job)
@@ -89,7 +89,7 @@ class Keeper:
             _log.warning("record not kept in the job's folder", job=job.id, error=str(error))
 
 
-async def insist(look: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+async def retry_on_full_disk(look: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """The answer of a look at the disk; a host that is out of descriptors, say, is asked again, and nothing decided."""
     while True:
         try:

@@ -7,19 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.errors import BadRequestError, OverloadedError, RepositoryUnavailableError, UnknownTargetError
-from gateway.fabrics.checkouts import Sources
-from gateway.fabrics.fabric import Work
-from gateway.fabrics.registry import Works
+from gateway.fabrics.checkouts import Checkouts
+from gateway.fabrics.fabric import Fabric
+from gateway.fabrics.registry import FabricRegistry
 from gateway.model import catalog
 from gateway.model.catalog import Installation, Trigger
-from gateway.model.job import RunnerName, Source
+from gateway.model.job import RunnerName, SourceCommit
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.settings.project import PipelineSettings
 from gateway.settings.settings import Settings
 from runners import parameters
 from runners.dbt import arguments as dbt_words
 from runners.dbt.listing import Node
-from runners.parameters import Value
+from runners.parameters import ParameterValue
 from runners.words import WordError
 
 _MOST_LOOKS = 10  # that run or wait
@@ -51,13 +51,13 @@ class Order:
     fabric: str
     runner: RunnerName
     plan: Plan
-    source: Source | None = None
-    parameters: Mapping[str, Value] = field(default_factory=dict)
+    source: SourceCommit | None = None
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
     process: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class PipelineInfo:
     """A pipeline that can be triggered by name. steps: without those that depend on what is installed."""
 
     project: str
@@ -70,7 +70,7 @@ class Offer:
 class Pipelines:
     """Knows the pipelines of the configuration, and what a run of one would be."""
 
-    def __init__(self, settings: Settings, works: Works, sources: Sources) -> None:
+    def __init__(self, settings: Settings, works: FabricRegistry, sources: Checkouts) -> None:
         self._settings = settings
         self._works = works
         self._sources = sources
@@ -78,14 +78,14 @@ class Pipelines:
         self._looking = 0
         self._listed: dict[tuple[str, str, str, PlannedStep], list[Node]] = {}
 
-    def all(self) -> Iterator[Offer]:
+    def all(self) -> Iterator[PipelineInfo]:
         """Every pipeline that can be triggered by name."""
         for project, chosen in self._settings.projects.items():
             for name, pipeline in chosen.pipelines.items():
                 steps = catalog.steps_of(pipeline, self._settings.enable_elementary)
-                yield Offer(project, name, self._settings.fabrics_of(project), steps, pipeline)
+                yield PipelineInfo(project, name, self._settings.fabrics_of(project), steps, pipeline)
 
-    def work(self, order: Order) -> Work:
+    def work(self, order: Order) -> Fabric:
         """The work of a job to be."""
         checkout = self._sources.checkout(order.fabric, order.source)
         return self._works.of(order.runner, order.fabric, order.project, checkout)
@@ -93,7 +93,7 @@ class Pipelines:
     async def default(self, trigger: Trigger) -> Order:
         """A job of the default project on the default fabric. Raises BadRequestError, RepositoryUnavailableError."""
         fabric, project = self._settings.default_fabric, self._settings.default_project
-        source = await self._sources.find(project, None, None)
+        source = await self._sources.resolve(project, None, None)
         defaults = self._settings.enable_openlineage, self._settings.enable_elementary
         seen = catalog.leaves_open(trigger, *defaults)
         installation = await self._installation(trigger, fabric, project, source, seen=seen)
@@ -109,10 +109,10 @@ class Pipelines:
         """
         pipeline = self._find(run)
         try:
-            values = parameters.values(pipeline.declared(), run.parameters)
+            values = parameters.resolve_values(pipeline.declared(), run.parameters)
             if run.process is not None:
                 dbt_words.select_up_to(run.process)  # a step's name is such a word too
-            source = await self._sources.find(run.project, run.branch, run.version)
+            source = await self._sources.resolve(run.project, run.branch, run.version)
             trigger, seen = catalog.trigger_of(pipeline), pipeline.dbt is not None
             installation = await self._installation(trigger, run.fabric, run.project, source, seen=seen)
             whole = catalog.named_plan(pipeline, values, None, installation)
@@ -125,13 +125,13 @@ class Pipelines:
         return Order(run.pipeline, None, run.project, run.fabric, runner, plan, source, values, run.process)
 
     async def _installation(
-        self, trigger: Trigger, fabric: str, project: str, source: Source | None, *, seen: bool
+        self, trigger: Trigger, fabric: str, project: str, source: SourceCommit | None, *, seen: bool
     ) -> Installation:
         """What a plan depends on. seen: what the commit has to do with it must be seen where it is checked out."""
         checkout, work = self._sources.checkout(fabric, source), self._work(fabric, project, source)
         if checkout is None or not seen:
             return await work.installation(trigger)
-        found = await checkout.look(lambda: work.installation(trigger))
+        found = await checkout.inspect(lambda: work.installation(trigger))
         if isinstance(found, str):
             raise RepositoryUnavailableError(found)
         return found
@@ -153,7 +153,7 @@ class Pipelines:
             raise _unknown("pipeline", "name", run.pipeline, pipelines, f" in project `{run.project}`")
         return pipelines[run.pipeline]
 
-    async def _must_be_a_process(self, run: Run, whole: Plan, source: Source | None) -> None:
+    async def _must_be_a_process(self, run: Run, whole: Plan, source: SourceCommit | None) -> None:
         """What a run stops at is a model of the pipeline: known before anything runs. Raises BadRequestError."""
         assert run.process is not None, "there is one to look for"
         step = next((step for step in whole.steps if step.selective), None)
@@ -166,7 +166,7 @@ class Pipelines:
         if problem is not None:
             raise BadRequestError("unknown_process", problem)
 
-    async def _nodes(self, run: Run, step: PlannedStep, source: Source | None) -> list[Node] | str:
+    async def _nodes(self, run: Run, step: PlannedStep, source: SourceCommit | None) -> list[Node] | str:
         """What a step would run. A commit's answer is remembered, for it stays the same."""
         key = None if source is None else (run.fabric, run.project, source.commit, step)
         if key is not None and key in self._listed:
@@ -185,11 +185,11 @@ class Pipelines:
                 del self._listed[next(iter(self._listed))]
         return found
 
-    async def _look(self, run: Run, step: PlannedStep, source: Source | None) -> list[Node] | str:
+    async def _look(self, run: Run, step: PlannedStep, source: SourceCommit | None) -> list[Node] | str:
         checkout, work = self._sources.checkout(run.fabric, source), self._work(run.fabric, run.project, source)
-        return await work.nodes(step) if checkout is None else await checkout.look(lambda: work.nodes(step))
+        return await work.nodes(step) if checkout is None else await checkout.inspect(lambda: work.nodes(step))
 
-    def _work(self, fabric: str, project: str, source: Source | None) -> Work:
+    def _work(self, fabric: str, project: str, source: SourceCommit | None) -> Fabric:
         checkout = self._sources.checkout(fabric, source)
         return self._works.of(self._runner(fabric), fabric, project, checkout)
 

@@ -14,7 +14,7 @@ import structlog
 
 from gateway import clock
 from gateway.errors import StorageError
-from gateway.fabrics.checkouts import Sources
+from gateway.fabrics.checkouts import Checkouts
 from gateway.fabrics.local import LISTING
 from gateway.settings.settings import Settings
 from gateway.storage import job_file
@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 class Retention:
     """Removes what is too old or too much. A job that has not ended loses nothing."""
 
-    def __init__(self, settings: Settings, store: Store, sources: Sources) -> None:
+    def __init__(self, settings: Settings, store: Store, sources: Checkouts) -> None:
         self._cap = int(settings.state_cap)
         self._age = settings.record_days * _DAY
         self._state = settings.state_directory
@@ -52,7 +52,7 @@ class Retention:
 
     async def sweep(self) -> None:
         """One pass: expired records with their files, then the oldest files until all are under the cap."""
-        while any([await self._expire(job_id) for job_id in await self._store.older(clock.now(), self._age)]):
+        while any([await self._expire(job_id) for job_id in await self._store.ended_before(clock.now(), self._age)]):
             pass  # a look returns a part of them
         await self._sources.sweep(await self._store.active())
         known = await self._store.known()

@@ -22,15 +22,27 @@ from gateway.errors import (
     StorageError,
     UnknownJobError,
 )
-from gateway.fabrics.checkouts import Sources
-from gateway.fabrics.fabric import Work
-from gateway.fabrics.registry import Works
+from gateway.fabrics.checkouts import Checkouts
+from gateway.fabrics.fabric import Fabric
+from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs import readiness
-from gateway.jobs.execution import Life, Snapshot
+from gateway.jobs.execution import JobExecution, JobSnapshot
 from gateway.jobs.readiness import Readiness
-from gateway.jobs.requests import Offer, Order, Pipelines, Run
+from gateway.jobs.requests import Order, PipelineInfo, Pipelines, Run
 from gateway.model.catalog import Trigger
-from gateway.model.job import Act, Action, Caller, Ended, Finished, Job, Pending, Queued, RunnerName, Running, phase
+from gateway.model.job import (
+    AuditAction,
+    AuditEntry,
+    Caller,
+    Ended,
+    Finished,
+    Job,
+    Pending,
+    Queued,
+    RunnerName,
+    Running,
+    phase,
+)
 from gateway.model.plan import Plan
 from gateway.settings.settings import Settings
 from gateway.storage import job_file
@@ -46,7 +58,7 @@ _SETTLE = 2.0  # seconds that recovery waits before it listens; what needs longe
 _log = structlog.get_logger()
 
 
-class Service:
+class JobService:
     """What both published APIs and the jobs API are skins over."""
 
     def __init__(
@@ -54,20 +66,20 @@ class Service:
         settings: Settings,
         store: Store,
         runners: Mapping[RunnerName, Runner],
-        works: Works,
-        sources: Sources,
+        registry: FabricRegistry,
+        checkouts: Checkouts,
         broken: Callable[[asyncio.Task[None]], None],
     ) -> None:
         """broken: told of a job's task that died with its job not ended."""
         self._settings = settings
         self._store = store
         self._runners = runners
-        self._works = works
-        self._sources = sources
-        self._pipelines = Pipelines(settings, works, sources)
+        self._registry = registry
+        self._checkouts = checkouts
+        self._pipelines = Pipelines(settings, registry, checkouts)
         self._broken = broken
         self._jobs = settings.state_directory / "jobs"
-        self._lives: dict[str, tuple[Life, asyncio.Task[None]]] = {}
+        self._executions: dict[str, tuple[JobExecution, asyncio.Task[None]]] = {}
         self._recovered: set[str] = set()
         self._draining = False
 
@@ -89,13 +101,13 @@ class Service:
         await self._must_have_room()  # git and dbt would only stumble over it
         return await self._accept(await self._pipelines.named(run), by, may_wait=True)
 
-    def offers(self) -> list[Offer]:
+    def pipelines(self) -> list[PipelineInfo]:
         """The pipelines that can be run by name."""
         return list(self._pipelines.all())
 
-    async def last(self, offer: Offer) -> Snapshot | None:
+    async def last_run(self, pipeline: PipelineInfo) -> JobSnapshot | None:
         """The newest job of a pipeline."""
-        job = await self._store.last(offer.project, offer.name)
+        job = await self._store.last_of_pipeline(pipeline.project, pipeline.name)
         return None if job is None else await self.get(job.id)
 
     async def _accept(self, order: Order, by: Caller, *, may_wait: bool = False) -> Job:
@@ -128,7 +140,7 @@ class Service:
             steps=(Pending(),) * len(order.plan.steps),
             state=Running(),
             runner=order.runner,
-            acts=(Act(Action.TRIGGERED, by, now),),
+            acts=(AuditEntry(AuditAction.TRIGGERED, by, now),),
             source=order.source,
             parameters=order.parameters,
             process=order.process,
@@ -142,16 +154,16 @@ class Service:
         _log.info("job accepted", job=job.id, state=job.state.kind, steps=steps, **_who(by))
         return job
 
-    async def get(self, job_id: str) -> Snapshot:
+    async def get(self, job_id: str) -> JobSnapshot:
         """A job as it is now. Raises UnknownJobError."""
-        if job_id in self._lives:
-            return self._lives[job_id][0].snapshot()
+        if job_id in self._executions:
+            return self._executions[job_id][0].snapshot()
         job = await self._store.get(job_id) if _ID.fullmatch(job_id) else None
         if job is None:
             raise UnknownJobError(f"Job {job_id[:100]!a} not found. It may never have been, or its record has expired.")
         return self._at_rest(job)
 
-    async def get_recent(self, job_id: str) -> Snapshot:
+    async def get_recent(self, job_id: str) -> JobSnapshot:
         """A job that is active or ended within the list's hour. Raises UnknownJobError."""
         snapshot = await self.get(job_id)
         state = snapshot.job.state
@@ -159,24 +171,26 @@ class Service:
             raise UnknownJobError(f"Job {job_id} ended long ago and left the list; GET /api/v1/jobs/{job_id} has it.")
         return snapshot
 
-    async def recent(self) -> list[Snapshot]:
+    async def recent(self) -> list[JobSnapshot]:
         """The active jobs and those that ended within the list's hour, newest first."""
         jobs = await self._store.recent(clock.now(), self._settings.job_ttl)
-        return [self._lives[job.id][0].snapshot() if job.id in self._lives else self._at_rest(job) for job in jobs]
+        return [
+            self._executions[job.id][0].snapshot() if job.id in self._executions else self._at_rest(job) for job in jobs
+        ]
 
-    async def wait(self, job_id: str, known: Snapshot, seconds: float) -> Snapshot:
+    async def wait(self, job_id: str, known: JobSnapshot, seconds: float) -> JobSnapshot:
         """The job once it is other than `known`, or after that many seconds. Raises UnknownJobError."""
-        if job_id in self._lives:
-            await self._lives[job_id][0].wait(known, seconds)
+        if job_id in self._executions:
+            await self._executions[job_id][0].wait(known, seconds)
         return await self.get(job_id)
 
-    async def cancel(self, job_id: str, by: Caller) -> Snapshot:
+    async def cancel(self, job_id: str, by: Caller) -> JobSnapshot:
         """Ask for a job's end; it ends when nothing of it is alive. A job that has ended stays as it is.
 
         Raises UnknownJobError.
         """
-        if job_id in self._lives:
-            first = await self._lives[job_id][0].cancel(by)
+        if job_id in self._executions:
+            first = await self._executions[job_id][0].cancel(by)
             if first:
                 _log.info("job cancelled", job=job_id, **_who(by))
         return await self.get(job_id)
@@ -187,8 +201,8 @@ class Service:
 
     async def readiness(self) -> Readiness:
         """Whether a trigger would be taken and could run."""
-        unsettled = sum(not self._lives[job_id][0].settled.is_set() for job_id in self._recovered)
-        return await readiness.look(self._settings, self._works.all(), unsettled)
+        unsettled = sum(not self._executions[job_id][0].settled.is_set() for job_id in self._recovered)
+        return await readiness.check(self._settings, self._registry.all(), unsettled)
 
     async def recover(self) -> None:
         """Take up every job that had not ended, and wait a moment for the truth about each."""
@@ -199,7 +213,7 @@ class Service:
             _log.info("job recovered", job=job.id)
             self._recovered.add(job.id)
             self._launch(job)
-        waiters = [asyncio.create_task(life.settled.wait()) for life, _ in self._lives.values()]
+        waiters = [asyncio.create_task(execution.settled.wait()) for execution, _ in self._executions.values()]
         if waiters:
             _, late = await asyncio.wait(waiters, timeout=_SETTLE)
             for waiter in late:
@@ -208,53 +222,55 @@ class Service:
     def drain(self) -> None:
         """Take no more jobs, and keep nobody waiting."""
         self._draining = True
-        for life, _ in self._lives.values():
-            life.release()
+        for execution, _ in self._executions.values():
+            execution.release()
 
     async def close(self) -> None:
         """Let go of the jobs, which run on; a later start takes them up again. Closing twice is harmless."""
         self.drain()
-        tasks = [task for _, task in self._lives.values()]
+        tasks = [task for _, task in self._executions.values()]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    def _at_rest(self, job: Job) -> Snapshot:
+    def _at_rest(self, job: Job) -> JobSnapshot:
         ran = any(isinstance(state, Finished) and state.started is not None for state in job.steps)
-        return Snapshot(job, removed=ran and not job_file.has_more(self.folder(job.id)))
+        return JobSnapshot(job, removed=ran and not job_file.has_more(self.folder(job.id)))
 
     def _launch(self, job: Job) -> None:
-        checkout = self._sources.checkout(job.fabric, job.source)
+        checkout = self._checkouts.checkout(job.fabric, job.source)
         if checkout is not None and any(not isinstance(state, Pending) for state in job.steps):
-            checkout.enter(job.id)
-        work = self._works.of(job.runner, job.fabric, job.project, checkout)
-        life = Life(job, self._store, self._runners[job.runner], work, self.folder(job.id), checkout, self._call)
-        task = asyncio.create_task(life.run(), name=f"job-{job.id}")
-        self._lives[job.id] = life, task
+            checkout.add_user(job.id)
+        work = self._registry.of(job.runner, job.fabric, job.project, checkout)
+        execution = JobExecution(
+            job, self._store, self._runners[job.runner], work, self.folder(job.id), checkout, self._notify_turn
+        )
+        task = asyncio.create_task(execution.run(), name=f"job-{job.id}")
+        self._executions[job.id] = execution, task
         task.add_done_callback(lambda _: self._forget(job.id, task))
 
-    def _call(self, promoted: list[str]) -> None:
-        """Tell jobs whose turn has come; one whose life has not begun finds out by itself."""
+    def _notify_turn(self, promoted: list[str]) -> None:
+        """Tell jobs whose turn has come; one whose execution has not begun finds out by itself."""
         for job_id in promoted:
-            if job_id in self._lives:
-                self._lives[job_id][0].call()
+            if job_id in self._executions:
+                self._executions[job_id][0].notify_turn()
 
     def _forget(self, job_id: str, task: asyncio.Task[None]) -> None:
-        del self._lives[job_id]
+        del self._executions[job_id]
         self._recovered.discard(job_id)
         if not task.cancelled() and task.exception() is not None:
             self._broken(task)
 
     async def _must_have_room(self) -> None:
         """Raises StorageError."""
-        why = await asyncio.to_thread(readiness.full, self._settings)
+        why = await asyncio.to_thread(readiness.disk_problem, self._settings)
         if why is not None:
             raise StorageError(why)
 
-    async def _must_be_free(self, work: Work, plan: Plan) -> None:
+    async def _must_be_free(self, work: Fabric, plan: Plan) -> None:
         """Whoever else uses what the plan's steps use comes first. Raises ConflictError, EngineError."""
-        holder = await work.occupied(plan)
+        holder = await work.container_conflict(plan)
         if holder is not None:
             since = clock.rfc3339(holder.since)
             raise ConflictError(

@@ -11,7 +11,7 @@ from gateway.settings.project import PipelineSettings
 from runners import ingester
 from runners.dbt import arguments as dbt_words
 from runners.dbt.listing import Node
-from runners.parameters import Value
+from runners.parameters import ParameterValue
 
 _MODELS_OR_TESTS_FAILED = 1  # dbt's exit code; 2 is dbt's own failure
 _ANY_CODE = 255
@@ -92,7 +92,7 @@ def plan(trigger: Trigger, installation: Installation) -> Plan:
 
 
 def named_plan(
-    pipeline: PipelineSettings, values: Mapping[str, Value], process: str | None, installation: Installation
+    pipeline: PipelineSettings, values: Mapping[str, ParameterValue], process: str | None, installation: Installation
 ) -> Plan:
     """The plan of a project's own pipeline. values: of its parameters, by name.
 
@@ -162,7 +162,7 @@ def trigger_of(pipeline: PipelineSettings) -> Trigger:
 
 
 def _fitted(
-    step: PlannedStep, pipeline: PipelineSettings, values: Mapping[str, Value], model: str | None
+    step: PlannedStep, pipeline: PipelineSettings, values: Mapping[str, ParameterValue], model: str | None
 ) -> PlannedStep:
     """A step with what its pipeline, and the parameters of the run, add to it."""
     if step.name is StepName.INGESTER:
@@ -174,7 +174,9 @@ def _fitted(
     return replace(step, arguments=tuple(_dbt_arguments(pipeline, values, model)), selective=True)
 
 
-def _dbt_arguments(pipeline: PipelineSettings, values: Mapping[str, Value], model: str | None) -> Iterator[str]:
+def _dbt_arguments(
+    pipeline: PipelineSettings, values: Mapping[str, ParameterValue], model: str | None
+) -> Iterator[str]:
     chosen = pipeline.dbt
     if chosen is None:
         return
@@ -189,7 +191,7 @@ def _dbt_arguments(pipeline: PipelineSettings, values: Mapping[str, Value], mode
     yield from _variables(pipeline, values)
 
 
-def _variables(pipeline: PipelineSettings, values: Mapping[str, Value]) -> Iterator[str]:
+def _variables(pipeline: PipelineSettings, values: Mapping[str, ParameterValue]) -> Iterator[str]:
     variables = {variable: values[name] for name, variable in pipeline.variables().items() if name in values}
     if variables:
         yield dbt_words.vars_argument(variables)

@@ -10,7 +10,7 @@ from typing import Literal
 from gateway.clock import Instant
 from gateway.model.plan import Plan
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
-from runners.parameters import Value
+from runners.parameters import ParameterValue
 from runners.report import Failure, Progress
 from runners.runner import Liveness
 
@@ -43,7 +43,7 @@ class RunnerName(StrEnum):
     COMPOSE = "compose"
 
 
-class Action(StrEnum):
+class AuditAction(StrEnum):
     """What somebody did with a job."""
 
     TRIGGERED = "triggered"
@@ -59,10 +59,10 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class AuditEntry:
     """What was done with a job, by whom and when."""
 
-    action: Action
+    action: AuditAction
     by: Caller
     at: Instant
 
@@ -160,11 +160,11 @@ class Ended:
     kind: Literal["ended"] = "ended"
 
 
-State = Queued | Running | Cancelling | Ended
+JobState = Queued | Running | Cancelling | Ended
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceCommit:
     """The state of a project that a job runs on. branch, version: what was asked for, or configured.
 
     folder: of the project in its repository, empty for the top. repository: its address, or its path on this host.
@@ -196,12 +196,12 @@ class Job:
     plan: Plan
     created: Instant
     steps: tuple[StepState, ...]
-    state: State
+    state: JobState
     runner: RunnerName = RunnerName.LOCAL
     revision: int = 0
-    acts: tuple[Act, ...] = ()
-    source: Source | None = None
-    parameters: Mapping[str, Value] = field(default_factory=dict)
+    acts: tuple[AuditEntry, ...] = ()
+    source: SourceCommit | None = None
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
     process: str | None = None
     updated: Instant | None = None
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from gateway.clock import Instant
 from gateway.model.job import (
-    Act,
-    Action,
     Active,
+    AuditAction,
+    AuditEntry,
     Caller,
     Cancelling,
     Completed,
@@ -51,14 +51,14 @@ class EndJob:
     ending: Ending
 
 
-def begun(job: Job) -> Job:
+def begin(job: Job) -> Job:
     """A job that waited once it holds its resources; any other is as it was."""
     return replace(job, state=Running()) if isinstance(job.state, Queued) else job
 
 
-def cancelled(job: Job, by: Caller, now: Instant) -> Job:
+def request_cancel(job: Job, by: Caller, now: Instant) -> Job:
     """The job once somebody asked for its end; the same one where that changes nothing."""
-    acts = (*job.acts, Act(Action.CANCELLED, by, now))
+    acts = (*job.acts, AuditEntry(AuditAction.CANCELLED, by, now))
     match job.state:
         case Queued():
             ending = Failed(Reason.CANCELLED, "The job was cancelled while it waited for its turn.")
@@ -69,7 +69,7 @@ def cancelled(job: Job, by: Caller, now: Instant) -> Job:
             return job
 
 
-def next_move(job: Job) -> RunStep | SkipStep | EndJob:
+def next_transition(job: Job) -> RunStep | SkipStep | EndJob:
     """What to do next with a job that holds its resources. Only its record decides, so a restart goes on alike."""
     stopped_by: str | None = None
     for n, (planned, state) in enumerate(zip(job.plan.steps, job.steps, strict=True)):

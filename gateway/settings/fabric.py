@@ -50,10 +50,10 @@ def _place(path: str) -> str:
     return f"/{normal.lstrip('/')}"
 
 
-Location = Annotated[Path, AfterValidator(_usable)]
-Value = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+HostPath = Annotated[Path, AfterValidator(_usable)]
+VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 Argument = Annotated[Text, AfterValidator(_in_no_command_line)]
-Place = Annotated[Text, AfterValidator(_place)]
+ContainerPath = Annotated[Text, AfterValidator(_place)]
 
 
 class Section(BaseModel):
@@ -70,12 +70,12 @@ class DbtSettings(Section):
     edr: Text | None = None
     target: Text | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    profiles_directory: Location | None = None
+    profiles_directory: HostPath | None = None
     arguments: tuple[Annotated[Argument, AfterValidator(_not_reserved)], ...] = ()
     grace: Seconds = 10
 
 
-class Resources(Section):
+class ResourceSettings(Section):
     """What the steps of a fabric hold while they run; one name for both where they share a single-writer database."""
 
     ingester: Name | None = None
@@ -85,7 +85,7 @@ class Resources(Section):
 _DOCKERS_OWN = ("PATH", "HOME")  # the docker command line looks at these itself
 
 
-class IngesterService(Section):
+class IngesterServiceSettings(Section):
     """The compose service that brings data in. command: instead of the service's own; idle: `up`, it only waits.
 
     project: where the project's directory is mounted for jobs of a commit; not given, it is not.
@@ -94,12 +94,12 @@ class IngesterService(Section):
     service: ServiceName = "ingester"
     command: tuple[Argument, ...] = ()
     working_directory: Text | None = None
-    project: Place | None = None
+    project: ContainerPath | None = None
     idle: bool = False
     grace: Seconds = 60  # dlt needs up to 37 s to finish the load jobs it has begun
 
 
-class DbtService(Section):
+class DbtServiceSettings(Section):
     """The compose service that has dbt. All paths are the container's.
 
     project: where the dbt project is mounted for jobs of a commit; not given, where the step runs.
@@ -107,7 +107,7 @@ class DbtService(Section):
 
     service: ServiceName = "dbt"
     working_directory: Text | None = None
-    project: Place | None = None
+    project: ContainerPath | None = None
     profiles_directory: Text | None = None
     target_path: Text | None = None
     idle: bool = False
@@ -120,17 +120,17 @@ class ComposeSettings(Section):
     dependencies: whether the services that a service depends on are started, and recreated where they have changed.
     """
 
-    directory: Location = Path()
-    files: tuple[Location, ...] = ()
-    env_files: tuple[Location, ...] = ()
+    directory: HostPath = Path()
+    files: tuple[HostPath, ...] = ()
+    env_files: tuple[HostPath, ...] = ()
     project_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")] | None = None
     profiles: tuple[Name, ...] = ()
     context: Name | None = None
     host: Annotated[Argument, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^\s\x00]+$")] | None = None
     dependencies: bool = False
     environment: tuple[VariableName, ...] = ()
-    ingester: IngesterService = IngesterService()
-    dbt: DbtService = DbtService()
+    ingester: IngesterServiceSettings = IngesterServiceSettings()
+    dbt: DbtServiceSettings = DbtServiceSettings()
 
     @model_validator(mode="after")
     def _one_engine(self) -> ComposeSettings:
@@ -139,19 +139,19 @@ class ComposeSettings(Section):
         return self
 
 
-class Fabric(Section):
+class FabricSettings(Section):
     """An execution environment: where steps run and with which settings. name: for people, beside its id."""
 
     name: Text | None = None
     runner: Literal["local", "compose"] = "local"
-    resources: Resources = Resources()
+    resources: ResourceSettings = ResourceSettings()
     time_limit: Seconds = 6 * 3600
-    environment: dict[VariableName, Value] = {}
+    environment: dict[VariableName, VariableValue] = {}
     dbt: DbtSettings = DbtSettings()
     compose: ComposeSettings = ComposeSettings()
 
     @model_validator(mode="after")
-    def _compose_is_for_containers(self) -> Fabric:
+    def _compose_is_for_containers(self) -> FabricSettings:
         if "compose" in self.model_fields_set and self.runner != "compose":
             raise ValueError("compose is only for `runner: compose`")
         if self.runner == "compose" and self.dbt.profiles_directory is not None:

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
-from gateway.settings.fabric import Argument, Id, Location, Name, Seconds, Section, Text, Value, VariableName
+from gateway.settings.fabric import Argument, HostPath, Id, Name, Seconds, Section, Text, VariableName, VariableValue
 from runners import ingester, parameters
 from runners.dbt import arguments as dbt_words
 from runners.git import refs as git_words
-from runners.parameters import Kind, Parameter
+from runners.parameters import Parameter, ParameterType
 
 # Where the files of a repository are thought to be until they are checked out.
 CHECKOUT = Path("/checkout")
@@ -57,8 +57,8 @@ class IngesterSettings(Section):
     """The command that brings data in, the folder it runs in, and what its environment has besides the gateway's."""
 
     command: Annotated[tuple[Argument, ...], Field(min_length=1)]
-    directory: Location | None = None
-    environment: dict[VariableName, Value] = Field(default_factory=dict)
+    directory: HostPath | None = None
+    environment: dict[VariableName, VariableValue] = Field(default_factory=dict)
     grace: Seconds = 60  # dlt needs up to 37 s to finish the load jobs it has begun
 
 
@@ -68,7 +68,7 @@ class ParameterSettings(Section):
     Without either it is the dbt variable of its own name. Without a default, and not given, it goes nowhere.
     """
 
-    type: Kind = Kind.STRING
+    type: ParameterType = ParameterType.STRING
     default: Scalar | None = None
     minimum: Scalar | None = None
     maximum: Scalar | None = None
@@ -82,7 +82,7 @@ class ParameterSettings(Section):
         return Parameter(self.type, self.default, self.minimum, self.maximum, self.choices)
 
 
-class DbtPart(Section):
+class PipelineDbtSettings(Section):
     """What a pipeline does with dbt: a command over a selection of its nodes."""
 
     command: Literal["daily", "run", "build", "test"] = "daily"
@@ -94,7 +94,7 @@ class PipelineSettings(Section):
     """What can be triggered by name: the ingester, dbt, or both."""
 
     ingester: bool = False
-    dbt: DbtPart | None = None
+    dbt: PipelineDbtSettings | None = None
     parameters: dict[VariableName, ParameterSettings] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -110,7 +110,7 @@ class PipelineSettings(Section):
         for target in targets:
             if targets.count(target) > 1:
                 raise ValueError(f"parameters: two of them go to {target}")
-        parameters.values(self.declared(), {})
+        parameters.resolve_values(self.declared(), {})
         return self
 
     def declared(self) -> Mapping[str, Parameter]:
@@ -131,7 +131,7 @@ class PipelineSettings(Section):
         return {name: given.option for name, given in self.parameters.items() if given.option is not None}
 
 
-class Project(Section):
+class ProjectSettings(Section):
     """A folder with a dbt project and its pipelines, or a git repository that has one.
 
     directory: of a repository, the folder in it. branch: what runs where a request names none; a directory without
@@ -139,17 +139,17 @@ class Project(Section):
     """
 
     name: Text | None = None
-    directory: Location = Path()
+    directory: HostPath = Path()
     repository: Annotated[Argument, StringConstraints(pattern=r"^[^-\s]"), AfterValidator(_repository)] | None = None
     branch: Annotated[Text, AfterValidator(_branch)] | None = None
     version: Literal["latest"] | None = None
     fabrics: tuple[Id, ...] = ()
-    dbt: Location = Path()
+    dbt: HostPath = Path()
     ingester: IngesterSettings | None = None
     pipelines: dict[Name, PipelineSettings] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one_place(self) -> Project:
+    def _one_place(self) -> ProjectSettings:
         if self.branch is not None and self.version is not None:
             raise ValueError("branch and version both say what runs where a request names none; give one of them")
         if self.repository is None:
@@ -161,7 +161,7 @@ class Project(Section):
                 raise ValueError(f"{key}: expected a folder inside the repository; found {path}")
         return self
 
-    def resolved(self, base: Path) -> Project:
+    def resolved(self, base: Path) -> ProjectSettings:
         """With absolute paths: the project's directory from `base`, its others from there."""
         repository = self.repository
         if repository is not None and not _REMOTE.fullmatch(repository):
@@ -180,7 +180,7 @@ class Project(Section):
             }
         )
 
-    def moved(self, top: Path, to: Path) -> Project:
+    def moved(self, top: Path, to: Path) -> ProjectSettings:
         """With all that is in the folder `top` at another place. Paths are absolute."""
 
         def there(path: Path) -> Path:

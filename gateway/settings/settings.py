@@ -21,8 +21,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError
-from gateway.settings.fabric import Fabric, Id, Location, Name, Seconds, SecretName, Section, Text
-from gateway.settings.project import Project, resolve
+from gateway.settings.fabric import FabricSettings, HostPath, Id, Name, Seconds, SecretName, Section, Text
+from gateway.settings.project import ProjectSettings, resolve
 from runners import yaml_file
 from runners.mask import USUAL_NAMES, Mask
 
@@ -68,10 +68,10 @@ class Settings(Section):
     host: Annotated[str, AfterValidator(_address)] = "localhost"
     port: Annotated[int, Field(ge=0, le=65535)] = 3000
     allowed_hosts: tuple[Text, ...] = ()
-    tokens_file: Location | None = None
+    tokens_file: HostPath | None = None
     trigger_rate: Annotated[float, Field(gt=0, le=1e6)] = 10
     trigger_burst: Annotated[int, Field(ge=1, le=10**6)] = 50
-    state_directory: Location = Path(".pipeline-gateway")
+    state_directory: HostPath = Path(".pipeline-gateway")
     job_ttl: Seconds = 3600
     record_days: Annotated[float, Field(gt=0, le=36500)] = 30
     output_cap: Annotated[ByteSize, Field(ge=64 * 1024)] = ByteSize(64 * 2**20)
@@ -79,9 +79,11 @@ class Settings(Section):
     free_disk_floor: ByteSize = ByteSize(64 * 2**20)
     ingester_failure: Literal["stop", "continue"] = "stop"
     secrets: tuple[SecretName, ...] = USUAL_NAMES
-    fabrics: Annotated[dict[Name, Fabric], Field(min_length=1)] = Field(default_factory=lambda: {"local": Fabric()})
-    projects: Annotated[dict[Name, Project], Field(min_length=1)] = Field(
-        default_factory=lambda: {"default": Project()}
+    fabrics: Annotated[dict[Name, FabricSettings], Field(min_length=1)] = Field(
+        default_factory=lambda: {"local": FabricSettings()}
+    )
+    projects: Annotated[dict[Name, ProjectSettings], Field(min_length=1)] = Field(
+        default_factory=lambda: {"default": ProjectSettings()}
     )
     default_fabric: Id = ""
     default_project: Id = ""
@@ -141,7 +143,7 @@ class Settings(Section):
 
     def mask(self, environment: Mapping[str, str]) -> Mask:
         """Knows every secret of the configuration and of the gateway's own environment."""
-        return functools.reduce(Mask.knowing, self.environments(environment), Mask(self.secrets))
+        return functools.reduce(Mask.with_secrets_of, self.environments(environment), Mask(self.secrets))
 
     def resources(self, fabric: str) -> tuple[str, str]:
         """The resources of a fabric's ingester and dbt steps."""
@@ -227,7 +229,7 @@ def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:
         return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
     is_secret = problem["loc"][-1] == "repository"  # it may have a password or a token in it
     is_secret |= "environment" in problem["loc"] and mask.is_secret(str(problem["loc"][-1]))
-    found = "***" if is_secret else repr(mask.told(problem["input"]))
+    found = "***" if is_secret else repr(mask.masked(problem["input"]))
     found = found if len(found) <= 100 else found[:99] + "…"
     if problem["type"] == "extra_forbidden":
         return f"{source}: {where}: there is no such setting"
@@ -235,7 +237,7 @@ def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:
     return f"{source} or {variables[0]}: {where}: {expected}; found {found}"
 
 
-def _selects(fabric: Fabric) -> str | None:
+def _selects(fabric: FabricSettings) -> str | None:
     """The argument of a fabric's dbt that says what is run, which a pipeline says itself."""
     return next((argument for argument in fabric.dbt.arguments if argument.startswith(_SELECTING)), None)
 
@@ -243,7 +245,7 @@ def _selects(fabric: Fabric) -> str | None:
 def _absolute(settings: Settings, base: Path) -> Settings:
     """All paths made absolute: from the file's folder, or the project's where they belong to one."""
 
-    def fabric(given: Fabric) -> Fabric:
+    def fabric(given: FabricSettings) -> FabricSettings:
         return _absolute_compose(base, given) if given.runner == "compose" else _absolute_local(base, given)
 
     return settings.model_copy(
@@ -256,7 +258,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     )
 
 
-def _absolute_local(base: Path, given: Fabric) -> Fabric:
+def _absolute_local(base: Path, given: FabricSettings) -> FabricSettings:
     dbt = given.dbt
     programs = {
         key: str(resolve(base, Path(program)))
@@ -268,7 +270,7 @@ def _absolute_local(base: Path, given: Fabric) -> Fabric:
     return given.model_copy(update={"dbt": dbt.model_copy(update={"profiles_directory": folder, **programs})})
 
 
-def _absolute_compose(base: Path, given: Fabric) -> Fabric:
+def _absolute_compose(base: Path, given: FabricSettings) -> FabricSettings:
     """The paths of dbt are the container's, and stay as they are."""
     compose = given.compose
     update = {

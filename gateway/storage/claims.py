@@ -20,7 +20,7 @@ _FIRST_WAITER = "SELECT job FROM claim WHERE resource = ? AND phase = 'waits' OR
 _CLAIMED = "SELECT resource FROM claim WHERE job = ? AND phase <> 'over'"
 
 
-async def make(connection: aiosqlite.Connection, job_id: str, resources: Iterable[str], *, waits: bool) -> None:
+async def add(connection: aiosqlite.Connection, job_id: str, resources: Iterable[str], *, waits: bool) -> None:
     """The claims of a new job."""
     for resource in resources:
         await connection.execute_fetchall(_CLAIM, (resource, "waits" if waits else "holds", job_id))

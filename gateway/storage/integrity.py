@@ -59,7 +59,7 @@ def is_damage(error: Exception) -> bool:
     return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def translated(error: Exception) -> Exception:
+def storage_error(error: Exception) -> Exception:
     """What the callers of the store are told: a StorageError where it is the disk's doing, else the error as it is."""
     if is_damage(error):
         return StorageError(
@@ -127,7 +127,7 @@ def _open(file: Path) -> None:
                 )
             _check(connection, version)
             _migrate(connection, version, file)
-            _rehearse(connection)
+            _check_claim_index(connection)
         except (sqlite3.Error, UnicodeDecodeError) as error:
             if _code(error) in _REFUSALS:
                 raise
@@ -172,7 +172,7 @@ def _back_up(connection: sqlite3.Connection, copy: Path) -> None:
     connection.execute("VACUUM INTO ?", (str(copy),))
 
 
-def _rehearse(connection: sqlite3.Connection) -> None:
+def _check_claim_index(connection: sqlite3.Connection) -> None:
     """Whether the schema still does what it must, which no check of pages tells. Raises _DamagedError."""
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -55,7 +55,7 @@ async def _record(store: Store, job: Job, *, must: bool) -> None:
 
 async def _hold(store: Store, job: Job) -> None:
     try:
-        await store.hold(job)
+        await store.restore_claims(job)
     except StorageError as error:
         if isinstance(job.state, Queued):
             raise StateBusyError(f"The job {job.id} can't be queued again: {error}") from None
@@ -65,7 +65,7 @@ async def _hold(store: Store, job: Job) -> None:
 
 async def _promote(store: Store) -> None:
     try:
-        await store.promote()
+        await store.promote_waiting()
     except StorageError as error:
         raise StateBusyError(f"Whose turn it is can't be recorded: {error}") from None
 

@@ -136,7 +136,7 @@ class Store:
         async def operation(connection: aiosqlite.Connection) -> Job:
             waits = await claims.must_wait(connection, job.plan.resources, may_wait=may_wait)
             await connection.execute_fetchall(_INSERT, waiting_row if waits else row)
-            await claims.make(connection, job.id, job.plan.resources, waits=waits)
+            await claims.add(connection, job.id, job.plan.resources, waits=waits)
             return queued if waits else job
 
         return await self._write(operation)
@@ -154,7 +154,7 @@ class Store:
 
         return await self._write(operation)
 
-    async def hold(self, job: Job) -> None:
+    async def restore_claims(self, job: Job) -> None:
         """Give an active job the claims that it must have, where it lacks them."""
 
         async def operation(connection: aiosqlite.Connection) -> None:
@@ -163,7 +163,7 @@ class Store:
 
         await self._write(operation)
 
-    async def promote(self) -> None:
+    async def promote_waiting(self) -> None:
         """See that every waiting job whose turn it is holds what it needs."""
         await self._write(claims.promote_all)
 
@@ -180,12 +180,12 @@ class Store:
         rows = await self._read("SELECT record FROM job WHERE id = ?", (job_id,))
         return _load(rows[0]) if rows else None
 
-    async def last(self, project: str, pipeline: str) -> Job | None:
+    async def last_of_pipeline(self, project: str, pipeline: str) -> Job | None:
         """The newest job of a pipeline."""
         rows = await self._read(_LAST, (project, pipeline))
         return _load(rows[0]) if rows else None
 
-    async def holds(self, job_id: str) -> bool:
+    async def holds_resources(self, job_id: str) -> bool:
         """Whether a job that waited has come to hold what it needs."""
         return bool(await self._read(_HOLDS, (job_id,)))
 
@@ -197,7 +197,7 @@ class Store:
         """The active jobs and those that ended within `ttl` seconds (the last 1,000 of them), newest first."""
         return [_load(row) for row in await self._read(_RECENT, _moment(now) | {"ttl": ttl})]
 
-    async def older(self, now: Instant, age: float) -> list[str]:
+    async def ended_before(self, now: Instant, age: float) -> list[str]:
         """The ids of up to 1,000 jobs that ended `age` seconds ago or before, oldest first."""
         return [row[0] for row in await self._read(_OLDER, _moment(now) | {"age": age})]
 
@@ -269,7 +269,7 @@ class Store:
     def _translated(self, error: Exception) -> Exception:
         if database.is_damage(error) and not self.damaged.done():
             self.damaged.set_exception(error)
-        return database.translated(error)
+        return database.storage_error(error)
 
 
 async def _connect(uri: str) -> aiosqlite.Connection:

@@ -1,1 +1,9 @@
-"""How the world talks to the service: each published API is a thin skin over `gateway.jobs.service`."""
+"""How clients talk to the service: each API is a thin skin over `gateway.jobs.service`."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.jobs.service import JobService
+
+SERVICE = web.AppKey("service", JobService)

@@ -1,4 +1,4 @@
-"""Who may do what, and how fast: tokens, their scopes, and the pace of triggers."""
+"""Who may do what, and how fast: tokens, their scopes, and the rate of triggers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CALLER = web.RequestKey("caller", Caller)
 # What needs no token, by the exact path as it is sent. Everything else does, also what does not exist.
 PUBLIC = frozenset({"/", "/healthz", "/readyz"})
 # What is never slowed down: a person must be able to stop what a script keeps starting.
-_AT_ANY_PACE = frozenset({"/api/v1/jobs/{id}/cancel"})
+_AT_ANY_RATE = frozenset({"/api/v1/jobs/{id}/cancel"})
 _READS = ("GET", "HEAD")
 _SCHEME = "bearer "
 
@@ -25,11 +25,11 @@ _SCHEME = "bearer "
 class Access:
     """Decides about every request. tokens: None where everybody who reaches the port may do everything."""
 
-    def __init__(self, tokens: Tokens | None, pace: Pace) -> None:
+    def __init__(self, tokens: Tokens | None, rate_limit: RateLimit) -> None:
         self._tokens = tokens
-        self._pace = pace
+        self._rate_limit = rate_limit
 
-    def admit(self, request: web.Request) -> Caller:
+    def authenticate(self, request: web.Request) -> Caller:
         """Who asks. Raises UnauthorizedError, InsufficientScopeError."""
         if self._tokens is None or _is_public(request):
             return Caller(None, _address(request))
@@ -42,12 +42,12 @@ class Access:
             )
         return Caller(token.name, _address(request))
 
-    def slow_down(self, request: web.Request, caller: Caller) -> None:
-        """Take one from the caller's pace, where the request may start something. Raises TooManyTriggersError."""
+    def limit_rate(self, request: web.Request, caller: Caller) -> None:
+        """Take one from the caller's bucket, where the request may start something. Raises TooManyTriggersError."""
         resource = request.match_info.route.resource
-        if request.method in _READS or resource is None or resource.canonical in _AT_ANY_PACE:
+        if request.method in _READS or resource is None or resource.canonical in _AT_ANY_RATE:
             return
-        wait = self._pace.take(caller.token)
+        wait = self._rate_limit.take(caller.token)
         if wait > 0:
             whose = "without a token" if caller.token is None else f"of the token {caller.token}"
             raise TooManyTriggersError(
@@ -56,7 +56,7 @@ class Access:
             )
 
 
-class Pace:
+class RateLimit:
     """A token bucket per caller: `rate` a second, and `burst` at once."""
 
     def __init__(self, rate: float, burst: int) -> None:

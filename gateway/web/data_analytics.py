@@ -8,14 +8,13 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from gateway.jobs.service import Service
 from gateway.model.catalog import DbtCommand, Pipeline, Trigger
 from gateway.model.job import Status
-from gateway.web import body
+from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.records import record
 from runners.dbt import output as dbt_output
-from runners.output import Ring, tail_text
+from runners.output import OutputRing, tail_text
 
 PATH = "/api/data-analytics/pipeline/trigger"
 OUTPUT_SIZE = 10_240
@@ -42,38 +41,40 @@ class JobQuery(BaseModel):
     jobId: Annotated[str, StringConstraints(min_length=1)] | None = None  # noqa: N815, the API's name
 
 
-def routes(service: Service) -> list[web.AbstractRouteDef]:
-    """The routes of this API over a service."""
+async def trigger(request: web.Request) -> web.Response:
+    """Trigger a pipeline of the default project on the default fabric: 202 once its job is durable."""
+    service = request.app[SERVICE]
+    service.must_be_enabled()
+    wanted = await body.read(request, TriggerBody)
+    job = await service.trigger(
+        Trigger(wanted.pipeline, wanted.command, wanted.enableOpenlineage, wanted.enableElementary), request[CALLER]
+    )
+    return web.json_response(
+        {
+            "success": True,
+            "output": f'Pipeline "{wanted.pipeline}" started in background.',
+            "exitCode": -1,
+            "jobId": job.id,
+            "status": Status.RUNNING,
+        },
+        status=202,
+        headers={"Location": f"{PATH}?jobId={job.id}"},
+    )
 
-    async def trigger(request: web.Request) -> web.Response:
-        service.must_be_enabled()
-        wanted = await body.read(request, TriggerBody)
-        job = await service.trigger(
-            Trigger(wanted.pipeline, wanted.command, wanted.enableOpenlineage, wanted.enableElementary),
-            request[CALLER],
-        )
-        return web.json_response(
-            {
-                "success": True,
-                "output": f'Pipeline "{wanted.pipeline}" started in background.',
-                "exitCode": -1,
-                "jobId": job.id,
-                "status": Status.RUNNING,
-            },
-            status=202,
-            headers={"Location": f"{PATH}?jobId={job.id}"},
-        )
 
-    async def find(request: web.Request) -> web.Response:
-        asked = body.query(request, JobQuery)
-        if asked.jobId is None:
-            return web.json_response({"success": True, "jobs": [record(job) for job in await service.recent()]})
-        snapshot = await service.get_recent(asked.jobId)
-        ring = Ring(service.folder(snapshot.job.id))
-        try:
-            output = await asyncio.to_thread(tail_text, ring, OUTPUT_SIZE, dbt_output.text)
-        except OSError as error:  # out of descriptors, say: whoever polls must hear how the job is
-            output = f"The output can't be read now: {error.strerror}."
-        return web.json_response(record(snapshot) | {"output": output})
+async def find(request: web.Request) -> web.Response:
+    """One job with the end of its output, or the list of recent jobs."""
+    service = request.app[SERVICE]
+    asked = body.query(request, JobQuery)
+    if asked.jobId is None:
+        return web.json_response({"success": True, "jobs": [record(job) for job in await service.recent()]})
+    snapshot = await service.get_recent(asked.jobId)
+    ring = OutputRing(service.folder(snapshot.job.id))
+    try:
+        output = await asyncio.to_thread(tail_text, ring, OUTPUT_SIZE, dbt_output.text)
+    except OSError as error:  # such as no free descriptor: a poll must still tell the job's status
+        output = f"The output can't be read now: {error.strerror}."
+    return web.json_response(record(snapshot) | {"output": output})
 
-    return [web.post(PATH, trigger), web.get(PATH, find)]
+
+ROUTES = (web.post(PATH, trigger), web.get(PATH, find))

@@ -21,9 +21,9 @@ from gateway.errors import (
     UnknownPathError,
     UnsupportedTypeError,
 )
-from gateway.web import refusals
+from gateway.web import answers
 from gateway.web.access import CALLER, Access
-from gateway.web.headers import SECURITY_HEADERS, SERVER
+from gateway.web.answers import SECURITY_HEADERS, SERVER
 
 BODY_LIMIT = 2**20
 
@@ -48,9 +48,9 @@ def guard(allowed_hosts: Collection[str], access: Access) -> Middleware:
             try:
                 _check_host(request, names)
                 _check_origin(request)
-                caller = request[CALLER] = access.admit(request)
+                caller = request[CALLER] = access.authenticate(request)
                 _check_type(request)
-                access.slow_down(request, caller)
+                access.limit_rate(request, caller)
                 return await handler(request)
             except RequestError as error:
                 return _refused(request, error)
@@ -62,7 +62,7 @@ def guard(allowed_hosts: Collection[str], access: Access) -> Middleware:
     return middleware
 
 
-async def complete(request: web.Request, response: web.StreamResponse) -> None:
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Give an answer, before it is sent, the headers that every one has: a signal handler."""
     response.headers["Server"] = SERVER
     for name, value in SECURITY_HEADERS.items():
@@ -139,7 +139,7 @@ def _refused(request: web.Request, error: RequestError) -> web.Response:
             "request refused", code=error.code, method=request.method, path=request.path[:200], address=request.remote
         )
     return web.json_response(
-        refusals.content(request.path, error.code, str(error), error.details),
+        answers.error_body(request.path, error.code, str(error), error.details),
         status=error.status,
         headers=error.headers,
     )
@@ -148,4 +148,4 @@ def _refused(request: web.Request, error: RequestError) -> web.Response:
 def _unexpected(request: web.Request, error: Exception) -> web.Response:
     _log.error("request broke", method=request.method, path=request.path[:200], exc_info=error)
     text = f"The gateway made a mistake; its log tells more under request id {request[_REQUEST_ID]}."
-    return web.json_response(refusals.content(request.path, "internal", text, {}), status=500)
+    return web.json_response(answers.error_body(request.path, "internal", text, {}), status=500)

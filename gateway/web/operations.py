@@ -1,4 +1,4 @@
-"""What those who run the service ask it."""
+"""What systemd, a monitor or a load balancer asks the service."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from gateway.jobs.service import Service
+from gateway.web import SERVICE
 
 
 async def healthz(_: web.Request) -> web.Response:
-    """The process is up and its loop turns."""
+    """The process is up and its event loop turns."""
     return web.json_response({"status": "ok"})
 
 
-def routes(service: Service) -> list[web.AbstractRouteDef]:
-    """The routes for operations over a service."""
+async def readyz(request: web.Request) -> web.Response:
+    """Whether a trigger would be taken and could run: 200, or 503 and what is in the way."""
+    checks = asdict(await request.app[SERVICE].readiness())
+    ready = not any(checks.values())
+    return web.json_response(
+        {"status": "ready" if ready else "not ready", **{name: why or "ok" for name, why in checks.items()}},
+        status=200 if ready else 503,
+    )
 
-    async def readyz(_: web.Request) -> web.Response:
-        """Whether a trigger would be taken and could run: 200, or 503 and what is in the way."""
-        checks = asdict(await service.readiness())
-        ready = not any(checks.values())
-        return web.json_response(
-            {"status": "ready" if ready else "not ready", **{name: why or "ok" for name, why in checks.items()}},
-            status=200 if ready else 503,
-        )
 
-    return [web.get("/healthz", healthz), web.get("/readyz", readyz)]
+ROUTES = (web.get("/healthz", healthz), web.get("/readyz", readyz))

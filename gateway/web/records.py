@@ -6,10 +6,10 @@ from typing import Any
 
 from gateway import clock
 from gateway.clock import Instant, rfc3339
-from gateway.jobs.execution import Snapshot
+from gateway.jobs.execution import JobSnapshot
 from gateway.model.job import (
-    Act,
     Active,
+    AuditEntry,
     Cancelling,
     Completed,
     Ended,
@@ -36,7 +36,7 @@ _NO_EXIT_CODE = -1
 _REMOVED = "Output and files of this job were removed to keep those of all jobs under state_cap."
 
 
-def record(snapshot: Snapshot, now: Instant | None = None) -> dict[str, Any]:
+def record(snapshot: JobSnapshot, now: Instant | None = None) -> dict[str, Any]:
     """The fields that both the data-analytics API and the jobs API give of a job."""
     job, now = snapshot.job, now or clock.now()
     ended = job.state.at if isinstance(job.state, Ended) else None
@@ -57,7 +57,7 @@ def record(snapshot: Snapshot, now: Instant | None = None) -> dict[str, Any]:
     }
 
 
-def whole_record(snapshot: Snapshot, now: Instant | None = None) -> dict[str, Any]:
+def whole_record(snapshot: JobSnapshot, now: Instant | None = None) -> dict[str, Any]:
     """All there is to say of a job but its output."""
     job = snapshot.job
     return record(snapshot, now) | {
@@ -76,7 +76,7 @@ def whole_record(snapshot: Snapshot, now: Instant | None = None) -> dict[str, An
     }
 
 
-def _act(act: Act) -> dict[str, Any]:
+def _act(act: AuditEntry) -> dict[str, Any]:
     return {"action": act.action, "token": act.by.token, "address": act.by.address, "at": rfc3339(act.at.wall)}
 
 
@@ -102,7 +102,7 @@ def _failure(failure: Failure) -> dict[str, Any]:
     return {"node": failure.node, "message": failure.message, "more": failure.more}
 
 
-def _step(planned: PlannedStep, state: StepState, snapshot: Snapshot, now: Instant) -> dict[str, Any]:
+def _step(planned: PlannedStep, state: StepState, snapshot: JobSnapshot, now: Instant) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "name": planned.name,
         "status": step_status(state),

@@ -10,11 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from gateway.errors import UnknownJobError
 from gateway.jobs.requests import Run
-from gateway.jobs.service import Service
 from gateway.model.job import Completed, Ended, Ending, Failed, Job
-from gateway.web import body
+from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
-from gateway.web.refusals import TRIGGER_PIPELINE
+from gateway.web.answers import TRIGGER_PIPELINE
 
 PATH = f"{TRIGGER_PIPELINE}/pipeline"
 
@@ -45,37 +44,39 @@ class RunBody(BaseModel):
     processName: Words | None = None  # noqa: N815, the API's name
 
 
-def routes(service: Service) -> list[web.AbstractRouteDef]:
-    """The routes of this API over a service."""
+async def trigger(request: web.Request) -> web.Response:
+    """Trigger a project's pipeline by name: 200 once its job is durable."""
+    service = request.app[SERVICE]
+    service.must_be_enabled()
+    wanted = await body.read(request, RunBody)
+    run = Run(
+        fabric=str(wanted.fabricId),
+        project=wanted.projectId,
+        pipeline=wanted.pipelineName,
+        parameters=wanted.parameters or {},
+        branch=wanted.branch,
+        version=wanted.version,
+        process=wanted.processName,
+    )
+    job = await service.run(run, request[CALLER])
+    text = f"Pipeline `{job.pipeline}` of project `{job.project}` was triggered on fabric `{job.fabric}`."
+    return web.json_response({"success": True, "runId": job.id, "msg": text})
 
-    async def trigger(request: web.Request) -> web.Response:
-        service.must_be_enabled()
-        wanted = await body.read(request, RunBody)
-        run = Run(
-            fabric=str(wanted.fabricId),
-            project=wanted.projectId,
-            pipeline=wanted.pipelineName,
-            parameters=wanted.parameters or {},
-            branch=wanted.branch,
-            version=wanted.version,
-            process=wanted.processName,
-        )
-        job = await service.run(run, request[CALLER])
-        text = f"Pipeline `{job.pipeline}` of project `{job.project}` was triggered on fabric `{job.fabric}`."
-        return web.json_response({"success": True, "runId": job.id, "msg": text})
 
-    async def find(request: web.Request) -> web.Response:
-        run_id = request.match_info["runId"]
-        try:
-            snapshot = await service.get(run_id)
-        except UnknownJobError:
-            shown = ascii(run_id[:100])[1:-1]
-            raise UnknownJobError(
-                f"Run with id `{shown}` not found. It may never have been, or its record has expired."
-            ) from None
-        return web.json_response(_status(snapshot.job))
+async def find(request: web.Request) -> web.Response:
+    """How a run is: 200 also where the run failed."""
+    run_id = request.match_info["runId"]
+    try:
+        snapshot = await request.app[SERVICE].get(run_id)
+    except UnknownJobError:
+        shown = ascii(run_id[:100])[1:-1]
+        raise UnknownJobError(
+            f"Run with id `{shown}` not found. It may never have been, or its record has expired."
+        ) from None
+    return web.json_response(_status(snapshot.job))
 
-    return [web.post(PATH, trigger), web.get(f"{PATH}/{{runId}}", find)]
+
+ROUTES = (web.post(PATH, trigger), web.get(f"{PATH}/{{runId}}", find))
 
 
 def _status(job: Job) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from runners.containers.docker import Docker, EngineSilentError
+from runners.containers.docker import Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
 from runners.containers.identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL, container_name
 from runners.outcome import Command
@@ -23,7 +23,7 @@ _DBT = "dbt"
 
 
 @dataclass(frozen=True, slots=True)
-class Compose:
+class ComposeCli:
     """How a compose project is reached.
 
     directory: the absolute folder that `docker compose` is called in. docker: program, context and host.
@@ -45,7 +45,7 @@ class Compose:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ComposeService:
     """One service of a project. entrypoint, command: None where they are the image's own. environment: what it sets.
 
     log_driver: None for the engine's own. log_rotates: the engine forgets the beginning of long output.
@@ -80,15 +80,15 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
-class Project:
+class ComposeProject:
     """What `docker compose config` says of a project."""
 
     name: str
-    services: Mapping[str, Service]
+    services: Mapping[str, ComposeService]
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
+class ForeignContainer:
     """A container of one of our services that somebody else started. since: epoch seconds."""
 
     container: str
@@ -96,7 +96,7 @@ class Stranger:
     since: float
 
 
-async def read(compose: Compose, docker: Docker) -> Project | str:
+async def read_project(compose: ComposeCli, docker: Docker) -> ComposeProject | str:
     """The project, or a sentence about why there is none. Asks no engine. Raises EngineSilentError if that hangs."""
     # every profile: a service that is run by name needs none to be on
     said = await docker.call(
@@ -109,20 +109,22 @@ async def read(compose: Compose, docker: Docker) -> Project | str:
         directory=compose.directory,
     )
     if said.code is None and said.was_run:
-        raise EngineSilentError(f"`docker compose config`: {said.error}")
+        raise EngineUnreachableError(f"`docker compose config`: {said.error}")
     if said.code != 0:
         return explain(said.error, f"The compose project in {compose.directory} can't be read")
     try:
         found = json.loads(said.output)
         name = str(found["name"])
-        return Project(name, {key: _service(name, key, given) for key, given in (found["services"] or {}).items()})
+        return ComposeProject(
+            name, {key: _service(name, key, given) for key, given in (found["services"] or {}).items()}
+        )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         return f"`docker compose config` in {compose.directory} answered no project: {one_line(repr(error))}."
 
 
-def _service(project: str, name: str, given: Mapping[str, Any]) -> Service:
+def _service(project: str, name: str, given: Mapping[str, Any]) -> ComposeService:
     logging = given.get("logging") or {}
-    return Service(
+    return ComposeService(
         name=name,
         image=str(given.get("image") or f"{project}-{name}"),
         entrypoint=_words(given.get("entrypoint")),
@@ -144,7 +146,7 @@ def _plain(text: str) -> str:
     return text.replace("$$", "$")
 
 
-async def service(project: Project, name: str, docker: Docker) -> Service | str:
+async def find_service(project: ComposeProject, name: str, docker: Docker) -> ComposeService | str:
     """A service with what it takes from its image, or a sentence about what it lacks. Raises EngineSilentError."""
     found = project.services.get(name)
     if found is None:
@@ -162,11 +164,11 @@ async def service(project: Project, name: str, docker: Docker) -> Service | str:
                 f"The image {found.image} of the service {name} is not there: run `docker compose build {name}` or "
                 f"`docker compose pull {name}`, then trigger it again."
             )
-        raise EngineSilentError(one_line(said.error))
+        raise EngineUnreachableError(one_line(said.error))
     return _completed(found, json.loads(said.output) or {})
 
 
-def _completed(service: Service, image: Mapping[str, Any]) -> Service:
+def _completed(service: ComposeService, image: Mapping[str, Any]) -> ComposeService:
     """A service with what it leaves to its image. An entrypoint of its own takes the image's command away too."""
     command, entrypoint = service.command, service.entrypoint
     if command is None:
@@ -179,9 +181,9 @@ def _completed(service: Service, image: Mapping[str, Any]) -> Service:
     )
 
 
-async def stranger(
-    project: Project, services: Iterable[tuple[str, bool]], compose: Compose, docker: Docker
-) -> Stranger | None:
+async def find_foreign_container(
+    project: ComposeProject, services: Iterable[tuple[str, bool]], compose: ComposeCli, docker: Docker
+) -> ForeignContainer | None:
     """A container of one of these services that runs and is not this gateway's. Raises EngineSilentError.
 
     services: names, and whether an `up` container of it only idles.
@@ -193,12 +195,17 @@ async def stranger(
                 continue
             state = await docker.inspect(container)
             if state is not None and state.alive:
-                return Stranger(names.partition(",")[0], name, state.started)
+                return ForeignContainer(names.partition(",")[0], name, state.started)
     return None
 
 
-def run(
-    compose: Compose, service: Service, what: Command, names: Iterable[str], folder: Path, mount: Mount | None = None
+def run_command(
+    compose: ComposeCli,
+    service: ComposeService,
+    what: Command,
+    names: Iterable[str],
+    folder: Path,
+    mount: Mount | None = None,
 ) -> Command:
     """The command that runs `what` in containers of a service; the step's folder names them.
 
@@ -221,13 +228,13 @@ def run(
     ]
     argvs = []
     for number, argv in enumerate(what.argvs):
-        overridden, arguments = fitted(service, argv)
+        overridden, arguments = with_entrypoint(service, argv)
         name = f"--name={container_name(folder, number)}"
         argvs.append((*compose.command, *before, name, *overridden, "--", service.name, *arguments))
     return replace(what, argvs=tuple(argvs), cwd=compose.directory, docker=compose.docker)
 
 
-def fitted(service: Service, argv: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def with_entrypoint(service: ComposeService, argv: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The options that override the entrypoint of a service, if it must be, and what is given to it.
 
     An entrypoint that ends in dbt is that program, and stands where another one would; any other is a wrapper that

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from runners import durable
-from runners.containers.container import Container, Spec
-from runners.containers.docker import Docker, EngineSilentError, engine_of
-from runners.containers.identity import container_name, is_of
+from runners.containers.container import Container, ContainerSpec
+from runners.containers.docker import Docker, EngineUnreachableError, engine_variables
+from runners.containers.identity import belongs_to_step, container_name
 from runners.mask import Mask, has_password
 from runners.outcome import Command, Exited, NotStarted, Outcome, Span
 from runners.runner import Liveness
@@ -49,19 +49,19 @@ class ComposeRunner:
         except (OSError, ValueError) as error:
             self._refused[folder] = f"the step could not be started: {error}; remove the cause and trigger it again"
 
-    async def wait(self, folder: Path, seen: Callable[[Liveness], None]) -> Outcome:
+    async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
         """How the step ended, once no container of it is alive."""
         why = self._refused.pop(folder, None)
         spec = await _insist(folder)
         if spec is None:
             return NotStarted(why or "it was never started")
         environment = {**self._environments.get(folder, os.environ), **spec.engine}
-        mask = self._masks.get(folder) or Mask(spec.secrets).knowing(environment)
+        mask = self._masks.get(folder) or Mask(spec.secrets).with_secrets_of(environment)
         containers = [
-            Container(folder, number, spec, environment, self._output_cap, seen, mask)
+            Container(folder, number, spec, environment, self._output_cap, on_liveness, mask)
             for number in range(len(spec.argvs))
         ]
-        return await _Step(folder, spec, containers, self._stop_of(folder)).run()
+        return await _StepContainers(folder, spec, containers, self._stop_of(folder)).run()
 
     async def stop(self, folder: Path) -> None:
         """Ask the step to end; `wait` does it, and tells when it has. Asking twice is harmless."""
@@ -71,7 +71,7 @@ class ComposeRunner:
         """Remove the step's containers, which have ended; what can't be removed now is found as a leftover later."""
         environment, mask = self._environments.pop(folder, os.environ), self._masks.pop(folder, Mask())
         self._asked.pop(folder, None)
-        with suppress(OSError, EngineSilentError):
+        with suppress(OSError, EngineUnreachableError):
             spec = await asyncio.to_thread(_decided, folder)
             if spec is not None:
                 docker = Docker(spec.docker, {**environment, **spec.engine}, mask)
@@ -91,7 +91,7 @@ def _decide(folder: Path, command: Command) -> None:
     if is_decided(folder):
         return
     command.check()
-    engine = engine_of(command.environment)
+    engine = engine_variables(command.environment)
     if has_password(engine["DOCKER_HOST"]):  # it would be kept, and docker takes none
         raise ValueError("the variable DOCKER_HOST has a password in it")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def _decide(folder: Path, command: Command) -> None:
         durable.sync(directory)
 
 
-async def _insist(folder: Path) -> Spec | None:
+async def _insist(folder: Path) -> ContainerSpec | None:
     while True:
         try:
             return await asyncio.to_thread(_decided, folder)
@@ -121,12 +121,12 @@ async def _insist(folder: Path) -> Spec | None:
             await asyncio.sleep(_LATER)
 
 
-def _decided(folder: Path) -> Spec | None:
+def _decided(folder: Path) -> ContainerSpec | None:
     try:
         found: dict[str, Any] = json.loads((folder / _FILE).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Spec(
+    return ContainerSpec(
         argvs=tuple(tuple(argv) for argv in found["argvs"]),
         cwd=found["cwd"],
         docker=tuple(found["docker"]),
@@ -142,14 +142,16 @@ def _decided(folder: Path) -> Spec | None:
 async def _remove(docker: Docker, folder: Path, name: str) -> None:
     """Remove an ended container, if it is the step's. Raises EngineSilentError."""
     state = await docker.inspect(name)
-    if state is not None and is_of(state, folder):
+    if state is not None and belongs_to_step(state, folder):
         await docker.call("container", "rm", "--volumes", "--", state.id)
 
 
-class _Step:
+class _StepContainers:
     """One step as this process follows it: its containers one after the other, and their end when it is time."""
 
-    def __init__(self, folder: Path, spec: Spec, containers: Sequence[Container], asked: asyncio.Event) -> None:
+    def __init__(
+        self, folder: Path, spec: ContainerSpec, containers: Sequence[Container], asked: asyncio.Event
+    ) -> None:
         self._folder = folder
         self._spec = spec
         self._containers = containers
@@ -190,7 +192,7 @@ class _Step:
         reason = "asked" if self._asked.is_set() else "time_limit"
         while True:
             for container in self._containers:
-                with suppress(OSError, EngineSilentError):
+                with suppress(OSError, EngineUnreachableError):
                     await container.end(reason)
             await asyncio.sleep(_LATER)
 

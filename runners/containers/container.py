@@ -14,13 +14,13 @@ from pathlib import Path
 
 from runners import durable
 from runners.containers.container_log import ContainerLog
-from runners.containers.docker import Docker, EngineSilentError, State
+from runners.containers.docker import ContainerState, Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
-from runners.containers.identity import container_name, is_of
+from runners.containers.identity import belongs_to_step, container_name
 from runners.detached import supervisor as process
 from runners.mask import Mask
 from runners.outcome import Command, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
-from runners.output import Ring
+from runners.output import OutputRing
 from runners.runner import Liveness
 
 _BEAT = 5.0  # seconds between two looks at a container that runs
@@ -36,7 +36,7 @@ _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class ContainerSpec:
     """What was decided about a step before anything of it began: see Command.
 
     since: epoch seconds. engine: the variables that say which one. secrets: names of variables, see Mask.
@@ -64,10 +64,10 @@ class Container:
         self,
         step: Path,
         number: int,
-        spec: Spec,
+        spec: ContainerSpec,
         environment: Mapping[str, str],
         output_cap: int,
-        seen: Callable[[Liveness], None],
+        on_liveness: Callable[[Liveness], None],
         mask: Mask,
     ) -> None:
         self.name = container_name(step, number)
@@ -76,7 +76,7 @@ class Container:
         self._spec = spec
         self._argv = spec.argvs[number]
         self._environment = environment
-        self._seen = seen
+        self._on_liveness = on_liveness
         self._mask = mask
         self._docker = Docker(spec.docker, environment, mask)
         self._log = ContainerLog(self._folder, self.name, spec.docker, environment, step.parent, output_cap)
@@ -106,7 +106,7 @@ class Container:
         """One step forward, as far as the engine lets it. Raises OSError."""
         try:
             outcome = await self._advance()
-        except EngineSilentError as silence:
+        except EngineUnreachableError as silence:
             given_up = await self._silence(str(silence))
             if given_up is None:
                 await asyncio.sleep(_LATER)
@@ -118,18 +118,18 @@ class Container:
         made = await self._how_made()
         state = await self._docker.inspect(self.name)
         if self._maker is not None:
-            self._seen(Liveness.SUPERVISED)  # it is still being made, and the engine answers
+            self._on_liveness(Liveness.SUPERVISED)  # it is still being made, and the engine answers
             return None
         if state is None:
             return await self._absent(made)
-        if not is_of(state, self._step):
+        if not belongs_to_step(state, self._step):
             return NotStarted(
                 f"The container name {self.name} is taken by a container that is not the gateway's; remove it, then "
                 "trigger it again."
             )
         if state.alive:
-            self._seen(Liveness.SUPERVISED)
-            await self._log.follow(_BEAT, self._mask.knowing(state.environment), rotates=state.log_rotates)
+            self._on_liveness(Liveness.SUPERVISED)
+            await self._log.follow(_BEAT, self._mask.with_secrets_of(state.environment), rotates=state.log_rotates)
             return None
         if state.started == 0:
             return await self._never_ran(state)
@@ -159,8 +159,8 @@ class Container:
             (self._argv,), self._spec.cwd, self._environment, grace=_GRACE, time_limit=_LONGEST, mask=self._mask
         )
         # a no-op unless the gateway died between making the folder and this
-        why = await process.start(folder, command, process.Output(self._folder, _WORDS))
-        return NotStarted(why) if why else await process.wait(folder, self._seen)
+        why = await process.start(folder, command, process.OutputTarget(self._folder, _WORDS))
+        return NotStarted(why) if why else await process.wait(folder, self._on_liveness)
 
     async def _absent(self, made: Outcome | None) -> Outcome | None:
         """There is no such container, and nobody is making it."""
@@ -185,7 +185,7 @@ class Container:
         self._maker_folder(makers + 1).mkdir(mode=0o700, parents=True)
         return None
 
-    async def _never_ran(self, state: State) -> Outcome | None:
+    async def _never_ran(self, state: ContainerState) -> Outcome | None:
         """It was made, but nothing of it ever ran: the engine says why, or the command line was killed in between."""
         if state.error:
             return NotStarted(explain(state.error))
@@ -197,14 +197,14 @@ class Container:
         await self._docker.call("container", "start", "--", self.name)
         return None
 
-    async def _copied_to_the_end(self, state: State) -> bool:
+    async def _copied_to_the_end(self, state: ContainerState) -> bool:
         """Whether all of its log is in the ring, or can't be had; false while the copy goes on."""
-        whole = await self._log.finish(_BEAT, self._mask.knowing(state.environment), rotates=state.log_rotates)
+        whole = await self._log.finish(_BEAT, self._mask.with_secrets_of(state.environment), rotates=state.log_rotates)
         if whole is False:
             self._unread += 1
         return whole is True or self._unread == _ATTEMPTS
 
-    def _outcome(self, state: State) -> Outcome:
+    def _outcome(self, state: ContainerState) -> Outcome:
         code, span = state.exit_code, Span(state.started, state.finished, max(0.0, state.finished - state.started))
         ended_by = self._ended_by()
         if ended_by is not None:
@@ -222,7 +222,7 @@ class Container:
 
     async def _silence(self, why: str) -> Outcome | None:
         """Nothing is known now. Only a step of which nothing was ever begun may be given up. Raises OSError."""
-        self._seen(Liveness.UNREACHABLE)
+        self._on_liveness(Liveness.UNREACHABLE)
         if self._makers():
             return None
         if self._ended_by() is not None:
@@ -247,18 +247,18 @@ class Container:
             await process.stop(self._maker_folder(makers))
         try:
             state = await self._docker.inspect(self.name)
-        except EngineSilentError:
+        except EngineUnreachableError:
             self._note_end(reason)
             raise
         if state is not None and not (state.alive or state.started == 0):
             return  # it ended by itself
         self._note_end(reason)
-        if state is not None and state.alive and is_of(state, self._step):
+        if state is not None and state.alive and belongs_to_step(state, self._step):
             await self._interrupt(state)
             seconds = math.ceil(self._spec.grace)
             await self._docker.call("stop", "-t", str(seconds), "--", self.name, within=seconds + _STOP_TAKES)
 
-    async def _interrupt(self, state: State) -> None:
+    async def _interrupt(self, state: ContainerState) -> None:
         """The step's first signal, unless that is what `docker stop` sends, and its grace; once."""
         interrupted = self._folder / "interrupted"
         if self._spec.interrupt == signal.SIGTERM or interrupted.exists():
@@ -286,7 +286,7 @@ class Container:
         return None
 
     def _words(self) -> str:
-        return Ring(self._folder).tail(_WORDS).data.decode(errors="replace")
+        return OutputRing(self._folder).tail(_WORDS).data.decode(errors="replace")
 
     def _maker_folder(self, number: int) -> Path:
         return self._folder / f"make-{number}"

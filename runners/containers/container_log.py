@@ -12,7 +12,7 @@ from runners import durable
 from runners.detached import supervisor as process
 from runners.mask import Mask
 from runners.outcome import Command, Outcome
-from runners.output import Ring
+from runners.output import OutputRing
 
 _LONGER_THAN_WORDS = 4096  # bytes; what docker says of its own at the end of a broken copy is shorter
 _LONGEST = 20 * 86400.0  # seconds that a copier may take; another one follows it
@@ -101,7 +101,7 @@ class ContainerLog:
             argv, skip = await asyncio.to_thread(self._resumed, number, options, mask, rotates=rotates)
             command = Command(argv, "/", self._environment, grace=_GRACE, time_limit=_LONGEST, mask=mask)
             # after one that follows comes one that reads the log to its end, unless the beginning may be gone by then
-            output = process.Output(self._ring, self._cap, skip, rest=rotates or "--follow" not in options)
+            output = process.OutputTarget(self._ring, self._cap, skip, rest=rotates or "--follow" not in options)
             await process.start(folder, command, output)
         self._copier = asyncio.create_task(self._wait(number), name=f"copy-{self._name}")
         self._over = number - 1
@@ -119,7 +119,7 @@ class ContainerLog:
 
         Nobody else writes into the ring now.
         """
-        ring, begin = Ring(self._ring), self._begin()
+        ring, begin = OutputRing(self._ring), self._begin()
         end = ring.bounds()[1]
         argv = (*self._docker, "container", "logs", *options)
         if rotates and end > begin:
@@ -140,7 +140,7 @@ class ContainerLog:
         try:
             return int(json.loads(file.read_bytes()))
         except FileNotFoundError:
-            begin = Ring(self._ring).next_line()
+            begin = OutputRing(self._ring).next_line()
             durable.write(file, begin)
             return begin
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from runners import program
 from runners.mask import Mask
-from runners.program import Said
+from runners.program import ProgramResult
 from runners.report import one_line
 
 _PROMPT = 10.0  # seconds that an engine which answers needs at most for a question
@@ -32,7 +32,7 @@ _NO_CONTAINER = ("no such container", "no such object")
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ContainerState:
     """A container as its engine knows it.
 
     status: `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`. error: why it never started.
@@ -59,12 +59,12 @@ class State:
         return self.status in ("running", "paused", "restarting")
 
 
-def engine_of(environment: Mapping[str, str]) -> Mapping[str, str]:
+def engine_variables(environment: Mapping[str, str]) -> Mapping[str, str]:
     """The variables that say which engine the docker command line asks; empty where they are not set."""
     return {name: environment.get(name, "") for name in _ENGINE}
 
 
-class EngineSilentError(Exception):
+class EngineUnreachableError(Exception):
     """The engine doesn't answer: nothing is known, and nothing must be decided. Never leaves the runners."""
 
 
@@ -80,22 +80,22 @@ class Docker:
         self._environment = environment
         self._mask = mask
 
-    async def call(self, *arguments: str, within: float = _PROMPT, directory: str = "/") -> Said:
+    async def call(self, *arguments: str, within: float = _PROMPT, directory: str = "/") -> ProgramResult:
         """Run one docker command to its end, or end it after so many seconds. Its program may be missing."""
-        said = await program.call((*self.command, *arguments), self._environment, within=within, directory=directory)
+        said = await program.run((*self.command, *arguments), self._environment, within=within, directory=directory)
         return replace(said, error=self._mask.text(said.error).strip())
 
-    async def inspect(self, name: str) -> State | None:
+    async def inspect(self, name: str) -> ContainerState | None:
         """A container, None if there is none of this name. Raises EngineSilentError."""
         said = await self._answer("container", "inspect", "--", name)
         if said.code != 0:
             if any(sign in said.error.lower() for sign in _NO_CONTAINER):
                 return None
-            raise EngineSilentError(one_line(said.error))
+            raise EngineUnreachableError(one_line(said.error))
         try:
             return _state(json.loads(said.output)[0], self._mask)
         except (ValueError, LookupError, TypeError) as error:
-            raise EngineSilentError(f"an answer that is no container: {error!r}") from None
+            raise EngineUnreachableError(f"an answer that is no container: {error!r}") from None
 
     async def containers(self, *filters: str, columns: str, all_states: bool = False) -> list[list[str]]:
         """The containers that pass all filters, as columns of docker's own template. Raises EngineSilentError."""
@@ -107,7 +107,7 @@ class Docker:
             *(f"--filter={one}" for one in filters),
         )
         if said.code != 0:
-            raise EngineSilentError(one_line(said.error))
+            raise EngineUnreachableError(one_line(said.error))
         return [line.split("\t") for line in said.output.decode(errors="replace").splitlines()]
 
     async def file(self, name: str, path: str) -> bytes | None:
@@ -137,30 +137,30 @@ class Docker:
             "--format={{.ID}}",
         )
         if said.code != 0:
-            raise EngineSilentError(one_line(said.error))
+            raise EngineUnreachableError(one_line(said.error))
         return bool(said.output.strip())
 
-    async def _answer(self, *arguments: str, within: float = _PROMPT) -> Said:
+    async def _answer(self, *arguments: str, within: float = _PROMPT) -> ProgramResult:
         said = await self.call(*arguments, within=within)
-        if is_silent(said):
-            raise EngineSilentError(one_line(said.error))
+        if is_unreachable(said):
+            raise EngineUnreachableError(one_line(said.error))
         return said
 
 
-def is_silent(said: Said) -> bool:
+def is_unreachable(said: ProgramResult) -> bool:
     """Whether this is no answer of the engine's."""
     return said.code is None or (said.code != 0 and any(sign in said.error.lower() for sign in _SILENT))
 
 
-def _state(found: Mapping[str, Any], mask: Mask) -> State:
+def _state(found: Mapping[str, Any], mask: Mask) -> ContainerState:
     state, config, host = found["State"], found["Config"], found["HostConfig"]
     variables = (str(variable).partition("=") for variable in config.get("Env") or ())
     environment = {name: value for name, _, value in variables}
-    return State(
+    return ContainerState(
         id=str(found["Id"]),
         status=str(state["Status"]),
         exit_code=int(state["ExitCode"]),
-        error=mask.knowing(environment).text(str(state["Error"])),
+        error=mask.with_secrets_of(environment).text(str(state["Error"])),
         out_of_memory=bool(state["OOMKilled"]),
         started=_epoch(state["StartedAt"]),
         finished=_epoch(state["FinishedAt"]),

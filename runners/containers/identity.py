@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runners.containers.docker import State
+from runners.containers.docker import ContainerState
 
 INSTANCE_LABEL = "pipeline-gateway.instance"
 JOB_LABEL = "pipeline-gateway.job"
@@ -17,7 +17,7 @@ def container_name(step: Path, number: int = 0) -> str:
     return f"{name}-{number + 1}" if number else name
 
 
-def is_of(state: State, step: Path) -> bool:
+def belongs_to_step(state: ContainerState, step: Path) -> bool:
     """Whether a container is of the step whose folder this is, and not somebody else's of the same name.
 
     A job's id has enough of chance in it to be one gateway's alone.

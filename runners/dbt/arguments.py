@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from runners.parameters import NAME, NAME_ALLOWED, Value
+from runners.parameters import NAME, NAME_ALLOWED, ParameterValue
 from runners.words import WordError
 
 # By itself dbt runs each test that touches a selected model, also one whose other models are not selected and not
@@ -68,7 +68,7 @@ def _selection(selection: str) -> str:
     return selection
 
 
-def vars_argument(values: Mapping[str, Value]) -> str:
+def vars_argument(values: Mapping[str, ParameterValue]) -> str:
     """The argument that gives dbt these values, which `parameters.values` has let through, as one JSON object."""
     for name in values:
         if not NAME.fullmatch(name):
@@ -76,7 +76,7 @@ def vars_argument(values: Mapping[str, Value]) -> str:
     return f"--vars={{{', '.join(f'{json.dumps(name)}: {_json(value)}' for name, value in values.items())}}}"
 
 
-def _json(value: Value) -> str:
+def _json(value: ParameterValue) -> str:
     """JSON that dbt, which reads it as YAML, reads as the same value."""
     # YAML knows no halves of characters, as JSON escapes those beyond its first 65,536.
     text = json.dumps(value, ensure_ascii=False)

@@ -47,7 +47,7 @@ VARIABLES = {"DO_NOT_TRACK": "1", "EDR_REPORT_OPEN_BROWSER": "false"}
 
 
 @dataclass(frozen=True, slots=True)
-class Dbt:
+class DbtConfig:
     """How dbt is run for one project in one environment.
 
     executable, lineage_executable, edr: programs, by path or by name on PATH; no edr, no report.
@@ -89,7 +89,7 @@ class DbtStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
+class DbtPaths:
     """Where a step finds and leaves things, as dbt itself sees them; None for dbt's own choice.
 
     cwd: the folder dbt is called in; empty for its place's own. parse: the shared partial-parse file, which must exist.
@@ -106,13 +106,13 @@ class Paths:
     edr: str
 
 
-def paths(dbt: Dbt, folder: Path, parse_cache: Path) -> Paths:
+def paths(dbt: DbtConfig, folder: Path, parse_cache: Path) -> DbtPaths:
     """The paths of a step on this host whose own folder is `folder` (absolute; target, logs and report go there).
 
     parse_cache: the shared partial-parse file, used if it exists.
     """
     # Absolute always: with a cached parse, relative ones make dbt look for files in the wrong folder.
-    return Paths(
+    return DbtPaths(
         # dbt is called where a person would call it: relative paths in profiles.yml mean the same as by hand.
         cwd=str(dbt.project),
         project=str(dbt.project),
@@ -126,9 +126,9 @@ def paths(dbt: Dbt, folder: Path, parse_cache: Path) -> Paths:
 
 
 def command(
-    dbt: Dbt,
+    dbt: DbtConfig,
     step: DbtStep,
-    paths: Paths,
+    paths: DbtPaths,
     environment: Mapping[str, str],
     *,
     grace: float,
@@ -151,7 +151,7 @@ def command(
     )
 
 
-def listing(dbt: Dbt, step: DbtStep, paths: Paths) -> tuple[str, ...]:
+def list_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, ...]:
     """The command line that lists what a step would run: see runners.dbt_nodes."""
     where = _given(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
     parse = _given(target_path=paths.target, partial_parse_file_path=paths.parse)
@@ -159,14 +159,14 @@ def listing(dbt: Dbt, step: DbtStep, paths: Paths) -> tuple[str, ...]:
     return (dbt.executable, "ls", *dbt_nodes.OPTIONS, *plain, *where, *parse, *step.arguments)
 
 
-def packages(dbt: Dbt, step: DbtStep, paths: Paths) -> tuple[str, ...]:
+def deps_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, ...]:
     """The command line that installs the packages of the project, so that it can be listed."""
     where = _given(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
     variables = (argument for argument in step.arguments if argument.startswith(VARIABLES_OPTION))
     return (dbt.executable, "deps", "--no-use-colors", *where, *variables)
 
 
-def _options(dbt: Dbt, step: DbtStep, paths: Paths) -> Iterable[str]:
+def _options(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> Iterable[str]:
     yield from _given(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
     # One stream serves people and programs: JSON lines in the output, rendered as dbt's own text when they are read.
     yield from ("--log-format=json", "--log-level=info", "--no-quiet", "--no-use-colors")
@@ -183,7 +183,7 @@ def _options(dbt: Dbt, step: DbtStep, paths: Paths) -> Iterable[str]:
         yield from dbt.arguments
 
 
-def _report_options(dbt: Dbt, paths: Paths) -> Iterable[str]:
+def _report_options(dbt: DbtConfig, paths: DbtPaths) -> Iterable[str]:
     yield from _given(project_dir=paths.project, profiles_dir=paths.profiles, profile_target=dbt.target)
     yield from _given(target_path=paths.edr, file_path=paths.report)
 
@@ -249,7 +249,7 @@ def report(folder: Path) -> Path:
     return folder / "elementary_report.html"
 
 
-def parse_cache(folder: Path, dbt: Dbt, step: DbtStep) -> Path:
+def parse_cache(folder: Path, dbt: DbtConfig, step: DbtStep) -> Path:
     """The partial-parse file in `folder` that steps of this project, target and variables share."""
     arguments = () if step.elementary else dbt.arguments
     variables = (argument for argument in step.arguments if argument.startswith(VARIABLES_OPTION))

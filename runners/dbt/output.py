@@ -167,7 +167,7 @@ def _one_more(progress: Progress, status: str) -> Progress:
             return replace(progress, passed=progress.passed + 1)
 
 
-def is_of(document: bytes, invocation: str) -> bool:
+def is_of_run(document: bytes, invocation: str) -> bool:
     """Whether a run_results.json is of this run and not of an earlier one."""
     try:
         return bool(invocation) and json.loads(document)["metadata"]["invocation_id"] == invocation
@@ -175,7 +175,7 @@ def is_of(document: bytes, invocation: str) -> bool:
         return False
 
 
-def results(folder: Path, mask: Mask) -> Results | None:
+def read_results(folder: Path, mask: Mask) -> Results | None:
     """The results that the step whose folder this is left behind; None if it left none that can be understood.
 
     The folder is the step's own, so results in it are never those of an earlier run. mask: they are dbt's own file, and
@@ -197,7 +197,9 @@ def results(folder: Path, mask: Mask) -> Results | None:
     return Results(progress, failure)
 
 
-def judge(outcome: Outcome, step: DbtStep, reader: DbtReader, left: Results | None, *, reported: bool) -> Outcome:
+def judge_outcome(
+    outcome: Outcome, step: DbtStep, reader: DbtReader, left: Results | None, *, reported: bool
+) -> Outcome:
     """What the end of a dbt step means: an exit code is a claim, which the step's log and results must bear out.
 
     left: the results, if it left any. reported: whether it left a report.

@@ -6,19 +6,19 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from runners.dbt.command import Dbt
+from runners.dbt.command import DbtConfig
 from runners.yaml_file import mapping
 
 _PACKAGES = ("packages.yml", "dependencies.yml")
 
 
-def files(dbt: Dbt, environment: Mapping[str, str]) -> tuple[Path, Path]:
+def files(dbt: DbtConfig, environment: Mapping[str, str]) -> tuple[Path, Path]:
     """The project file and the profiles file that dbt will read with this environment."""
     folder = dbt.profiles_folder or _dbts_own_profiles_folder(dbt.project, environment)
     return dbt.project / "dbt_project.yml", folder / "profiles.yml"
 
 
-def problem(dbt: Dbt, environment: Mapping[str, str]) -> str | None:
+def problem(dbt: DbtConfig, environment: Mapping[str, str]) -> str | None:
     """Why dbt could not even load this project, as a sentence that says what to do; None if nothing is wrong.
 
     Looks at files only, as dbt would find them with this environment.

@@ -36,7 +36,7 @@ _LATER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class OutputTarget:
     """Where a step's output goes: the ring in `folder`, which keeps `cap` bytes.
 
     skip: what comes first and is left out, since the ring has it, bytes. None: it begins, on a line of its own.
@@ -58,7 +58,7 @@ class _Started:
     boot: str
 
 
-async def start(folder: Path, command: Command, output: Output) -> str | None:
+async def start(folder: Path, command: Command, output: OutputTarget) -> str | None:
     """Start the step in `folder` unless it was ever started.
 
     A failure is written into the folder, for `wait`; what is returned is a failure that couldn't be written.
@@ -67,7 +67,7 @@ async def start(folder: Path, command: Command, output: Output) -> str | None:
     return await asyncio.to_thread(_start, folder, command, output)
 
 
-def _start(folder: Path, command: Command, output: Output) -> str | None:
+def _start(folder: Path, command: Command, output: OutputTarget) -> str | None:
     folder = folder.absolute()
     try:
         if not (folder / "started").exists():
@@ -86,7 +86,7 @@ def _start(folder: Path, command: Command, output: Output) -> str | None:
     return None
 
 
-def _prepare(folder: Path, command: Command, output: Output) -> None:
+def _prepare(folder: Path, command: Command, output: OutputTarget) -> None:
     """Write the spec so that a power cut can't take it, or the folder, away from a step that was started."""
     spec = {
         "v": 1,
@@ -114,7 +114,7 @@ def _launch(folder: Path, command: Command) -> None:
     code, said = -1, b""
     for _ in range(_LAUNCHES):
         # whole before anybody reads it: a gateway that is killed now must not leave a step that shows its secrets
-        with command.mask.in_memory() as secrets:
+        with command.mask.memory_file() as secrets:
             done = subprocess.run(
                 argv,
                 env=environment,
@@ -133,11 +133,11 @@ def _launch(folder: Path, command: Command) -> None:
         raise OSError(f"its supervisor ended with code {code}: {why[-1]}")
 
 
-async def wait(folder: Path, seen: Callable[[Liveness], None]) -> Outcome:
+async def wait(folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
     """How the step ended, once nothing of it is alive; cancelling leaves it alone."""
     while True:
         try:
-            outcome = await _look(folder, seen)
+            outcome = await _look(folder, on_liveness)
         except OSError:  # out of descriptors, say: what can't be looked at is not decided
             await asyncio.sleep(_LATER)
             continue
@@ -145,7 +145,7 @@ async def wait(folder: Path, seen: Callable[[Liveness], None]) -> Outcome:
             return outcome
 
 
-async def _look(folder: Path, seen: Callable[[Liveness], None]) -> Outcome | None:
+async def _look(folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome | None:
     """One round of `wait`; None if the supervisor was alive."""
     if outcome := _ended(folder):
         return outcome
@@ -158,13 +158,13 @@ async def _look(folder: Path, seen: Callable[[Liveness], None]) -> Outcome | Non
             await asyncio.sleep(_SOON)  # it is just being born, or dying
         else:
             try:
-                seen(Liveness.SUPERVISED)
+                on_liveness(Liveness.SUPERVISED)
                 await pidfd.ended(supervisor)
             finally:
                 os.close(supervisor)
         return None
     # it may have written the end and let go since the first look
-    return _ended(folder) or await _lost(folder, started, seen)
+    return _ended(folder) or await _lost(folder, started, on_liveness)
 
 
 async def stop(folder: Path) -> None:
@@ -194,7 +194,7 @@ def _asked(folder: Path) -> bool:
     return True
 
 
-async def _lost(folder: Path, started: _Started, seen: Callable[[Liveness], None]) -> Lost:
+async def _lost(folder: Path, started: _Started, on_liveness: Callable[[Liveness], None]) -> Lost:
     """The supervisor is gone without a word: end what it left, then say so."""
     if started.boot and _boot() not in ("", started.boot):
         return Lost(
@@ -203,7 +203,7 @@ async def _lost(folder: Path, started: _Started, seen: Callable[[Liveness], None
         )
     found = await asyncio.to_thread(_alive, folder)
     if found:
-        seen(Liveness.ORPHANED)
+        on_liveness(Liveness.ORPHANED)
         await pidfd.end(found, signal.SIGTERM, _grace(folder))
     while found := await asyncio.to_thread(_alive, folder):
         await pidfd.end(found, signal.SIGKILL, _LATER)

@@ -23,16 +23,16 @@ _SOLVE = "let the gateway's user make it, or remove what is there"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RepositoryFolder:
     """Where a folder is in a repository. top: its absolute top folder. below: the way from there, empty for itself."""
 
     top: Path
     below: Path
 
 
-async def place(folder: Path, environment: Mapping[str, str], mask: Mask) -> Place | None:
+async def find_repository(folder: Path, environment: Mapping[str, str], mask: Mask) -> RepositoryFolder | None:
     """Where a folder is in a git repository's working tree, None if in none. Raises UnavailableError."""
-    git = Git.ours(environment, mask)
+    git = Git.isolated(environment, mask)
     answers = []
     for question in ("--show-toplevel", "--show-prefix"):
         said = await git.call("-C", str(folder), "-c", "safe.directory=*", "rev-parse", question)
@@ -41,7 +41,7 @@ async def place(folder: Path, environment: Mapping[str, str], mask: Mask) -> Pla
         if said.code != 0:
             raise UnavailableError(f"The folder {folder} can't be read: {git.explain(said.error)}")
         answers.append(said.output.removesuffix("\n"))
-    return Place(Path(answers[0]), Path(answers[1]))
+    return RepositoryFolder(Path(answers[0]), Path(answers[1]))
 
 
 async def resolve(
@@ -60,15 +60,15 @@ async def resolve(
             assert head is not None
             return head
         tag, commit = await _tagged(mirror, refs, version, project_names)
-        if head is not None and not await mirror.has("merge-base", "--is-ancestor", commit, head):
+        if head is not None and not await mirror.test("merge-base", "--is-ancestor", commit, head):
             raise UnknownRefError(
                 f"The tag {_shown(tag)} is not on the branch {_shown(branch)} of the repository {mirror.name}: name "
                 "the one or the other, or a branch that it is on."
             )
         return commit
 
-    async with mirror.held():
-        return await mirror.healed(work)
+    async with mirror.locked():
+        return await mirror.repaired(work)
 
 
 async def latest(mirror: Mirror, project_names: Sequence[str] = ()) -> tuple[str, str]:
@@ -85,8 +85,8 @@ async def latest(mirror: Mirror, project_names: Sequence[str] = ()) -> tuple[str
             )
         return await _same(mirror, refs, highest)
 
-    async with mirror.held():
-        return await mirror.healed(work)
+    async with mirror.locked():
+        return await mirror.repaired(work)
 
 
 async def ensure(mirror: Mirror, commit: str, folder: Path) -> None:
@@ -100,19 +100,19 @@ async def ensure(mirror: Mirror, commit: str, folder: Path) -> None:
         raise UnknownRefError(f"{_shown(commit)} is no commit: give its full hash.")
 
     async def work() -> None:
-        await mirror.ask("read-tree", commit)
-        await mirror.put(folder, "update-index", "-q", "--refresh")
-        await mirror.put(folder, "checkout-index", "--all", "--force", "--quiet")
-        await mirror.put(folder, "clean", "-ffdqx", "--exclude=dbt_packages")
+        await mirror.git("read-tree", commit)
+        await mirror.git_in(folder, "update-index", "-q", "--refresh")
+        await mirror.git_in(folder, "checkout-index", "--all", "--force", "--quiet")
+        await mirror.git_in(folder, "clean", "-ffdqx", "--exclude=dbt_packages")
 
-    async with mirror.held():
+    async with mirror.locked():
         try:
             await asyncio.to_thread(_make, folder)
-            await mirror.healed(work)
+            await mirror.repaired(work)
         except OSError as error:
             raise UnavailableError(f"The checkout {folder} can't be made: {error}; {_SOLVE}.") from None
         except GitFailedError:
-            if await mirror.has("cat-file", "-e", commit):
+            if await mirror.test("cat-file", "-e", commit):
                 raise
             raise UnknownRefError(
                 f"The commit {commit} is not in the repository {mirror.name} any more: trigger what is there now."
@@ -127,7 +127,7 @@ def _make(folder: Path) -> None:
 
 async def _refs(mirror: Mirror) -> Mapping[str, str]:
     """The object of each branch and tag, by its full name."""
-    said = await mirror.ask("for-each-ref", "--format=%(objectname) %(refname)", _BRANCHES, _TAGS)
+    said = await mirror.git("for-each-ref", "--format=%(objectname) %(refname)", _BRANCHES, _TAGS)
     return {name: found for found, _, name in (line.partition(" ") for line in said.splitlines())}
 
 
@@ -172,7 +172,7 @@ async def _same(mirror: Mirror, refs: Mapping[str, str], tags: Sequence[str]) ->
 
 async def _commit(mirror: Mirror, found: str) -> str:
     """The commit that an object is, or an annotated tag is of."""
-    return (await mirror.ask("rev-parse", "--verify", f"{found}^{{commit}}")).strip()
+    return (await mirror.git("rev-parse", "--verify", f"{found}^{{commit}}")).strip()
 
 
 def _shown(word: str | None) -> str:

@@ -75,7 +75,7 @@ class UnknownRefError(RepositoryError):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class GitResult:
     """What git answered."""
 
     code: int
@@ -91,18 +91,18 @@ class Git:
     mask: Mask
 
     @classmethod
-    def ours(cls, environment: Mapping[str, str], mask: Mask) -> Git:
+    def isolated(cls, environment: Mapping[str, str], mask: Mask) -> Git:
         """Reads nobody's configuration but the repository's, and reaches local repositories only."""
         kept = {name: value for name, value in environment.items() if not name.startswith("GIT_")}
         return cls({**kept, **_NEVER_ASKS, **_NOBODYS_CONFIGURATION}, mask)
 
     @classmethod
-    def users(cls, environment: Mapping[str, str], mask: Mask) -> Git:
+    def with_user_configuration(cls, environment: Mapping[str, str], mask: Mask) -> Git:
         """Has the user's own configuration, credentials and keys, and reaches https and ssh only."""
         kept = {name: value for name, value in environment.items() if not name.startswith("GIT_") or _told(name)}
         return cls({**kept, **_NEVER_ASKS, **_USERS_CONFIGURATION}, mask)
 
-    async def call(self, *arguments: str, lock: int = subprocess.DEVNULL, umask: int = -1) -> Said:
+    async def call(self, *arguments: str, lock: int = subprocess.DEVNULL, umask: int = -1) -> GitResult:
         """Run one git command to its end. Raises UnavailableError where it has none: not installed, too slow, killed.
 
         lock: a locked file which stays locked while it runs, also when this process dies meanwhile.
@@ -110,7 +110,7 @@ class Git:
         began = time.monotonic()
         # by `timeout`, which ends it and its helpers also where this process is gone
         limits = ("timeout", f"--kill-after={_GRACE}", str(LIMIT))
-        said = await program.call(
+        said = await program.run(
             (*limits, "/bin/sh", "-c", _WITHOUT_INPUT, "sh", "git", *arguments),
             self.environment,
             within=LIMIT + 2 * _GRACE,
@@ -126,7 +126,7 @@ class Git:
             raise UnavailableError(self.explain(f"it did not answer within {LIMIT:.0f} s"))
         if said.code is None or said.code < 0:
             raise UnavailableError("git was killed, by somebody or for want of memory; free some, and try again.")
-        return Said(said.code, said.output.decode(errors="surrogateescape"), said.error)
+        return GitResult(said.code, said.output.decode(errors="surrogateescape"), said.error)
 
     def explain(self, said: str) -> str:
         """The end of a sentence: why, in git's own words, and what to do."""
@@ -137,7 +137,7 @@ class Git:
         return f"{one_line(_BEGINNING.sub('', self.mask.text(line.strip()))).rstrip('.')}; {remedy}."
 
 
-def knowing(mask: Mask, source: str) -> Mask:
+def with_token_of(mask: Mask, source: str) -> Mask:
     """A mask that knows the token of an https address too, which stands where others have the name of a user."""
     token = re.match(r"https?://([^/@:\s]{6,})@", source)
     return mask if token is None else replace(mask, values=mask.values | {token[1]})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from runners.git import git
-from runners.git.git import Git, GitFailedError, Said, UnavailableError
+from runners.git.git import Git, GitFailedError, GitResult, UnavailableError
 from runners.mask import Mask
 
 _BETWEEN = 0.05  # seconds between two looks at a lock that another process holds
@@ -51,13 +51,13 @@ class Mirror:
     """
 
     def __init__(self, source: str, folder: Path, environment: Mapping[str, str], mask: Mask) -> None:
-        mask = git.knowing(mask, source)
+        mask = git.with_token_of(mask, source)
         self.folder = folder
         self.name = mask.text(source)
         self._source = source
         self._is_local = source.startswith("/")
-        self._git = Git.ours(environment, mask)
-        self._remote = self._git if self._is_local else Git.users(environment, mask)
+        self._git = Git.isolated(environment, mask)
+        self._remote = self._git if self._is_local else Git.with_user_configuration(environment, mask)
         self._turn = asyncio.Lock()
         self._in_order = False
         self._lock = subprocess.DEVNULL
@@ -70,7 +70,7 @@ class Mirror:
         Whoever comes while one waits to begin shares its end, good or bad: a dead host is waited for once.
         """
         wanted = self._begun + 1
-        async with self.held():
+        async with self.locked():
             if self._ended < wanted:
                 self._begun += 1
                 began = self._begun
@@ -85,11 +85,11 @@ class Mirror:
 
     async def remove(self) -> None:
         """Forget all of it; the next fetch makes it anew. Raises UnavailableError."""
-        async with self.held():
+        async with self.locked():
             await _finished(_remove, self.folder)
 
     @contextlib.asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
+    async def locked(self) -> AsyncIterator[None]:
         """The mirror to oneself, without what a killed git left half-way. Raises UnavailableError."""
         async with self._turn:
             try:
@@ -125,7 +125,7 @@ class Mirror:
                 f"The copy of the repository {self.name} is in use: another process holds {self._beside('lock')}."
             ) from None
 
-    async def healed(self, work: Callable[[], Awaitable[_T]]) -> _T:
+    async def repaired(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """What `work` gives; where git fails and the mirror is damaged, once more with a new one. To be held.
 
         Raises GitFailedError only where the mirror is not damaged. A new one has not what only the old one remembered,
@@ -142,18 +142,18 @@ class Mirror:
             raise UnavailableError(str(error)) from None
         return await work()
 
-    async def ask(self, *arguments: str) -> str:
+    async def git(self, *arguments: str) -> str:
         """What git says of the mirror. To be held. Raises UnavailableError, GitFailedError where git does."""
         return self._checked(await self._call(*arguments))
 
-    async def put(self, folder: Path, *arguments: str) -> None:
+    async def git_in(self, folder: Path, *arguments: str) -> None:
         """Have git change a folder, for everybody to read and write. To be held. Raises as `ask`."""
         there = ("-C", str(folder), f"--work-tree={folder}")
         said = await self._call(*there, *arguments, umask=0)
         if said.code != 0:
             raise GitFailedError(f"The checkout {folder} can't be made: {self._git.explain(said.error)}")
 
-    async def has(self, *arguments: str) -> bool:
+    async def test(self, *arguments: str) -> bool:
         """Whether git's answer is yes, exit code 0; 1 is no. To be held. Raises UnavailableError, GitFailedError."""
         said = await self._call(*arguments)
         if said.code != 1:
@@ -165,18 +165,18 @@ class Mirror:
         with contextlib.suppress(UnavailableError):
             await self._call(*_TIDY)
 
-    async def _call(self, *arguments: str, umask: int = -1) -> Said:
+    async def _call(self, *arguments: str, umask: int = -1) -> GitResult:
         call = self._git.call(f"--git-dir={self.folder}", *arguments, lock=self._lock, umask=umask)
         return await self._said(call)
 
-    async def _said(self, call: Awaitable[Said]) -> Said:
+    async def _said(self, call: Awaitable[GitResult]) -> GitResult:
         try:
             return await call
         except UnavailableError as error:
             self._in_order = False
             raise UnavailableError(self._sentence(str(error))) from None
 
-    def _checked(self, said: Said) -> str:
+    def _checked(self, said: GitResult) -> str:
         if said.code != 0:
             raise GitFailedError(self._sentence(self._git.explain(said.error)))
         return said.output

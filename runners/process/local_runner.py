@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runners.detached import supervisor as process
-from runners.detached.supervisor import Output
+from runners.detached.supervisor import OutputTarget
 from runners.outcome import Command, NotStarted, Outcome
 from runners.runner import Liveness
 
@@ -23,16 +23,16 @@ class LocalRunner:
 
     async def start(self, folder: Path, command: Command) -> None:
         """Start the step, unless this folder's step was ever started. A start that fails is told by `wait`."""
-        why = await process.start(folder, command, Output(folder.parent, self._output_cap))
+        why = await process.start(folder, command, OutputTarget(folder.parent, self._output_cap))
         if why is not None:
             self._refused[folder] = why
 
-    async def wait(self, folder: Path, seen: Callable[[Liveness], None]) -> Outcome:
+    async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
         """How the step ended, once nothing of it is alive."""
         why = self._refused.pop(folder, None)
         if why is not None:
             return NotStarted(why)
-        return await process.wait(folder, seen)
+        return await process.wait(folder, on_liveness)
 
     async def stop(self, folder: Path) -> None:
         """Ask the step to end, with its whole process tree; `wait` tells when it did. Asking twice is harmless."""

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from runners.containers.identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL
-from runners.output import Ring
+from runners.output import OutputRing
 from tests.conftest import MakeGateway
 from tests.support import compose
 from tests.support.docker import BUSYBOX_IMAGE, Engine
@@ -105,7 +105,7 @@ def identity(engine: Engine, job: str) -> str:
 
 def output(gateway: Gateway, job: str) -> bytes:
     """The whole output of a job as it is stored."""
-    return Ring(gateway.state / "jobs" / job).read(0, 1 << 30).data
+    return OutputRing(gateway.state / "jobs" / job).read(0, 1 << 30).data
 
 
 def lines(text: bytes, stream: str) -> list[str]:
@@ -303,7 +303,7 @@ def test_of_output_beyond_its_cap_the_last_part_is_kept_exactly_whoever_is_kille
     gateway.start()
     whole = "".join(f"{number}\n" for number in range(1, 120_001)).encode()
     job = gateway.trigger(pipeline="ingester")
-    ring = Ring(gateway.state / "jobs" / job)
+    ring = OutputRing(gateway.state / "jobs" / job)
     soon(lambda: ring.bounds()[1] > 100_000, "some output")
     kill_all(gateway, job)
     soon((gateway.folder / "half").exists, "half of the lines")

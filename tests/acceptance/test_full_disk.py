@@ -17,7 +17,7 @@ from pydantic import ByteSize
 
 from gateway import clock
 from gateway.errors import StateBusyError
-from gateway.fabrics.checkouts import Sources
+from gateway.fabrics.checkouts import Checkouts
 from gateway.jobs.retention import Retention
 from gateway.model.job import Completed
 from gateway.settings.settings import Settings
@@ -298,7 +298,7 @@ async def test_what_is_over_the_cap_goes_also_from_a_full_disk(tmp_path: Path) -
             fill(state, NOTHING)
             assert free(state) == 0
             settings = Settings(state_directory=state, state_cap=ByteSize(3 * MIB))
-            await Retention(settings, kept, Sources(settings, {})).sweep()
+            await Retention(settings, kept, Checkouts(settings, {})).sweep()
             assert list((await kept.known()).values()) == [True] * 3
         finally:
             await kept.close()

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from runners.detached.supervisor import MARKER
-from runners.output import Ring
+from runners.output import OutputRing
 from tests.conftest import Tell
 from tests.support.gateway import PATH, wait_for
 from tests.support.kill_loop import CLIENTS, PROGRAMS, KillLoop, Wanted
@@ -208,7 +208,7 @@ kill to serving: median {median:.0f} ms, max {most:.0f} ms of {len(loop.to_servi
         )
 
     def _wrong_output(self, job: str, record: dict[str, Any], wanted: Wanted) -> Iterator[str]:
-        whole = Ring(self._jobs_folder / job).read(0, 1 << 30).data.decode()
+        whole = OutputRing(self._jobs_folder / job).read(0, 1 << 30).data.decode()
         if record["output"] != whole[-SHOWN:]:
             yield f"the output shown is not the tail of the whole: {record['output'][-200:]!r}"
         program = PROGRAMS[wanted.project]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.containers.identity import container_name
-from runners.output import Ring
+from runners.output import OutputRing
 from tests.conftest import MakeGateway
 from tests.support import compose, projects
 from tests.support.canaries import Canaries
@@ -63,7 +63,7 @@ def inherited(canaries: Canaries) -> dict[str, str]:
 
 
 def output(gateway: Gateway, job: str) -> bytes:
-    return Ring(gateway.state / "jobs" / job).read(0, 1 << 30).data
+    return OutputRing(gateway.state / "jobs" / job).read(0, 1 << 30).data
 
 
 def test_what_steps_print_and_fail_with_is_masked_everywhere(tmp_path: Path, make_gateway: MakeGateway) -> None:

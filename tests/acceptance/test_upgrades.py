@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.output import Ring
+from runners.output import OutputRing
 from tests.conftest import MakeGateway
 from tests.fixtures.make import RUNNING
 from tests.fixtures.state import DATABASE, NEW_FIELDS, Kept, schemas
@@ -43,7 +43,7 @@ def test_a_job_begun_by_an_older_version_is_adopted_with_its_output_and_its_exit
         assert (record["status"], record["exitCode"]) == ("completed", 7)
     assert (kept.folder / "runs").read_text() == "run\n" * len(kept.active)
     said = ["Grüße, wait", *(f"line {number}" for number in range(RUNNING)), "waiting", "done"]
-    output = Ring(kept.state / "jobs" / kept.running).read(0, 1 << 20).data.decode()
+    output = OutputRing(kept.state / "jobs" / kept.running).read(0, 1 << 20).data.decode()
     assert output.splitlines() == said
     for job, expected in kept.answers["records"].items():
         assert gateway.call("GET", f"/api/v1/jobs/{job}").json == {**NEW_FIELDS, **expected}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.fabrics.local import LocalWork
+from gateway.fabrics.local import LocalFabric
 from runners.process.local_runner import LocalRunner
 from tests.conftest import MakeApi
 from tests.support import projects
@@ -29,7 +29,7 @@ async def test_a_job_that_a_bug_hits_ends_as_failed_and_names_an_incident(
 ) -> None:
     api = await make_api(projects.make(tmp_path / "project"))
     with monkeypatch.context() as patch:
-        patch.setattr(LocalWork, "conclude", broken)
+        patch.setattr(LocalFabric, "conclude", broken)
         record = await api.run(pipeline="ingester")
     assert (record["status"], record["reason"], record["exitCode"]) == ("failed", "unknown", -1)
     assert "incident" in record["error"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runners.git import mirror as mirrors
-from runners.git.checkout import Place, ensure, latest, place, resolve
+from runners.git.checkout import RepositoryFolder, ensure, find_repository, latest, resolve
 from runners.git.git import UnavailableError, UnknownRefError
 from runners.git.mirror import Mirror
 from runners.mask import Mask
@@ -339,7 +339,7 @@ async def test_nothing_in_the_users_repository_is_touched(repository: Path, mirr
     before, before_too = content(repository), identities(repository)
     made = await fetched(mirror, "main")
     await ensure(mirror, made, folder)
-    await place(repository / "models", os.environ, Mask())
+    await find_repository(repository / "models", os.environ, Mask())
     assert (content(repository), identities(repository)) == (before, before_too)
     assert (folder / "c").read_text() == "three\n"
     assert not (folder / "staged").exists()
@@ -359,7 +359,9 @@ async def test_a_repository_of_another_owner_is_read(of_another: Path, tmp_path:
     for number, source in enumerate((of_another, of_another / "models")):
         mirror = mirror_of(source, tmp_path / str(number))
         await ensure(mirror, await fetched(mirror, "main"), folder)
-    assert await place(of_another / "models", os.environ, Mask()) == Place(of_another, Path("models"))
+    assert await find_repository(of_another / "models", os.environ, Mask()) == RepositoryFolder(
+        of_another, Path("models")
+    )
     assert owners(of_another) == {12345}
 
 
@@ -385,12 +387,14 @@ async def test_any_kind_of_local_repository_is_read(repository: Path, tmp_path: 
 
 
 async def test_a_folder_has_its_place_in_a_repository_or_none(repository: Path, tmp_path: Path) -> None:
-    assert await place(repository, os.environ, Mask()) == Place(repository, Path())
-    assert await place(repository / "models" / "gold", os.environ, Mask()) == Place(repository, Path("models/gold"))
-    assert await place(tmp_path, os.environ, Mask()) is None
-    assert await place(repository / ".git", os.environ, Mask()) is None
+    assert await find_repository(repository, os.environ, Mask()) == RepositoryFolder(repository, Path())
+    assert await find_repository(repository / "models" / "gold", os.environ, Mask()) == RepositoryFolder(
+        repository, Path("models/gold")
+    )
+    assert await find_repository(tmp_path, os.environ, Mask()) is None
+    assert await find_repository(repository / ".git", os.environ, Mask()) is None
     with pytest.raises(UnavailableError, match=f"The folder {tmp_path}/gone can't be read: cannot change to"):
-        await place(tmp_path / "gone", os.environ, Mask())
+        await find_repository(tmp_path / "gone", os.environ, Mask())
 
 
 async def test_variables_of_git_around_the_gateway_do_not_lead_it_elsewhere(
@@ -403,7 +407,7 @@ async def test_variables_of_git_around_the_gateway_do_not_lead_it_elsewhere(
     mirror = mirror_of(repository, tmp_path, environment)
     await ensure(mirror, await fetched(mirror, "main"), folder)
     assert (folder / "c").exists()
-    assert await place(repository, environment, Mask()) == Place(repository, Path())
+    assert await find_repository(repository, environment, Mask()) == RepositoryFolder(repository, Path())
     assert content(other) == before
     assert not (tmp_path / "trace").exists()
 

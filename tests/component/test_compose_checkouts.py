@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fabrics.checkouts import Checkout, Sources
-from gateway.fabrics.registry import Works
+from gateway.fabrics.checkouts import Checkout, Checkouts
+from gateway.fabrics.registry import FabricRegistry
 from gateway.settings.settings import Settings, load
 from tests.support import compose, repositories
 from tests.support.docker import BUSYBOX_IMAGE, Engine
@@ -32,16 +32,18 @@ class Kept:
     repository: Path
     engine: Engine
 
-    def sources(self) -> Sources:
-        return Sources(self.settings, self.environment, Works(self.settings, self.environment, "feed").remove)
+    def sources(self) -> Checkouts:
+        return Checkouts(
+            self.settings, self.environment, FabricRegistry(self.settings, self.environment, "feed").remove
+        )
 
-    async def checkout(self, sources: Sources) -> Checkout:
+    async def checkout(self, sources: Checkouts) -> Checkout:
         """The checkout of the newest commit, which is there."""
-        found = await sources.find("shop", "main", None)
+        found = await sources.resolve("shop", "main", None)
         made = sources.checkout("containers", found)
         assert made is not None
-        assert await made.ready("job") is None
-        made.leave("job")
+        assert await made.prepare("job") is None
+        made.remove_user("job")
         return made
 
     @property

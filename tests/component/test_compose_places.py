@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fabrics.checkouts import Checkout, Shared
-from gateway.fabrics.compose_mounts import Place, Places
+from gateway.fabrics.checkouts import Checkout, CheckoutState
+from gateway.fabrics.compose_mounts import StepService, StepServices
 from gateway.fabrics.compose_services import ComposeServices
-from gateway.model.job import Source
+from gateway.model.job import SourceCommit
 from gateway.model.plan import StepName
 from gateway.settings.fabric import ComposeSettings
-from gateway.settings.project import Project
-from runners.containers.compose_project import Compose, Mount, Service
+from gateway.settings.project import ProjectSettings
+from runners.containers.compose_project import ComposeCli, ComposeService, Mount
 from runners.containers.docker import Docker
 from runners.git.mirror import Mirror
 from runners.mask import Mask
@@ -21,8 +21,10 @@ from runners.mask import Mask
 _HERE = "unix:///run/docker.sock"
 
 
-def service(working_directory: str = "/app/transform") -> Service:
-    return Service("shop", "image", (), {}, None, log_rotates=False, command=(), working_directory=working_directory)
+def service(working_directory: str = "/app/transform") -> ComposeService:
+    return ComposeService(
+        "shop", "image", (), {}, None, log_rotates=False, command=(), working_directory=working_directory
+    )
 
 
 def fake_docker(folder: Path, host: str) -> Docker:
@@ -34,7 +36,7 @@ def fake_docker(folder: Path, host: str) -> Docker:
     return Docker((str(program),), {"PATH": "/usr/bin:/bin"}, Mask())
 
 
-def places(folder: Path, chosen: ComposeSettings, host: str = _HERE) -> Places:
+def places(folder: Path, chosen: ComposeSettings, host: str = _HERE) -> StepServices:
     """Those of a project in the folder `code` of a checkout, whose dbt project is in `transform` there."""
     root = folder / "checkout"
     (root / "code/transform").mkdir(parents=True, exist_ok=True)
@@ -44,11 +46,11 @@ def places(folder: Path, chosen: ComposeSettings, host: str = _HERE) -> Places:
     async def remove(_: Path) -> bool:
         return False
 
-    source = Source("0" * 40, "main", None, "code", "/shop")
-    checkout = Checkout(mirror, source, root, Shared(), remove)
-    services = ComposeServices(Compose("/"), fake_docker(folder / "bin", host))
-    project = Project(directory=Path("/shop/code"), dbt=Path("/shop/code/transform"))
-    return Places(services, "prod", chosen, {}, project, checkout)
+    source = SourceCommit("0" * 40, "main", None, "code", "/shop")
+    checkout = Checkout(mirror, source, root, CheckoutState(), remove)
+    services = ComposeServices(ComposeCli("/"), fake_docker(folder / "bin", host))
+    project = ProjectSettings(directory=Path("/shop/code"), dbt=Path("/shop/code/transform"))
+    return StepServices(services, "prod", chosen, {}, project, checkout)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +65,14 @@ async def test_dbts_project_is_mounted_where_it_is_said_else_where_the_step_runs
     tmp_path: Path, dbt: dict[str, str], where: str
 ) -> None:
     found = await places(tmp_path, ComposeSettings.model_validate({"dbt": dbt})).of(StepName.BUILD, service())
-    assert found == Place(service(), Mount(str(tmp_path / "checkout/code/transform"), where))
+    assert found == StepService(service(), Mount(str(tmp_path / "checkout/code/transform"), where))
 
 
 async def test_the_ingester_has_the_projects_directory_only_where_it_is_said_where(tmp_path: Path) -> None:
-    assert await places(tmp_path, ComposeSettings()).of(StepName.INGESTER, service()) == Place(service(), None)
+    assert await places(tmp_path, ComposeSettings()).of(StepName.INGESTER, service()) == StepService(service(), None)
     chosen = ComposeSettings.model_validate({"ingester": {"project": "/code"}})
     found = await places(tmp_path, chosen).of(StepName.INGESTER, service())
-    assert found == Place(service(), Mount(str(tmp_path / "checkout/code"), "/code"))
+    assert found == StepService(service(), Mount(str(tmp_path / "checkout/code"), "/code"))
 
 
 @pytest.mark.parametrize("host", ["tcp://10.0.0.7:2375", "ssh://deploy@far"])
@@ -80,7 +82,9 @@ async def test_an_engine_on_another_host_can_not_mount_a_commit(tmp_path: Path, 
     assert host in found
     assert "on another host" in found
     # the ingester of its image needs nothing of the commit
-    assert await places(tmp_path, ComposeSettings(), host).of(StepName.INGESTER, service()) == Place(service(), None)
+    assert await places(tmp_path, ComposeSettings(), host).of(StepName.INGESTER, service()) == StepService(
+        service(), None
+    )
 
 
 @pytest.mark.parametrize("where", ["/", "//", "transform", "/a:b"])
@@ -106,7 +110,7 @@ async def test_a_link_in_a_commit_leads_its_containers_nowhere_else_on_this_host
     folder.unlink()
     folder.symlink_to("models")
     there = Mount(str(tmp_path / "checkout/code/models"), "/app/transform")
-    assert await found.of(StepName.BUILD, service()) == Place(service(), there)
+    assert await found.of(StepName.BUILD, service()) == StepService(service(), there)
 
 
 async def test_a_colon_in_the_path_of_a_checkout_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runners.dbt.arguments import ONLY_BUILDABLE_TESTS, exclude, select, select_up_to, select_within, vars_argument
-from runners.parameters import Kind, Parameter, Value, values
+from runners.parameters import Parameter, ParameterType, ParameterValue, resolve_values
 from tests.conftest import need
 from tests.support import projects
 from tests.support.injections import CANARY, WORDS, refusal
@@ -144,12 +144,12 @@ def dbt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dbt]:
 
 
 def let_through(word: str) -> bool:
-    return refusal(lambda given: values({"x": Parameter(Kind.STRING)}, {"x": given}), word) is None
+    return refusal(lambda given: resolve_values({"x": Parameter(ParameterType.STRING)}, {"x": given}), word) is None
 
 
-def batches(values: Mapping[str, Value]) -> Iterator[dict[str, Value]]:
+def batches(values: Mapping[str, ParameterValue]) -> Iterator[dict[str, ParameterValue]]:
     """So many of them at a time that one argument takes them."""
-    some: dict[str, Value] = {}
+    some: dict[str, ParameterValue] = {}
     for name, value in values.items():
         if len(vars_argument(some).encode()) > 4000:
             yield some
@@ -174,7 +174,7 @@ def texts() -> list[str]:
 def test_every_value_that_is_let_through_comes_back_from_dbt_as_itself_with_no_other(dbt: Dbt) -> None:
     strings = [word for word in (*WORDS, *texts()) if let_through(word)]
     assert len(strings) > 250
-    others: list[Value] = [
+    others: list[ParameterValue] = [
         0,
         -1,
         2**63 - 1,
@@ -200,7 +200,7 @@ def test_every_value_that_is_let_through_comes_back_from_dbt_as_itself_with_no_o
 def test_values_keep_their_letters_on_a_host_without_a_locale(tmp_path: Path) -> None:
     project = projects.dbt_project(tmp_path / "transform")
     projects.write(project / "macros/tell.sql", TELL)
-    values: dict[str, Value] = {"x": "\u00fc \U0001f600 \u4e2d", "y": 7}
+    values: dict[str, ParameterValue] = {"x": "\u00fc \U0001f600 \u4e2d", "y": 7}
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
     command = [DBT, "--log-format=json", "run-operation", "tell", vars_argument(values)]
     environment |= {"LC_ALL": "C", "DO_NOT_TRACK": "1"}

@@ -12,8 +12,8 @@ import pytest
 
 from runners.containers import compose_project
 from runners.containers import one_off as compose_look
-from runners.containers.compose_project import Compose, Mount
-from runners.containers.docker import Docker, EngineSilentError, engine_of, is_silent
+from runners.containers.compose_project import ComposeCli, Mount
+from runners.containers.docker import Docker, EngineUnreachableError, engine_variables, is_unreachable
 from runners.mask import Mask
 from tests.support import compose
 from tests.support.docker import BUSYBOX_IMAGE, Engine
@@ -53,7 +53,7 @@ def is_alive(pid: int) -> bool:
 async def test_by_a_fake_docker_a_refusal_of_another_kind_is_never_taken_for_a_missing_container(
     tmp_path: Path, words: str
 ) -> None:
-    with pytest.raises(EngineSilentError):
+    with pytest.raises(EngineUnreachableError):
         await fake(tmp_path, f"echo '{words}' >&2; exit 1").inspect("one")
 
 
@@ -64,14 +64,14 @@ async def test_by_a_fake_docker_a_container_is_missing_where_the_engine_says_so(
 
 @pytest.mark.parametrize("answer", ["", "[]", "{}", "[{}]", "no json", '[{"State": {}, "Config": {}}]'])
 async def test_by_a_fake_docker_an_answer_that_is_no_container_decides_nothing(tmp_path: Path, answer: str) -> None:
-    with pytest.raises(EngineSilentError):
+    with pytest.raises(EngineUnreachableError):
         await fake(tmp_path, f"echo '{answer}'").inspect("one")
 
 
 async def test_by_a_fake_docker_what_does_not_answer_in_time_is_ended_with_all_its_processes(tmp_path: Path) -> None:
     docker = fake(tmp_path, f"sleep 1000 & echo $! >{tmp_path}/child; wait")
     said = await docker.call("ps", within=0.5)
-    assert (said.code, is_silent(said)) == (None, True)
+    assert (said.code, is_unreachable(said)) == (None, True)
     child = int((tmp_path / "child").read_text())
     await asyncio.to_thread(wait_for, lambda: not is_alive(child), "the end of docker's own child")
 
@@ -97,17 +97,17 @@ async def test_a_look_that_hangs_leaves_no_container_behind(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compose_look, "_LOOK_TAKES", 5.0)
-    project = Compose(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
-    found = await compose_project.read(project, on(engine))
+    project = ComposeCli(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
+    found = await compose_project.read_project(project, on(engine))
     assert not isinstance(found, str)
-    with pytest.raises(EngineSilentError, match="a look into the service dbt"):
+    with pytest.raises(EngineUnreachableError, match="a look into the service dbt"):
         await compose_look.look(project, found.services["dbt"], "sleep 1000", "", on(engine))
     assert not [name for name in engine.containers() if name.startswith("pipeline-gateway-look")]
 
 
 async def test_what_a_look_says_is_what_its_shell_printed(tmp_path: Path, engine: Engine) -> None:
-    project = Compose(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
-    found = await compose_project.read(project, on(engine))
+    project = ComposeCli(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
+    found = await compose_project.read_project(project, on(engine))
     assert not isinstance(found, str)
     said = await compose_look.look(project, found.services["dbt"], "pwd; echo done", "/shared", on(engine))
     assert said.split() == ["/shared", "done"]
@@ -120,15 +120,15 @@ async def test_what_a_look_says_is_what_its_shell_printed(tmp_path: Path, engine
 def test_the_variables_that_name_an_engine_are_known(
     variables: Mapping[str, str], engine_of_it: Mapping[str, str]
 ) -> None:
-    assert {name: value for name, value in engine_of(variables).items() if value} == engine_of_it
+    assert {name: value for name, value in engine_variables(variables).items() if value} == engine_of_it
 
 
 async def test_what_docker_says_is_masked_before_it_is_cut(tmp_path: Path) -> None:
     program = tmp_path / "docker"
     program.write_text("#!/bin/sh\nprintf '%0495d%s' 0 sesame-open >&2\nexit 1\n")
     program.chmod(0o755)
-    docker = Docker((str(program),), os.environ, Mask(("KEY",)).knowing({"KEY": "sesame-open"}))
-    with pytest.raises(EngineSilentError, match=r"^0{495}\*\*\*$"):
+    docker = Docker((str(program),), os.environ, Mask(("KEY",)).with_secrets_of({"KEY": "sesame-open"}))
+    with pytest.raises(EngineUnreachableError, match=r"^0{495}\*\*\*$"):
         await docker.inspect("one")
 
 
@@ -150,17 +150,17 @@ async def test_a_service_has_its_own_command_else_its_images(
     (tmp_path / "empty.tar").write_bytes(b"\0" * 10240)
     engine.docker("import", *(f"--change={change}" for change in changes), str(tmp_path / "empty.tar"), "tests-own:1")
     folder = compose.write(tmp_path, dbt={**compose.service(**keys), "image": "tests-own:1"})
-    found = await compose_project.read(Compose(str(folder)), on(engine))
+    found = await compose_project.read_project(ComposeCli(str(folder)), on(engine))
     assert not isinstance(found, str)
-    service = await compose_project.service(found, "dbt", on(engine))
+    service = await compose_project.find_service(found, "dbt", on(engine))
     assert not isinstance(service, str)
     assert (service.entrypoint, service.command, service.working_directory) == (entrypoint, command, "/opt")
 
 
 async def test_a_program_is_asked_as_a_step_runs_it_and_its_output_is_apart(tmp_path: Path, engine: Engine) -> None:
     keys = compose.service(entrypoint=["env", "dbt"], working_dir="/shared")
-    project = Compose(str(compose.write(tmp_path, dbt=keys)), instance="feed")
-    found = await compose_project.read(project, on(engine))
+    project = ComposeCli(str(compose.write(tmp_path, dbt=keys)), instance="feed")
+    found = await compose_project.read_project(project, on(engine))
     assert not isinstance(found, str)
     (tmp_path / "mounted").mkdir()
     (tmp_path / "mounted/file").touch()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from runners.output import plain
+from runners.output import terminal_text
 from tests.conftest import MakeApi
 from tests.support import access, projects
 from tests.support.gateway import COMMAND, DEADLINE, PATH
@@ -75,7 +75,7 @@ def test_a_request_moves_no_cursor_of_who_watches_the_log(tmp_path: Path) -> Non
     with subprocess.Popen([COMMAND, "serve"], cwd=project.folder, env=environment, stderr=terminal) as gateway:
         try:
             os.close(terminal)
-            [port] = re.findall(r"port=(\d+)", plain(_said(watched, "serving")))
+            [port] = re.findall(r"port=(\d+)", terminal_text(_said(watched, "serving")))
             connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=DEADLINE)
             connection.request("GET", "/%1b%5b2J%c2%9b31m%1b%5d0;title%07")
             assert connection.getresponse().status == 401

@@ -18,15 +18,15 @@ from gateway.model.catalog import DbtCommand, Pipeline
 from gateway.model.job import Job
 from gateway.storage.store import Store
 from runners.containers import compose_project
-from runners.containers.compose_project import Compose, Service
+from runners.containers.compose_project import ComposeCli, ComposeService
 from runners.dbt import command as dbt
 from runners.dbt.arguments import exclude, select, select_up_to, vars_argument
-from runners.dbt.command import Dbt, DbtStep
+from runners.dbt.command import DbtConfig, DbtStep
 from runners.detached.supervisor import MARKER
 from runners.git.refs import branch, tag
 from runners.mask import Mask
 from runners.outcome import Command, Exited
-from runners.parameters import Kind, Parameter, values
+from runners.parameters import Parameter, ParameterType, resolve_values
 from runners.process.local_runner import LocalRunner
 from runners.words import WordError
 from tests.conftest import MakeApi
@@ -171,12 +171,13 @@ def is_a_value(asked: Request) -> bool:
     """Whether a word is nothing but a value that a parameter takes: a number, a date, true."""
     given = (asked[2] or {}).get("parameters")
     declared = {
-        name: Parameter(Kind(kind)) for name, kind in (("number", "integer"), ("when", "date"), ("on", "boolean"))
+        name: Parameter(ParameterType(kind))
+        for name, kind in (("number", "integer"), ("when", "date"), ("on", "boolean"))
     }
     if not isinstance(given, dict) or not set(given) <= set(declared):
         return False
     try:
-        values(declared, given)
+        resolve_values(declared, given)
     except WordError:
         return False
     return True
@@ -231,7 +232,7 @@ def without_its_folder(call: Call) -> tuple[str, list[str], dict[str, str]]:
 
 def string(word: str) -> str:
     """The argument that gives dbt this string."""
-    return vars_argument(values({"x": Parameter(Kind.STRING)}, {"x": word}))
+    return vars_argument(resolve_values({"x": Parameter(ParameterType.STRING)}, {"x": word}))
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +252,7 @@ async def called(tmp_path: Path, stand_ins: StandIns, command: Command) -> list[
 
 
 def dbt_command(stand_ins: StandIns, arguments: list[str]) -> Command:
-    made = Dbt(project=stand_ins.folder, executable=str(stand_ins.folder / "dbt"))
+    made = DbtConfig(project=stand_ins.folder, executable=str(stand_ins.folder / "dbt"))
     paths = dbt.paths(made, stand_ins.folder / "step", stand_ins.folder / "none")
     return dbt.command(made, DbtStep("build", tuple(arguments)), paths, {}, grace=1, time_limit=60, mask=Mask())
 
@@ -269,10 +270,10 @@ async def test_each_word_that_is_let_through_reaches_dbt_as_one_argument_in_its_
 async def test_each_word_that_is_let_through_reaches_a_container_behind_its_service(
     tmp_path: Path, stand_ins: StandIns, arguments: list[str]
 ) -> None:
-    service = Service("transform", "image", ("dbt",), {}, log_driver=None, log_rotates=False)
-    compose = Compose(str(stand_ins.folder), docker=(str(stand_ins.folder / "docker"),))
+    service = ComposeService("transform", "image", ("dbt",), {}, log_driver=None, log_rotates=False)
+    compose = ComposeCli(str(stand_ins.folder), docker=(str(stand_ins.folder / "docker"),))
     what = dbt_command(stand_ins, arguments)
-    command = compose_project.run(compose, service, what, (), tmp_path / "job/1-build")
+    command = compose_project.run_command(compose, service, what, (), tmp_path / "job/1-build")
     got = await called(tmp_path, stand_ins, command)
     options, behind = got[: got.index("--")], got[got.index("--") + 1 :]
     assert not set(options) & set(arguments)

@@ -15,7 +15,7 @@ import pytest
 from runners.detached import pidfd
 from runners.detached.supervisor import MARKER
 from runners.outcome import Command, Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
-from runners.output import Ring
+from runners.output import OutputRing
 from runners.process.local_runner import LocalRunner
 from runners.runner import Liveness, Runner
 
@@ -61,7 +61,7 @@ def running(pid: int) -> bool:
 
 
 def output(job: Path) -> str:
-    return Ring(job).read(0, CAP).data.decode()
+    return OutputRing(job).read(0, CAP).data.decode()
 
 
 def said(job: Path, *lines: str) -> list[str]:
@@ -233,8 +233,8 @@ async def test_another_runner_re_attaches(tmp_path: Path, runner: LocalRunner) -
 async def test_a_step_outlives_the_process_that_started_it(tmp_path: Path, runner: LocalRunner) -> None:
     gateway = """
         import asyncio, pathlib, sys
-        from runners.local import LocalRunner
-        from runners.step import Command
+        from runners.process.local_runner import LocalRunner
+        from runners.outcome import Command
         async def main(job):
             runner = LocalRunner(1 << 20)
             script = "echo before; until [ -e go ]; do sleep 0.02; done; seq 50000; exit 7"
@@ -486,7 +486,7 @@ async def test_a_talkative_step_is_bounded_and_its_offsets_stay_true(tmp_path: P
     outcome = await run(LocalRunner(cap), job / "1-run", Command((python(script),), str(job), ENVIRONMENT))
     assert isinstance(outcome, Exited)
     assert outcome.code == 0
-    ring = Ring(job)
+    ring = OutputRing(job)
     first, end = ring.bounds()
     assert end == total
     assert cap // 2 < end - first <= cap

@@ -212,7 +212,7 @@ async def test_a_git_whose_gateway_was_killed_ends_by_itself_and_is_waited_for(
 ) -> None:
     script = (
         "import asyncio, os, sys; from pathlib import Path\n"
-        "from runners import git; from runners.mask import Mask; from runners.mirror import Mirror\n"
+        "from runners.git import git; from runners.git.mirror import Mirror; from runners.mask import Mask\n"
         "git.LIMIT = 2.0\n"
         "asyncio.run(Mirror(sys.argv[1], Path(sys.argv[2]), os.environ, Mask()).fetch())\n"
     )

@@ -14,7 +14,7 @@ from pydantic import ByteSize
 
 from gateway import clock
 from gateway.clock import Instant
-from gateway.fabrics.checkouts import Sources
+from gateway.fabrics.checkouts import Checkouts
 from gateway.jobs.retention import Retention
 from gateway.model.job import Active, Completed
 from gateway.settings.settings import Settings
@@ -36,7 +36,7 @@ class Kept:
         self.jobs.mkdir()
         self.store = store
         settings = Settings(state_directory=folder, record_days=30, state_cap=CAP)
-        self.retention = Retention(settings, store, Sources(settings, {}))
+        self.retention = Retention(settings, store, Checkouts(settings, {}))
 
     async def add(self, job_id: str, *, ended_at: Instant | None, size: int = 1000) -> None:
         """A job, ended at that moment or active, with files of that size."""

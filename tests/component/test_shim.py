@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from runners.detached import supervisor as process_module
-from runners.output import Ring
+from runners.output import OutputRing
 
 
 def make(job: Path, script: str, **more: Any) -> Path:
@@ -68,7 +68,7 @@ def ended(folder: Path) -> dict[str, Any]:
 
 
 def output(job: Path) -> bytes:
-    return Ring(job).read(0, 64 << 20).data
+    return OutputRing(job).read(0, 64 << 20).data
 
 
 def test_a_time_limit_of_a_year_is_no_longer_than_a_poll_can_be(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_the_ring_goes_on_where_the_last_step_ended(tmp_path: Path) -> None:
     folder = make(tmp_path, "printf %070d 0; printf %0230d 0", output_cap=400)
     assert launch(folder)[0] == 0
     ended(folder)
-    assert Ring(tmp_path).bounds() == (100, 430)
+    assert OutputRing(tmp_path).bounds() == (100, 430)
     assert [path.name[-3:] for path in sorted(tmp_path.glob("output.*"))] == ["100", "200", "300", "400"]
 
 
@@ -283,7 +283,7 @@ def test_a_full_disk_costs_output_and_nothing_else_and_only_until_there_is_room(
     assert end["code"] == 6
     assert end["dropped"] > 1_000_000
     assert output(small_disk).endswith(b"room again\n")
-    assert Ring(small_disk).bounds()[1] + end["dropped"] == 500 * 4096 + len("room again\n")
+    assert OutputRing(small_disk).bounds()[1] + end["dropped"] == 500 * 4096 + len("room again\n")
 
 
 def test_the_end_is_written_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:

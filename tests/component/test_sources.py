@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fabrics.checkouts import Checkout, Sources
-from gateway.model.job import Source
+from gateway.fabrics.checkouts import Checkout, Checkouts
+from gateway.model.job import SourceCommit
 from tests.support import repositories
 from tests.support.jobs import make_job
 from tests.support.settings import load
@@ -25,14 +25,14 @@ class Kept:
         self.repository = repositories.repository(folder / "shop", {"model.sql": "select 1"})
         settings = load(folder, "projects: {shop: {directory: shop, branch: main}}")
         self.state = settings.state_directory
-        self.sources = Sources(settings, os.environ)
+        self.sources = Checkouts(settings, os.environ)
 
-    async def source(self) -> Source:
-        found = await self.sources.find("shop", None, None)
+    async def source(self) -> SourceCommit:
+        found = await self.sources.resolve("shop", None, None)
         assert found is not None
         return found
 
-    def checkout(self, source: Source, fabric: str = "local") -> Checkout:
+    def checkout(self, source: SourceCommit, fabric: str = "local") -> Checkout:
         found = self.sources.checkout(fabric, source)
         assert found is not None
         return found
@@ -51,26 +51,26 @@ def age(folder: Path, days: float) -> None:
 async def test_a_checkout_that_no_job_has_used_for_a_day_goes_and_the_next_job_finds_it_made_again(kept: Kept) -> None:
     source = await kept.source()
     checkout = kept.checkout(source)
-    assert await checkout.ready("job-1") is None
-    checkout.leave("job-1")
+    assert await checkout.prepare("job-1") is None
+    checkout.remove_user("job-1")
     age(checkout.root, 0.9)
     await kept.sources.sweep([])
     assert (checkout.root / "model.sql").exists()
     age(checkout.root, 1.1)
     await kept.sources.sweep([])
     assert not checkout.root.exists()
-    assert await kept.checkout(source).ready("job-2") is None
+    assert await kept.checkout(source).prepare("job-2") is None
     assert (checkout.root / "model.sql").read_text() == "select 1"
 
 
 async def test_a_checkout_of_a_job_that_has_not_ended_stays_however_old(kept: Kept) -> None:
     source = await kept.source()
     checkout = kept.checkout(source)
-    await checkout.ready("job-1")
+    await checkout.prepare("job-1")
     age(checkout.root, 30)
     await kept.sources.sweep([])  # it came after the jobs were looked for
     assert checkout.root.exists()
-    checkout.leave("job-1")
+    checkout.remove_user("job-1")
     await kept.sources.sweep([replace(make_job(), source=source, fabric="local")])
     assert checkout.root.exists()
     await kept.sources.sweep([replace(make_job(), source=source, fabric="other")])
@@ -80,9 +80,9 @@ async def test_a_checkout_of_a_job_that_has_not_ended_stays_however_old(kept: Ke
 async def test_each_use_makes_a_checkout_young_again(kept: Kept) -> None:
     source = await kept.source()
     checkout = kept.checkout(source)
-    await checkout.ready("job-1")
+    await checkout.prepare("job-1")
     age(checkout.root, 30)
-    await kept.checkout(source).ready("job-2")
+    await kept.checkout(source).prepare("job-2")
     assert time.time() - checkout.root.stat().st_mtime < DAY
 
 
@@ -95,35 +95,35 @@ async def test_fabrics_have_checkouts_of_their_own(kept: Kept) -> None:
 async def test_nobody_touches_a_checkout_that_a_job_is_at(kept: Kept) -> None:
     source = await kept.source()
     first = kept.checkout(source)
-    await first.ready("job-1")
+    await first.prepare("job-1")
     (first.root / "model.sql").write_text("changed by the job")
-    assert await kept.checkout(source).ready("job-2") is None
+    assert await kept.checkout(source).prepare("job-2") is None
 
     async def look() -> str:
         return (first.root / "model.sql").read_text()
 
-    assert await kept.checkout(source).look(look) == "changed by the job"
+    assert await kept.checkout(source).inspect(look) == "changed by the job"
 
 
 async def test_a_checkout_that_somebody_took_from_under_a_job_is_made_again_for_the_next(kept: Kept) -> None:
     source = await kept.source()
     first = kept.checkout(source)
-    await first.ready("job-1")
+    await first.prepare("job-1")
     first.root.rename(kept.state / "taken")
-    assert await kept.checkout(source).ready("job-2") is None
+    assert await kept.checkout(source).prepare("job-2") is None
     assert (first.root / "model.sql").exists()
 
 
 async def test_what_a_job_left_goes_unless_another_is_at_work_there(kept: Kept) -> None:
     source = await kept.source()
     first, second = kept.checkout(source), kept.checkout(source)
-    await first.ready("job-1")
+    await first.prepare("job-1")
     (first.root / "made").touch()
-    await second.ready("job-2")
+    await second.prepare("job-2")
     assert (first.root / "made").exists()
-    first.leave("job-1")
-    second.leave("job-2")
-    await kept.checkout(source).ready("job-3")
+    first.remove_user("job-1")
+    second.remove_user("job-2")
+    await kept.checkout(source).prepare("job-3")
     assert not (first.root / "made").exists()
 
 
@@ -136,7 +136,7 @@ async def test_a_mirror_unused_for_a_month_goes_and_is_made_again_when_it_is_nee
     age(mirror, 31)
     await kept.sources.sweep([])
     assert not mirror.exists()
-    assert await kept.checkout(source).ready("job-1") is None
+    assert await kept.checkout(source).prepare("job-1") is None
     assert await kept.source() == source
 
 
@@ -147,7 +147,7 @@ async def test_a_commit_that_nobody_has_any_more_is_told_of_in_a_sentence(kept: 
     repositories.git(kept.repository, "gc", "--quiet", "--prune=now")
     [mirror] = (kept.state / "repositories").glob("*.git")
     mirror.rename(kept.state / "lost")
-    why = await kept.checkout(source).ready("job-1")
+    why = await kept.checkout(source).prepare("job-1")
     assert why is not None
     assert source.commit in why
     assert "not in the repository" in why

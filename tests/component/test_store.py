@@ -152,7 +152,7 @@ async def test_a_clock_that_jumps_shows_and_hides_nothing_of_the_list(store: Sto
     await store.insert(make_job("active", created=later(-30 * DAY)))
     now = Instant(NOON.wall + jump, NOON.uptime, NOON.boot)
     assert [job.id for job in await store.recent(now, 3600)] == ["active", "now", "recent"]
-    assert await store.older(now, 3600) == ["old"]
+    assert await store.ended_before(now, 3600) == ["old"]
 
 
 async def test_after_a_reboot_the_wall_clock_tells_how_old_a_job_is(store: Store) -> None:
@@ -162,7 +162,7 @@ async def test_after_a_reboot_the_wall_clock_tells_how_old_a_job_is(store: Store
         await store.save(ended(job, DONE, later(-age)))
     now = Instant(NOON.wall, 7.0, "boot-2")
     assert [job.id for job in await store.recent(now, 3600)] == ["recent"]
-    assert await store.older(now, 3600) == ["old"]
+    assert await store.ended_before(now, 3600) == ["old"]
 
 
 async def test_lists_are_in_the_order_the_jobs_came_in_whatever_the_clock_said(store: Store) -> None:
@@ -172,7 +172,7 @@ async def test_lists_are_in_the_order_the_jobs_came_in_whatever_the_clock_said(s
         await store.save(ended(job, DONE, later(-wall)))
     names = ["job-0", "job-1", "job-2"]
     assert list(await store.known()) == names
-    assert await store.older(later(100), 10) == names
+    assert await store.ended_before(later(100), 10) == names
     assert [job.id for job in await store.recent(later(1), 3600)] == names[::-1]
 
 
@@ -214,7 +214,7 @@ async def test_closing_twice_is_harmless_and_any_use_afterwards_raises(tmp_path:
     for use in (store.insert(make_job("x")), store.save(make_job("x")), store.delete("x"), store.get("x")):
         with pytest.raises(StateError, match="closed"):
             await use
-    for use_ in (store.active(), store.recent(NOON, 1), store.older(NOON, 1), store.known()):
+    for use_ in (store.active(), store.recent(NOON, 1), store.ended_before(NOON, 1), store.known()):
         with pytest.raises(StateError, match="closed"):
             await use_
     again = await Store.open(tmp_path / "gateway.db")

@@ -1,4 +1,4 @@
-"""Who is let in when many requests are underway."""
+"""Who is let in when many requests are connections."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import asyncio
 from aiohttp import web
 from pytest_aiohttp import AiohttpClient
 
-from gateway.web.access import Access, Pace
-from gateway.web.connections import Underway
+from gateway.web.access import Access, RateLimit
+from gateway.web.connections import Connections
 from gateway.web.guard import guard
 from tests.support.api import until
 
@@ -19,7 +19,7 @@ WAITING, POSTED, REQUESTS = 16, 18, 19  # the most that wait for a change, with 
 async def test_some_room_is_left_for_requests_that_do_not_wait_and_a_little_for_being_refused(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    underway, changed, inside = Underway(LIMIT), asyncio.Event(), 0
+    connections, changed, inside = Connections(LIMIT), asyncio.Event(), 0
 
     async def handler(_: web.Request) -> web.Response:
         nonlocal inside
@@ -27,7 +27,7 @@ async def test_some_room_is_left_for_requests_that_do_not_wait_and_a_little_for_
         await changed.wait()
         return web.json_response({})
 
-    app = web.Application(middlewares=[guard([], Access(None, Pace(10, 50))), underway.middleware])
+    app = web.Application(middlewares=[guard([], Access(None, RateLimit(10, 50))), connections.middleware])
     app.router.add_route("*", "/", handler)
     client = await aiohttp_client(app)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway import clock
-from gateway.fabrics.checkouts import Sources
+from gateway.fabrics.checkouts import Checkouts
 from gateway.jobs.retention import Retention
 from gateway.model.job import Ended
 from gateway.storage import integrity as database
@@ -109,7 +109,7 @@ async def test_a_database_that_is_lost_after_the_upgrade_comes_back_from_the_fol
         store = await Store.open(kept.state / DATABASE)
         try:
             await restore.restore(store, kept.state / "jobs")
-            await Retention(settings, store, Sources(settings, {})).sweep()
+            await Retention(settings, store, Checkouts(settings, {})).sweep()
             ended = [job for job, over in (await store.known()).items() if over]
             jobs = [await store.get(job) for job in ended]
         finally:

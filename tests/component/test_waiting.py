@@ -17,15 +17,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.app import SERVICE, SETTINGS
+from gateway.app import SETTINGS
 from gateway.errors import HeldError, QueueFullError, StorageError
 from gateway.jobs.requests import Order
 from gateway.model.job import Completed, Ended, Job, Queued, RunnerName, Running
-from gateway.model.transitions import begun
+from gateway.model.transitions import begin
 from gateway.storage import job_file, restore
 from gateway.storage import store as stores
 from gateway.storage.claims import LONGEST_QUEUE
 from gateway.storage.store import Store
+from gateway.web import SERVICE
 from gateway.web.access import CALLER
 from tests.conftest import MakeApi, Tell
 from tests.support import projects
@@ -56,14 +57,14 @@ async def test_a_job_whose_resource_is_held_is_recorded_as_queued_and_any_other_
     first, second, third = await queued(store, needing("1", "x"), needing("2", "x"), needing("3", "y"))
     assert (first.state, second.state, third.state) == (Running(), Queued(), Running())
     assert await store.active() == [first, second, third]
-    assert [await store.holds(job.id) for job in (first, second, third)] == [True, False, True]
+    assert [await store.holds_resources(job.id) for job in (first, second, third)] == [True, False, True]
 
 
 async def test_whoever_came_first_is_next(store: Store) -> None:
     jobs = await queued(store, *(needing(f"{number}", "x") for number in range(20)))
     for job, following in itertools.pairwise(jobs):
         assert await store.save(ended(job, DONE)) == [following.id]
-        assert await store.holds(following.id)
+        assert await store.holds_resources(following.id)
     assert await store.save(ended(jobs[-1], DONE)) == []
     assert await held_by(store, needing("new", "x")) is None
 
@@ -91,7 +92,7 @@ async def test_a_waiting_job_that_is_cancelled_blocks_nobody(store: Store) -> No
 async def test_one_end_may_be_the_turn_of_many(store: Store) -> None:
     all_of_it, *others = await queued(store, needing("all", "1", "2", "3"), *(needing(n, n) for n in "321"))
     assert sorted(await store.save(ended(all_of_it, DONE))) == ["1", "2", "3"]
-    assert all([await store.holds(job.id) for job in others])
+    assert all([await store.holds_resources(job.id) for job in others])
 
 
 async def test_who_may_not_wait_hears_of_the_holder_or_else_of_the_first_that_waits(store: Store) -> None:
@@ -139,7 +140,7 @@ async def test_whatever_happens_all_of_it_is_in_order_and_nobody_waits_for_nobod
         if chance.random() < 0.1:
             await store.close()
             store = await Store.open(tmp_path / DATABASE)
-            await store.promote()
+            await store.promote_waiting()
         if model and chance.random() < 0.5:
             before = holding(model)
             gone = model.pop(chance.randrange(len(model)))
@@ -156,7 +157,7 @@ async def test_whatever_happens_all_of_it_is_in_order_and_nobody_waits_for_nobod
             else:
                 model.append(job)
                 assert isinstance(recorded.state, Running) == (job.id in holding(model))
-        assert {job.id for job in model if await store.holds(job.id)} == holding(model)
+        assert {job.id for job in model if await store.holds_resources(job.id)} == holding(model)
     await store.close()
 
 
@@ -179,7 +180,7 @@ def in_folders(folder: Path, jobs: Iterable[Job]) -> Path:
 
 async def taken_up(store: Store) -> list[tuple[str, str, bool]]:
     """Of every active job in its order: its id, its state, and whether it holds."""
-    return [(job.id, job.state.kind, await store.holds(job.id)) for job in await store.active()]
+    return [(job.id, job.state.kind, await store.holds_resources(job.id)) for job in await store.active()]
 
 
 async def test_a_lost_database_comes_back_with_those_that_wait_in_their_order(store: Store, tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ async def test_after_a_restart_nobody_waits_for_a_job_that_is_gone_and_who_held_
     """The holder's end is only in its folder; the first that waits held already, and its folder knows that it began."""
     a, b, c = await queued(store, needing("a", "x"), needing("b", "x"), needing("c", "x"))
     over = replace(ended(a, DONE), revision=9)
-    began = replace(begun(b), revision=9)
+    began = replace(begin(b), revision=9)
     await restore.restore(store, in_folders(tmp_path / "jobs", [over, began, c]))
     assert await taken_up(store) == [("b", "running", True), ("c", "queued", False)]
 
@@ -226,7 +227,7 @@ async def test_a_job_that_runs_holds_what_it_waited_for_by_a_database_that_is_be
     a, b = await queued(store, needing("a", "x"), needing("b", "x"))
     with closing(sqlite3.connect(tmp_path / DATABASE)) as connection, connection:
         connection.execute("UPDATE claim SET phase = 'over' WHERE phase = 'holds'")
-    over, began = replace(ended(a, DONE), revision=9), replace(begun(b), revision=9)
+    over, began = replace(ended(a, DONE), revision=9), replace(begin(b), revision=9)
     await restore.restore(store, in_folders(tmp_path / "jobs", [over, began]))
     assert await taken_up(store) == [("b", "running", True)]
 
@@ -243,9 +244,9 @@ async def test_the_last_job_of_a_pipeline_is_the_one_that_came_last(store: Store
     for job in jobs:
         await store.insert(job)
     await store.save(ended(jobs[1], DONE, later(99)))
-    assert await store.last("a", "p") == jobs[5]
-    assert await store.last("a", "q") == jobs[4]
-    assert await store.last("b", "p") is None
+    assert await store.last_of_pipeline("a", "p") == jobs[5]
+    assert await store.last_of_pipeline("a", "q") == jobs[4]
+    assert await store.last_of_pipeline("b", "p") is None
 
 
 # What a trigger, an end and a look at the last job of a pipeline ask.
@@ -279,7 +280,7 @@ async def test_with_a_hundred_thousand_ended_jobs_the_indexes_keep_triggers_and_
             taken[f"end of a {kind} job"] = await each_takes(store.save(ended(job, DONE)) for job in jobs)
         order = [needing("holder", "x"), *(needing(f"w{n}", "x") for n in range(50))]
         taken["end with a promotion"] = await each_takes(store.save(ended(job, DONE)) for job in order)
-        taken["last of a pipeline"] = await each_takes(store.last("default", "full") for _ in range(50))
+        taken["last of a pipeline"] = await each_takes(store.last_of_pipeline("default", "full") for _ in range(50))
     finally:
         await store.close()
     tell(

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from gateway.web import access
-from gateway.web.headers import SECURITY_HEADERS
+from gateway.web.answers import SECURITY_HEADERS
 from tests.conftest import MakeApi
 from tests.support import access as guarded
 from tests.support.api import Api, app

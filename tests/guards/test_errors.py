@@ -20,7 +20,7 @@ from gateway.errors import (
     TooManyTriggersError,
     UnknownTargetError,
 )
-from gateway.web.access import Access, Pace
+from gateway.web.access import Access, RateLimit
 from gateway.web.guard import guard
 from tests.support.source import modules
 
@@ -84,7 +84,7 @@ def answering(error: BaseException) -> Callable[[web.Request], Awaitable[web.Res
 
 
 async def asked(aiohttp_client: AiohttpClient, error: BaseException) -> tuple[int, dict[str, object], dict[str, str]]:
-    app = web.Application(middlewares=[guard([], Access(None, Pace(10, 50)))])
+    app = web.Application(middlewares=[guard([], Access(None, RateLimit(10, 50)))])
     app.router.add_get("/", answering(error))
     client = await aiohttp_client(app)
     async with client.get("/") as response:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fabrics.checkouts import Sources
-from gateway.fabrics.registry import Works
+from gateway.fabrics.checkouts import Checkouts
+from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs.requests import Order
-from gateway.jobs.service import Service
+from gateway.jobs.service import JobService
 from gateway.model.job import Caller, Completed, Ended, Job, RunnerName
 from gateway.model.plan import Plan
 from gateway.storage.store import Store
@@ -38,15 +38,15 @@ def broken(task: asyncio.Task[None]) -> None:
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
+async def service(tmp_path: Path) -> AsyncIterator[JobService]:
     (tmp_path / "alive").mkdir()
     settings = load(tmp_path, SETTINGS)
     (settings.state_directory / "jobs").mkdir(parents=True)
     store = await Store.open(settings.state_directory / "gateway.db")
     runner = LocalRunner(settings.output_cap)
-    works = Works(settings, os.environ, instance="")
-    sources = Sources(settings, os.environ)
-    service = Service(settings, store, {RunnerName.LOCAL: runner}, works, sources, broken=broken)
+    works = FabricRegistry(settings, os.environ, instance="")
+    sources = Checkouts(settings, os.environ)
+    service = JobService(settings, store, {RunnerName.LOCAL: runner}, works, sources, broken=broken)
     yield service
     (tmp_path / "go").touch()
     await service.close()
@@ -57,12 +57,12 @@ def plan(number: int) -> Plan:
     return planned("ingester", resources=[f"resource-{number}"])
 
 
-async def submitted(service: Service, project: str) -> list[Job]:
+async def submitted(service: JobService, project: str) -> list[Job]:
     orders = [Order("ingester", None, project, "local", RunnerName.LOCAL, plan(number)) for number in range(JOBS)]
     return await asyncio.gather(*(service.submit(order, Caller()) for order in orders))
 
 
-async def ended(service: Service, job: Job) -> Ended:
+async def ended(service: JobService, job: Job) -> Ended:
     snapshot = await service.get(job.id)
     while not isinstance(snapshot.job.state, Ended):
         snapshot = await service.wait(job.id, snapshot, 60)
@@ -99,7 +99,7 @@ def started_in(folder: Path) -> list[str]:
     return found
 
 
-async def test_fifty_jobs_leave_no_descriptor_thread_child_or_task_behind(service: Service, tmp_path: Path) -> None:
+async def test_fifty_jobs_leave_no_descriptor_thread_child_or_task_behind(service: JobService, tmp_path: Path) -> None:
     await asyncio.gather(
         *(asyncio.to_thread(threading.Event().wait, 0.2) for _ in range(64))
     )  # all threads of the pool
@@ -117,7 +117,7 @@ async def test_fifty_jobs_leave_no_descriptor_thread_child_or_task_behind(servic
     assert held()["children"] == []
 
 
-async def test_fifty_jobs_on_fifty_resources_run_side_by_side(service: Service, tmp_path: Path) -> None:
+async def test_fifty_jobs_on_fifty_resources_run_side_by_side(service: JobService, tmp_path: Path) -> None:
     jobs = await submitted(service, "waiting")
 
     async def all_alive() -> bool:

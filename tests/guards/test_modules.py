@@ -17,8 +17,8 @@ from tests.support.source import modules
 
 MODULES = modules()
 NAMES = sorted(MODULES)
-LONGEST = 300
-LONGER = {"runners.shim": 512}  # it stands alone: whatever it needs, masking too, is in this one file
+LONGEST = 400
+LONGER = {"runners.shim": 520}  # it stands alone: whatever it needs, masking too, is in this one file
 
 
 def trees(names: list[str]) -> Iterator[tuple[str, ast.Module]]:

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from runners.output import Ring
+from runners.output import OutputRing
 from tests.support import process_facts, projects
 from tests.support.dying_gateway import NEVER
 from tests.support.gateway import DEADLINE, PATH, Gateway, wait_for
@@ -111,7 +111,7 @@ class DyingGateway(Gateway):
 
     def output(self, job: str) -> str:
         """All that is kept of a job's output."""
-        return Ring(self.jobs / job).read(0, 1 << 30).data.decode()
+        return OutputRing(self.jobs / job).read(0, 1 << 30).data.decode()
 
     def listed(self) -> dict[str, dict[str, Any]]:
         """The jobs of the list by id."""

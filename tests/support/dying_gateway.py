@@ -165,8 +165,8 @@ QUEUEING = {
     "before the first job.json": before(_FILE, "write", _state("queued")),
     "before the rename of the first job.json": before(_PATH, "replace", _file("job.json", "queued")),
     "after the first job.json": after(_FILE, "write", _state("queued")),
-    "before it asks for its turn": before(_STORE, "holds"),
-    "after it asked for its turn": after(_STORE, "holds"),
+    "before it asks for its turn": before(_STORE, "holds_resources"),
+    "after it asked for its turn": after(_STORE, "holds_resources"),
 }
 PROMOTING = {
     "before job.json of the first one's end": before(_FILE, "write", _state("ended")),
@@ -174,8 +174,8 @@ PROMOTING = {
     "in the transaction of the first one's end": before(_SQLITE, _SQL, _nth(8, _sql("COMMIT"))),
     "after the commit of the first one's end": after(_SQLITE, _SQL, _nth(8, _sql("COMMIT"))),
     "after save of the first one's end": after(_STORE, "save", _state("ended")),
-    "before it is called": before(_SERVICE, "_call", lambda _, promoted: promoted),
-    "after it is called": after(_SERVICE, "_call", lambda _, promoted: promoted),
+    "before it is called": before(_SERVICE, "_notify_turn", lambda _, promoted: promoted),
+    "after it is called": after(_SERVICE, "_notify_turn", lambda _, promoted: promoted),
     "before job.json of its beginning": before(_FILE, "write", _promoted),
     "after job.json of its beginning": after(_FILE, "write", _promoted),
     "before save of its beginning": before(_STORE, "save", _promoted),
@@ -223,8 +223,8 @@ SHRINKING = {
 RESTORING = {
     "before the first commit": before(_SQLITE, _SQL, _nth(1, _sql("COMMIT"))),
     "after the first commit": after(_SQLITE, _SQL, _nth(1, _sql("COMMIT"))),
-    "before the claims": before(_STORE, "hold"),
-    "after the claims": after(_STORE, "hold"),
+    "before the claims": before(_STORE, "restore_claims"),
+    "after the claims": after(_STORE, "restore_claims"),
     "after all": after("gateway.storage.restore", "restore"),
 }
 RECOVERING = {
@@ -234,9 +234,9 @@ RECOVERING = {
 }
 RESTORING_A_QUEUE = {
     **RESTORING,
-    "after the claims of the first of three": after(_STORE, "hold", _nth(1)),
-    "before the promotion": before(_STORE, "promote"),
-    "after the promotion": after(_STORE, "promote"),
+    "after the claims of the first of three": after(_STORE, "restore_claims", _nth(1)),
+    "before the promotion": before(_STORE, "promote_waiting"),
+    "after the promotion": after(_STORE, "promote_waiting"),
     **RECOVERING,
 }
 MIGRATING = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gateway.clock import Instant
 from gateway.errors import HeldError
-from gateway.model.job import Ended, Ending, Job, Pending, Running, State, StepState
+from gateway.model.job import Ended, Ending, Job, JobState, Pending, Running, StepState
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.storage.store import Store
 from runners.outcome import Span
@@ -30,7 +30,7 @@ def make_job(
     *,
     plan: Plan | None = None,
     steps: Sequence[StepState] | None = None,
-    state: State | None = None,
+    state: JobState | None = None,
     created: Instant = NOON,
 ) -> Job:
     """A job as the service makes it when it accepts a trigger, unless told otherwise."""

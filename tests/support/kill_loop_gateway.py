@@ -16,6 +16,7 @@ from gateway import app
 from gateway.cli import main as cli
 from gateway.jobs.requests import Order
 from gateway.model.job import RunnerName
+from gateway.web import SERVICE
 from gateway.web.access import CALLER
 from tests.support.jobs import planned
 
@@ -28,7 +29,7 @@ async def submit(request: web.Request) -> web.Response:
     wait: it is queued where others hold them.
     """
     wanted = await request.json()
-    settings, service = request.app[app.SETTINGS], request.app[app.SERVICE]
+    settings, service = request.app[app.SETTINGS], request.app[SERVICE]
     plan = planned(*["ingester"] * wanted["steps"], resources=wanted["resources"])
     order = Order(wanted["label"], None, wanted["project"], settings.default_fabric, RunnerName.LOCAL, plan)
     job = await service.submit(order, request[CALLER], may_wait=wanted.get("wait", False))

@@ -12,7 +12,7 @@ from gateway.model.catalog import DbtCommand, Installation, Pipeline, Trigger
 from gateway.model.plan import Plan, StepName
 from gateway.settings.project import PipelineSettings
 from runners.dbt.listing import Node
-from runners.parameters import Value
+from runners.parameters import ParameterValue
 
 # The steps of `dbt` by command, without what the toggle adds to daily.
 DBT_STEPS = {
@@ -193,7 +193,7 @@ PIPELINE = PipelineSettings.model_validate(
         },
     }
 )
-VALUES: dict[str, Value] = {"carrier": "AA", "month": 3, "since": "2026-11-01"}
+VALUES: dict[str, ParameterValue] = {"carrier": "AA", "month": 3, "since": "2026-11-01"}
 
 
 def shown(plan: Plan) -> list[tuple[str, tuple[str, ...]]]:

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fabrics.compose_services import compose
-from gateway.settings.fabric import ComposeSettings, Fabric
-from runners.containers.compose_project import Compose, Mount, Service, run
+from gateway.fabrics.compose_services import compose_cli
+from gateway.settings.fabric import ComposeSettings, FabricSettings
+from runners.containers.compose_project import ComposeCli, ComposeService, Mount, run_command
 from runners.containers.identity import container_name
 from runners.outcome import Command
 
 FOLDER = Path("/state/jobs/full-1-abc/2-build")
 NAME = "pipeline-gateway-full-1-abc-2-build"
-PROJECT = Compose(directory="/srv/shop", instance="feed")
+PROJECT = ComposeCli(directory="/srv/shop", instance="feed")
 
 
-def service(*entrypoint: str) -> Service:
-    return Service("dbt", "shop-dbt", entrypoint, {}, log_driver=None, log_rotates=False)
+def service(*entrypoint: str) -> ComposeService:
+    return ComposeService("dbt", "shop-dbt", entrypoint, {}, log_driver=None, log_rotates=False)
 
 
 def what(*argvs: tuple[str, ...], cwd: str = "") -> Command:
@@ -27,12 +27,12 @@ def what(*argvs: tuple[str, ...], cwd: str = "") -> Command:
 
 def made(argv: tuple[str, ...], *entrypoint: str) -> list[str]:
     """What of the command line is not the same for every step."""
-    [line] = run(PROJECT, service(*entrypoint), what(argv), (), FOLDER).argvs
+    [line] = run_command(PROJECT, service(*entrypoint), what(argv), (), FOLDER).argvs
     return list(line[line.index(f"--name={NAME}") + 1 :])
 
 
 def test_a_container_is_made_detached_under_its_own_name_with_labels_and_nothing_else_started() -> None:
-    [line] = run(PROJECT, service(), what(("dbt", "build")), (), FOLDER).argvs
+    [line] = run_command(PROJECT, service(), what(("dbt", "build")), (), FOLDER).argvs
     assert line == (
         "docker",
         "compose",
@@ -54,12 +54,12 @@ def test_a_container_is_made_detached_under_its_own_name_with_labels_and_nothing
 
 
 def test_it_is_called_where_the_project_is_and_the_rest_of_the_command_stands() -> None:
-    command = run(PROJECT, service(), what(("dbt",)), (), FOLDER)
+    command = run_command(PROJECT, service(), what(("dbt",)), (), FOLDER)
     assert (command.cwd, command.docker, command.grace, command.time_limit) == ("/srv/shop", ("docker",), 3, 5)
 
 
 def test_variables_are_handed_on_by_name_and_their_values_are_in_no_command_line() -> None:
-    command = run(PROJECT, service(), what(("dbt",)), ["TOKEN"], FOLDER)
+    command = run_command(PROJECT, service(), what(("dbt",)), ["TOKEN"], FOLDER)
     assert "--env=TOKEN" in command.argvs[0]
     assert "secret" not in str(command.argvs)
     assert command.environment["TOKEN"] == "secret"
@@ -92,15 +92,15 @@ def test_another_program_takes_the_place_of_dbt_in_the_entrypoint(entrypoint: tu
 
 
 def test_each_command_of_a_step_has_a_container_of_its_own() -> None:
-    command = run(PROJECT, service("dbt"), what(("dbt", "run"), ("edr", "report")), (), FOLDER)
+    command = run_command(PROJECT, service("dbt"), what(("dbt", "run"), ("edr", "report")), (), FOLDER)
     names = [[word for word in line if word.startswith("--name=")] for line in command.argvs]
     assert names == [[f"--name={NAME}"], [f"--name={NAME}-2"]]
     assert [container_name(FOLDER, number) for number in range(2)] == [NAME, f"{NAME}-2"]
 
 
 def test_a_folder_in_the_container_and_dependencies_are_as_configured() -> None:
-    project = Compose(directory="/srv/shop", dependencies=True)
-    [line] = run(project, service(), what(("dbt",), cwd="/transform"), (), FOLDER).argvs
+    project = ComposeCli(directory="/srv/shop", dependencies=True)
+    [line] = run_command(project, service(), what(("dbt",), cwd="/transform"), (), FOLDER).argvs
     assert "--workdir=/transform" in line
     assert "--no-deps" not in line
 
@@ -115,7 +115,7 @@ def test_every_value_of_the_configuration_is_glued_to_its_option() -> None:
         context="remote",
         environment=("TOKEN",),
     )
-    made = compose(Fabric(runner="compose", compose=chosen), "feed")
+    made = compose_cli(FabricSettings(runner="compose", compose=chosen), "feed")
     assert made.command == (
         "docker",
         "--context=remote",
@@ -130,10 +130,12 @@ def test_every_value_of_the_configuration_is_glued_to_its_option() -> None:
 
 
 def test_with_nothing_configured_everything_is_found_as_docker_compose_finds_it() -> None:
-    assert compose(Fabric(runner="compose"), "feed").command == ("docker", "compose")
+    assert compose_cli(FabricSettings(runner="compose"), "feed").command == ("docker", "compose")
 
 
 def test_a_mount_is_one_word_of_every_command() -> None:
-    command = run(PROJECT, service(), what(("dbt",), ("edr",)), (), FOLDER, Mount('/state/$HOME, "x"', "/transform"))
+    command = run_command(
+        PROJECT, service(), what(("dbt",), ("edr",)), (), FOLDER, Mount('/state/$HOME, "x"', "/transform")
+    )
     for line in command.argvs:
         assert [word for word in line if word.startswith("--volume")] == ['--volume=/state/$HOME, "x":/transform']

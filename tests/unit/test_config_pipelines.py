@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings.project import CHECKOUT
-from runners.parameters import Kind
+from runners.parameters import ParameterType
 from tests.support.settings import load, refusal
 
 PIPELINE = "projects: {a: {pipelines: {p: %s}}}"
@@ -43,11 +43,11 @@ def test_a_project_with_pipelines_says_what_each_of_them_runs_and_takes(tmp_path
     assert pipeline.options() == {"since": "--since"}
     declared = pipeline.declared()
     assert (declared["since"].kind, declared["since"].default, declared["since"].minimum) == (
-        Kind.DATE,
+        ParameterType.DATE,
         "2026-11-01",
         "2020-01-01",
     )
-    assert (declared["carrier"].kind, declared["carrier"].choices) == (Kind.STRING, ("AA", "3"))
+    assert (declared["carrier"].kind, declared["carrier"].choices) == (ParameterType.STRING, ("AA", "3"))
     assert declared["month"].default == 3
 
 

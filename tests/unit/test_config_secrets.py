@@ -110,5 +110,5 @@ async def test_an_engine_with_a_password_in_its_address_is_not_used_and_not_kept
 @pytest.mark.parametrize("outcome", [NotStarted("no sesame1"), Lost("no sesame1")])
 def test_what_is_recorded_of_an_end_has_no_secret_in_it(outcome: NotStarted | Lost) -> None:
     finished = Finished(outcome, None, Failure("sesame1", "said sesame1", 2))
-    hidden = masked(finished, Mask(("KEY",)).knowing({"KEY": "sesame1"}))
+    hidden = masked(finished, Mask(("KEY",)).with_secrets_of({"KEY": "sesame1"}))
     assert hidden == Finished(type(outcome)("no ***"), None, Failure("***", "said ***", 2))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.containers.container import Container, Spec
-from runners.containers.docker import State
+from runners.containers.container import Container, ContainerSpec
+from runners.containers.docker import ContainerState
 from runners.mask import Mask
 from runners.outcome import Exited, Killed, Lost, Outcome, Span, Stopped, TimedOut
 
@@ -25,8 +25,10 @@ def outcome(
     (copied / "exit").write_text(json.dumps(copier or {"code": 0, "stopped": None}))
     if ended_by is not None:
         (step / "ending").write_text(json.dumps(ended_by))
-    spec = Spec((("docker",),), "/", ("docker",), 15, 1.0, 60.0, 0.0, {})
-    state = State("id", "exited", code, "", memory, 100.0, 102.5, {}, "/", log_rotates=False, has_own_processes=True)
+    spec = ContainerSpec((("docker",),), "/", ("docker",), 15, 1.0, 60.0, 0.0, {})
+    state = ContainerState(
+        "id", "exited", code, "", memory, 100.0, 102.5, {}, "/", log_rotates=False, has_own_processes=True
+    )
     return Container(step, 0, spec, {}, 1 << 20, lambda _: None, Mask())._outcome(state)
 
 

@@ -13,14 +13,14 @@ import pytest
 import yaml
 
 from runners.dbt import command as dbt
-from runners.dbt.command import RESERVED_ARGUMENTS, Dbt, DbtStep
+from runners.dbt.command import RESERVED_ARGUMENTS, DbtConfig, DbtStep
 from runners.mask import Mask
 from runners.outcome import Command
 
 FOLDER = Path("/state/jobs/full-1/3-build")
 CACHE = Path("/state/parse/none.msgpack")
-PLAIN = Dbt(project=Path("/srv/shop/transform"))
-WHOLE = Dbt(
+PLAIN = DbtConfig(project=Path("/srv/shop/transform"))
+WHOLE = DbtConfig(
     project=Path("/srv/shop/transform"),
     executable="/venv/bin/dbt",
     lineage_executable="/venv/bin/dbt-ol",
@@ -46,7 +46,11 @@ MASK = Mask(("TOKEN",))
 
 
 def made(
-    dbt_: Dbt, step: DbtStep, folder: Path = FOLDER, cache: Path = CACHE, environment: Mapping[str, str] | None = None
+    dbt_: DbtConfig,
+    step: DbtStep,
+    folder: Path = FOLDER,
+    cache: Path = CACHE,
+    environment: Mapping[str, str] | None = None,
 ) -> Command:
     whole = dbt.environment(environment or {}, step, folder)
     return dbt.command(dbt_, step, dbt.paths(dbt_, folder, cache), whole, grace=10, time_limit=100, mask=MASK)
@@ -189,7 +193,7 @@ def test_elementary_which_gets_no_arguments_shares_no_parse_with_steps_that_do(t
 
 
 def test_profiles_of_the_project_are_taken_unless_others_are_configured(tmp_path: Path) -> None:
-    own = Dbt(project=tmp_path)
+    own = DbtConfig(project=tmp_path)
     assert own.profiles_folder is None
     (tmp_path / "profiles.yml").touch()
     assert own.profiles_folder == tmp_path

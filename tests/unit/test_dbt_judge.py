@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runners.dbt.command import DbtStep, report
-from runners.dbt.output import DbtReader, judge, results
+from runners.dbt.output import DbtReader, judge_outcome, read_results
 from runners.mask import Mask
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from tests.support.recorded import recorded
@@ -36,7 +36,9 @@ def judged(folder: Path, step: DbtStep, code: int, recording: str | None, status
         ]
         (folder / "target").mkdir(exist_ok=True)
         (folder / "target/run_results.json").write_text(json.dumps({"results": nodes}))
-    return judge(Exited(code, SPAN), step, reader, results(folder, Mask()), reported=report(folder).exists())
+    return judge_outcome(
+        Exited(code, SPAN), step, reader, read_results(folder, Mask()), reported=report(folder).exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,4 +168,4 @@ def test_other_codes_of_dbt_ol_are_no_signals(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("step", [BUILD, LINEAGE, DEPS, ELEMENTARY, REPORT])
 def test_what_did_not_exit_by_itself_is_not_judged(outcome: Outcome, step: DbtStep) -> None:
-    assert judge(outcome, step, DbtReader(), None, reported=False) == outcome
+    assert judge_outcome(outcome, step, DbtReader(), None, reported=False) == outcome

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runners.dbt.output import DbtReader, event, results, text
+from runners.dbt.output import DbtReader, event, read_results, text
 from runners.mask import Mask
 from runners.report import Failure, Progress
 from tests.support.recorded import recorded
@@ -202,7 +202,7 @@ def test_results_are_counted_and_the_first_failure_is_told_in_one_line(tmp_path:
         node("test.small.few", "warn", "Got 5 results, configured to warn if != 0"),
         node("test.small.none", "fail", "Got 5 results, configured to fail if != 0"),
     ]
-    found = results(left(tmp_path, {"metadata": {}, "results": nodes}), Mask())
+    found = read_results(left(tmp_path, {"metadata": {}, "results": nodes}), Mask())
     assert found is not None
     assert found.progress == Progress(done=6, total=6, passed=2, warn=1, error=2, skip=1)
     one_line = 'Runtime Error in model broken Binder Error: Referenced column "nope" not found "n"'
@@ -211,18 +211,18 @@ def test_results_are_counted_and_the_first_failure_is_told_in_one_line(tmp_path:
 
 @pytest.mark.parametrize("status", ["error", "fail", "runtime error", "partial success"])
 def test_a_failure_without_a_message_says_so(tmp_path: Path, status: str) -> None:
-    found = results(left(tmp_path, {"results": [node("model.a.b", status)]}), Mask())
+    found = read_results(left(tmp_path, {"results": [node("model.a.b", status)]}), Mask())
     assert found is not None
     assert found.failure == Failure("model.a.b", "failed without a message", 0)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"results": 5}', '{"results": [5]}', '{"results": [{}]}'])
 def test_results_that_are_not_whole_are_none(tmp_path: Path, content: str) -> None:
-    assert results(tmp_path, Mask()) is None
-    assert results(left(tmp_path, content), Mask()) is None
+    assert read_results(tmp_path, Mask()) is None
+    assert read_results(left(tmp_path, content), Mask()) is None
 
 
 def test_results_in_which_nothing_was_selected_are_results(tmp_path: Path) -> None:
-    found = results(left(tmp_path, {"results": []}), Mask())
+    found = read_results(left(tmp_path, {"results": []}), Mask())
     assert found is not None
     assert (found.progress, found.failure) == (Progress(), None)

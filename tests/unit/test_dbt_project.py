@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runners.dbt import project as dbt_project
-from runners.dbt.command import Dbt
+from runners.dbt.command import DbtConfig
 from tests.support.projects import write
 
 PROJECT = "name: small\nprofile: small\n"
@@ -25,7 +25,7 @@ def problem(
         write(folder / "dbt_project.yml", project)
     if profiles is not None:
         write(folder / "profiles.yml", profiles)
-    return dbt_project.problem(Dbt(folder, target=target), {"HOME": str(folder / "home"), **(environment or {})})
+    return dbt_project.problem(DbtConfig(folder, target=target), {"HOME": str(folder / "home"), **(environment or {})})
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runners.dbt.arguments import exclude, select, select_up_to, select_within, vars_argument
-from runners.parameters import Kind, Parameter, Value
-from runners.parameters import values as values_of
+from runners.parameters import Parameter, ParameterType, ParameterValue
+from runners.parameters import resolve_values as values_of
 from runners.words import WordError
 from tests.support.injections import JSON, NASTY, refusal
 
-TYPES: dict[Kind, type | tuple[type, ...]] = {
-    Kind.STRING: str,
-    Kind.INTEGER: int,
-    Kind.NUMBER: (int, float),
-    Kind.BOOLEAN: bool,
-    Kind.DATE: str,
+TYPES: dict[ParameterType, type | tuple[type, ...]] = {
+    ParameterType.STRING: str,
+    ParameterType.INTEGER: int,
+    ParameterType.NUMBER: (int, float),
+    ParameterType.BOOLEAN: bool,
+    ParameterType.DATE: str,
 }
 
 
@@ -176,11 +176,15 @@ def test_a_name_that_yaml_could_read_otherwise_is_refused(name: str) -> None:
 
 
 @given(
-    st.dictionaries(st.from_regex(r"[a-z_<=~][a-z0-9_.]{0,8}", fullmatch=True), st.tuples(st.sampled_from(Kind), JSON))
+    st.dictionaries(
+        st.from_regex(r"[a-z_<=~][a-z0-9_.]{0,8}", fullmatch=True), st.tuples(st.sampled_from(ParameterType), JSON)
+    )
 )
-def test_what_is_let_through_is_read_back_as_the_same_by_json_and_by_yaml(chosen: dict[str, tuple[Kind, Any]]) -> None:
+def test_what_is_let_through_is_read_back_as_the_same_by_json_and_by_yaml(
+    chosen: dict[str, tuple[ParameterType, Any]],
+) -> None:
     declared = {name: Parameter(kind) for name, (kind, _) in chosen.items()}
-    values: dict[str, Value] = {}
+    values: dict[str, ParameterValue] = {}
     for name, (_, value) in chosen.items():
         with contextlib.suppress(WordError):
             values |= values_of({name: declared[name]}, {name: value})
@@ -205,5 +209,5 @@ def typed(values: dict[str, Any]) -> dict[str, tuple[type, str]]:
 @example(0, 1e20, date.min)
 @example(0, 1e-7, date.max)
 def test_each_value_of_a_type_is_read_back_by_yaml(whole: int, real: float, day: date) -> None:
-    values: dict[str, Value] = {"whole": whole, "real": real, "day": day.isoformat()}
+    values: dict[str, ParameterValue] = {"whole": whole, "real": real, "day": day.isoformat()}
     assert typed(yaml.safe_load(vars_argument(values).removeprefix("--vars="))) == typed(values)

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.settings.fabric import Name, ServiceName, Text, Value, VariableName
+from gateway.settings.fabric import Name, ServiceName, Text, VariableName, VariableValue
 from tests.support.injections import WORDS
 
 TEXTS = st.text() | st.text(st.sampled_from("aZ0_.-/\n\0 é=:"), max_size=6) | st.sampled_from(WORDS)
@@ -19,7 +19,7 @@ KINDS = {
     "service": (ServiceName, r"[A-Za-z0-9_.][A-Za-z0-9_.-]*"),
     "variable": (VariableName, r"[A-Za-z_][A-Za-z0-9_]*"),
     "text": (Text, r"[^\0]+"),
-    "value": (Value, r"[^\0]*"),
+    "value": (VariableValue, r"[^\0]*"),
 }
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.jobs import progress as follow
-from gateway.jobs.progress import Follower
-from runners.output import Chunk, Ring
+from gateway.jobs.progress import ProgressFollower
+from runners.output import Chunk, OutputRing
 from runners.report import Progress
 
 
@@ -37,7 +37,7 @@ def append(folder: Path, data: bytes, start: int = 0) -> None:
 
 def test_lines_are_fed_once_and_whole_however_they_arrive(tmp_path: Path) -> None:
     lines = Lines()
-    follower = Follower(Ring(tmp_path), 0, lines)
+    follower = ProgressFollower(OutputRing(tmp_path), 0, lines)
     for piece in (b"on", b"e\ntw", b"o\n", b"", b"last"):
         append(tmp_path, piece)
         follower.catch_up()
@@ -50,7 +50,7 @@ def test_lines_are_fed_once_and_whole_however_they_arrive(tmp_path: Path) -> Non
 def test_a_step_is_followed_from_its_own_first_byte_on(tmp_path: Path) -> None:
     append(tmp_path, b"an earlier step\nmine\n")
     lines = Lines()
-    Follower(Ring(tmp_path), len(b"an earlier step\n"), lines).catch_up()
+    ProgressFollower(OutputRing(tmp_path), len(b"an earlier step\n"), lines).catch_up()
     assert lines.fed == ["mine"]
 
 
@@ -61,7 +61,7 @@ def test_of_a_step_that_talked_too_much_the_beginning_and_the_end_are_read(
     monkeypatch.setattr(follow, "_TOO_FAR", 1000)
     append(tmp_path, b"first\n" + b"middle\n" * 1000 + b"last\n")
     lines = Lines()
-    Follower(Ring(tmp_path), 0, lines).finish()
+    ProgressFollower(OutputRing(tmp_path), 0, lines).finish()
     assert lines.fed[0] == "first"
     assert "last" in lines.fed
     assert len(lines.fed) < 100
@@ -71,13 +71,13 @@ def test_of_a_step_that_talked_too_much_the_beginning_and_the_end_are_read(
 def test_what_the_ring_dropped_is_known_to_be_missing(tmp_path: Path) -> None:
     append(tmp_path, b"half a line\nwhole\n", start=500)
     lines = Lines()
-    Follower(Ring(tmp_path), 0, lines).catch_up()
+    ProgressFollower(OutputRing(tmp_path), 0, lines).catch_up()
     assert lines.skipped == 1
     assert lines.fed[-1] == "whole"
 
 
 def test_a_step_that_writes_faster_than_it_is_read_keeps_nobody(tmp_path: Path) -> None:
-    class Endless(Ring):
+    class Endless(OutputRing):
         """As of a step that has always written more by the time one looks."""
 
         written = 10
@@ -90,14 +90,14 @@ def test_a_step_that_writes_faster_than_it_is_read_keeps_nobody(tmp_path: Path) 
             return Chunk(offset, b"y\n" * 5)
 
     lines = Lines()
-    Follower(Endless(tmp_path), 0, lines).catch_up()  # the timeout of the suite is the judge
+    ProgressFollower(Endless(tmp_path), 0, lines).catch_up()  # the timeout of the suite is the judge
     assert set(lines.fed) == {"y"}
 
 
 def test_two_looks_at_once_feed_no_line_twice(tmp_path: Path) -> None:
     append(tmp_path, b"".join(b"%d\n" % number for number in range(100_000)))
     lines = Lines()
-    follower = Follower(Ring(tmp_path), 0, lines)
+    follower = ProgressFollower(OutputRing(tmp_path), 0, lines)
     threads = [threading.Thread(target=follower.catch_up) for _ in range(4)]
     for thread in threads:
         thread.start()

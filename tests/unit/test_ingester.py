@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fabrics.local import LocalWork
+from gateway.fabrics.local import LocalFabric
 from gateway.model.plan import PlannedStep, StepName
 from runners.ingester import Ingester, IngesterReader, argument, command, option
 from runners.mask import Mask
 from runners.outcome import Command
-from runners.parameters import Kind, Parameter, Value, values
+from runners.parameters import Parameter, ParameterType, ParameterValue, resolve_values
 from runners.report import Progress
 from runners.words import WordError
 from tests.support.injections import WORDS, refusal
@@ -47,16 +47,16 @@ def test_arguments_go_behind_the_users_command() -> None:
         ("a b=\u00fc", "--x=a b=\u00fc"),
     ],
 )
-def test_an_argument_is_one_word_of_option_and_value(value: Value, expected: str) -> None:
+def test_an_argument_is_one_word_of_option_and_value(value: ParameterValue, expected: str) -> None:
     assert argument("--x", value) == expected
 
 
 def test_no_word_that_is_taken_as_a_string_becomes_an_option_of_its_own() -> None:
-    declared = {"x": Parameter(Kind.STRING)}
-    taken = [word for word in WORDS if refusal(lambda word: values(declared, {"x": word}), word) is None]
+    declared = {"x": Parameter(ParameterType.STRING)}
+    taken = [word for word in WORDS if refusal(lambda word: resolve_values(declared, {"x": word}), word) is None]
     assert len(taken) > 100
     for word in taken:
-        assert argument("--x", values(declared, {"x": word})["x"]) == f"--x={word}"
+        assert argument("--x", resolve_values(declared, {"x": word})["x"]) == f"--x={word}"
 
 
 OPTIONS = ("--help", "--privileged", "--end-of-options")  # names like any other: the configuration may well mean them
@@ -93,7 +93,7 @@ async def test_its_output_is_unbuffered_and_nobody_is_tracked_unless_the_user_sa
     settings = load(
         tmp_path, f"projects: {{a: {{ingester: {{command: [dlt], environment: {json.dumps(configured)}}}}}}}"
     )
-    made = await LocalWork(settings, "local", "a", inherited).command(PlannedStep(StepName.INGESTER), tmp_path / "1")
+    made = await LocalFabric(settings, "local", "a", inherited).command(PlannedStep(StepName.INGESTER), tmp_path / "1")
     assert isinstance(made, Command)
     assert (made.environment["PYTHONUNBUFFERED"], made.environment["DO_NOT_TRACK"]) == found
 

@@ -10,10 +10,10 @@ from gateway.model.job import (
     Completed,
     Ended,
     Finished,
+    JobState,
     Pending,
     Queued,
     Skipped,
-    State,
     Status,
     StepState,
     phase,
@@ -48,7 +48,7 @@ def finished(outcome: Outcome) -> Finished:
         (Ended(NOON, Completed(0, None)), [finished(Exited(0, SPAN))] * 2, ORPHANED, "ended"),
     ],
 )
-def test_the_phase_of_a_job(state: State | None, steps: list[StepState], liveness: Liveness, expected: str) -> None:
+def test_the_phase_of_a_job(state: JobState | None, steps: list[StepState], liveness: Liveness, expected: str) -> None:
     assert phase(make_job(plan=planned("deps", "build"), steps=steps, state=state), liveness) == expected
 
 

@@ -29,7 +29,7 @@ def test_secrets_are_masked_in_lines_tracebacks_and_what_libraries_log(
     logging_as_it_was: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log.set_up()
-    log.set_up(Mask(("KEY",)).knowing({"KEY": SECRET}))
+    log.set_up(Mask(("KEY",)).with_secrets_of({"KEY": SECRET}))
     structlog.get_logger().warning(f"said {SECRET}", error=SECRET, url="http://me:pass@host")
     try:
         int(SECRET)

@@ -73,7 +73,7 @@ def test_names_are_compared_in_any_case_and_a_star_is_anything() -> None:
     ],
 )
 def test_a_secret_is_hidden_however_it_is_written(shown: str) -> None:
-    hidden = Mask(("KEY",)).knowing({"KEY": SECRET}).text(f"see {shown} there")
+    hidden = Mask(("KEY",)).with_secrets_of({"KEY": SECRET}).text(f"see {shown} there")
     assert "***" in hidden
     assert "rd" not in hidden
     assert hidden.startswith("see ")
@@ -82,26 +82,26 @@ def test_a_secret_is_hidden_however_it_is_written(shown: str) -> None:
 
 def test_of_a_secret_of_several_lines_each_is_hidden() -> None:
     key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhk=\n-----END KEY-----\n"
-    mask = Mask(("KEY",)).knowing({"KEY": key})
+    mask = Mask(("KEY",)).with_secrets_of({"KEY": key})
     assert mask.text(f"a {key}") == "a ***\n"
     assert mask.text("1: MIIEvQIBADANBg\n2: kqhk=\n") == "1: ***\n2: kqhk=\n"  # five are too few
 
 
 def test_the_password_of_a_url_is_secret_by_itself_whatever_the_variable_is_called() -> None:
-    mask = Mask().knowing({"WAREHOUSE": "postgresql://loader:open%20sesame@db/lake"})
+    mask = Mask().with_secrets_of({"WAREHOUSE": "postgresql://loader:open%20sesame@db/lake"})
     assert mask.text("no entry for open sesame, open%20sesame") == "no entry for ***, ***"
     assert mask.text("loader db lake") == "loader db lake"
 
 
 def test_what_is_shorter_than_six_characters_is_not_masked() -> None:
-    mask = Mask(("KEY", "OTHER")).knowing({"KEY": "12345", "OTHER": " 123456\n"})
+    mask = Mask(("KEY", "OTHER")).with_secrets_of({"KEY": "12345", "OTHER": " 123456\n"})
     assert mask.text("12345, 123456") == "12345, ***"
 
 
 def test_nothing_secret_is_in_what_a_mask_says_of_itself() -> None:
-    assert "hunter" not in repr(Mask(("KEY",)).knowing({"KEY": "hunter22"}))
+    assert "hunter" not in repr(Mask(("KEY",)).with_secrets_of({"KEY": "hunter22"}))
 
 
 def test_text_that_no_encoding_has_is_masked_too() -> None:
-    mask = Mask(("KEY",)).knowing({"KEY": "hunter\udc80\ud800"})
+    mask = Mask(("KEY",)).with_secrets_of({"KEY": "hunter\udc80\ud800"})
     assert mask.text("\ud800 hunter\udc80\ud800") == "\ud800 ***"

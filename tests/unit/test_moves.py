@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from gateway.model.job import (
-    Act,
-    Action,
     Active,
+    AuditAction,
+    AuditEntry,
     Caller,
     Cancelling,
     Completed,
@@ -19,16 +19,16 @@ from gateway.model.job import (
     Failed,
     Finished,
     Job,
+    JobState,
     Pending,
     Queued,
     Reason,
     Running,
     Skipped,
-    State,
     StepState,
 )
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.model.transitions import CANCELLED, EndJob, RunStep, SkipStep, begun, cancelled, next_move
+from gateway.model.transitions import CANCELLED, EndJob, RunStep, SkipStep, begin, next_transition, request_cancel
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
 from runners.report import Failure
 from tests.support.jobs import NOON, SPAN, later, make_job, planned
@@ -60,11 +60,11 @@ def finished(outcome: Outcome) -> Finished:
     return Finished(outcome, None, failure)
 
 
-def lived(plan: Plan, *outcomes: Outcome, state: State | None = None) -> tuple[Job, list[str]]:
+def lived(plan: Plan, *outcomes: Outcome, state: JobState | None = None) -> tuple[Job, list[str]]:
     """The job once its steps ended like that, in their order; and the names of those that ran."""
     job, ran, remaining = make_job(plan=plan, state=state), list[str](), list(outcomes)
     for _ in range(2 * len(plan.steps) + 1):
-        match next_move(job):
+        match next_transition(job):
             case RunStep(n=n):
                 ran.append(plan.steps[n].name)
                 job = job.with_step(n, finished(remaining.pop(0)))
@@ -117,7 +117,7 @@ def test_the_first_failure_is_that_of_the_step_whose_code_the_job_has() -> None:
     second = Failure("model.elementary.runs", "no table", 0)
     steps: list[StepState] = [finished(Exited(0, SPAN)), finished(Exited(0, SPAN))]
     steps += [Finished(Exited(1, SPAN), None, FAILURE), Finished(Exited(2, SPAN), None, second)]
-    assert next_move(make_job(plan=DAILY, steps=steps)) == EndJob(Completed(1, FAILURE))
+    assert next_transition(make_job(plan=DAILY, steps=steps)) == EndJob(Completed(1, FAILURE))
 
 
 @pytest.mark.parametrize("code", [1, 2, 77, 127, 255])
@@ -169,9 +169,9 @@ def test_a_cancel_before_the_first_step_runs_none() -> None:
 def test_a_cancel_between_two_steps_runs_no_further_one() -> None:
     steps: list[StepState] = [finished(Exited(0, SPAN)), finished(Exited(0, SPAN)), Pending(), Pending()]
     job = make_job(plan=DAILY, steps=steps, state=Cancelling(NOON))
-    assert next_move(job) == SkipStep(2, CANCELLED)
+    assert next_transition(job) == SkipStep(2, CANCELLED)
     job = job.with_step(2, Skipped(CANCELLED)).with_step(3, Skipped(CANCELLED))
-    move = next_move(job)
+    move = next_transition(job)
     assert isinstance(move, EndJob)
     assert isinstance(move.ending, Failed)
     assert move.ending.reason is Reason.CANCELLED
@@ -193,7 +193,7 @@ def test_a_cancel_during_the_last_step_counts_only_if_it_ended_the_step(
     outcome: Outcome, ending: Completed | Reason
 ) -> None:
     job = make_job(plan=planned("build"), steps=[finished(outcome)], state=Cancelling(NOON))
-    move = next_move(job)
+    move = next_transition(job)
     assert isinstance(move, EndJob)
     assert (move.ending.reason if isinstance(move.ending, Failed) else move.ending) == ending
 
@@ -201,33 +201,33 @@ def test_a_cancel_during_the_last_step_counts_only_if_it_ended_the_step(
 def test_a_cancel_does_not_hide_that_a_step_exited_without_having_done_its_work() -> None:
     """It ran and exited, so `cancelled before it began` would not be true; the first thing that failed the job wins."""
     lie = NotStarted("dbt build exited 0 without leaving a run_results.json.", 0, SPAN)
-    move = next_move(make_job(plan=planned("build"), steps=[finished(lie)], state=Cancelling(NOON)))
+    move = next_transition(make_job(plan=planned("build"), steps=[finished(lie)], state=Cancelling(NOON)))
     assert move == EndJob(Failed(Reason.NOT_STARTED, lie.why))
 
 
 @pytest.mark.parametrize("state", [None, Cancelling(NOON)])
-def test_a_step_that_is_active_is_followed_whatever_else_is_asked(state: State | None) -> None:
+def test_a_step_that_is_active_is_followed_whatever_else_is_asked(state: JobState | None) -> None:
     steps: list[StepState] = [finished(Exited(0, SPAN)), Active(NOON, 10), Pending(), Pending()]
-    assert next_move(make_job(plan=DAILY, steps=steps, state=state)) == RunStep(1)
+    assert next_transition(make_job(plan=DAILY, steps=steps, state=state)) == RunStep(1)
 
 
 def test_a_cancel_ends_a_job_that_waits_at_once_and_a_running_one_once_nothing_of_it_is_alive() -> None:
     by = Caller("ops", "127.0.0.1")
-    act = Act(Action.CANCELLED, by, later(1))
-    waited = cancelled(make_job(plan=DAILY, state=Queued()), by, later(1))
+    act = AuditEntry(AuditAction.CANCELLED, by, later(1))
+    waited = request_cancel(make_job(plan=DAILY, state=Queued()), by, later(1))
     ending = Failed(Reason.CANCELLED, "The job was cancelled while it waited for its turn.")
     assert (waited.state, waited.acts) == (Ended(later(1), ending), (act,))
     assert waited.steps == (Skipped(CANCELLED),) * 4
-    running = cancelled(make_job(plan=DAILY), by, later(1))
+    running = request_cancel(make_job(plan=DAILY), by, later(1))
     assert (running.state, running.acts) == (Cancelling(later(1)), (act,))
     for job in (waited, running):
-        assert cancelled(job, by, later(2)) is job
+        assert request_cancel(job, by, later(2)) is job
 
 
 def test_only_a_job_that_waited_begins_when_its_turn_comes() -> None:
-    assert begun(make_job(state=Queued())) == make_job()
+    assert begin(make_job(state=Queued())) == make_job()
     for state in (Running(), Cancelling(NOON), Ended(NOON, Completed(0, None))):
-        assert begun(make_job(state=state)) == make_job(state=state)
+        assert begin(make_job(state=state)) == make_job(state=state)
 
 
 @pytest.mark.parametrize("cancelled_before", [None, 0, 1, 2, 3])
@@ -240,14 +240,14 @@ def test_every_sequence_of_outcomes_ends_the_job_in_one_move_a_step_and_as_the_t
         for n, outcome in enumerate(outcomes):
             if n == cancelled_before:
                 job = replace(job, state=Cancelling(NOON))
-            match next_move(job):
+            match next_transition(job):
                 case SkipStep() as move:
                     assert move.n == n
                     job = job.with_step(n, Skipped(move.note))
                 case move:
                     assert move == RunStep(n)
                     job = job.with_step(n, finished(outcome))
-        move = next_move(job if cancelled_before != 3 else replace(job, state=Cancelling(NOON)))
+        move = next_transition(job if cancelled_before != 3 else replace(job, state=Cancelling(NOON)))
         assert isinstance(move, EndJob), outcomes
         ran = [state.outcome for state in job.steps if isinstance(state, Finished)]
         unfinished = [outcome for outcome in ran if not isinstance(outcome, Exited)]

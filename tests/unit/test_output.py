@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from runners.output import Chunk, Ring, plain, tail_text
+from runners.output import Chunk, OutputRing, tail_text, terminal_text
 
 
 def every(line: str) -> str | None:
     return line
 
 
-def segments(folder: Path, *pieces: bytes, first: int = 0) -> Ring:
+def segments(folder: Path, *pieces: bytes, first: int = 0) -> OutputRing:
     for piece in pieces:
         (folder / f"output.{first:020}").write_bytes(piece)
         first += len(piece)
-    return Ring(folder)
+    return OutputRing(folder)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def segments(folder: Path, *pieces: bytes, first: int = 0) -> Ring:
     ],
 )
 def test_a_line_reads_as_a_terminal_shows_it(line: str, shown: str) -> None:
-    assert plain(line) == shown
+    assert terminal_text(line) == shown
 
 
 def test_no_control_character_survives_whatever_surrounds_it() -> None:
@@ -56,18 +56,18 @@ def test_no_control_character_survives_whatever_surrounds_it() -> None:
     for first in signs:
         for second in signs:
             for third in signs:
-                shown = plain(first + second + third + "\x1b[0mz")
+                shown = terminal_text(first + second + third + "\x1b[0mz")
                 assert all(sign == "\t" or " " <= sign < "\x7f" for sign in shown), (first, second, third)
 
 
 def test_a_hostile_line_takes_no_long_time() -> None:
     for piece in ("\x1b]", "\x1b[0", "\b", "\r", "a\x1b[2K", "\x1b[;"):
-        plain(piece * 100_000)  # the timeout of the suite is the judge
+        terminal_text(piece * 100_000)  # the timeout of the suite is the judge
 
 
 def render(folder: Path, data: bytes, line_text: Callable[[str], str | None]) -> str:
     (folder / f"output.{0:020}").write_bytes(data)
-    return tail_text(Ring(folder), 1000, line_text)
+    return tail_text(OutputRing(folder), 1000, line_text)
 
 
 def test_a_text_leaves_out_lines_and_takes_more_than_one_for_one(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_bytes_that_are_no_utf8_are_replaced_and_an_unfinished_character_is_left
 
 def test_an_empty_or_missing_ring_has_nothing(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        ring = Ring(folder)
+        ring = OutputRing(folder)
         assert ring.bounds() == (0, 0)
         assert ring.read(0, 10) == Chunk(0, b"")
         assert ring.tail(10) == Chunk(0, b"")
@@ -108,7 +108,7 @@ def test_a_read_spans_segments_and_begins_where_the_kept_part_begins(tmp_path: P
 def test_a_hole_is_never_glued_over(tmp_path: Path) -> None:
     (tmp_path / f"output.{0:020}").write_bytes(b"abc")
     (tmp_path / f"output.{10:020}").write_bytes(b"klm")
-    ring = Ring(tmp_path)
+    ring = OutputRing(tmp_path)
     assert ring.read(0, 100) == Chunk(0, b"abc")
     assert ring.read(3, 100) == Chunk(10, b"klm")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.web import access
-from gateway.web.access import Pace
+from gateway.web.access import RateLimit
 
 
 class Clock:
@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_the_burst_is_taken_at_once_and_the_next_has_to_wait(clock: Clock) -> None:
-    pace = Pace(10, 50)
+    pace = RateLimit(10, 50)
     assert [pace.take("a") for _ in range(50)] == [0] * 50
     assert pace.take("a") == pytest.approx(0.1)
     clock.now += 0.05
@@ -35,7 +35,7 @@ def test_the_burst_is_taken_at_once_and_the_next_has_to_wait(clock: Clock) -> No
 
 
 def test_it_goes_on_at_the_rate_and_no_faster(clock: Clock) -> None:
-    pace = Pace(10, 50)
+    pace = RateLimit(10, 50)
     taken = 0
     for _ in range(1_000):  # ten seconds
         clock.now += 0.01
@@ -44,7 +44,7 @@ def test_it_goes_on_at_the_rate_and_no_faster(clock: Clock) -> None:
 
 
 def test_a_refusal_costs_nothing(clock: Clock) -> None:
-    pace = Pace(1, 1)
+    pace = RateLimit(1, 1)
     assert pace.take("a") == 0
     for _ in range(100):
         assert pace.take("a") > 0
@@ -53,7 +53,7 @@ def test_a_refusal_costs_nothing(clock: Clock) -> None:
 
 
 def test_a_rest_fills_the_bucket_and_no_more(clock: Clock) -> None:
-    pace = Pace(10, 3)
+    pace = RateLimit(10, 3)
     clock.now += 3600
     assert [pace.take("a") > 0 for _ in range(4)] == [False, False, False, True]
     clock.now += 3600
@@ -61,6 +61,6 @@ def test_a_rest_fills_the_bucket_and_no_more(clock: Clock) -> None:
 
 
 def test_one_token_does_not_slow_another(clock: Clock) -> None:
-    pace = Pace(1, 1)
+    pace = RateLimit(1, 1)
     assert (pace.take("a"), pace.take("b"), pace.take(None)) == (0, 0, 0)
     assert pace.take("a") > 0

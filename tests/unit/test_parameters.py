@@ -11,37 +11,39 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runners.parameters import Kind, Parameter, Value, check, values
+from runners.parameters import Parameter, ParameterType, ParameterValue, check, resolve_values
 from runners.words import WordError
 from tests.support.injections import JSON, refusal
 
 
-def one(kind: Kind, value: object) -> Value:
-    return values({"x": Parameter(kind)}, {"x": value})["x"]
+def one(kind: ParameterType, value: object) -> ParameterValue:
+    return resolve_values({"x": Parameter(kind)}, {"x": value})["x"]
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "expected"),
     [
-        (Kind.STRING, "table_1", "table_1"),
-        (Kind.STRING, "", ""),
-        (Kind.STRING, "3000007", "3000007"),
-        (Kind.STRING, "a } %} #} b", "a } %} #} b"),
-        (Kind.STRING, '{"a": {"b": 1} }', '{"a": {"b": 1} }'),
-        (Kind.INTEGER, 7, 7),
-        (Kind.INTEGER, "3000007", 3000007),
-        (Kind.INTEGER, "-1", -1),
-        (Kind.INTEGER, -(2**63), -(2**63)),
-        (Kind.NUMBER, 1.5, 1.5),
-        (Kind.NUMBER, 7, 7),
-        (Kind.NUMBER, "1e20", 1e20),
-        (Kind.NUMBER, "-0.25", -0.25),
-        (Kind.BOOLEAN, True, True),
-        (Kind.BOOLEAN, "false", False),
-        (Kind.DATE, "2026-11-30", "2026-11-30"),
+        (ParameterType.STRING, "table_1", "table_1"),
+        (ParameterType.STRING, "", ""),
+        (ParameterType.STRING, "3000007", "3000007"),
+        (ParameterType.STRING, "a } %} #} b", "a } %} #} b"),
+        (ParameterType.STRING, '{"a": {"b": 1} }', '{"a": {"b": 1} }'),
+        (ParameterType.INTEGER, 7, 7),
+        (ParameterType.INTEGER, "3000007", 3000007),
+        (ParameterType.INTEGER, "-1", -1),
+        (ParameterType.INTEGER, -(2**63), -(2**63)),
+        (ParameterType.NUMBER, 1.5, 1.5),
+        (ParameterType.NUMBER, 7, 7),
+        (ParameterType.NUMBER, "1e20", 1e20),
+        (ParameterType.NUMBER, "-0.25", -0.25),
+        (ParameterType.BOOLEAN, True, True),
+        (ParameterType.BOOLEAN, "false", False),
+        (ParameterType.DATE, "2026-11-30", "2026-11-30"),
     ],
 )
-def test_a_value_or_a_string_that_reads_as_the_declared_type_is_taken(kind: Kind, value: Any, expected: Any) -> None:
+def test_a_value_or_a_string_that_reads_as_the_declared_type_is_taken(
+    kind: ParameterType, value: Any, expected: Any
+) -> None:
     fitting = one(kind, value)
     assert (fitting, type(fitting)) == (expected, type(expected))
 
@@ -50,27 +52,30 @@ def test_a_value_or_a_string_that_reads_as_the_declared_type_is_taken(kind: Kind
     ("kind", "value"),
     [
         *[
-            (Kind.STRING, value)
+            (ParameterType.STRING, value)
             for value in (1, True, 1.5, [], {}, ["a"], {"a": 1}, "{{ 1 }}", "{%", "{#", "a{", "a\nb")
         ],
         *[
-            (Kind.STRING, value)
+            (ParameterType.STRING, value)
             for value in ("\0", "\x1b", "\x7f", "\x85", "\u2028", "\ud800", "\udc80", "\uffff", "{{{")
         ],
         *[
-            (Kind.INTEGER, value)
+            (ParameterType.INTEGER, value)
             for value in (True, 1.0, "1.0", " 1", "1 ", "+1", "01", "1_0", "0x1", "", "\u0661", 2**63)
         ],
-        *[(Kind.INTEGER, value) for value in ("9" * 5000, [1], "1\n", "--1")],
+        *[(ParameterType.INTEGER, value) for value in ("9" * 5000, [1], "1\n", "--1")],
         *[
-            (Kind.NUMBER, value)
+            (ParameterType.NUMBER, value)
             for value in (True, "nan", "inf", "1e999", float("inf"), float("nan"), "1.", ".5", "1e", "")
         ],
-        *[(Kind.BOOLEAN, value) for value in (0, 1, "yes", "True", "TRUE", "1", "", "true ", [True])],
-        *[(Kind.DATE, value) for value in ("2026-02-30", "20261130", "2026-W01-1", "0000-01-01", "2026-1-1", 20261130)],
+        *[(ParameterType.BOOLEAN, value) for value in (0, 1, "yes", "True", "TRUE", "1", "", "true ", [True])],
+        *[
+            (ParameterType.DATE, value)
+            for value in ("2026-02-30", "20261130", "2026-W01-1", "0000-01-01", "2026-1-1", 20261130)
+        ],
     ],
 )
-def test_a_value_that_does_not_fit_is_refused_by_its_name(kind: Kind, value: object) -> None:
+def test_a_value_that_does_not_fit_is_refused_by_its_name(kind: ParameterType, value: object) -> None:
     with pytest.raises(WordError, match=r"^The parameter x = .* is refused: it must be ") as refused:
         one(kind, value)
     assert len(str(refused.value)) < 300
@@ -78,91 +83,117 @@ def test_a_value_that_does_not_fit_is_refused_by_its_name(kind: Kind, value: obj
 
 
 def test_an_undeclared_name_is_refused_and_the_declared_ones_are_told() -> None:
-    declared = {"day": Parameter(Kind.DATE), "size": Parameter(Kind.INTEGER)}
+    declared = {"day": Parameter(ParameterType.DATE), "size": Parameter(ParameterType.INTEGER)}
     with pytest.raises(WordError, match=r"^The parameter 'dya' is refused: .*\(day, size\)"):
-        values(declared, {"dya": "2026-11-30"})
+        resolve_values(declared, {"dya": "2026-11-30"})
     with pytest.raises(WordError, match="none"):
-        values({}, {"x": 1})
+        resolve_values({}, {"x": 1})
 
 
 def test_defaults_stand_in_for_what_is_not_given_and_null_is_not_given() -> None:
-    declared = {"a": Parameter(Kind.INTEGER, 1), "b": Parameter(Kind.STRING, "b"), "c": Parameter(Kind.BOOLEAN)}
-    assert values(declared, {}) == {"a": 1, "b": "b"}
-    assert values(declared, {"a": None, "b": "", "c": False}) == {"a": 1, "b": "", "c": False}
+    declared = {
+        "a": Parameter(ParameterType.INTEGER, 1),
+        "b": Parameter(ParameterType.STRING, "b"),
+        "c": Parameter(ParameterType.BOOLEAN),
+    }
+    assert resolve_values(declared, {}) == {"a": 1, "b": "b"}
+    assert resolve_values(declared, {"a": None, "b": "", "c": False}) == {"a": 1, "b": "", "c": False}
 
 
 def test_a_default_that_does_not_fit_is_refused_though_another_value_is_given() -> None:
     with pytest.raises(WordError, match=r"^The default of parameter x = '\{\{ 1 }}'"):
-        values({"x": Parameter(Kind.STRING, "{{ 1 }}")}, {"x": "a"})
+        resolve_values({"x": Parameter(ParameterType.STRING, "{{ 1 }}")}, {"x": "a"})
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "a:", "é", "a\n", "<<", "a" * 129])
 def test_a_name_that_yaml_could_read_otherwise_is_refused(name: str) -> None:
     with pytest.raises(WordError, match="name"):
-        check(name, Parameter(Kind.STRING))
+        check(name, Parameter(ParameterType.STRING))
 
 
 def test_all_parameters_together_are_at_most_8_kib() -> None:
-    declared = {"x": Parameter(Kind.STRING)}
+    declared = {"x": Parameter(ParameterType.STRING)}
     room = 8192 - len('{"x": ""}')
-    assert values(declared, {"x": "é" * (room // 2)})
+    assert resolve_values(declared, {"x": "é" * (room // 2)})
     with pytest.raises(WordError, match="8192"):
-        values(declared, {"x": "é" * (room // 2 + 1)})
+        resolve_values(declared, {"x": "é" * (room // 2 + 1)})
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.dates())
 @example(0, 1e20, date.min)
 @example(0, 1e-7, date.max)
 def test_each_value_of_a_type_is_taken_as_is_its_text(whole: int, real: float, day: date) -> None:
-    assert one(Kind.INTEGER, whole) == one(Kind.INTEGER, json.dumps(whole)) == whole
-    assert one(Kind.NUMBER, real) == one(Kind.NUMBER, json.dumps(real)) == real
-    assert one(Kind.DATE, day.isoformat()) == day.isoformat()
+    assert one(ParameterType.INTEGER, whole) == one(ParameterType.INTEGER, json.dumps(whole)) == whole
+    assert one(ParameterType.NUMBER, real) == one(ParameterType.NUMBER, json.dumps(real)) == real
+    assert one(ParameterType.DATE, day.isoformat()) == day.isoformat()
 
 
-MONTH = Parameter(Kind.INTEGER, minimum=1, maximum=12)
-CARRIER = Parameter(Kind.STRING, choices=("AA", "B6", "DL"))
-IN_2013 = Parameter(Kind.DATE, minimum="2013-01-01", maximum="2013-12-31")
+MONTH = Parameter(ParameterType.INTEGER, minimum=1, maximum=12)
+CARRIER = Parameter(ParameterType.STRING, choices=("AA", "B6", "DL"))
+IN_2013 = Parameter(ParameterType.DATE, minimum="2013-01-01", maximum="2013-12-31")
 
 
 @pytest.mark.parametrize(
     ("parameter", "taken", "refused", "allowed"),
     [
         (MONTH, (1, 12, "1", "12"), (0, 13, "0", "13", -1), "an integer from 1 to 12"),
-        (Parameter(Kind.INTEGER, minimum=2**53 + 1), (2**53 + 1,), (2**53,), "an integer from 9007199254740993 on"),
-        (Parameter(Kind.INTEGER, maximum=-1), (-1,), (0, 2**62), "an integer up to -1"),
-        (Parameter(Kind.NUMBER, minimum=0, maximum=0.5), (0, -0.0, "0.5"), (-1e-9, 0.51), "a number from 0 to 0.5"),
+        (
+            Parameter(ParameterType.INTEGER, minimum=2**53 + 1),
+            (2**53 + 1,),
+            (2**53,),
+            "an integer from 9007199254740993 on",
+        ),
+        (Parameter(ParameterType.INTEGER, maximum=-1), (-1,), (0, 2**62), "an integer up to -1"),
+        (
+            Parameter(ParameterType.NUMBER, minimum=0, maximum=0.5),
+            (0, -0.0, "0.5"),
+            (-1e-9, 0.51),
+            "a number from 0 to 0.5",
+        ),
         (IN_2013, ("2013-01-01", "2013-12-31"), ("2012-12-31", "2014-01-01"), "a date from 2013-01-01 to 2013-12-31"),
-        (Parameter(Kind.DATE, minimum="0999-12-31"), ("1000-01-01",), ("0999-12-30",), "a date from 0999-12-31 on"),
+        (
+            Parameter(ParameterType.DATE, minimum="0999-12-31"),
+            ("1000-01-01",),
+            ("0999-12-30",),
+            "a date from 0999-12-31 on",
+        ),
         (CARRIER, ("AA", "DL"), ("aa", "AA ", "", "ZZ"), "one of AA, B6, DL"),
-        (Parameter(Kind.STRING, choices=("a b", "", "\u00e9")), ("a b", ""), ("a",), r'one of "a b", "", "\u00e9"'),
-        (Parameter(Kind.INTEGER, choices=(1, 3)), (1, "3"), (2, True), "one of 1, 3"),
-        (Parameter(Kind.NUMBER, choices=(1, 2.5)), (1, 1.0, "2.5"), (2,), "one of 1, 2.5"),
-        (Parameter(Kind.BOOLEAN, choices=(True,)), (True, "true"), (False, 1), "one of true"),
-        (Parameter(Kind.DATE, choices=("2013-01-01",)), ("2013-01-01",), ("2013-01-02",), "one of 2013-01-01"),
+        (
+            Parameter(ParameterType.STRING, choices=("a b", "", "\u00e9")),
+            ("a b", ""),
+            ("a",),
+            r'one of "a b", "", "\u00e9"',
+        ),
+        (Parameter(ParameterType.INTEGER, choices=(1, 3)), (1, "3"), (2, True), "one of 1, 3"),
+        (Parameter(ParameterType.NUMBER, choices=(1, 2.5)), (1, 1.0, "2.5"), (2,), "one of 1, 2.5"),
+        (Parameter(ParameterType.BOOLEAN, choices=(True,)), (True, "true"), (False, 1), "one of true"),
+        (Parameter(ParameterType.DATE, choices=("2013-01-01",)), ("2013-01-01",), ("2013-01-02",), "one of 2013-01-01"),
     ],
 )
 def test_a_value_must_be_within_its_bounds_and_one_of_the_choices(
-    parameter: Parameter, taken: tuple[Value, ...], refused: tuple[Value, ...], allowed: str
+    parameter: Parameter, taken: tuple[ParameterValue, ...], refused: tuple[ParameterValue, ...], allowed: str
 ) -> None:
     for value in taken:
-        assert values({"x": parameter}, {"x": value})
+        assert resolve_values({"x": parameter}, {"x": value})
     for value in refused:
-        told = refusal(lambda _: values({"x": parameter}, {"x": value}), "")  # noqa: B023 - called at once
+        told = refusal(lambda _: resolve_values({"x": parameter}, {"x": value}), "")  # noqa: B023 - called at once
         assert told == f"The parameter x = {value!a} is refused: it must be {allowed}."
 
 
 @given(st.dates(), st.dates(), st.dates())
 def test_dates_are_compared_as_dates(low: date, high: date, day: date) -> None:
     low, high = sorted((low, high))
-    parameter = Parameter(Kind.DATE, minimum=low.isoformat(), maximum=high.isoformat())
+    parameter = Parameter(ParameterType.DATE, minimum=low.isoformat(), maximum=high.isoformat())
     check("day", parameter)
-    told = refusal(lambda word: values({"day": parameter}, {"day": word}), day.isoformat())
+    told = refusal(lambda word: resolve_values({"day": parameter}, {"day": word}), day.isoformat())
     assert (told is None) == (low <= day <= high)
 
 
 def test_a_long_list_of_choices_is_told_in_short() -> None:
     days = tuple((date(2013, 1, 1) + timedelta(days=number)).isoformat() for number in range(365))
-    told = refusal(lambda word: values({"day": Parameter(Kind.DATE, choices=days)}, {"day": word}), "2012-12-31")
+    told = refusal(
+        lambda word: resolve_values({"day": Parameter(ParameterType.DATE, choices=days)}, {"day": word}), "2012-12-31"
+    )
     assert told is not None
     assert "one of 2013-01-01, 2013-01-02, " in told
     assert told.endswith("... (365 of them).")
@@ -170,7 +201,7 @@ def test_a_long_list_of_choices_is_told_in_short() -> None:
 
 
 def test_so_is_a_long_list_of_declared_names() -> None:
-    told = refusal(lambda word: values({f"n{number}": MONTH for number in range(100)}, {word: 1}), "m")
+    told = refusal(lambda word: resolve_values({f"n{number}": MONTH for number in range(100)}, {word: 1}), "m")
     assert told is not None
     assert told.endswith("... (100 of them)).")
     assert len(told) < 300
@@ -182,11 +213,11 @@ def test_so_is_a_long_list_of_declared_names() -> None:
         MONTH,
         CARRIER,
         IN_2013,
-        Parameter(Kind.INTEGER, 3, minimum=3, maximum=3, choices=(3,)),
-        Parameter(Kind.NUMBER, 0.5, minimum=0),
-        Parameter(Kind.STRING, "AA", choices=("AA",)),
-        Parameter(Kind.BOOLEAN, False, choices=(False, True)),
-        Parameter(Kind.DATE, "2013-02-28", maximum="2013-12-31"),
+        Parameter(ParameterType.INTEGER, 3, minimum=3, maximum=3, choices=(3,)),
+        Parameter(ParameterType.NUMBER, 0.5, minimum=0),
+        Parameter(ParameterType.STRING, "AA", choices=("AA",)),
+        Parameter(ParameterType.BOOLEAN, False, choices=(False, True)),
+        Parameter(ParameterType.DATE, "2013-02-28", maximum="2013-12-31"),
     ],
 )
 def test_a_declaration_that_makes_sense_is_taken(parameter: Parameter) -> None:
@@ -196,33 +227,57 @@ def test_a_declaration_that_makes_sense_is_taken(parameter: Parameter) -> None:
 @pytest.mark.parametrize(
     ("parameter", "told"),
     [
-        (Parameter(Kind.INTEGER, 13, minimum=1, maximum=12), "default of parameter x = 13 .* an integer from 1 to 12"),
-        (Parameter(Kind.STRING, "ZZ", choices=("AA",)), "default of parameter x = 'ZZ' .* one of AA"),
-        (Parameter(Kind.INTEGER, "3"), "default of parameter x = '3' .* an integer of"),
-        (Parameter(Kind.BOOLEAN, "true"), "default of parameter x = 'true' .* true or false"),
-        (Parameter(Kind.STRING, 3), "default of parameter x = 3 .* a string"),
-        (Parameter(Kind.DATE, "2013-02-29"), "default of parameter x = '2013-02-29' .* a date"),
-        (Parameter(Kind.INTEGER, minimum="1"), "minimum of parameter x = '1' .* an integer"),
-        (Parameter(Kind.INTEGER, maximum=1.5), "maximum of parameter x = 1.5 .* an integer"),
-        (Parameter(Kind.INTEGER, minimum=True), "minimum of parameter x = True .* an integer"),
-        (Parameter(Kind.NUMBER, maximum=float("nan")), "maximum of parameter x = nan .* a finite number"),
-        (Parameter(Kind.DATE, minimum=2013), "minimum of parameter x = 2013 .* a date"),
-        (Parameter(Kind.DATE, maximum="tomorrow"), "maximum of parameter x = 'tomorrow' .* a date"),
-        (Parameter(Kind.STRING, minimum="a"), "minimum of parameter x = 'a' .* left out: a string has no bounds"),
-        (Parameter(Kind.BOOLEAN, maximum=True), "maximum of parameter x = True .* left out: a boolean has no bounds"),
-        (Parameter(Kind.INTEGER, minimum=2, maximum=1), "minimum of parameter x = 2 .* no more than its maximum, 1"),
-        (Parameter(Kind.DATE, minimum="2013-02-01", maximum="2013-01-31"), "minimum of .* its maximum, 2013-01-31"),
-        (Parameter(Kind.STRING, choices=()), r"list of choices of parameter x = \[\] .* left out, or have one choice"),
-        (Parameter(Kind.STRING, choices=("a", 1)), "choice of parameter x = 1 .* a string"),
-        (Parameter(Kind.STRING, choices=("{{ 1 }}",)), r"choice of parameter x = '\{\{ 1 }}' .* a string without"),
-        (Parameter(Kind.INTEGER, maximum=12, choices=(12, 13)), "choice of parameter x = 13 .* an integer up to 12"),
+        (
+            Parameter(ParameterType.INTEGER, 13, minimum=1, maximum=12),
+            "default of parameter x = 13 .* an integer from 1 to 12",
+        ),
+        (Parameter(ParameterType.STRING, "ZZ", choices=("AA",)), "default of parameter x = 'ZZ' .* one of AA"),
+        (Parameter(ParameterType.INTEGER, "3"), "default of parameter x = '3' .* an integer of"),
+        (Parameter(ParameterType.BOOLEAN, "true"), "default of parameter x = 'true' .* true or false"),
+        (Parameter(ParameterType.STRING, 3), "default of parameter x = 3 .* a string"),
+        (Parameter(ParameterType.DATE, "2013-02-29"), "default of parameter x = '2013-02-29' .* a date"),
+        (Parameter(ParameterType.INTEGER, minimum="1"), "minimum of parameter x = '1' .* an integer"),
+        (Parameter(ParameterType.INTEGER, maximum=1.5), "maximum of parameter x = 1.5 .* an integer"),
+        (Parameter(ParameterType.INTEGER, minimum=True), "minimum of parameter x = True .* an integer"),
+        (Parameter(ParameterType.NUMBER, maximum=float("nan")), "maximum of parameter x = nan .* a finite number"),
+        (Parameter(ParameterType.DATE, minimum=2013), "minimum of parameter x = 2013 .* a date"),
+        (Parameter(ParameterType.DATE, maximum="tomorrow"), "maximum of parameter x = 'tomorrow' .* a date"),
+        (
+            Parameter(ParameterType.STRING, minimum="a"),
+            "minimum of parameter x = 'a' .* left out: a string has no bounds",
+        ),
+        (
+            Parameter(ParameterType.BOOLEAN, maximum=True),
+            "maximum of parameter x = True .* left out: a boolean has no bounds",
+        ),
+        (
+            Parameter(ParameterType.INTEGER, minimum=2, maximum=1),
+            "minimum of parameter x = 2 .* no more than its maximum, 1",
+        ),
+        (
+            Parameter(ParameterType.DATE, minimum="2013-02-01", maximum="2013-01-31"),
+            "minimum of .* its maximum, 2013-01-31",
+        ),
+        (
+            Parameter(ParameterType.STRING, choices=()),
+            r"list of choices of parameter x = \[\] .* left out, or have one choice",
+        ),
+        (Parameter(ParameterType.STRING, choices=("a", 1)), "choice of parameter x = 1 .* a string"),
+        (
+            Parameter(ParameterType.STRING, choices=("{{ 1 }}",)),
+            r"choice of parameter x = '\{\{ 1 }}' .* a string without",
+        ),
+        (
+            Parameter(ParameterType.INTEGER, maximum=12, choices=(12, 13)),
+            "choice of parameter x = 13 .* an integer up to 12",
+        ),
     ],
 )
 def test_a_declaration_that_contradicts_itself_is_refused_whatever_is_given(parameter: Parameter, told: str) -> None:
     with pytest.raises(WordError, match=f"^The {told}"):
         check("x", parameter)
     with pytest.raises(WordError, match=f"^The {told}"):
-        values({"x": parameter}, {"x": 1})
+        resolve_values({"x": parameter}, {"x": 1})
 
 
 DECLARED = st.none() | st.sampled_from([1, 2.5, "a", "2013-01-01", True]) | st.integers() | st.floats() | st.text()
@@ -230,27 +285,32 @@ DECLARED = st.none() | st.sampled_from([1, 2.5, "a", "2013-01-01", True]) | st.i
 
 @given(
     st.builds(
-        Parameter, st.sampled_from(Kind), DECLARED, DECLARED, DECLARED, st.none() | st.tuples(DECLARED, DECLARED)
+        Parameter,
+        st.sampled_from(ParameterType),
+        DECLARED,
+        DECLARED,
+        DECLARED,
+        st.none() | st.tuples(DECLARED, DECLARED),
     ),
     JSON,
 )
 def test_whatever_is_declared_and_given_is_taken_as_its_type_or_refused_shortly(
     parameter: Parameter, given: Any
 ) -> None:
-    told = refusal(lambda _: values({"x": parameter}, {"x": given}), "")
+    told = refusal(lambda _: resolve_values({"x": parameter}, {"x": given}), "")
     assert told is None or (told.isascii() and len(told) < 350)
 
 
 @given(st.text(st.sampled_from("{%#a}"), max_size=6), st.text(st.sampled_from("{%#a}"), max_size=6))
 def test_no_two_strings_that_are_let_through_make_a_template_side_by_side(first: str, second: str) -> None:
     try:
-        both = str(one(Kind.STRING, first)) + str(one(Kind.STRING, second))
+        both = str(one(ParameterType.STRING, first)) + str(one(ParameterType.STRING, second))
     except WordError:
         return
     assert not re.search(r"\{[{%#]", both)
 
 
-@given(st.sampled_from(Kind), JSON | st.just(10**5000) | st.just("9" * 5000))
-def test_a_refusal_is_short_and_plain_whatever_was_given(kind: Kind, value: Any) -> None:
-    told = refusal(lambda _: values({"x": Parameter(kind)}, {"x": value}), "")
+@given(st.sampled_from(ParameterType), JSON | st.just(10**5000) | st.just("9" * 5000))
+def test_a_refusal_is_short_and_plain_whatever_was_given(kind: ParameterType, value: Any) -> None:
+    told = refusal(lambda _: resolve_values({"x": Parameter(kind)}, {"x": value}), "")
     assert told is None or (told.isascii() and len(told) < 300)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gateway.jobs.execution import Snapshot
+from gateway.jobs.execution import JobSnapshot
 from gateway.model.job import (
-    Act,
-    Action,
     Active,
+    AuditAction,
+    AuditEntry,
     Caller,
     Cancelling,
     Completed,
@@ -24,7 +24,7 @@ from gateway.model.job import (
     Queued,
     Reason,
     Skipped,
-    Source,
+    SourceCommit,
     StepState,
 )
 from gateway.model.plan import Plan, PlannedStep, StepName
@@ -65,7 +65,7 @@ FIELDS = {
 def shown(job: Job, progress: Progress | None = None, *, orphaned: bool = False, seconds: float = 10) -> dict[str, Any]:
     """The record as a client decodes it."""
     liveness = Liveness.ORPHANED if orphaned else Liveness.SUPERVISED
-    answer = record(Snapshot(job, progress, liveness), now=later(seconds))
+    answer = record(JobSnapshot(job, progress, liveness), now=later(seconds))
     decoded: dict[str, Any] = json.loads(json.dumps(answer))
     return decoded
 
@@ -109,11 +109,11 @@ def test_a_running_job_shows_the_live_progress_of_its_step() -> None:
 
 def test_a_job_that_waits_reads_running_where_loops_stop_at_any_other_word_and_queued_elsewhere() -> None:
     job = make_job(plan=PLAN, state=Queued())
-    assert result(shown(job)) == result(whole_record(Snapshot(job), now=NOON) | {"status": "running"})
+    assert result(shown(job)) == result(whole_record(JobSnapshot(job), now=NOON) | {"status": "running"})
     assert result(shown(job)) == ("running", True, -1)
     assert shown(job)["phase"] == "queued"
-    assert whole_record(Snapshot(job), now=NOON)["status"] == "queued"
-    assert whole_record(Snapshot(make_job(plan=PLAN)), now=NOON)["status"] == "running"
+    assert whole_record(JobSnapshot(job), now=NOON)["status"] == "queued"
+    assert whole_record(JobSnapshot(make_job(plan=PLAN)), now=NOON)["status"] == "running"
 
 
 @pytest.mark.parametrize("orphaned", [True, False])
@@ -191,12 +191,12 @@ def test_a_step_that_lied_keeps_its_own_exit_code_and_times() -> None:
 def test_the_whole_record_adds_where_it_runs_what_is_on_who_did_what_and_the_notes() -> None:
     plan = Plan((PlannedStep(StepName.BUILD, lineage=True),), ("warehouse",), ("Elementary is off: no package.",))
     acts = (
-        Act(Action.TRIGGERED, Caller("nightly", "127.0.0.1"), NOON),
-        Act(Action.CANCELLED, Caller(None, "::1"), later(2.5)),
+        AuditEntry(AuditAction.TRIGGERED, Caller("nightly", "127.0.0.1"), NOON),
+        AuditEntry(AuditAction.CANCELLED, Caller(None, "::1"), later(2.5)),
     )
-    source = Source("0123", "main", "v2", "", "https://git.example.com/shop.git")
+    source = SourceCommit("0123", "main", "v2", "", "https://git.example.com/shop.git")
     job = replace(make_job(plan=plan), acts=acts, source=source, parameters={"month": 3}, process="silver")
-    snapshot = Snapshot(job)
+    snapshot = JobSnapshot(job)
     assert whole_record(snapshot, later(1)) == record(snapshot, later(1)) | {
         "projectId": "default",
         "fabricId": "local",
@@ -213,7 +213,7 @@ def test_the_whole_record_adds_where_it_runs_what_is_on_who_did_what_and_the_not
         ],
         "notes": ["Elementary is off: no package."],
     }
-    assert whole_record(Snapshot(make_job(plan=PLAN)))["enableElementary"] is True
+    assert whole_record(JobSnapshot(make_job(plan=PLAN)))["enableElementary"] is True
 
 
 def test_a_step_that_nobody_saw_end_still_says_when_it_was_begun() -> None:
@@ -222,5 +222,5 @@ def test_a_step_that_nobody_saw_end_still_says_when_it_was_begun() -> None:
 
 
 def test_the_record_says_that_its_files_were_removed_to_make_room() -> None:
-    snapshot = Snapshot(make_job(), removed=True)
+    snapshot = JobSnapshot(make_job(), removed=True)
     assert [note for note in whole_record(snapshot)["notes"] if "removed" in note and "state_cap" in note]

@@ -24,7 +24,7 @@ from gateway.settings.tokens import Tokens
 from gateway.storage import integrity as database
 from gateway.storage import restore
 from gateway.storage.store import Store
-from gateway.web import SERVICE, data_analytics, guard, jobs_api, listener, operations, trigger_pipeline
+from gateway.web import SERVICE, data_analytics, docs, guard, jobs_api, listener, operations, trigger_pipeline
 from gateway.web.access import Access, RateLimit
 from gateway.web.connections import Connection, Connections, most_connections, must_have_its_extensions
 from gateway.web.listener import Listener
@@ -58,7 +58,7 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
         middlewares=[guard.guard(settings.allowed_hosts, access), connections.middleware],
         client_max_size=guard.BODY_LIMIT,
     )
-    for api in (data_analytics, trigger_pipeline, jobs_api, operations):
+    for api in (data_analytics, trigger_pipeline, jobs_api, operations, docs):
         app.add_routes(api.ROUTES)
     app.on_response_prepare.append(guard.add_headers)
     app[TOKENS] = known

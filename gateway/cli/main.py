@@ -95,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("folder", type=Path, metavar="DIR")
     init.set_defaults(run=_init)
 
+    schema = commands.add_parser(
+        "schema", help="print the JSON Schema of gateway.yaml", description="Print the JSON Schema of gateway.yaml."
+    )
+    schema.set_defaults(run=_schema)
+
     look = commands.add_parser(
         "check",
         help="say what is wrong, without serving",
@@ -232,6 +237,12 @@ def _init(options: argparse.Namespace) -> int:
     starter.copy(options.folder)
     print(f"{options.folder} is ready. Next: cd {options.folder}; pipeline-gateway check; pipeline-gateway serve")
     return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from gateway.cli import schema  # here, as above
+
+    return schema.show()
 
 
 def _check(options: argparse.Namespace) -> int:

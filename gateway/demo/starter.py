@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from gateway.errors import GatewayError
+from gateway.settings import schema
 
 LAKEHOUSE = Path(__file__).with_name("lakehouse")
 
@@ -15,10 +16,11 @@ class StarterError(GatewayError):
 
 
 def copy(folder: Path) -> None:
-    """Copy the lakehouse into a new or empty folder. Raises StarterError."""
+    """Copy the lakehouse, and the schema of its gateway.yaml, into a new or empty folder. Raises StarterError."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StarterError(f"{folder} exists and is not an empty folder: give another one.")
     try:
         shutil.copytree(LAKEHOUSE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / schema.SCHEMA_FILE).write_text(schema.text(), "utf-8")
     except (OSError, shutil.Error) as error:
         raise StarterError(f"{folder} can't be made: {error}") from None

@@ -13,7 +13,10 @@ from runners.mask import has_password
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 # Of a fabric or project; YAML reads one of digits as a number.
-Id = Annotated[Name, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+Id = Annotated[
+    Name,
+    BeforeValidator(lambda given: str(given) if type(given) is int else given, json_schema_input_type=Name | int),
+]
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]+$")]
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_.-]*$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -65,72 +68,102 @@ class Section(BaseModel):
 class DbtSettings(Section):
     """How dbt is run in a fabric. Programs are found by path, or by name on PATH."""
 
-    executable: Text = "dbt"
-    openlineage_executable: Text = "dbt-ol"
-    edr: Text | None = None
-    target: Text | None = None
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    profiles_directory: HostPath | None = None
-    arguments: tuple[Annotated[Argument, AfterValidator(_not_reserved)], ...] = ()
-    grace: Seconds = 10
+    executable: Text = Field(
+        "dbt", description="The program: a path, or a name that is looked for beside the gateway and on PATH."
+    )
+    openlineage_executable: Text = Field(
+        "dbt-ol", description="The program for steps with OpenLineage, found likewise."
+    )
+    edr: Text | None = Field(
+        None, description="Elementary's program, found likewise; with it, the step `elementary` also makes a report."
+    )
+    target: Text | None = Field(None, description="`--target`; unset, dbt's own.")
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="`--threads`; unset, dbt's own.")
+    profiles_directory: HostPath | None = Field(None, description="The folder of `profiles.yml`; unset, dbt's own.")
+    arguments: tuple[Annotated[Argument, AfterValidator(_not_reserved)], ...] = Field(
+        (), description="More words for `dbt build`, `dbt run` and `dbt test`."
+    )
+    grace: Seconds = Field(
+        10, description="Seconds between the signals that stop a dbt step: SIGINT, then SIGTERM, then SIGKILL."
+    )
 
 
 class ResourceSettings(Section):
-    """What the steps of a fabric hold while they run; one name for both where they share a single-writer database."""
+    """What the steps of a fabric hold while they run."""
 
-    ingester: Name | None = None
-    dbt: Name | None = None
+    ingester: Name | None = Field(
+        None,
+        description="The resource that a job with an ingester holds while it runs. Jobs that need the same resource "
+        "take turns, on one fabric or on several. Unset: a resource of this fabric's own.",
+    )
+    dbt: Name | None = Field(
+        None,
+        description="The same for dbt. Give both one name where they share a database that takes one writer.",
+    )
 
 
+INGESTER_GRACE = (
+    "Seconds between SIGTERM and SIGKILL when an ingester is stopped. dlt takes up to 37 s to finish its load jobs."
+)
 _DOCKERS_OWN = ("PATH", "HOME")  # the docker command line looks at these itself
 
 
 class IngesterServiceSettings(Section):
-    """The compose service that brings data in. command: instead of the service's own; idle: `up`, it only waits.
+    """The compose service that brings data in."""
 
-    project: where the project's directory is mounted for jobs of a commit; not given, it is not.
-    """
-
-    service: ServiceName = "ingester"
-    command: tuple[Argument, ...] = ()
-    working_directory: Text | None = None
-    project: ContainerPath | None = None
-    idle: bool = False
-    grace: Seconds = 60  # dlt needs up to 37 s to finish the load jobs it has begun
+    service: ServiceName = Field("ingester", description="The service that the ingester step runs in.")
+    command: tuple[Argument, ...] = Field((), description="The command, a list of words; unset, the service's own.")
+    working_directory: Text | None = Field(None, description="Where it runs; unset, the service's own.")
+    project: ContainerPath | None = Field(
+        None,
+        description="Where the checkout of a commit is mounted. Unset, it is not: the ingester is what its image has, "
+        "whatever the commit.",
+    )
+    idle: bool = Field(False, description="Containers of this service that others started only wait: not a conflict.")
+    grace: Seconds = Field(60, description=INGESTER_GRACE)
 
 
 class DbtServiceSettings(Section):
-    """The compose service that has dbt. All paths are the container's.
+    """The compose service that has dbt. All paths are the container's."""
 
-    project: where the dbt project is mounted for jobs of a commit; not given, where the step runs.
-    """
-
-    service: ServiceName = "dbt"
-    working_directory: Text | None = None
-    project: ContainerPath | None = None
-    profiles_directory: Text | None = None
-    target_path: Text | None = None
-    idle: bool = False
+    service: ServiceName = Field("dbt", description="The service that dbt steps run in.")
+    working_directory: Text | None = Field(
+        None, description="The folder of `dbt_project.yml`; unset, the service's own."
+    )
+    project: ContainerPath | None = Field(
+        None, description="Where the checkout of a commit's dbt project is mounted; unset, where dbt runs."
+    )
+    profiles_directory: Text | None = Field(None, description="The folder of `profiles.yml`; unset, dbt's own.")
+    target_path: Text | None = Field(None, description="Where dbt leaves its results; unset, dbt's own.")
+    idle: bool = Field(False, description="Containers of this service that others started only wait: not a conflict.")
 
 
 class ComposeSettings(Section):
-    """A compose project and how it is reached; what is not given is found as `docker compose` finds it.
+    """A compose project and how it is reached; what is not given is found as `docker compose` finds it."""
 
-    environment: names of variables of the gateway's own that every container is given.
-    dependencies: whether the services that a service depends on are started, and recreated where they have changed.
-    """
-
-    directory: HostPath = Path()
-    files: tuple[HostPath, ...] = ()
-    env_files: tuple[HostPath, ...] = ()
-    project_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")] | None = None
-    profiles: tuple[Name, ...] = ()
-    context: Name | None = None
-    host: Annotated[Argument, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^\s\x00]+$")] | None = None
-    dependencies: bool = False
-    environment: tuple[VariableName, ...] = ()
-    ingester: IngesterServiceSettings = IngesterServiceSettings()
-    dbt: DbtServiceSettings = DbtServiceSettings()
+    directory: HostPath = Field(
+        Path(), description="The folder in which `docker compose` is called, from the file's folder."
+    )
+    files: tuple[HostPath, ...] = Field((), description="`--file`, each; unset, the files that Compose finds.")
+    env_files: tuple[HostPath, ...] = Field((), description="`--env-file`, each; unset, the file that Compose finds.")
+    project_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")] | None = Field(
+        None, description="`--project-name`; unset, Compose's own."
+    )
+    profiles: tuple[Name, ...] = Field((), description="`--profile`, each.")
+    context: Name | None = Field(None, description="Which engine: docker's `--context`; unset, docker's own.")
+    host: Annotated[Argument, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^\s\x00]+$")] | None = Field(
+        None, description="Which engine: docker's `--host`, instead of a context."
+    )
+    dependencies: bool = Field(
+        False,
+        description="Start the services that a service depends on; Compose recreates those that have changed.",
+    )
+    environment: tuple[VariableName, ...] = Field(
+        (),
+        description="Names of the gateway's own variables that every container gets. Values are in no command line.",
+    )
+    ingester: IngesterServiceSettings = Field(IngesterServiceSettings(), description="The ingester's service.")
+    dbt: DbtServiceSettings = Field(DbtServiceSettings(), description="dbt's service.")
 
     @model_validator(mode="after")
     def _one_engine(self) -> ComposeSettings:
@@ -140,15 +173,19 @@ class ComposeSettings(Section):
 
 
 class FabricSettings(Section):
-    """An execution environment: where steps run and with which settings. name: for people, beside its id."""
+    """An execution environment: where steps run and with which settings."""
 
-    name: Text | None = None
-    runner: Literal["local", "compose"] = "local"
-    resources: ResourceSettings = ResourceSettings()
-    time_limit: Seconds = 6 * 3600
-    environment: dict[VariableName, VariableValue] = {}
-    dbt: DbtSettings = DbtSettings()
-    compose: ComposeSettings = ComposeSettings()
+    name: Text | None = Field(None, description="A name for people; callers use the id.")
+    runner: Literal["local", "compose"] = Field(
+        "local", description="Where steps run: `local`, as processes of this host, or `compose`, in containers."
+    )
+    resources: ResourceSettings = Field(ResourceSettings(), description="What its steps hold while they run.")
+    time_limit: Seconds = Field(6 * 3600, description="Seconds that a step may take.")
+    environment: dict[VariableName, VariableValue] = Field(
+        default_factory=dict, description="Variables for every step, such as those of `env_var()` in `profiles.yml`."
+    )
+    dbt: DbtSettings = Field(DbtSettings(), description="How dbt is run.")
+    compose: ComposeSettings = Field(ComposeSettings(), description="The compose project of `runner: compose`.")
 
     @model_validator(mode="after")
     def _compose_is_for_containers(self) -> FabricSettings:

@@ -11,7 +11,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
-from gateway.settings.fabric import Argument, HostPath, Id, Name, Seconds, Section, Text, VariableName, VariableValue
+from gateway.settings.fabric import (
+    INGESTER_GRACE,
+    Argument,
+    HostPath,
+    Id,
+    Name,
+    Seconds,
+    Section,
+    Text,
+    VariableName,
+    VariableValue,
+)
 from runners import ingester, parameters
 from runners.dbt import arguments as dbt_words
 from runners.git import refs as git_words
@@ -54,27 +65,36 @@ Scalar = Annotated[bool | int | float | str, BeforeValidator(_plain)]
 
 
 class IngesterSettings(Section):
-    """The command that brings data in, the folder it runs in, and what its environment has besides the gateway's."""
+    """The command that brings data in."""
 
-    command: Annotated[tuple[Argument, ...], Field(min_length=1)]
-    directory: HostPath | None = None
-    environment: dict[VariableName, VariableValue] = Field(default_factory=dict)
-    grace: Seconds = 60  # dlt needs up to 37 s to finish the load jobs it has begun
+    command: Annotated[tuple[Argument, ...], Field(min_length=1)] = Field(
+        description="The command, a list of words; no shell reads it. Exit code 0 means that it is done."
+    )
+    directory: HostPath | None = Field(None, description="Where it runs; unset, the project's directory.")
+    environment: dict[VariableName, VariableValue] = Field(
+        default_factory=dict, description="Variables that it gets besides those of the gateway and of the fabric."
+    )
+    grace: Seconds = Field(60, description=f"{INGESTER_GRACE} For containers, set `compose.ingester.grace`.")
 
 
 class ParameterSettings(Section):
-    """A parameter of a pipeline, and where it goes: a dbt variable, an option of the ingester, or both.
+    """A parameter of a pipeline, and where its value goes."""
 
-    Without either it is the dbt variable of its own name. Without a default, and not given, it goes nowhere.
-    """
-
-    type: ParameterType = ParameterType.STRING
-    default: Scalar | None = None
-    minimum: Scalar | None = None
-    maximum: Scalar | None = None
-    choices: tuple[Scalar, ...] | None = None
-    variable: VariableName | None = None
-    option: Option | None = None
+    type: ParameterType = Field(
+        ParameterType.STRING, description="`string`, `integer`, `number`, `boolean` or `date` (2026-01-31)."
+    )
+    default: Scalar | None = Field(
+        None, description="Its value where a request gives none. Without a value the parameter is not passed on."
+    )
+    minimum: Scalar | None = Field(None, description="The lowest value that is taken.")
+    maximum: Scalar | None = Field(None, description="The highest value that is taken.")
+    choices: tuple[Scalar, ...] | None = Field(None, description="The only values that are taken.")
+    variable: VariableName | None = Field(
+        None, description="The dbt variable that gets the value. With neither this nor `option`: that of its own name."
+    )
+    option: Option | None = Field(
+        None, description="The ingester's option that gets the value, as one word: `--since=2026-01-31`."
+    )
 
     @property
     def declared(self) -> Parameter:
@@ -85,17 +105,27 @@ class ParameterSettings(Section):
 class PipelineDbtSettings(Section):
     """What a pipeline does with dbt: a command over a selection of its nodes."""
 
-    command: Literal["daily", "run", "build", "test"] = "daily"
-    select: Selection | None = None
-    exclude: Selection | None = None
+    command: Literal["daily", "run", "build", "test"] = Field(
+        "daily", description="`daily` (deps, build, Elementary), `run`, `build` or `test`."
+    )
+    select: Selection | None = Field(
+        None,
+        description="What dbt selects, in dbt's own words; unset, everything. Tests that need a node which is neither "
+        "selected nor upstream of the selection are left out.",
+    )
+    exclude: Selection | None = Field(None, description="What dbt leaves out, in dbt's own words.")
 
 
 class PipelineSettings(Section):
     """What can be triggered by name: the ingester, dbt, or both."""
 
-    ingester: bool = False
-    dbt: PipelineDbtSettings | None = None
-    parameters: dict[VariableName, ParameterSettings] = Field(default_factory=dict)
+    ingester: bool = Field(False, description="Run the project's ingester. A pipeline has this, `dbt`, or both.")
+    dbt: PipelineDbtSettings | None = Field(
+        None, description="What dbt does, after the ingester; `{}` for its defaults."
+    )
+    parameters: dict[VariableName, ParameterSettings] = Field(
+        default_factory=dict, description="The parameters that a request may give, by name."
+    )
 
     @model_validator(mode="after")
     def _everything_has_a_place(self) -> PipelineSettings:
@@ -132,21 +162,29 @@ class PipelineSettings(Section):
 
 
 class ProjectSettings(Section):
-    """A folder with a dbt project and its pipelines, or a git repository that has one.
+    """A folder with a dbt project and its pipelines, or a git repository that has one."""
 
-    directory: of a repository, the folder in it. branch: what runs where a request names none; a directory without
-    it runs as it is. version: `latest` runs the highest version instead. fabrics: where it may run; empty for all.
-    """
-
-    name: Text | None = None
-    directory: HostPath = Path()
-    repository: Annotated[Argument, StringConstraints(pattern=r"^[^-\s]"), AfterValidator(_repository)] | None = None
-    branch: Annotated[Text, AfterValidator(_branch)] | None = None
-    version: Literal["latest"] | None = None
-    fabrics: tuple[Id, ...] = ()
-    dbt: HostPath = Path()
-    ingester: IngesterSettings | None = None
-    pipelines: dict[Name, PipelineSettings] = Field(default_factory=dict)
+    name: Text | None = Field(None, description="A name for people; tags of versions may begin with it.")
+    directory: HostPath = Field(
+        Path(), description="The project's folder, from the file's folder; with `repository`, a folder in it."
+    )
+    repository: Annotated[Argument, StringConstraints(pattern=r"^[^-\s]"), AfterValidator(_repository)] | None = Field(
+        None, description="A git repository: `https://…`, `ssh://…`, `user@host:path`, or a path of this host."
+    )
+    branch: Annotated[Text, AfterValidator(_branch)] | None = Field(
+        None,
+        description="The branch whose head runs where a request names neither branch nor version. A directory without "
+        "`branch` and `version` runs as it is.",
+    )
+    version: Literal["latest"] | None = Field(
+        None, description="Instead of `branch`: `latest`, the highest version among the tags."
+    )
+    fabrics: tuple[Id, ...] = Field((), description="The fabrics that it may run on; unset, all.")
+    dbt: HostPath = Field(Path(), description="The folder of `dbt_project.yml`, from `directory`.")
+    ingester: IngesterSettings | None = Field(None, description="The command that brings data in.")
+    pipelines: dict[Name, PipelineSettings] = Field(
+        default_factory=dict, description="The pipelines that can be triggered by name."
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> ProjectSettings:

@@ -29,11 +29,11 @@ from runners.mask import USUAL_NAMES, Mask
 DEFAULT_FILE = Path("gateway.yaml")
 _COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _NAMES_COMPOSE_FILE = re.compile(r"^\s*(?:export\s+)?COMPOSE_FILE\s*=\s*\S", re.MULTILINE)
-_PREFIX = "GATEWAY_"
+PREFIX = "GATEWAY_"
 # What else would be given to dbt twice, and the last would win, or all be added up.
 _SELECTING = ("--vars", "--select", "-s", "--model", "-m", "--exclude", "--selector", "--resource-type")
 # Variables with a name of their own; every other setting is GATEWAY_<KEY>.
-_VARIABLES = {
+VARIABLES = {
     "PIPELINE_ENABLED": "enabled",
     "ENABLE_OPENLINEAGE": "enable_openlineage",
     "ENABLE_ELEMENTARY": "enable_elementary",
@@ -52,41 +52,74 @@ def _address(host: str) -> str:
 
 
 class Settings(Section):
-    """Everything that can be configured; paths are absolute once loaded.
+    """Everything that can be configured."""
 
-    tokens_file: who may call; None for everybody who reaches the port, which is then one of this host's alone.
-    trigger_rate, trigger_burst: triggers a second that a token may go on with, and how many at once.
-    job_ttl: seconds an ended job stays in the list. record_days: how long its record is kept.
-    output_cap: bytes of output kept per job. state_cap: bytes of all ended jobs' files.
-    free_disk_floor: bytes that must be free for a trigger to be accepted.
-    secrets: names of variables whose values are never shown; `*` stands for anything.
-    """
-
-    enabled: bool = False
-    enable_openlineage: bool | None = None
-    enable_elementary: bool | None = None
-    host: Annotated[str, AfterValidator(_address)] = "localhost"
-    port: Annotated[int, Field(ge=0, le=65535)] = 3000
-    allowed_hosts: tuple[Text, ...] = ()
-    tokens_file: HostPath | None = None
-    trigger_rate: Annotated[float, Field(gt=0, le=1e6)] = 10
-    trigger_burst: Annotated[int, Field(ge=1, le=10**6)] = 50
-    state_directory: HostPath = Path(".pipeline-gateway")
-    job_ttl: Seconds = 3600
-    record_days: Annotated[float, Field(gt=0, le=36500)] = 30
-    output_cap: Annotated[ByteSize, Field(ge=64 * 1024)] = ByteSize(64 * 2**20)
-    state_cap: Annotated[ByteSize, Field(ge=2**20)] = ByteSize(4 * 2**30)
-    free_disk_floor: ByteSize = ByteSize(64 * 2**20)
-    ingester_failure: Literal["stop", "continue"] = "stop"
-    secrets: tuple[SecretName, ...] = USUAL_NAMES
+    enabled: bool = Field(False, description="Take triggers. Without it every trigger is refused with 403.")
+    enable_openlineage: bool | None = Field(
+        None,
+        description="Run `build`, `run` and `test` through dbt-ol where a trigger does not say. Unset: where dbt-ol is "
+        "found.",
+    )
+    enable_elementary: bool | None = Field(
+        None,
+        description="End `daily` with Elementary where a trigger does not say. Unset: where the project has its "
+        "package.",
+    )
+    host: Annotated[str, AfterValidator(_address)] = Field(
+        "localhost", description="The address to listen on; other addresses than loopback need tokens."
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(3000, description="The port to listen on; 0 for any free one.")
+    allowed_hosts: tuple[Text, ...] = Field(
+        (), description="Names that a `Host` header may have besides `localhost` and IP addresses."
+    )
+    tokens_file: HostPath | None = Field(
+        None,
+        description="The file with the tokens that let callers in, which other users must not be able to read. Unset, "
+        "every program of this host may do everything.",
+    )
+    trigger_rate: Annotated[float, Field(gt=0, le=1e6)] = Field(
+        10, description="Triggers a second that each token may go on with; refused ones count too."
+    )
+    trigger_burst: Annotated[int, Field(ge=1, le=10**6)] = Field(
+        50, description="Triggers that each token may send at once, before `trigger_rate` slows it down."
+    )
+    state_directory: HostPath = Field(
+        Path(".pipeline-gateway"), description="The database, the jobs and their output; used by one gateway at a time."
+    )
+    job_ttl: Seconds = Field(3600, description="Seconds that an ended job stays in the data-analytics API.")
+    record_days: Annotated[float, Field(gt=0, le=36500)] = Field(
+        30, description="Days that the record of a job is kept."
+    )
+    output_cap: Annotated[ByteSize, Field(ge=64 * 1024)] = Field(
+        ByteSize(64 * 2**20), description="Output kept of each job; the oldest part is removed first."
+    )
+    state_cap: Annotated[ByteSize, Field(ge=2**20)] = Field(
+        ByteSize(4 * 2**30),
+        description="Size of the files of all jobs together; those of the oldest ended jobs go first.",
+    )
+    free_disk_floor: ByteSize = Field(
+        ByteSize(64 * 2**20), description="Free disk space below which triggers are refused with 507."
+    )
+    ingester_failure: Literal["stop", "continue"] = Field(
+        "stop", description="What follows an ingester's non-zero exit code; with `continue`, dbt runs all the same."
+    )
+    secrets: tuple[SecretName, ...] = Field(
+        USUAL_NAMES,
+        description="Names of variables whose values are masked; `*` stands for anything. A list of your own replaces "
+        "this one.",
+    )
     fabrics: Annotated[dict[Name, FabricSettings], Field(min_length=1)] = Field(
-        default_factory=lambda: {"local": FabricSettings()}
+        default_factory=lambda: {"local": FabricSettings()}, description="Where steps run, by id."
     )
     projects: Annotated[dict[Name, ProjectSettings], Field(min_length=1)] = Field(
-        default_factory=lambda: {"default": ProjectSettings()}
+        default_factory=lambda: {"default": ProjectSettings()}, description="What runs, by id."
     )
-    default_fabric: Id = ""
-    default_project: Id = ""
+    default_fabric: Id = Field(
+        "", description="The fabric of triggers that name none. Needed only where there are several."
+    )
+    default_project: Id = Field(
+        "", description="The project of triggers that name none. Needed only where there are several."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -154,6 +187,8 @@ class Settings(Section):
 def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
     """The settings of a file (gateway.yaml of this folder, if there is one) under those of the environment.
 
+    All paths are absolute.
+
     Raises ConfigError with one line per mistake: which key, what was expected, what was found.
     """
     source = file or DEFAULT_FILE
@@ -202,18 +237,18 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Any
             continue
         if variable == "STATE_DIRECTORY":
             yield "state_directory", value.partition(":")[0]  # systemd separates several; the first is ours
-        elif variable in _VARIABLES:
-            yield _VARIABLES[variable], value
-        elif variable.startswith(_PREFIX):
+        elif variable in VARIABLES:
+            yield VARIABLES[variable], value
+        elif variable.startswith(PREFIX):
             yield _other_setting(variable, value)
 
 
 def _other_setting(variable: str, value: str) -> tuple[str, Any]:
-    key = variable.removeprefix(_PREFIX).lower()
+    key = variable.removeprefix(PREFIX).lower()
     if key not in Settings.model_fields:
         raise ConfigError(f"{variable}: there is no such setting")
-    if key in _VARIABLES.values():
-        own = next(name for name, setting in _VARIABLES.items() if setting == key)
+    if key in VARIABLES.values():
+        own = next(name for name, setting in VARIABLES.items() if setting == key)
         raise ConfigError(f"{variable}: this setting has a variable of its own, {own}")
     try:
         return key, _string_keys(yaml.safe_load(value))
@@ -223,8 +258,8 @@ def _other_setting(variable: str, value: str) -> tuple[str, Any]:
 
 def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:
     where = ".".join(str(part) for part in problem["loc"])
-    variables = [name for name, key in _VARIABLES.items() if key == where]
-    variables = variables or [f"{_PREFIX}{where.partition('.')[0].upper()}"]
+    variables = [name for name, key in VARIABLES.items() if key == where]
+    variables = variables or [f"{PREFIX}{where.partition('.')[0].upper()}"]
     if not where:
         return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
     is_secret = problem["loc"][-1] == "repository"  # it may have a password or a token in it

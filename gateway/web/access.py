@@ -11,11 +11,12 @@ from aiohttp import web
 from gateway.errors import InsufficientScopeError, TooManyTriggersError, UnauthorizedError
 from gateway.model.job import Caller
 from gateway.settings.tokens import Scope, Token, Tokens
+from gateway.web import docs
 
 CALLER = web.RequestKey("caller", Caller)
 
 # What needs no token, by the exact path as it is sent. Everything else does, also what does not exist.
-PUBLIC = frozenset({"/", "/healthz", "/readyz"})
+PUBLIC = frozenset({"/", "/healthz", "/readyz", *docs.PATHS})
 # What is never slowed down: a person must be able to stop what a script keeps starting.
 _AT_ANY_RATE = frozenset({"/api/v1/jobs/{id}/cancel"})
 _READS = ("GET", "HEAD")

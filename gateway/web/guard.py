@@ -21,12 +21,14 @@ from gateway.errors import (
     UnknownPathError,
     UnsupportedTypeError,
 )
-from gateway.web import answers
+from gateway.web import answers, docs
 from gateway.web.access import CALLER, Access
 from gateway.web.answers import SECURITY_HEADERS, SERVER
 
 BODY_LIMIT = 2**20
 
+# What pages of other sites may link to.
+_LINKED = frozenset({"/", *docs.PAGE_PATHS})
 _REQUEST_ID = web.RequestKey("request_id", str)
 # What somebody who does not belong here is answered: worth a line of the log.
 _SUSPECT = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST, HTTPStatus.TOO_MANY_REQUESTS)
@@ -107,7 +109,7 @@ def _check_origin(request: web.Request) -> None:
 
 def _is_link_to_the_page(request: web.Request) -> bool:
     how = (request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest"))
-    return request.method == "GET" and request.rel_url.raw_path == "/" and how == ("navigate", "document")
+    return request.method == "GET" and request.rel_url.raw_path in _LINKED and how == ("navigate", "document")
 
 
 def _check_type(request: web.Request) -> None:

@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def machine() -> Iterator[Machine]:
-    """A booted Debian with the service, installed as the README says."""
+    """A booted Debian with the service, installed as the manual says."""
     if why := booted.missing():
         parts.missing(why)
     made = Machine()

@@ -1,4 +1,4 @@
-"""Other hosts come through nginx, with the README's own lines."""
+"""Other hosts come through nginx, with the manual's own lines."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeGateway, need
-from tests.support import access, readme
+from tests.support import access, manual
 from tests.support.gateway import PATH, Gateway, wait_for
 
 NAME = "pipelines.example.com"
 
 
 class Proxy:
-    """An nginx with the README's server, on free ports and with a certificate of its own."""
+    """An nginx with the manual's server, on free ports and with a certificate of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,7 +34,7 @@ class Proxy:
 
     def start(self, gateway: Gateway) -> subprocess.Popen[bytes]:
         """Serve in front of a gateway."""
-        server = readme.block(0, "Who gets in", "nginx")
+        server = manual.block("security.md", "Other hosts", "nginx")
         for theirs, ours in (
             ("listen 443", f"listen 127.0.0.1:{self.port}"),
             ("127.0.0.1:3000", f"127.0.0.1:{gateway.port}"),

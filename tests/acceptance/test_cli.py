@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -140,6 +141,12 @@ def test_init_makes_a_starter_in_which_check_finds_nothing_wrong(tmp_path: Path)
     assert {"gateway.yaml", "README.md", "ingester", "transform"} <= {
         file.name for file in (tmp_path / "mine").iterdir()
     }
+
+
+def test_schema_prints_the_json_schema_of_the_configuration(tmp_path: Path) -> None:
+    done = run("schema", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "enable_openlineage" in json.loads(done.stdout)["properties"]
 
 
 def test_init_takes_an_empty_folder_and_never_one_with_files(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The service under a real systemd: a booted Debian, installed by the README's own commands.
+"""The service under a real systemd: a booted Debian, installed by the manual's own commands.
 
 Where this host has the cgroups of version 1, as a container's systemd sees them the limits of memory and tasks of the
 unit are not in force: that they are what the unit says is all that is shown of them here.
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.conftest import Tell
-from tests.support import readme
+from tests.support import manual
 from tests.support.gateway import DEADLINE, PATH, wait_for
 from tests.support.installed import FOLDER, UNIT, Installed
 
@@ -30,8 +30,8 @@ GOAL_BROKEN = 1  # requests that a restart may break
 GOAL_SERVING = 0.3  # seconds from SIGKILL to serving
 
 
-def test_the_readmes_install_of_at_most_five_commands_serves_at_once_and_after_a_boot(service: Installed) -> None:
-    assert len(readme.block(0).splitlines()) <= 5
+def test_five_commands_install_it_and_it_serves_after_a_boot(service: Installed) -> None:
+    assert len(manual.block("service.md", "Install").splitlines()) <= 5
     assert service.shown("ActiveState", "SubState", "Type", "StatusText") == [
         "active",
         "running",
@@ -49,11 +49,13 @@ def test_the_readmes_install_of_at_most_five_commands_serves_at_once_and_after_a
     assert service.ended_right(job)
 
 
-def test_the_readmes_other_commands_work_as_they_are_written(service: Installed) -> None:
+def test_the_manuals_other_commands_work_as_written(service: Installed) -> None:
     machine = service.machine
-    assert readme.block(1).splitlines()[0].startswith("install -D")  # the drop-ins: ran at the installation
+    assert (
+        manual.block("service.md", "What your pipelines need").splitlines()[0].startswith("install -D")
+    )  # the drop-ins: ran at the installation
     assert FOLDER in machine.run("systemctl", "show", UNIT, "-p", "ReadWritePaths")
-    *check, timer, log = readme.block(2).splitlines()
+    *check, timer, log = manual.block("service.md", "Check, timer and log").splitlines()
     assert "STATE_DIRECTORY" in check[0]
     machine.shell(timer)
     assert "02:00" in machine.run("systemctl", "cat", "pipeline-trigger@full.timer")

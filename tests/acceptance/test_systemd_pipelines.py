@@ -1,4 +1,4 @@
-"""What the hardened service still can do, and what its owner does with it, by the README's commands."""
+"""What the hardened service still can do, and what its owner does with it, by the manual's commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tests.support import compose, docker, parts, readme
+from tests.support import compose, docker, manual, parts
 from tests.support.gateway import PATH
 from tests.support.installed import CLONE, FOLDER, SETTINGS, UNIT, Installed
 
@@ -19,7 +19,7 @@ GIT = "git init -q clone && cd clone && git -c user.name=a -c user.email=a@local
 def test_an_upgrade_in_mid_job_and_then_dlt_dbt_and_git_run_under_the_hardened_service(service: Installed) -> None:
     machine = service.machine
     job = service.waiting()
-    machine.shell(readme.block(3).replace("install .", "install '.[demo]'"), CLONE)
+    machine.shell(manual.block("service.md", "Upgrade").replace("install .", "install '.[demo]'"), CLONE)
     service.go()
     assert service.ended_right(job)
     machine.run("/opt/pipeline-gateway/bin/pipeline-gateway", "init", f"{FOLDER}/flights")
@@ -29,7 +29,7 @@ def test_an_upgrade_in_mid_job_and_then_dlt_dbt_and_git_run_under_the_hardened_s
         project["directory"] = f"{FOLDER}/flights"
     service.configure(yaml.safe_dump({**settings, "enabled": True}))
     machine.run("systemctl", "restart", UNIT)
-    checked = machine.shell("\n".join(readme.block(2).splitlines()[:2]))
+    checked = machine.shell("\n".join(manual.block("service.md", "Check, timer and log").splitlines()[:2]))
     assert "WRONG" not in checked
     record = service.run(pipeline="full")
     assert (record["status"], record["exitCode"]) == ("completed", 0), record
@@ -102,7 +102,7 @@ def test_with_tokens_the_timer_has_its_own_and_nobody_else_gets_in(service: Inst
     machine = service.machine
     folder = machine.path("/etc/pipeline-gateway")
     try:
-        machine.shell(readme.block(1, "Who gets in"))
+        machine.shell(manual.block("security.md", "For the systemd service"))
         assert [file.stat().st_mode & 0o777 for file in (folder / "tokens", folder / "trigger-header")] == [0o600] * 2
         assert service.call("GET", PATH).status == 401
         name, _, text = (folder / "trigger-header").read_text().strip().partition(": ")
@@ -120,11 +120,11 @@ def test_with_tokens_the_timer_has_its_own_and_nobody_else_gets_in(service: Inst
 
 def test_a_backup_in_mid_job_brings_everything_back(service: Installed) -> None:
     job = service.waiting()
-    service.machine.shell(readme.block(4))
+    service.machine.shell(manual.block("service.md", "Backup"))
     service.go()
     assert service.ended_right(job)
     service.machine.run("systemctl", "stop", "pipeline-gateway.socket")
-    service.machine.shell(readme.block(5))
+    service.machine.shell(manual.block("service.md", "Restore"))
     record = service.finished(job)
     assert record["reason"] == "unknown", record  # it ran when the copy was made, and the copy is all there is of it
     assert "line 5\n" in service.output(job)
@@ -138,7 +138,7 @@ def test_an_uninstall_leaves_only_what_is_yours_and_an_install_finds_it_again(se
     service.go()
     assert service.ended_right(job)
     machine.run("systemctl", "enable", "--now", "pipeline-trigger@full.timer")
-    machine.shell(readme.block(6))
+    machine.shell(manual.block("service.md", "Uninstall"))
     assert machine.shell("systemctl list-units --all --plain --no-legend 'pipeline-*'") == ""
     assert machine.shell("find /etc/systemd /etc/tmpfiles.d -name '*pipeline-*'") == ""
     assert not machine.path("/opt/pipeline-gateway").exists()

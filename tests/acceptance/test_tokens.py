@@ -138,7 +138,7 @@ def test_with_tokens_other_hosts_are_served_and_without_only_this_one(folder: Pa
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "401"
     header = folder / "header"
     header.write_text(f"X-AUTH-TOKEN: {token}\n")
-    command += ["-H", f"@{header}"]  # as the README has it: in no command line
+    command += ["-H", f"@{header}"]  # as the manual has it: in no command line
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "200"
 
 

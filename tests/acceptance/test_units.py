@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import parts
+from tests.support import manual, parts
 from tests.support.source import ROOT
 
 UNITS = sorted((ROOT / "systemd").glob("pipeline-*"))
@@ -61,8 +61,8 @@ def reasons() -> Iterator[str]:
         yield from (name.partition("=")[0] for name in names.split(", "))
 
 
-def test_the_readme_names_no_unit_that_is_not_there() -> None:
-    named = set(re.findall(r"pipeline-[\w-]+(?:@\w*)?\.(?:service|socket|timer)", (ROOT / "README.md").read_text()))
+def test_the_manual_names_no_unit_that_is_not_there() -> None:
+    named = set(re.findall(r"pipeline-[\w-]+(?:@\w*)?\.(?:service|socket|timer)", manual.TEXT))
     there = {unit.name for unit in UNITS}
     assert named
     assert {re.sub(r"@\w+", "@", name) for name in named} <= there

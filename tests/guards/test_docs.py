@@ -1,65 +1,65 @@
-"""The README tells of everything that can be set, called or asked."""
+"""The README and the manual tell of everything that can be set, called or asked, and of nothing else."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import pytest
+import yaml
 from aiohttp import web
-from pydantic import BaseModel
 
 from gateway.app import build_app
 from gateway.cli import main as cli
 from gateway.settings import settings as config
+from gateway.settings import tables
 from gateway.settings.settings import Settings
-from tests.support.source import ROOT
+from gateway.web import docs
+from tests.support import manual
+from tests.support.source import ROOT, modules
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What stands in code: blocks and the parts of a line between backticks.
-CODE = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", README, re.DOTALL))
+CODE = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", manual.TEXT, re.DOTALL))
+LONGEST_README = 1300  # words
 
 
-def models(annotation: object) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from models(argument)
+def test_the_readme_has_at_most_1300_words() -> None:
+    assert len(manual.README.read_text("utf-8").split()) <= LONGEST_README
 
 
-def keys(model: type[BaseModel], under: str = "") -> Iterator[str]:
-    """Every setting with the section of its section: `port`, `fabrics`, `dbt.threads`, `resources.dbt`."""
-    for name, field in model.model_fields.items():
-        yield under + name
-        for nested in models(field.annotation):
-            inside = "" if name in ("fabrics", "projects") else f"{name}."
-            yield from keys(nested, inside)
+def test_the_readme_and_the_index_link_to_every_page() -> None:
+    pages = {page.name for page in manual.PAGES}
+    assert set(docs.PAGES) == pages
+    linked = re.findall(r"\]\(gateway/docs/(\w+\.md)", manual.README.read_text("utf-8"))
+    assert set(linked) == pages
+    index = (ROOT / "gateway/docs/index.md").read_text("utf-8")
+    assert set(re.findall(r"\]\((\w+\.md)", index)) == pages - {"index.md"}
 
 
-SETTINGS = sorted(set(keys(Settings)))
+@pytest.mark.parametrize("page", [manual.README, *manual.PAGES], ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.is_file(), target
+        headings = re.findall(r"^#+ (.+)$", file.read_text("utf-8"), re.MULTILINE)
+        assert not anchor or anchor in [docs.anchor(heading) for heading in headings], target
 
 
-def test_all_settings_are_found() -> None:
-    assert {"port", "fabrics", "time_limit", "dbt.threads", "resources.ingester", "ingester.command"} <= set(SETTINGS)
+def test_the_tables_of_settings_are_those_of_the_models() -> None:
+    page = tables.PAGE.read_text("utf-8")
+    assert "| `dbt.threads` |" in page
+    assert page == tables.with_tables(page), "run: python -m gateway.settings.tables"
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_every_setting_is_in_the_readme(setting: str) -> None:
-    section, _, name = setting.rpartition(".")
-    grouped = rf"`{section}` \([^)]*`{name}`" if section else r"(?!)"
-    assert re.search(rf"`{re.escape(setting)}`|{grouped}|^ *{re.escape(setting)}:", README, re.MULTILINE)
-
-
-@pytest.mark.parametrize("variable", [*config._VARIABLES, "GATEWAY_<SETTING>"])
-def test_every_variable_is_in_the_readme_and_in_the_commands_help(variable: str) -> None:
+@pytest.mark.parametrize("variable", [*config.VARIABLES, "GATEWAY_<SETTING>"])
+def test_every_variable_is_in_the_manual_and_in_the_commands_help(variable: str) -> None:
     assert variable in CODE
     assert variable in cli._parser().format_help()
 
 
-async def test_every_route_is_in_the_readme_with_its_method(tmp_path: Path) -> None:
+async def test_every_route_is_in_the_manual_with_its_method(tmp_path: Path) -> None:
     runner = web.AppRunner(build_app(Settings(state_directory=tmp_path), {"PATH": "/bin"}))
     await runner.setup()
     routes = [
@@ -74,21 +74,35 @@ async def test_every_route_is_in_the_readme_with_its_method(tmp_path: Path) -> N
 
 def documented(method: str, path: str) -> bool:
     pattern = re.sub(r"\\\{\w+\\\}", r"(?:<\\w+>|ID)", re.escape(path)) + r"(?![\w/])"
-    lines = [line for line in README.splitlines() if re.search(pattern, line)]
+    lines = [line for line in manual.TEXT.splitlines() if re.search(pattern, line)]
     return any(("POST" in line) == (method == "POST") for line in lines)
 
 
-def commands() -> list[str]:
+def test_every_command_is_in_the_manual() -> None:
     [subparsers] = [action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    return list(subparsers.choices)
+    commands = list(subparsers.choices)
+    assert commands
+    assert [name for name in commands if f"pipeline-gateway {name}" not in CODE] == []
 
 
-def test_every_command_is_in_the_readme() -> None:
-    assert commands()
-    assert [name for name in commands() if f"pipeline-gateway {name}" not in CODE] == []
-
-
-def test_every_file_that_the_readme_names_is_there() -> None:
-    named = set(re.findall(r"`((?:tests|gateway|runners|systemd)/[\w/.]+)`", README))
+def test_every_file_that_the_manual_names_is_there() -> None:
+    named = set(re.findall(r"`((?:tests|gateway|runners|systemd)/[\w/.]+)`", manual.TEXT))
     assert named
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", [manual.README, *manual.PAGES], ids=lambda page: page.name)
+def test_every_configuration_in_a_page_is_valid(page: Path, tmp_path: Path) -> None:
+    for block in manual.blocks(page.read_text("utf-8"), "yaml"):
+        assert yaml.safe_load(block) is None or isinstance(yaml.safe_load(block), dict)
+        (tmp_path / "gateway.yaml").write_text(block)
+        config.load(tmp_path / "gateway.yaml", {})
+
+
+def test_every_message_that_the_manual_quotes_is_in_the_source() -> None:
+    source = "\n".join(file.read_text("utf-8") for file in modules().values())
+    page = (ROOT / "gateway/docs/troubleshooting.md").read_text("utf-8")
+    quoted = re.findall(r'^\| [^|]*?"([^"|]+)"[^|]* \|', page, re.MULTILINE)
+    parts = [part.strip() for text in quoted if not text.startswith("left-over") for part in text.split("…")]
+    assert len(parts) > 8
+    assert [part for part in parts if part not in source] == []

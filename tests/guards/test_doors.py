@@ -13,12 +13,14 @@ from gateway.web import access
 from gateway.web.answers import SECURITY_HEADERS
 from tests.conftest import MakeApi
 from tests.support import access as guarded
+from tests.support import manual
 from tests.support.api import Api, app
 from tests.support.gateway import PATH, Answer
 from tests.support.raw import JSON, request, send
 
 # Contract section 4: whoever changes this list opens a door.
-PUBLIC = {"/", "/healthz", "/readyz"}
+MANUAL = {f"/docs/{page.name}" for page in manual.PAGES} | {"/docs", "/docs/style.css"}
+PUBLIC = {"/", "/healthz", "/readyz"} | MANUAL
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 UNKNOWN = (
     "/nothing",
@@ -37,6 +39,10 @@ UNKNOWN = (
     "/HEALTHZ",
     "/readyz;x",
     "/api/v1/jobs/healthz",
+    "/docs/",
+    "/docs/nothing.md",
+    "/docs/../api/v1/pipelines",
+    "/docs/%2e%2e/setup.cfg",
 )
 
 
@@ -169,7 +175,10 @@ async def test_a_page_of_somebody_else_gets_in_nowhere_whatever_its_token(
 
 async def test_a_link_to_the_page_may_be_followed_from_anywhere_but_nothing_else(doors: Doors) -> None:
     link = (b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Mode: navigate", b"Sec-Fetch-Dest: document")
-    assert (await doors.knock("GET", "/", *link)).status != 403
+    for page in ("/", "/docs", "/docs/security.md"):
+        assert (await doors.knock("GET", page, *link)).status != 403
+    assert (await doors.knock("GET", "/docs/style.css", *link)).status == 403
+    assert (await doors.knock("GET", "/docs/nothing.md", *link)).status == 403
     assert (await doors.knock("GET", "/healthz", *link)).status == 403
     assert (await doors.knock("POST", "/", *link, token="admin")).status == 403
     assert (await doors.knock("GET", "/", *link[:2], b"Sec-Fetch-Dest: iframe")).status == 403

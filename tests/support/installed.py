@@ -1,4 +1,4 @@
-"""The service as systemd runs it in a booted machine, installed by the README's commands."""
+"""The service as systemd runs it in a booted machine, installed by the manual's commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.support import readme
+from tests.support import manual
 from tests.support.gateway import PATH, Gateway, wait_for
 from tests.support.machine import Machine
 from tests.support.source import ROOT
@@ -61,7 +61,7 @@ class Installed(Gateway):
             self.port = int(ports.read_text("utf-8").rpartition(":")[2])
 
     def install(self) -> None:
-        """Follow the README, with a port that is free on this host: the machine shares its network."""
+        """Follow the manual, with a port that is free on this host: the machine shares its network."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -71,9 +71,9 @@ class Installed(Gateway):
         self.machine.write(f"{_UNITS}/pipeline-trigger@.service.d/port.conf", base)
         if not self.machine.path(CLONE).exists():
             self._clone()
-        self.machine.shell(readme.block(0), CLONE)
+        self.machine.shell(manual.block("service.md", "Install"), CLONE)
         self.machine.run("chown", "--recursive", "pipeline-gateway:", FOLDER)
-        self.machine.shell(readme.block(1), CLONE)
+        self.machine.shell(manual.block("service.md", "What your pipelines need"), CLONE)
 
     def _clone(self) -> None:
         for name in _PACKAGED:

@@ -33,15 +33,13 @@ class GatewayState:
     engine: Engine
 
     def checkouts(self) -> Checkouts:
-        return Checkouts(
-            self.settings, self.environment, FabricRegistry(self.settings, self.environment, "feed").remove
-        )
+        return FabricRegistry(self.settings, self.environment, "feed").checkouts
 
     async def checkout(self, checkouts: Checkouts) -> Checkout:
         """The checkout of the newest commit, ready for a job."""
         found = await checkouts.resolve("shop", "main", None)
+        assert found is not None
         made = checkouts.checkout("containers", found)
-        assert made is not None
         assert await made.prepare("job") is None
         made.remove_user("job")
         return made

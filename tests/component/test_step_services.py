@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.fabrics.checkouts import Checkout, CheckoutState
-from gateway.fabrics.compose_mounts import StepService, StepServices
 from gateway.fabrics.compose_services import ComposeServices
+from gateway.fabrics.step_services import StepService, StepServices
 from gateway.model.job import SourceCommit
 from gateway.model.plan import StepName
 from gateway.settings.fabric import ComposeSettings
@@ -65,34 +65,36 @@ async def test_the_dbt_project_is_mounted_at_the_configured_path(
     tmp_path: Path, dbt: dict[str, str], where: str
 ) -> None:
     """The path is `project`, else the step's `working_directory`, else that of the service."""
-    found = await step_services(tmp_path, ComposeSettings.model_validate({"dbt": dbt})).of(StepName.BUILD, service())
+    found = await step_services(tmp_path, ComposeSettings.model_validate({"dbt": dbt})).mounted(
+        StepName.BUILD, service()
+    )
     assert found == StepService(service(), Mount(str(tmp_path / "checkout/code/transform"), where))
 
 
 async def test_the_ingester_gets_a_mount_only_if_one_is_configured(tmp_path: Path) -> None:
-    assert await step_services(tmp_path, ComposeSettings()).of(StepName.INGESTER, service()) == StepService(
+    assert await step_services(tmp_path, ComposeSettings()).mounted(StepName.INGESTER, service()) == StepService(
         service(), None
     )
     compose = ComposeSettings.model_validate({"ingester": {"project": "/code"}})
-    found = await step_services(tmp_path, compose).of(StepName.INGESTER, service())
+    found = await step_services(tmp_path, compose).mounted(StepName.INGESTER, service())
     assert found == StepService(service(), Mount(str(tmp_path / "checkout/code"), "/code"))
 
 
 @pytest.mark.parametrize("host", ["tcp://10.0.0.7:2375", "ssh://deploy@far"])
 async def test_an_engine_on_another_host_can_not_mount_a_checkout(tmp_path: Path, host: str) -> None:
-    found = await step_services(tmp_path, ComposeSettings(), host).of(StepName.BUILD, service())
+    found = await step_services(tmp_path, ComposeSettings(), host).mounted(StepName.BUILD, service())
     assert isinstance(found, str)
     assert host in found
     assert "on another host" in found
     # an ingester that comes with its image needs no mount
-    assert await step_services(tmp_path, ComposeSettings(), host).of(StepName.INGESTER, service()) == StepService(
+    assert await step_services(tmp_path, ComposeSettings(), host).mounted(StepName.INGESTER, service()) == StepService(
         service(), None
     )
 
 
 @pytest.mark.parametrize("where", ["/", "//", "transform", "/a:b"])
 async def test_an_unmountable_working_directory_asks_for_the_setting(tmp_path: Path, where: str) -> None:
-    found = await step_services(tmp_path, ComposeSettings()).of(StepName.BUILD, service(where))
+    found = await step_services(tmp_path, ComposeSettings()).mounted(StepName.BUILD, service(where))
     assert isinstance(found, str)
     assert "set `fabrics.prod.compose.dbt.project`" in found
 
@@ -105,17 +107,17 @@ async def test_a_symlink_in_a_commit_can_not_mount_another_folder_of_the_host(tm
     folder = tmp_path / "checkout/code/transform"
     folder.rename(tmp_path / "checkout/code/models")
     folder.symlink_to(outside)
-    error = await found.of(StepName.BUILD, service())
+    error = await found.mounted(StepName.BUILD, service())
     assert isinstance(error, str)
     assert "is a link out of it" in error
     folder.unlink()
     folder.symlink_to("models")
     there = Mount(str(tmp_path / "checkout/code/models"), "/app/transform")
-    assert await found.of(StepName.BUILD, service()) == StepService(service(), there)
+    assert await found.mounted(StepName.BUILD, service()) == StepService(service(), there)
 
 
 async def test_a_colon_in_the_path_of_a_checkout_is_refused(tmp_path: Path) -> None:
-    found = await step_services(tmp_path / "a:b", ComposeSettings()).of(StepName.BUILD, service())
+    found = await step_services(tmp_path / "a:b", ComposeSettings()).mounted(StepName.BUILD, service())
     assert isinstance(found, str)
     assert "a colon ends its path" in found
 
@@ -125,7 +127,7 @@ async def test_a_folder_missing_from_the_commit_is_named(tmp_path: Path) -> None
     found = step_services(tmp_path, compose)
     (tmp_path / "checkout/code").rename(tmp_path / "checkout/other")
     for step in (StepName.BUILD, StepName.INGESTER):
-        error = await found.of(step, service())
+        error = await found.mounted(step, service())
         assert isinstance(error, str)
         assert str(tmp_path / "checkout/code") in error
     assert not (tmp_path / "checkout/code").exists()

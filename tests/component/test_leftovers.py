@@ -40,7 +40,7 @@ async def test_a_look_that_goes_on_is_left_alone_until_nobody_can_be_waiting_for
         look(engine, "listing", "sleep", "1000")
         made = await swept(on(engine), store, 3)
         assert engine.containers() == ["listing"]
-        monkeypatch.setattr(leftovers, "_LOOK_TAKES", 0.0)
+        monkeypatch.setattr(leftovers, "_ONE_OFF_TAKES", 0.0)
         await made.sweep(on(engine))
         assert engine.containers() == []
     finally:

@@ -40,7 +40,7 @@ async def test_a_running_inspection_is_kept_while_a_caller_may_wait_for_it(
         look(engine, "listing", "sleep", "1000")
         made = await swept(on(engine), store, 3)
         assert engine.containers() == ["listing"]
-        monkeypatch.setattr(leftovers, "_LOOK_TAKES", 0.0)
+        monkeypatch.setattr(leftovers, "_ONE_OFF_TAKES", 0.0)
         await made.sweep(on(engine))
         assert engine.containers() == []
     finally:

@@ -17,7 +17,7 @@ from gateway.errors import ConfigError
 from gateway.settings import settings as config
 from gateway.web import body as web_body
 from gateway.web.answers import SECURITY_HEADERS
-from gateway.web.connections import Connection, must_have_its_extensions
+from gateway.web.connections import Connection, must_have_extensions
 from tests.support.gateway import COMMAND, PATH, Answer
 from tests.support.raw import JSON, request, send
 
@@ -169,7 +169,7 @@ def test_serve_refuses_aiohttp_without_its_c_extensions(project: Path) -> None:
 def test_a_wheel_without_c_extensions_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.web.connections.HttpRequestParser", Connection)  # any class written in Python
     with pytest.raises(ConfigError, match="pip install"):
-        must_have_its_extensions()
+        must_have_extensions()
     monkeypatch.undo()
-    must_have_its_extensions()
+    must_have_extensions()
     assert http.HttpRequestParser.__module__ == "aiohttp._http_parser"

@@ -271,7 +271,8 @@ async def test_each_word_that_is_let_through_reaches_a_container_behind_its_serv
     tmp_path: Path, stand_ins: StandIns, arguments: list[str]
 ) -> None:
     service = ComposeService("transform", "image", ("dbt",), {}, log_driver=None, log_rotates=False)
-    compose = ComposeCli(str(stand_ins.folder), docker=(str(stand_ins.folder / "docker"),))
+    docker = (str(stand_ins.folder / "docker"),)
+    compose = ComposeCli(str(stand_ins.folder), docker, entrypoint_program="dbt")
     what = dbt_command(stand_ins, arguments)
     command = compose_project.run_command(compose, service, what, (), tmp_path / "job/1-build")
     got = await called(tmp_path, stand_ins, command)

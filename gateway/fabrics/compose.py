@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.clock import Instant
 from gateway.errors import EngineError
-from gateway.fabrics import compose_dbt, listing
+from gateway.fabrics import compose_dbt
 from gateway.fabrics import compose_mounts as compose_places
 from gateway.fabrics import fabric as work
 from gateway.fabrics.checkouts import Checkout
@@ -32,9 +32,11 @@ from runners.containers.docker import Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
 from runners.containers.identity import container_name
 from runners.dbt import command as dbt
+from runners.dbt import listing
 from runners.dbt import output as dbt_output
 from runners.dbt.command import DbtStep
 from runners.dbt.listing import Node
+from runners.dbt.results import judge_outcome, read_results
 from runners.mask import Mask
 from runners.outcome import Command, Outcome
 from runners.program import ProgramResult
@@ -183,8 +185,8 @@ class ComposeFabric:
         with suppress(EngineUnreachableError):
             await self._fetch(step, reader, folder)
         # Where the results can't be fetched, the log tells the same.
-        left = await asyncio.to_thread(dbt_output.read_results, folder, self._mask) or reader.results
-        outcome = dbt_output.judge_outcome(outcome, step, reader, left, reported=dbt.report(folder).exists())
+        left = await asyncio.to_thread(read_results, folder, self._mask) or reader.results
+        outcome = judge_outcome(outcome, step, reader, left, has_report=dbt.report_file(folder).exists())
         return work.dbt_finished(planned, started, outcome, reader, left)
 
     async def service(self, step: StepName) -> ComposeService | str:
@@ -216,11 +218,11 @@ class ComposeFabric:
         async def ask(argv: tuple[str, ...]) -> ProgramResult:
             names = self._handed_on(unlined, place.service)
             return await compose_look.ask(
-                self.compose, place.service, argv, paths.cwd, docker, mount=mount, names=names, within=listing.TAKES
+                self.compose, place.service, argv, paths.cwd, docker, mount=mount, names=names, within=listing.TIMEOUT
             )
 
         step, may_install = work.dbt_step(unlined, self._dbt), self._checkout is not None and self._checkout.is_free
-        return await listing.nodes(self._dbt, step, paths, ask, self._mask, may_install=may_install)
+        return await listing.list_nodes(self._dbt, step, paths, ask, self._mask, may_install=may_install)
 
     def _what(self, planned: PlannedStep, place: StepService) -> Command | str:
         """What the step runs, as its container sees it, with the whole environment of the docker command line."""

@@ -139,13 +139,13 @@ def _with_packages(whole: Plan, installation: Installation) -> Plan:
 def process_problem(process: str, nodes: Sequence[Node], whole: Plan) -> str | None:
     """Why a run can't stop at a process that is no step; None if it can. nodes: all that the pipeline selects."""
     only_models = StepName.RUN in [step.name for step in whole.steps]
-    models = [node.name for node in nodes if node.kind in (_RUN if only_models else _BUILT)]
+    models = [node.name for node in nodes if node.resource_type in (_RUN if only_models else _BUILT)]
     if process not in models:
         known = dict.fromkeys([*(step.name for step in whole.steps), *sorted(models)])
         shown = ", ".join(list(known)[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
         return f"Process `{process}` not found: it must be a step or a model of the pipeline. There are: {shown}."
     # dbt takes a name for that of a folder or a package as well, and would run all that is in it
-    beyond = next((node for node in nodes if process in node.path[:-1] and node.name != process), None)
+    beyond = next((node for node in nodes if process in node.fqn[:-1] and node.name != process), None)
     if beyond is not None:
         return (
             f"Process `{process}` is the name of a model and of a folder or package, in which {beyond.name} is too; "

@@ -214,7 +214,7 @@ async def test_from_requests_no_variable_is_set_and_no_argument_added(
     assert len(others) == len(VARIABLES)
     assert first.environment["NAMED"] == "by the configuration"
     added = set(first.environment) - set(os.environ)
-    assert added <= {*dbt.VARIABLES, MARKER, "NAMED", "LC_CTYPE"}
+    assert added <= {*dbt.DEFAULT_VARIABLES, MARKER, "NAMED", "LC_CTYPE"}
     for other in others:
         assert without_its_folder(other) == without_its_folder(first)
         assert CANARY not in json.dumps([other.arguments, other.environment])

@@ -23,7 +23,7 @@ from runners.dbt import command as dbt
 from runners.dbt.arguments import exclude, select, select_up_to, vars_argument
 from runners.dbt.command import DbtConfig, DbtStep
 from runners.detached.supervisor import MARKER
-from runners.git.refs import branch, tag
+from runners.git.refs import branch_ref, tag_ref
 from runners.mask import Mask
 from runners.outcome import Command, Exited
 from runners.parameters import Parameter, ParameterType, resolve_values
@@ -282,7 +282,7 @@ async def test_each_word_that_is_let_through_reaches_a_container_behind_its_serv
 
 
 async def test_each_ref_that_is_let_through_reaches_git_by_its_full_name(tmp_path: Path, stand_ins: StandIns) -> None:
-    refs = [make(word) for make in (branch, tag) for word in WORDS if not refusal(make, word)]
+    refs = [make(word) for make in (branch_ref, tag_ref) for word in WORDS if not refusal(make, word)]
     assert len(refs) > 80
     argv = (str(stand_ins.folder / "git"), "fetch", "--", "origin", *refs)
     got = await called(tmp_path, stand_ins, Command((argv,), str(tmp_path), {}, grace=1, time_limit=60))

@@ -23,7 +23,7 @@ from runners.dbt import command as dbt
 from runners.dbt.arguments import exclude, select, select_up_to, vars_argument
 from runners.dbt.command import DbtConfig, DbtStep
 from runners.detached.supervisor import MARKER
-from runners.git.refs import branch, tag
+from runners.git.refs import branch_ref, tag_ref
 from runners.mask import Mask
 from runners.outcome import Command, Exited
 from runners.parameters import Parameter, ParameterType, resolve_values
@@ -214,7 +214,7 @@ async def test_requests_set_no_variable_and_add_no_argument(
     assert len(others) == len(VARIABLES)
     assert first.environment["NAMED"] == "by the configuration"
     added = set(first.environment) - set(os.environ)
-    assert added <= {*dbt.VARIABLES, MARKER, "NAMED", "LC_CTYPE"}
+    assert added <= {*dbt.DEFAULT_VARIABLES, MARKER, "NAMED", "LC_CTYPE"}
     for other in others:
         assert without_its_folder(other) == without_its_folder(first)
         assert CANARY not in json.dumps([other.arguments, other.environment])
@@ -271,7 +271,8 @@ async def test_each_accepted_word_reaches_a_container_after_its_service(
     tmp_path: Path, stand_ins: StandIns, arguments: list[str]
 ) -> None:
     service = ComposeService("transform", "image", ("dbt",), {}, log_driver=None, log_rotates=False)
-    compose = ComposeCli(str(stand_ins.folder), docker=(str(stand_ins.folder / "docker"),))
+    docker = (str(stand_ins.folder / "docker"),)
+    compose = ComposeCli(str(stand_ins.folder), docker, entrypoint_program="dbt")
     what = dbt_command(stand_ins, arguments)
     command = compose_project.run_command(compose, service, what, (), tmp_path / "job/1-build")
     got = await called(tmp_path, stand_ins, command)
@@ -281,7 +282,7 @@ async def test_each_accepted_word_reaches_a_container_after_its_service(
 
 
 async def test_each_accepted_ref_reaches_git_by_its_full_name(tmp_path: Path, stand_ins: StandIns) -> None:
-    refs = [make(word) for make in (branch, tag) for word in WORDS if not refusal(make, word)]
+    refs = [make(word) for make in (branch_ref, tag_ref) for word in WORDS if not refusal(make, word)]
     assert len(refs) > 80
     argv = (str(stand_ins.folder / "git"), "fetch", "--", "origin", *refs)
     got = await called(tmp_path, stand_ins, Command((argv,), str(tmp_path), {}, grace=1, time_limit=60))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,37 @@ def docstrings(name: str) -> set[int]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and ast.get_docstring(node) is not None
     }
+
+
+WHERE_A_STEP_RUNS = ("runners.containers", "runners.detached", "runners.process")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(WHERE_A_STEP_RUNS)])
+def test_where_a_step_runs_never_mentions_what_it_runs(name: str) -> None:
+    """Neither in code nor in prose: a runner takes any command."""
+    assert re.findall(r"dbt|ingest", MODULES[name].read_text(encoding="utf-8"), re.IGNORECASE) == []
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """The top-level name of each module that is imported, anywhere in the file; relative ones begin with a dot."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." if node.level else str(node.module).partition(".")[0]
+
+
+def test_the_shim_imports_the_standard_library_only() -> None:
+    """It goes on while the gateway is replaced, and runs without site-packages."""
+    [(_, tree)] = trees(["runners.shim"])
+    names = set(imported(tree))
+    assert names
+    assert names <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("statement", ["import runners.mask", "from aiohttp import web", "from . import mask"])
+def test_an_import_of_anything_else_is_found(statement: str) -> None:
+    assert not set(imported(ast.parse(f"def f():\n    {statement}"))) <= sys.stdlib_module_names
 
 
 def test_the_shim_imports_where_nothing_is_installed(tmp_path: Path) -> None:

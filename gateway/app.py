@@ -12,13 +12,12 @@ from aiohttp import web
 
 from gateway import state, systemd
 from gateway.errors import ConfigError, StorageError
-from gateway.fabrics.checkouts import Checkouts
 from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs.leftovers import Leftovers
 from gateway.jobs.retention import Retention
 from gateway.jobs.service import JobService
-from gateway.model.job import RunnerName
 from gateway.settings import tokens
+from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from gateway.settings.tokens import Tokens
 from gateway.storage import integrity as database
@@ -37,8 +36,7 @@ TOKENS: web.AppKey[Tokens | None] = web.AppKey("tokens")
 ENVIRONMENT = web.AppKey("environment", Mapping[str, str])
 INSTANCE = web.AppKey("instance", str)
 STORE = web.AppKey("store", Store)
-WORKS = web.AppKey("works", FabricRegistry)
-SOURCES = web.AppKey("sources", Checkouts)
+REGISTRY = web.AppKey("registry", FabricRegistry)
 CONNECTIONS = web.AppKey("connections", Connections)
 # Done with the exception of a service-wide task that died; the process then goes down, loudly.
 BROKEN = web.AppKey("broken", asyncio.Future[None])
@@ -102,9 +100,8 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
         RunnerName.LOCAL: LocalRunner(settings.output_cap),
         RunnerName.COMPOSE: ComposeRunner(settings.output_cap),
     }
-    app[WORKS] = works = FabricRegistry(settings, app[ENVIRONMENT], app[INSTANCE])
-    app[SOURCES] = sources = Checkouts(settings, app[ENVIRONMENT], works.remove)
-    service = JobService(settings, app[STORE], runners, works, sources, broken=lambda task: _report(app, task))
+    app[REGISTRY] = registry = FabricRegistry(settings, app[ENVIRONMENT], app[INSTANCE])
+    service = JobService(settings, app[STORE], runners, registry, on_broken=lambda task: _report(app, task))
     app[SERVICE] = service
     await service.recover()
     yield
@@ -112,12 +109,12 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _retention(app: web.Application) -> AsyncIterator[None]:
-    async for _ in _task(app, Retention(app[SETTINGS], app[STORE], app[SOURCES]).run(), "retention"):
+    async for _ in _task(app, Retention(app[SETTINGS], app[STORE], app[REGISTRY].checkouts).run(), "retention"):
         yield
 
 
 async def _leftovers(app: web.Application) -> AsyncIterator[None]:
-    async for _ in _task(app, Leftovers(app[WORKS].engines(), app[INSTANCE], app[STORE]).run(), "leftovers"):
+    async for _ in _task(app, Leftovers(app[REGISTRY].engines(), app[INSTANCE], app[STORE]).run(), "leftovers"):
         yield
 
 

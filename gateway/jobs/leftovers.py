@@ -50,7 +50,7 @@ class Leftovers:
             await asyncio.sleep(pause)
 
     async def sweep(self, engine: Docker) -> None:
-        """One pass over an engine. Raises EngineSilentError, StorageError."""
+        """One pass over an engine. Raises EngineUnreachableError, StorageError."""
         own = f"label={INSTANCE_LABEL}={self._instance}"
         seen, looks = self._looks.get(engine.command, {}), {}
         for found in await engine.containers(own, columns=_COLUMNS, all_states=True):

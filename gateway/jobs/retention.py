@@ -32,13 +32,13 @@ _log = structlog.get_logger()
 class Retention:
     """Removes what is too old or too much. A job that has not ended loses nothing."""
 
-    def __init__(self, settings: Settings, store: Store, sources: Checkouts) -> None:
+    def __init__(self, settings: Settings, store: Store, checkouts: Checkouts) -> None:
         self._cap = int(settings.state_cap)
         self._age = settings.record_days * _DAY
         self._state = settings.state_directory
         self._jobs = settings.state_directory / "jobs"
         self._store = store
-        self._sources = sources
+        self._checkouts = checkouts
         self._sizes: dict[str, int] = {}  # of ended jobs, whose files never change
 
     async def run(self) -> None:
@@ -54,10 +54,10 @@ class Retention:
         """One pass: expired records with their files, then the oldest files until all are under the cap."""
         while any([await self._expire(job_id) for job_id in await self._store.ended_before(clock.now(), self._age)]):
             pass  # a look returns a part of them
-        await self._sources.sweep(await self._store.active())
+        await self._checkouts.sweep(await self._store.active())
         known = await self._store.known()
         if await asyncio.to_thread(self._surplus, known) > 0:  # what can be made again goes before what can't
-            await self._sources.sweep(await self._store.active(), unused=0)
+            await self._checkouts.sweep(await self._store.active(), unused=0)
         await asyncio.to_thread(self._shrink, known)
         for job_id in await asyncio.to_thread(self._without_record, known):  # last, since a full disk takes none
             job = await self._store.get(job_id)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
@@ -54,6 +55,13 @@ HostPath = Annotated[Path, AfterValidator(_usable)]
 VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 Argument = Annotated[Text, AfterValidator(_in_no_command_line)]
 ContainerPath = Annotated[Text, AfterValidator(_place)]
+
+
+class RunnerName(StrEnum):
+    """Where the steps of a fabric run."""
+
+    LOCAL = "local"
+    COMPOSE = "compose"
 
 
 class Section(BaseModel):
@@ -143,7 +151,7 @@ class FabricSettings(Section):
     """An execution environment: where steps run and with which settings. name: for people, beside its id."""
 
     name: Text | None = None
-    runner: Literal["local", "compose"] = "local"
+    runner: RunnerName = RunnerName.LOCAL
     resources: ResourceSettings = ResourceSettings()
     time_limit: Seconds = 6 * 3600
     environment: dict[VariableName, VariableValue] = {}
@@ -152,11 +160,11 @@ class FabricSettings(Section):
 
     @model_validator(mode="after")
     def _compose_is_for_containers(self) -> FabricSettings:
-        if "compose" in self.model_fields_set and self.runner != "compose":
+        if "compose" in self.model_fields_set and self.runner is not RunnerName.COMPOSE:
             raise ValueError("compose is only for `runner: compose`")
-        if self.runner == "compose" and self.dbt.profiles_directory is not None:
+        if self.runner is RunnerName.COMPOSE and self.dbt.profiles_directory is not None:
             raise ValueError("dbt.profiles_directory is a folder of this host; set compose.dbt.profiles_directory")
-        for name in self.environment if self.runner == "compose" else ():
+        for name in self.environment if self.runner is RunnerName.COMPOSE else ():
             if name in _DOCKERS_OWN or name.startswith(("DOCKER_", "COMPOSE_", "LD_")):
                 raise ValueError(f"environment: {name} would be docker's own too; set it in the compose file")
         return self

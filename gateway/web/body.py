@@ -12,11 +12,21 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.errors import BadRequestError, SlowBodyError
+from gateway.web import SERVICE
 
 _SECONDS = 10.0
 _LONGEST = 64 * 1024  # bytes; the parameters of a pipeline are a few thousand at most
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read_trigger(request: web.Request, model: type[Model]) -> Model:
+    """The body of a trigger. Where triggers are off the refusal says so, whatever the body is.
+
+    Raises PipelinesDisabledError, BadRequestError, SlowBodyError.
+    """
+    request.app[SERVICE].must_be_enabled()
+    return await read(request, model)
 
 
 async def read(request: web.Request, model: type[Model]) -> Model:

@@ -33,15 +33,13 @@ class Kept:
     engine: Engine
 
     def sources(self) -> Checkouts:
-        return Checkouts(
-            self.settings, self.environment, FabricRegistry(self.settings, self.environment, "feed").remove
-        )
+        return FabricRegistry(self.settings, self.environment, "feed").checkouts
 
     async def checkout(self, sources: Checkouts) -> Checkout:
         """The checkout of the newest commit, which is there."""
         found = await sources.resolve("shop", "main", None)
+        assert found is not None
         made = sources.checkout("containers", found)
-        assert made is not None
         assert await made.prepare("job") is None
         made.remove_user("job")
         return made

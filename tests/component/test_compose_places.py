@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.fabrics.checkouts import Checkout, CheckoutState
-from gateway.fabrics.compose_mounts import StepService, StepServices
 from gateway.fabrics.compose_services import ComposeServices
+from gateway.fabrics.step_services import StepService, StepServices
 from gateway.model.job import SourceCommit
 from gateway.model.plan import StepName
 from gateway.settings.fabric import ComposeSettings
@@ -64,25 +64,27 @@ def places(folder: Path, chosen: ComposeSettings, host: str = _HERE) -> StepServ
 async def test_dbts_project_is_mounted_where_it_is_said_else_where_the_step_runs(
     tmp_path: Path, dbt: dict[str, str], where: str
 ) -> None:
-    found = await places(tmp_path, ComposeSettings.model_validate({"dbt": dbt})).of(StepName.BUILD, service())
+    found = await places(tmp_path, ComposeSettings.model_validate({"dbt": dbt})).mounted(StepName.BUILD, service())
     assert found == StepService(service(), Mount(str(tmp_path / "checkout/code/transform"), where))
 
 
 async def test_the_ingester_has_the_projects_directory_only_where_it_is_said_where(tmp_path: Path) -> None:
-    assert await places(tmp_path, ComposeSettings()).of(StepName.INGESTER, service()) == StepService(service(), None)
+    assert await places(tmp_path, ComposeSettings()).mounted(StepName.INGESTER, service()) == StepService(
+        service(), None
+    )
     chosen = ComposeSettings.model_validate({"ingester": {"project": "/code"}})
-    found = await places(tmp_path, chosen).of(StepName.INGESTER, service())
+    found = await places(tmp_path, chosen).mounted(StepName.INGESTER, service())
     assert found == StepService(service(), Mount(str(tmp_path / "checkout/code"), "/code"))
 
 
 @pytest.mark.parametrize("host", ["tcp://10.0.0.7:2375", "ssh://deploy@far"])
 async def test_an_engine_on_another_host_can_not_mount_a_commit(tmp_path: Path, host: str) -> None:
-    found = await places(tmp_path, ComposeSettings(), host).of(StepName.BUILD, service())
+    found = await places(tmp_path, ComposeSettings(), host).mounted(StepName.BUILD, service())
     assert isinstance(found, str)
     assert host in found
     assert "on another host" in found
     # the ingester of its image needs nothing of the commit
-    assert await places(tmp_path, ComposeSettings(), host).of(StepName.INGESTER, service()) == StepService(
+    assert await places(tmp_path, ComposeSettings(), host).mounted(StepName.INGESTER, service()) == StepService(
         service(), None
     )
 
@@ -91,7 +93,7 @@ async def test_an_engine_on_another_host_can_not_mount_a_commit(tmp_path: Path, 
 async def test_a_working_directory_where_nothing_can_be_mounted_asks_for_the_setting(
     tmp_path: Path, where: str
 ) -> None:
-    found = await places(tmp_path, ComposeSettings()).of(StepName.BUILD, service(where))
+    found = await places(tmp_path, ComposeSettings()).mounted(StepName.BUILD, service(where))
     assert isinstance(found, str)
     assert "set `fabrics.prod.compose.dbt.project`" in found
 
@@ -104,17 +106,17 @@ async def test_a_link_in_a_commit_leads_its_containers_nowhere_else_on_this_host
     folder = tmp_path / "checkout/code/transform"
     folder.rename(tmp_path / "checkout/code/models")
     folder.symlink_to(outside)
-    said = await found.of(StepName.BUILD, service())
+    said = await found.mounted(StepName.BUILD, service())
     assert isinstance(said, str)
     assert "is a link out of it" in said
     folder.unlink()
     folder.symlink_to("models")
     there = Mount(str(tmp_path / "checkout/code/models"), "/app/transform")
-    assert await found.of(StepName.BUILD, service()) == StepService(service(), there)
+    assert await found.mounted(StepName.BUILD, service()) == StepService(service(), there)
 
 
 async def test_a_colon_in_the_path_of_a_checkout_is_refused(tmp_path: Path) -> None:
-    found = await places(tmp_path / "a:b", ComposeSettings()).of(StepName.BUILD, service())
+    found = await places(tmp_path / "a:b", ComposeSettings()).mounted(StepName.BUILD, service())
     assert isinstance(found, str)
     assert "a colon ends its path" in found
 
@@ -124,7 +126,7 @@ async def test_a_folder_that_the_commit_lacks_is_named(tmp_path: Path) -> None:
     found = places(tmp_path, chosen)
     (tmp_path / "checkout/code").rename(tmp_path / "checkout/other")
     for step in (StepName.BUILD, StepName.INGESTER):
-        said = await found.of(step, service())
+        said = await found.mounted(step, service())
         assert isinstance(said, str)
         assert str(tmp_path / "checkout/code") in said
     assert not (tmp_path / "checkout/code").exists()

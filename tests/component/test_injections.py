@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.model.catalog import DbtCommand, Pipeline
 from gateway.model.job import Job
+from gateway.model.request import BuiltinPipeline, DbtCommand
 from gateway.storage.store import Store
 from runners.containers import compose_project
 from runners.containers.compose_project import ComposeCli, ComposeService
@@ -334,7 +334,7 @@ VALUES = st.recursive(
     max_leaves=5,
 )
 KNOWN = st.fixed_dictionaries(
-    {"pipeline": st.sampled_from(Pipeline).map(str) | VALUES},
+    {"pipeline": st.sampled_from(BuiltinPipeline).map(str) | VALUES},
     optional={
         "command": st.sampled_from(DbtCommand).map(str) | VALUES,
         "enableOpenlineage": st.booleans() | VALUES,

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.app import SETTINGS
+from gateway.app import REGISTRY, SETTINGS
 from gateway.errors import HeldError, QueueFullError, StorageError
-from gateway.jobs.requests import Order
-from gateway.model.job import Completed, Ended, Job, Queued, RunnerName, Running
+from gateway.model.job import Completed, Ended, Job, Queued, Running
+from gateway.model.request import OnConflict, TriggerRequest
 from gateway.model.transitions import begin
 from gateway.storage import job_file, restore
 from gateway.storage import store as stores
@@ -32,7 +32,7 @@ from tests.conftest import MakeApi, Tell
 from tests.support import projects
 from tests.support.api import Api, until
 from tests.support.gateway import PATH
-from tests.support.jobs import ended, held_by, later, make_job, planned
+from tests.support.jobs import ended, held_by, later, make_job, planned, planned_job
 
 DATABASE = "gateway.db"
 DONE = Completed(0, None)
@@ -323,8 +323,9 @@ async def _submit(request: web.Request) -> web.Response:
     wanted = await request.json()
     settings, service = request.app[SETTINGS], request.app[SERVICE]
     plan = planned("ingester", resources=wanted["resources"])
-    order = Order("ingester", None, settings.default_project, settings.default_fabric, RunnerName.LOCAL, plan)
-    job = await service.submit(order, request[CALLER], may_wait=True)
+    trigger = TriggerRequest("ingester", on_conflict=OnConflict.QUEUE, caller=request[CALLER])
+    fabric, project = settings.default_fabric, settings.default_project
+    job = await service.accept(planned_job(request.app[REGISTRY], plan, trigger, fabric, project))
     return web.json_response({"jobId": job.id}, status=202)
 
 

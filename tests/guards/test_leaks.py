@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fabrics.checkouts import Checkouts
 from gateway.fabrics.registry import FabricRegistry
-from gateway.jobs.requests import Order
 from gateway.jobs.service import JobService
-from gateway.model.job import Caller, Completed, Ended, Job, RunnerName
+from gateway.model.job import Completed, Ended, Job
 from gateway.model.plan import Plan
+from gateway.model.request import TriggerRequest
+from gateway.settings.fabric import RunnerName
 from gateway.storage.store import Store
 from runners.process.local_runner import LocalRunner
 from tests.support.api import until
-from tests.support.jobs import planned
+from tests.support.jobs import planned, planned_job
 from tests.support.settings import load
 
 JOBS = 50
@@ -44,9 +44,8 @@ async def service(tmp_path: Path) -> AsyncIterator[JobService]:
     (settings.state_directory / "jobs").mkdir(parents=True)
     store = await Store.open(settings.state_directory / "gateway.db")
     runner = LocalRunner(settings.output_cap)
-    works = FabricRegistry(settings, os.environ, instance="")
-    sources = Checkouts(settings, os.environ)
-    service = JobService(settings, store, {RunnerName.LOCAL: runner}, works, sources, broken=broken)
+    registry = FabricRegistry(settings, os.environ, instance="")
+    service = JobService(settings, store, {RunnerName.LOCAL: runner}, registry, on_broken=broken)
     yield service
     (tmp_path / "go").touch()
     await service.close()
@@ -58,8 +57,9 @@ def plan(number: int) -> Plan:
 
 
 async def submitted(service: JobService, project: str) -> list[Job]:
-    orders = [Order("ingester", None, project, "local", RunnerName.LOCAL, plan(number)) for number in range(JOBS)]
-    return await asyncio.gather(*(service.submit(order, Caller()) for order in orders))
+    registry, trigger = service._registry, TriggerRequest("ingester")
+    jobs = [planned_job(registry, plan(number), trigger, project=project) for number in range(JOBS)]
+    return await asyncio.gather(*(service.accept(job) for job in jobs))
 
 
 async def ended(service: JobService, job: Job) -> Ended:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.fabrics.compose_services import compose_cli
-from gateway.settings.fabric import ComposeSettings, FabricSettings
+from gateway.settings.fabric import ComposeSettings, FabricSettings, RunnerName
 from runners.containers.compose_project import ComposeCli, ComposeService, Mount, run_command
 from runners.containers.identity import container_name
 from runners.outcome import Command
@@ -115,7 +115,7 @@ def test_every_value_of_the_configuration_is_glued_to_its_option() -> None:
         context="remote",
         environment=("TOKEN",),
     )
-    made = compose_cli(FabricSettings(runner="compose", compose=chosen), "feed")
+    made = compose_cli(FabricSettings(runner=RunnerName.COMPOSE, compose=chosen), "feed")
     assert made.command == (
         "docker",
         "--context=remote",
@@ -130,7 +130,7 @@ def test_every_value_of_the_configuration_is_glued_to_its_option() -> None:
 
 
 def test_with_nothing_configured_everything_is_found_as_docker_compose_finds_it() -> None:
-    assert compose_cli(FabricSettings(runner="compose"), "feed").command == ("docker", "compose")
+    assert compose_cli(FabricSettings(runner=RunnerName.COMPOSE), "feed").command == ("docker", "compose")
 
 
 def test_a_mount_is_one_word_of_every_command() -> None:

@@ -174,7 +174,7 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
                 setattr(model, key, None)
 
 
-ENV_FILE = """
+ENV_FILE = r"""
 # a comment
 PLAIN=value
 export EXPORTED=value
@@ -185,8 +185,18 @@ SINGLE='it"s'
 EMPTY=
 EQUALS=a=b=c
 UMLAUT=für
-LONE="
 #OUT=commented
+PORT=3001 # comment
+ONLY_A_COMMENT= # comment
+HASH=#1
+ANCHOR=page#part
+QUOTED_AND_COMMENTED='a # b' # comment
+DOLLAR=$PLAIN ${PLAIN}
+LITERAL='a\nb'
+ESCAPED="a\nb \"c\""
+BACKSLASH=C:\new
+KEY="first
+second"
 """
 
 
@@ -202,17 +212,31 @@ def test_an_env_file_has_comments_blank_lines_export_and_quotes(tmp_path: Path) 
         "EMPTY": "",
         "EQUALS": "a=b=c",
         "UMLAUT": "für",
-        "LONE": '"',
+        "PORT": "3001",
+        "ONLY_A_COMMENT": "",
+        "HASH": "#1",
+        "ANCHOR": "page#part",
+        "QUOTED_AND_COMMENTED": "a # b",
+        "DOLLAR": "$PLAIN ${PLAIN}",
+        "LITERAL": "a\\nb",
+        "ESCAPED": 'a\nb "c"',
+        "BACKSLASH": "C:\\new",
+        "KEY": "first\nsecond",
     }
 
 
-@pytest.mark.parametrize("line", ["no equals sign", "=value", "1ST=x", "A-B=x", "two words=x"])
-def test_an_invalid_line_of_an_env_file_is_named(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(
+    "line",
+    ["no equals sign", "NAME", "=value", "1ST=x", "A-B=x", "two words=x", 'A="', "A='x' y", 'A="sesame\nB="x"'],
+)
+@pytest.mark.parametrize("before", ["A=1\n\n", "A=1\r\n  \r\n", "A='1\n1'\n"])
+def test_a_wrong_line_of_an_env_file_is_named(tmp_path: Path, before: str, line: str) -> None:
     file = tmp_path / "gateway.env"
-    file.write_text(f"A=1\n\n{line}\n")
+    file.write_text(f"{before}{line}\n", newline="")
     with pytest.raises(ConfigError) as refused:
         env_file.read(file)
-    assert str(refused.value) == f"{file}, line 3: expected NAME=VALUE"  # the line itself may be a secret
+    expected = "expected NAME=VALUE, where a value that begins with a quote ends with it"
+    assert str(refused.value) == f"{file}, line 3: {expected}"
 
 
 def test_an_env_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:

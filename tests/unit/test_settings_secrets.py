@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli import check
+from gateway.cli import findings
 from gateway.errors import StateError
 from gateway.fabrics.fabric import masked
 from gateway.model.job import Finished
@@ -70,7 +70,7 @@ def test_no_refusal_shows_a_secret(tmp_path: Path, text: str) -> None:
 
 def test_check_warns_of_a_short_secret_by_its_name_only(tmp_path: Path) -> None:
     environment = {"DB_PASSWORD": "12345", "API_TOKEN": "123456", "EMPTY_TOKEN": "", "HOME": "/r"}
-    [finding] = check._secrets(load(tmp_path, ""), environment)
+    [finding] = findings._secrets(load(tmp_path, ""), environment)
     assert (finding.good, finding.warns) == (True, True)
     assert "the secret DB_PASSWORD is too short" in finding.text
     assert "12345" not in finding.text

@@ -1,6 +1,6 @@
-"""Which state of its project a job runs on, and where that is checked out: a folder for each commit and fabric.
+"""From a branch or version to a commit, and from a commit to a directory: one checkout per fabric and commit.
 
-Jobs of one commit share it. Of a fabric only one runs dbt at a time, so none installs packages under another.
+Jobs of one commit share its checkout. A fabric runs one dbt at a time, so no job installs packages under another.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from runners.git.git import GitFailedError, RepositoryError, UnavailableError, U
 from runners.git.mirror import Mirror
 from runners.words import WordError
 
-_UNUSED = 86400.0  # seconds after which a checkout is removed
-_MIRROR_UNUSED = 30 * 86400.0
+_CHECKOUT_AGE = 86400.0  # seconds without use after which a checkout is removed
+_MIRROR_AGE = 30 * 86400.0
 
 T = TypeVar("T")
-Remove = Callable[[Path], Awaitable[bool]]  # a folder, however that can be done; whether it is gone
+RemoveFolder = Callable[[Path], Awaitable[bool]]  # true if the folder does not exist any more
 
 _log = structlog.get_logger()
 
 
 class CheckoutState:
-    """What the jobs of one checkout share: whose it is, by their ids, and a turn for whoever changes it."""
+    """What the jobs of one checkout share: their ids, and the lock of the one that changes the folder."""
 
     def __init__(self) -> None:
         self.users: set[str] = set()
@@ -46,9 +46,11 @@ class CheckoutState:
 
 
 class Checkout:
-    """Where the state of a project that a job runs on is, once `ready` has made it. root: of the repository."""
+    """A commit of a project as a folder, which `prepare` makes. root: the top of the repository in it."""
 
-    def __init__(self, mirror: Mirror, source: SourceCommit, root: Path, shared: CheckoutState, remove: Remove) -> None:
+    def __init__(
+        self, mirror: Mirror, source: SourceCommit, root: Path, shared: CheckoutState, remove: RemoveFolder
+    ) -> None:
         self.root = root
         self._folder = Path(source.folder)
         self._mirror = mirror
@@ -58,15 +60,15 @@ class Checkout:
 
     @property
     def is_free(self) -> bool:
-        """Whether no job is at it."""
+        """Whether no job uses it."""
         return not self._shared.users
 
     def project_in(self, project: ProjectSettings) -> ProjectSettings:
-        """The project as it is there: what is in its repository is the commit's, what is elsewhere stays."""
+        """The project with its paths in this checkout; paths outside of the repository stay."""
         return project.moved(_top(project, self._folder), self.root)
 
     async def prepare(self, job_id: str) -> str | None:
-        """Have it made, or put in order, for a job that is about to begin; else why it can't be."""
+        """Make the folder, or restore the commit in it, for a job that is about to begin; else why that fails."""
         async with self._shared.lock:
             why = await self._make()
             if why is None:
@@ -74,25 +76,25 @@ class Checkout:
         return why
 
     def add_user(self, job_id: str) -> None:
-        """A job that began under an earlier gateway uses it: to be said before any other job is launched."""
+        """Register a job that began under an earlier gateway. Call this before any other job is launched."""
         self._shared.users.add(job_id)
 
     def remove_user(self, job_id: str) -> None:
-        """A job has ended, or is let go of."""
+        """Unregister a job that has ended, or that this process stops following."""
         self._shared.users.discard(job_id)
 
     async def inspect(self, ask: Callable[[], Awaitable[T]]) -> T | str:
-        """What `ask` finds out about it, before any other job begins in it; or why it can't be there."""
+        """The result of `ask`, during which no job begins in the checkout; or why the checkout can't be made."""
         async with self._shared.lock:
             return await self._make() or await ask()
 
     async def _make(self) -> str | None:
-        """What an earlier job has changed in it is put right. While a job is at it, it is there, and is that job's."""
-        if not self.is_free and await asyncio.to_thread(_touched, self.root):
+        """Restore what an earlier job has changed. While a job uses the folder, it stays as that job has it."""
+        if not self.is_free and await asyncio.to_thread(_touch, self.root):
             return None
         try:
             await self._ensure()
-        except UnknownRefError:  # a mirror that was made anew in the meantime may not have it yet
+        except UnknownRefError:  # a mirror that was made again in the meantime may not have the commit yet
             try:
                 await self._mirror.fetch()
                 await self._ensure()
@@ -100,34 +102,35 @@ class Checkout:
                 return str(error)
         except RepositoryError as error:
             return str(error)
-        await asyncio.to_thread(_touched, self.root)
+        await asyncio.to_thread(_touch, self.root)
         return None
 
     async def _ensure(self) -> None:
         try:
-            await git_checkout.ensure(self._mirror, self._commit, self.root)
+            await git_checkout.check_out(self._mirror, self._commit, self.root)
         except GitFailedError:
-            # a container may have left what only its own user can change: then it is made anew
+            # a container may have left files of its own user: its fabric removes the folder, and git makes it again
             if not await self._remove(self.root):
                 raise
-            await git_checkout.ensure(self._mirror, self._commit, self.root)
+            await git_checkout.check_out(self._mirror, self._commit, self.root)
 
 
-async def _nobody(fabric: str, folder: Path) -> bool:  # noqa: ARG001, it is asked of a fabric that could
+async def _keep_folder(fabric: str, folder: Path) -> bool:  # noqa: ARG001, the signature of a fabric's removal
     return False
 
 
 class Checkouts:
-    """Finds the commits of projects, and keeps their checkouts.
+    """Resolves branches and versions of projects to commits, and keeps the checkouts.
 
-    environment: of the gateway. remove: has a fabric remove a folder that this process can't; whether it is gone.
+    environment: of the gateway. remove: removes a folder of a fabric with rights that this process lacks; true if the
+    folder does not exist any more.
     """
 
     def __init__(
         self,
         settings: Settings,
         environment: Mapping[str, str],
-        remove: Callable[[str, Path], Awaitable[bool]] = _nobody,
+        remove: Callable[[str, Path], Awaitable[bool]] = _keep_folder,
     ) -> None:
         self._settings = settings
         self._remove = remove
@@ -136,11 +139,11 @@ class Checkouts:
         self._checkouts = settings.state_directory / "checkouts"
         self._repositories = settings.state_directory / "repositories"
         self._mirrors: dict[str, Mirror] = {}
-        # Kept for as long as some job has it.
+        # weak: an entry lives as long as a Checkout that uses it
         self._shared: weakref.WeakValueDictionary[Path, CheckoutState] = weakref.WeakValueDictionary()
 
     async def resolve(self, project: str, branch: str | None, version: str | None) -> SourceCommit | None:
-        """What a branch and a version of a project are now, or what is configured without either.
+        """The commit of a branch or version now; without either, of what is configured.
 
         None where the project's directory runs as it is. Raises BadRequestError, RepositoryUnavailableError.
         """
@@ -151,31 +154,29 @@ class Checkouts:
             if branch is None and not latest:
                 return None
         try:
-            _check(branch, version)  # before any program hears of them
-            address, folder = await self._place(project, chosen)
+            _check_refs(branch, version)  # before git gets them
+            address, folder = await self._locate(project, chosen)
             mirror = self._mirror(address)
             await mirror.fetch()
             names = [project] if chosen.name is None else [project, chosen.name]
             if latest:
-                version, commit = await git_checkout.latest(mirror, names)
+                version, commit = await git_checkout.latest_version(mirror, names)
             else:
-                commit = await git_checkout.resolve(mirror, branch, version, names)
+                commit = await git_checkout.resolve_commit(mirror, branch, version, names)
         except (WordError, UnknownRefError) as error:
             raise BadRequestError("unknown_version", str(error)) from None
         except UnavailableError as error:
             raise RepositoryUnavailableError(str(error)) from None
         return SourceCommit(commit, branch, version, folder, address)
 
-    def checkout(self, fabric: str, source: SourceCommit | None) -> Checkout | None:
-        """Where a source is checked out for a fabric; None for the project's directory as it is."""
-        if source is None:
-            return None
+    def checkout(self, fabric: str, source: SourceCommit) -> Checkout:
+        """The checkout of a commit for a fabric, not made yet."""
         root = self._checkouts / fabric / source.commit
         shared = self._shared.setdefault(root, CheckoutState())
         return Checkout(self._mirror(source.repository), source, root, shared, partial(self._remove, fabric))
 
-    async def sweep(self, active: Collection[Job], unused: float = _UNUSED) -> None:
-        """Remove the checkouts that no job has used for so many seconds, and mirrors that are long forgotten.
+    async def sweep(self, active: Collection[Job], unused: float = _CHECKOUT_AGE) -> None:
+        """Remove the checkouts that no job has used for `unused` seconds, and the mirrors of a month without use.
 
         active: the jobs that have not ended.
         """
@@ -184,17 +185,19 @@ class Checkouts:
             shared = self._shared.setdefault(root, CheckoutState())
             if root in wanted or shared.lock.locked():
                 continue
-            async with shared.lock:  # whoever comes now finds it gone, and makes it again
-                if not shared.users:  # nobody came in the meantime
+            async with shared.lock:  # a job that comes meanwhile waits, and makes the folder again
+                if not shared.users:  # no job came in the meantime
                     await self._remove_checkout(root)
         mirrors = {mirror.folder: mirror for mirror in self._mirrors.values()}
-        for folder in await asyncio.to_thread(_older, self._repositories, "*.git", _MIRROR_UNUSED):
+        for folder in await asyncio.to_thread(_older, self._repositories, "*.git", _MIRROR_AGE):
             try:
                 if folder in mirrors:
                     await mirrors[folder].remove()
                 else:
                     await asyncio.to_thread(_remove, folder)
-            except UnavailableError as error:  # another process has it, or the disk is full: the next sweep may do it
+            except (
+                UnavailableError
+            ) as error:  # another process holds it, or the disk is full: the next sweep tries again
                 _log.warning("mirror not removed", folder=str(folder), error=str(error))
 
     async def _remove_checkout(self, root: Path) -> None:
@@ -211,8 +214,8 @@ class Checkouts:
             self._mirrors[address] = Mirror(address, folder, self._environment, self._mask)
         return self._mirrors[address]
 
-    async def _place(self, project: str, chosen: ProjectSettings) -> tuple[str, str]:
-        """The address of a project's repository, and its folder in there. Raises BadRequestError, UnavailableError."""
+    async def _locate(self, project: str, chosen: ProjectSettings) -> tuple[str, str]:
+        """A project's repository and its folder in there. Raises BadRequestError, UnavailableError."""
         if chosen.repository is not None:
             return chosen.repository, str(chosen.directory.relative_to(CHECKOUT))
         found = await git_checkout.find_repository(chosen.directory, self._environment, self._mask)
@@ -222,30 +225,30 @@ class Checkouts:
                 f"Project `{project}` has no branches and versions: its directory {chosen.directory} is not in a git "
                 "repository; leave `branch` and `version` out, or make it one.",
             )
-        if not chosen.dbt.is_relative_to(_top(chosen, found.below)):
+        if not chosen.dbt.is_relative_to(_top(chosen, found.path)):
             raise BadRequestError(
                 "no_repository",
                 f"Project `{project}` has no branches and versions: its dbt project {chosen.dbt} is not in the "
-                f"repository {found.top}, of which its directory is; leave `branch` and `version` out.",
+                f"repository {found.root}, of which its directory is; leave `branch` and `version` out.",
             )
-        return str(found.top), str(found.below)
+        return str(found.root), str(found.path)
 
 
 def _top(project: ProjectSettings, folder: Path) -> Path:
-    """The top of a project's repository. folder: of the project in there."""
+    """The top folder of a project's repository. folder: of the project in the repository."""
     return project.directory.parents[len(folder.parts) - 1] if folder.parts else project.directory
 
 
-def _check(branch: str | None, version: str | None) -> None:
+def _check_refs(branch: str | None, version: str | None) -> None:
     """Raises WordError."""
     if branch is not None:
-        git_words.branch(branch)
+        git_words.branch_ref(branch)
     if version is not None:
-        git_words.tag(version)
+        git_words.tag_ref(version)
 
 
-def _touched(folder: Path) -> bool:
-    """Make a folder young again; whether it is there."""
+def _touch(folder: Path) -> bool:
+    """Set the time of a folder's last use to now; false if there is no such folder."""
     try:
         os.utime(folder)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""dbt in a container: what its image has, where it leaves things, and how they are fetched."""
+"""dbt in a container: what is installed there, where dbt writes, and how its files are copied out."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from runners.containers.identity import container_name
 from runners.dbt import command as dbt
 from runners.dbt import output as dbt_output
 from runners.dbt.command import DbtPaths, DbtStep
+from runners.dbt.results import is_from_run
 
 HAS_OPENLINEAGE, HAS_ELEMENTARY, LOOKED = "openlineage", "elementary", "looked"
-# A service that sets one of these has said where its lineage goes.
+# a service that sets one of these decides itself where its lineage goes
 LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
 
-# What a container has only for the gateway to fetch; each step has a container of its own.
+# Paths in the container, which the gateway copies out; each step has a container of its own.
 _LINEAGE = "/tmp/pipeline-gateway-lineage.ndjson"  # noqa: S108, no file of this host
 _REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108, no file of this host
 _EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108, no folder of this host
@@ -31,7 +32,7 @@ _ELEMENTARY_PACKAGE = (
 
 
 def script(lineage_executable: str) -> str:
-    """What a shell in the dbt project's folder says of what is there: HAS_ and LOOKED words."""
+    """A shell script for the dbt project's folder, which prints HAS_ words for what it finds, then LOOKED."""
     return (
         f"command -v {shlex.quote(lineage_executable)} >/dev/null && echo {HAS_OPENLINEAGE}; "
         f"if [ -f dbt_packages/elementary/dbt_project.yml ] || "
@@ -41,51 +42,52 @@ def script(lineage_executable: str) -> str:
 
 
 def paths(chosen: DbtServiceSettings, project: str | None, *, listing: bool = False) -> DbtPaths:
-    """The paths of a step, as its container sees them. project: where a checkout's is mounted, None without one.
+    """The paths of a step, as its container sees them.
 
-    What dbt writes besides packages it writes into the container then, not into the checkout: its user there may be
-    root, whose folders a gateway that isn't could not remove, and jobs that share the checkout share no target.
-    listing: nothing is to be left anywhere, for a job may just be running in the service's own folders.
+    project: where the checkout is mounted, None without one. With one, dbt writes its target and logs into the
+    container and not into the checkout: the container's user may be root, whose folders the gateway could not remove,
+    and jobs that share the checkout share no target.
+    listing: for `dbt ls`, which must not write into the service's own folders, since a job may be running there.
     """
-    ours = listing or (project is not None and chosen.target_path is None)
+    separate = listing or (project is not None and chosen.target_path is None)
     return DbtPaths(
         cwd=chosen.working_directory or "",
-        project=project,  # said, so that it is what runs, whatever variables the service sets
+        project=project,  # an option, so that it wins over variables of the service
         profiles=chosen.profiles_directory,
-        target=_TARGET if ours else chosen.target_path,
-        logs=_LOGS if ours else None,
-        parse=None,
+        target=_TARGET if separate else chosen.target_path,
+        logs=_LOGS if separate else None,
+        partial_parse=None,
         report=_REPORT,
         edr=_EDR,
     )
 
 
 def variables(*, lineage: bool) -> Mapping[str, str]:
-    """What a step finds in its environment unless somebody sets it otherwise."""
-    return {**dbt.VARIABLES, **({"TQDM_DISABLE": "1", **dbt.lineage_variables(_LINEAGE)} if lineage else {})}
+    """The variables of a step that neither the configuration nor its service sets."""
+    return {**dbt.DEFAULT_VARIABLES, **({"TQDM_DISABLE": "1", **dbt.lineage_variables(_LINEAGE)} if lineage else {})}
 
 
 async def fetch(
     docker: Docker, state: ContainerState, target: str, step: DbtStep, reader: dbt_output.DbtReader, folder: Path
 ) -> None:
-    """Take from the ended container what tells of the run, unless it is of an earlier one.
+    """Copy results, lineage and report out of the ended container, unless they are those of an earlier run.
 
-    target: dbt's target folder, from the container's working directory on. folder: the step's. Raises OSError,
-    EngineSilentError.
+    target: dbt's target folder, relative to the container's working directory or absolute. folder: of the step.
+    Raises OSError, EngineUnreachableError.
     """
     target = posixpath.join(state.working_directory, target)
     results = await docker.file(state.id, posixpath.join(target, "run_results.json"))
     lineage = await docker.file(state.id, _LINEAGE) if step.lineage else None
     report = await docker.file(container_name(folder, 1), _REPORT) if step.report else None
-    if results is not None and dbt_output.is_of_run(results, reader.invocation):
-        await asyncio.to_thread(_write, dbt.target(folder) / "run_results.json", results)
-    for file, content in ((dbt.lineage(folder), lineage), (dbt.report(folder), report)):
+    if results is not None and is_from_run(results, reader.invocation_id):
+        await asyncio.to_thread(_write, dbt.target_folder(folder) / "run_results.json", results)
+    for file, content in ((dbt.lineage_file(folder), lineage), (dbt.report_file(folder), report)):
         if content is not None:
             await asyncio.to_thread(_write, file, content)
 
 
 def target(chosen: DbtServiceSettings, project: str | None) -> str:
-    """Where the results of a step are, from the container's working directory on; project: as above."""
+    """A step's target folder, absolute or from the container's working directory on; project: as in `paths`."""
     if project is None:
         return chosen.target_path or "target"
     return posixpath.join(project, chosen.target_path or _TARGET)

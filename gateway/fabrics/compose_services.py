@@ -1,4 +1,4 @@
-"""The services of a fabric's compose project, asked for once by all that ask at the same time."""
+"""The services of a fabric's compose project, read from Compose and the engine and cached for two seconds."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from runners.containers.compose_project import ComposeCli, ComposeProject, Compo
 from runners.containers.docker import Docker, EngineUnreachableError
 from runners.runner import Liveness
 
-_FRESH = 2.0  # seconds that an answer is good for
-_PATIENCE, _AGAIN = 30.0, 1.0  # seconds that a silent engine is waited for, and until it is asked again
+_FRESH = 2.0  # seconds that an answer stays in the cache
+_PATIENCE, _AGAIN = 30.0, 1.0  # seconds to wait for an engine that does not answer, and between two attempts
 
 T = TypeVar("T")
 
 
 class ComposeServices:
-    """What a compose project has now. A trigger asks several times, and many may come at once."""
+    """A compose project as it is now. A trigger asks several times, and many triggers may come at once."""
 
     def __init__(self, compose: ComposeCli, docker: Docker) -> None:
         self.compose = compose
@@ -34,7 +34,7 @@ class ComposeServices:
         self._host: tuple[float, str] | None = None
 
     async def project(self) -> ComposeProject | str:
-        """The project, or why there is none. Raises EngineSilentError."""
+        """The project, or why there is none. Raises EngineUnreachableError."""
         async with self._lock:
             if self._project is not None and time.monotonic() - self._project[0] < _FRESH:
                 return self._project[1]
@@ -43,7 +43,7 @@ class ComposeServices:
             return found
 
     async def find(self, name: str) -> ComposeService | str:
-        """A service, or what is wrong with it. Raises EngineSilentError."""
+        """A service, or what is wrong with it. Raises EngineUnreachableError."""
         known = self._services.get(name)
         if known is not None and time.monotonic() - known[0] < _FRESH:
             return known[1]
@@ -56,7 +56,7 @@ class ComposeServices:
         return found
 
     async def look(self, service: ComposeService, script: str, where: str, mount: Mount | None) -> str:
-        """What a shell in a container of a service prints. Raises EngineSilentError."""
+        """The output of a shell script in a container of a service. Raises EngineUnreachableError."""
         key = (service.name, script, where, mount)
         async with self._lock:
             self._looks = {one: found for one, found in self._looks.items() if time.monotonic() - found[0] < _FRESH}
@@ -65,28 +65,28 @@ class ComposeServices:
                 self._looks[key] = time.monotonic(), said
             return self._looks[key][1]
 
-    async def other_host(self) -> str | None:
-        """The address of the engine, where that is on another host. Asks docker's configuration alone."""
+    async def remote_host(self) -> str | None:
+        """The address of an engine on another host, None for one on this host. Reads docker's configuration only."""
         async with self._lock:
             if self._host is None or time.monotonic() - self._host[0] > _FRESH:
-                # what of option, variable and context decides is docker's to say
+                # docker itself decides between option, variable and context
                 said = await self.docker.call("context", "inspect", "--format={{.Endpoints.docker.Host}}")
                 self._host = time.monotonic(), said.output.decode(errors="replace").strip()
             found = self._host[1]
         return None if not found or found.startswith("unix://") else found
 
     async def remove(self, name: str, folder: Path) -> None:
-        """Have a container of a service remove a folder of this host, as far as the engine answers and has it."""
+        """Remove a folder of this host by a container of a service, where the engine answers and the service exists."""
         try:
             found = await self.find(name)
             if not isinstance(found, str):
                 await compose_look.remove(self.compose, found, folder, self.docker)
         except EngineUnreachableError:
-            return  # the next time, then
+            return  # the next sweep tries again
 
 
 def compose_cli(fabric: FabricSettings, instance: str) -> ComposeCli:
-    """How the compose project of a fabric is reached. Every value is glued to its option, so that none can be one."""
+    """The command line of a fabric's compose project. Each value is glued to its option, so it can't be an option."""
     chosen = fabric.compose
     docker = [f"--{key}={value}" for key in ("context", "host") if (value := getattr(chosen, key)) is not None]
     options = [
@@ -102,11 +102,12 @@ def compose_cli(fabric: FabricSettings, instance: str) -> ComposeCli:
         dependencies=chosen.dependencies,
         variables=chosen.environment,
         instance=instance,
+        entrypoint_program="dbt",
     )
 
 
 async def ask_patiently(ask: Callable[[], Awaitable[T]], on_liveness: Callable[[Liveness], None]) -> T:
-    """The answer of an engine that may be starting again. Raises EngineSilentError once that takes too long."""
+    """The answer of an engine that may be restarting. Raises EngineUnreachableError after half a minute."""
     limit = time.monotonic() + _PATIENCE
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The work behind a plan: which command a step is in this configuration, and what its end means."""
+"""A fabric as a job sees it: what each step runs there, and what its end means. The kinds share what is here."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Protocol
 
 from gateway import clock
 from gateway.clock import Instant
-from gateway.model.catalog import Installation, Trigger
-from gateway.model.job import Finished, RunnerName
+from gateway.fabrics.checkouts import Checkout
+from gateway.model.catalog import Installation
+from gateway.model.job import Finished
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.settings.fabric import FabricSettings
+from gateway.model.request import TriggerRequest
+from gateway.settings.fabric import FabricSettings, RunnerName
 from gateway.settings.project import ProjectSettings
 from gateway.settings.settings import Settings
 from runners import ingester
-from runners.dbt import arguments as dbt_words
 from runners.dbt import output as dbt_output
 from runners.dbt.command import DbtConfig, DbtStep
 from runners.dbt.listing import Node
@@ -25,11 +26,10 @@ from runners.outcome import Command, Exited, Lost, NotStarted, Outcome
 from runners.report import Failure, OutputReader, one_line
 from runners.runner import Liveness
 
-ELEMENTARY = "elementary"
 OnLiveness = Callable[[Liveness], None]
 
-# Systemd's words to the gateway itself; a step that heard them would speak in the gateway's name.
-_NOT_FOR_STEPS = frozenset(
+# systemd's messages to the gateway itself: a step that had them would speak to systemd in the gateway's name.
+_GATEWAY_ONLY = frozenset(
     {
         "NOTIFY_SOCKET",
         "WATCHDOG_PID",
@@ -47,7 +47,7 @@ _NOT_FOR_STEPS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ContainerConflict:
-    """What holds a plan up that is no job: a container that somebody else started. since: epoch seconds."""
+    """A container of a service that the plan needs, not started by the gateway. since: epoch seconds."""
 
     container: str
     service: str
@@ -62,38 +62,48 @@ class ContainerConflict:
 
 
 def ignore_liveness(_: Liveness) -> None:
-    """Is told how a step was found, and does nothing with it."""
+    """The OnLiveness of a caller that does not show how a step is."""
 
 
 class Fabric(Protocol):
-    """Knows, for one project in one fabric, what each step runs and what it should leave behind."""
+    """One project on one fabric: what each step runs there, and what it should leave behind."""
+
+    @property
+    def runner(self) -> RunnerName:
+        """Which runner runs the steps."""
+        ...
+
+    @property
+    def checkout(self) -> Checkout | None:
+        """The checkout that the steps run in, None for the project's own directory."""
+        ...
 
     @property
     def mask(self) -> Mask:
-        """Hides what is secret there, as far as that is known by now."""
+        """Hides the secrets of the fabric that are known by now."""
         ...
 
-    async def installation(self, trigger: Trigger) -> Installation:
-        """What a plan depends on besides the request. Raises EngineError where that can't be found out."""
+    async def installation(self, request: TriggerRequest) -> Installation:
+        """What a plan depends on besides the request. Raises EngineError where the engine does not answer."""
         ...
 
     async def missing_program(self) -> str | None:
-        """Which program that its steps need is not found, in a sentence that says what to do."""
+        """A program that the steps need and that was not found, in a sentence that says what to do; else None."""
         ...
 
     async def container_conflict(self, plan: Plan) -> ContainerConflict | None:
-        """What else uses what the plan's steps use. Raises EngineError where that can't be found out."""
+        """A container outside the gateway that uses what the plan uses. Raises EngineError."""
         ...
 
     async def problem(self, planned: PlannedStep, on_liveness: OnLiveness = ignore_liveness) -> str | None:
         """Why a step could not start, in a sentence that says what to do; None if nothing is known to be wrong.
 
-        on_liveness: told while that can't be found out.
+        on_liveness: called with UNREACHABLE while the engine does not answer.
         """
         ...
 
-    async def nodes(self, planned: PlannedStep) -> list[Node] | str:
-        """What a dbt step would run, by dbt's own word; or why that can't be found out.
+    async def list_nodes(self, planned: PlannedStep) -> list[Node] | str:
+        """The nodes that a dbt step would run, as dbt lists them; or why dbt can't list them.
 
         Raises EngineError, StorageError.
         """
@@ -102,59 +112,59 @@ class Fabric(Protocol):
     async def command(
         self, planned: PlannedStep, folder: Path, on_liveness: OnLiveness = ignore_liveness
     ) -> Command | str:
-        """What the step runs, with `folder` (which is made) for its own files; or why it can't, in a sentence.
+        """The command of a step, or why it has none, in a sentence. Makes `folder` for the step's own files.
 
-        on_liveness: as above. Raises OSError where the disk keeps it from being prepared.
+        on_liveness: as for `problem`. Raises OSError where the disk refuses the step's files.
         """
         ...
 
     async def conclude(
         self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader, folder: Path
     ) -> Finished:
-        """What the end of the step means, with its final progress and first failure.
+        """What the end of a step means, with its final progress and first failure.
 
-        Raises OSError where the disk can't be looked at now.
+        Raises OSError where the step's files can't be read now.
         """
         ...
 
 
-def fabric_settings(settings: Settings, name: str, runner: RunnerName) -> tuple[FabricSettings, bool]:
-    """A fabric, and whether it is gone: taken from the configuration, or turned into another kind."""
-    found = settings.fabrics.get(name)
-    if found is None or RunnerName(found.runner) is not runner:
-        return FabricSettings(runner=runner.value), True
-    return found, False
+def fabric_settings(settings: Settings, fabric: str, runner: RunnerName) -> tuple[FabricSettings, bool]:
+    """A fabric's settings, and whether the configuration lacks a fabric of this id and runner by now."""
+    configured = settings.fabrics.get(fabric)
+    if configured is None or configured.runner is not runner:
+        return FabricSettings(runner=runner), True
+    return configured, False
 
 
-def project_settings(settings: Settings, name: str) -> tuple[ProjectSettings, bool]:
-    """A project, and whether it is gone from the configuration."""
-    found = settings.projects.get(name)
-    return (ProjectSettings(), True) if found is None else (found, False)
+def project_settings(settings: Settings, project: str) -> tuple[ProjectSettings, bool]:
+    """A project's settings, and whether the configuration lacks it by now."""
+    configured = settings.projects.get(project)
+    return (ProjectSettings(), True) if configured is None else (configured, False)
 
 
-def not_configured(what: str, name: str) -> str:
-    """Why a step is not begun in a fabric, or of a project, that is gone."""
-    return f"The {what} {name} is not in the configuration any more; put it back, or trigger another one."
+def not_configured(kind: str, name: str) -> str:
+    """Why a step does not begin: its fabric or project is not configured any more. kind: `fabric` or `project`."""
+    return f"The {kind} {name} is not in the configuration any more; put it back, or trigger another one."
 
 
 def environment(fabric: FabricSettings, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The gateway's own environment, less what is meant for it alone, and the fabric's."""
-    variables = {name: value for name, value in inherited.items() if name not in _NOT_FOR_STEPS}
+    """The environment of steps: the gateway's own, without what is for the gateway alone, and the fabric's."""
+    variables = {name: value for name, value in inherited.items() if name not in _GATEWAY_ONLY}
     return {**variables, **fabric.environment}
 
 
-def dbt(fabric: FabricSettings, project: Path) -> DbtConfig:
+def dbt_config(fabric: FabricSettings, project: Path) -> DbtConfig:
     """How a fabric runs dbt for the project in this folder."""
-    chosen = fabric.dbt
+    configured = fabric.dbt
     return DbtConfig(
         project=project,
-        executable=chosen.executable,
-        lineage_executable=chosen.openlineage_executable,
-        edr=chosen.edr,
-        profiles=chosen.profiles_directory,
-        target=chosen.target,
-        threads=chosen.threads,
-        arguments=chosen.arguments,
+        executable=configured.executable,
+        lineage_executable=configured.openlineage_executable,
+        edr=configured.edr,
+        profiles=configured.profiles_directory,
+        target=configured.target,
+        threads=configured.threads,
+        arguments=configured.arguments,
     )
 
 
@@ -167,7 +177,7 @@ def installation(
     ingester_is_fixed: bool = False,
     needs_packages: bool = False,
 ) -> Installation:
-    """What a plan depends on, with what was found in the fabric."""
+    """What a plan depends on: the configuration, and what was found in the fabric."""
     ingester_resource, dbt_resource = settings.resources(fabric)
     return Installation(
         openlineage=settings.enable_openlineage,
@@ -183,22 +193,25 @@ def installation(
 
 
 def output_reader(planned: PlannedStep) -> OutputReader:
-    """What follows the step's output."""
+    """The reader of a step's output."""
     return ingester.IngesterReader() if planned.name is StepName.INGESTER else dbt_output.DbtReader()
 
 
-def dbt_step(planned: PlannedStep, dbt: DbtConfig) -> DbtStep:
-    """What dbt is to do in a step."""
+def dbt_step(planned: PlannedStep, config: DbtConfig) -> DbtStep:
+    """The dbt step of a planned one."""
     if planned.name is StepName.ELEMENTARY:
-        arguments = (dbt_words.select(ELEMENTARY), *planned.arguments)
-        return DbtStep("run", arguments, elementary=True, report=dbt.edr is not None)
-    rest = (dbt_words.exclude(ELEMENTARY),) if planned.without_elementary else ()
-    # dbt adds up what several options exclude
-    return DbtStep(planned.name, (*rest, *planned.arguments), lineage=planned.lineage, selective=planned.selective)
+        return DbtStep("run", planned.arguments, elementary=True, report=config.edr is not None)
+    return DbtStep(
+        planned.name,
+        planned.arguments,
+        lineage=planned.lineage,
+        without_elementary=planned.without_elementary,
+        selective=planned.selective,
+    )
 
 
 def ingester_finished(planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader) -> Finished:
-    """The end of an ingester: its exit code is all there is to go by."""
+    """The end of an ingester, which only its exit code tells."""
     return Finished(outcome, reader.progress, _failure(planned, outcome, reader.last_line, None), started)
 
 
@@ -207,17 +220,17 @@ def dbt_finished(
     started: Instant,
     outcome: Outcome,
     reader: dbt_output.DbtReader,
-    left: dbt_output.Results | None,
+    results: dbt_output.Results | None,
 ) -> Finished:
-    """The end of a dbt step whose outcome has been judged by what it left."""
-    progress = left.progress if left is not None else reader.progress
-    failed_node = left.failure if left is not None else None
+    """The end of a dbt step. outcome: as judged by the step's log and results."""
+    progress = results.progress if results is not None else reader.progress
+    failed_node = results.failure if results is not None else None
     failure = _failure(planned, outcome, reader.error or reader.last_line, failed_node)
     return Finished(outcome, progress, failure, started)
 
 
 def masked(finished: Finished, mask: Mask) -> Finished:
-    """The end of a step with nothing secret in it, as it may be recorded."""
+    """The end of a step without secrets, as it may be recorded."""
     outcome, failure = finished.outcome, finished.failure
     if isinstance(outcome, NotStarted | Lost):
         outcome = replace(outcome, why=mask.text(outcome.why))
@@ -226,8 +239,8 @@ def masked(finished: Finished, mask: Mask) -> Finished:
     return replace(finished, outcome=outcome, failure=failure)
 
 
-def _failure(planned: PlannedStep, outcome: Outcome, said: str, failed_node: Failure | None) -> Failure | None:
-    """What went wrong first in a step that left with a non-zero code; without a failed node, its last words."""
+def _failure(planned: PlannedStep, outcome: Outcome, message: str, failed_node: Failure | None) -> Failure | None:
+    """The first failure of a step whose exit code is not 0: its failed node, else its last message."""
     if not isinstance(outcome, Exited) or outcome.code == 0:
         return None
-    return failed_node or Failure(planned.name, one_line(said or "it said nothing"))
+    return failed_node or Failure(planned.name, one_line(message or "it said nothing"))

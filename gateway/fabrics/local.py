@@ -1,4 +1,4 @@
-"""The work of a fabric whose steps are processes of this host."""
+"""A fabric whose steps are processes of this host."""
 
 from __future__ import annotations
 
@@ -13,30 +13,34 @@ from pathlib import Path
 
 from gateway.clock import Instant
 from gateway.errors import StorageError
-from gateway.fabrics import fabric as work
-from gateway.fabrics import listing
+from gateway.fabrics import fabric as shared
 from gateway.fabrics.checkouts import Checkout
 from gateway.fabrics.fabric import OnLiveness, ignore_liveness
-from gateway.model.catalog import Installation, Trigger
-from gateway.model.job import Finished, RunnerName
+from gateway.model.catalog import Installation
+from gateway.model.job import Finished
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.settings.fabric import FabricSettings
+from gateway.model.request import TriggerRequest
+from gateway.settings.fabric import FabricSettings, RunnerName
 from gateway.settings.settings import Settings
 from runners import ingester, program
 from runners.dbt import command as dbt
+from runners.dbt import listing
 from runners.dbt import output as dbt_output
 from runners.dbt import project as dbt_project
 from runners.dbt.command import DbtStep
 from runners.dbt.listing import Node
+from runners.dbt.results import judge_outcome, read_results
 from runners.outcome import Command, Exited, Outcome
 from runners.program import ProgramResult
 from runners.report import OutputReader
 
-LISTING = "listing-"  # how the folders begin that dbt lists a project in
+LISTING = "listing-"  # prefix of the folders in which `dbt ls` runs
 
 
 class LocalFabric:
-    """Knows what each step of one project runs on this host, and what it should leave behind: see Work."""
+    """What each step of one project runs on this host: see the protocol Fabric."""
+
+    runner = RunnerName.LOCAL
 
     def __init__(
         self,
@@ -46,51 +50,51 @@ class LocalFabric:
         environment: Mapping[str, str],
         checkout: Checkout | None = None,
     ) -> None:
-        """checkout: where the project is, None for its own directory."""
+        """checkout: of the project, None for its own directory."""
         self._settings = settings
         self._fabric_name = fabric
-        # a job that outlived its fabric or project in the configuration is followed to its end all the same
-        self._fabric, fabric_is_gone = work.fabric_settings(settings, fabric, RunnerName.LOCAL)
-        configured, project_is_gone = work.project_settings(settings, project)
-        self._gone = work.not_configured("fabric", fabric) if fabric_is_gone else None
-        if project_is_gone:
-            self._gone = work.not_configured("project", project)
+        # a job is followed to its end also where the configuration has lost its fabric or project
+        self._fabric, fabric_is_missing = shared.fabric_settings(settings, fabric, RunnerName.LOCAL)
+        configured, project_is_missing = shared.project_settings(settings, project)
+        self._not_configured = shared.not_configured("fabric", fabric) if fabric_is_missing else None
+        if project_is_missing:
+            self._not_configured = shared.not_configured("project", project)
         self._project = configured if checkout is None else checkout.project_in(configured)
         self._project_name = project
-        self._checkout = checkout
-        self._is_elsewhere = checkout is None and configured.repository is not None
+        self.checkout = checkout
+        self._is_remote = checkout is None and configured.repository is not None
         self._environment = _environment(self._fabric, environment)
         self.mask = settings.mask(environment)
-        self.dbt = work.dbt(self._fabric, self._project.dbt)
+        self.dbt = shared.dbt_config(self._fabric, self._project.dbt)
         self._parsed = settings.state_directory / "parse"
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What every step of the fabric finds in its environment."""
+        """The environment of every step of the fabric."""
         return self._environment
 
-    async def installation(self, trigger: Trigger) -> Installation:  # noqa: ARG002, it is found whatever is wanted
+    async def installation(self, request: TriggerRequest) -> Installation:  # noqa: ARG002, looking costs nothing here
         """What a plan depends on besides the request."""
         return await asyncio.to_thread(self._installation)
 
     async def missing_program(self) -> str | None:
-        """Which program that its steps need is not found; without a dbt project none of dbt's is needed."""
+        """A program that the steps need and that was not found; without a dbt project dbt is not needed."""
         return await asyncio.to_thread(self._missing_program)
 
-    async def container_conflict(self, plan: Plan) -> work.ContainerConflict | None:  # noqa: ARG002, nothing is
-        """Nothing but jobs: what else runs on this host is nobody's business here."""
+    async def container_conflict(self, plan: Plan) -> shared.ContainerConflict | None:  # noqa: ARG002, see below
+        """None: only jobs hold the resources of this host."""
         return None
 
     async def problem(self, planned: PlannedStep, on_liveness: OnLiveness = ignore_liveness) -> str | None:  # noqa: ARG002, files answer
         """Why a step could not start, as far as files tell, in a sentence that says what to do."""
         return await asyncio.to_thread(self._problem, planned)
 
-    async def nodes(self, planned: PlannedStep) -> list[Node] | str:
-        """What a dbt step would run, by dbt's own word; or why it can't be found out."""
-        obstacle = await self.problem(planned)
-        if obstacle is not None:
-            return obstacle
-        step = replace(work.dbt_step(planned, self.dbt), lineage=False)
+    async def list_nodes(self, planned: PlannedStep) -> list[Node] | str:
+        """The nodes that a dbt step would run, as dbt lists them; or why dbt can't list them."""
+        problem = await self.problem(planned)
+        if problem is not None:
+            return problem
+        step = replace(shared.dbt_step(planned, self.dbt), lineage=False)
         try:
             return await self._nodes(step)
         except OSError as error:
@@ -102,22 +106,22 @@ class LocalFabric:
         folder: Path,
         on_liveness: OnLiveness = ignore_liveness,  # noqa: ARG002, files answer at once
     ) -> Command | str:
-        """What the step runs, or why it can't. Raises OSError where the disk keeps it from being prepared."""
+        """The command of a step, or why it has none. Raises OSError where the disk refuses the step's files."""
         return await asyncio.to_thread(self._command, planned, folder)
 
     async def conclude(
         self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader, folder: Path
     ) -> Finished:
-        """What the end of the step means. Raises OSError where the disk can't be looked at now."""
+        """What the end of a step means. Raises OSError where the step's files can't be read now."""
         return await asyncio.to_thread(self._conclude, planned, started, outcome, reader, folder)
 
     @property
     def has_ingester(self) -> bool:
-        """Whether the project says how its data comes in."""
+        """Whether the project has an ingester."""
         return self._project.ingester is not None
 
     def programs(self) -> list[str]:
-        """The programs of its steps that are there. Looks at the disk."""
+        """The paths of the steps' programs that were found. Blocks."""
         dbt_programs = [
             self._find(name) for name in (self.dbt.executable, self.dbt.lineage_executable, self.dbt.edr or "")
         ]
@@ -132,40 +136,40 @@ class LocalFabric:
 
             async def ask(argv: tuple[str, ...]) -> ProgramResult:
                 environment = dbt.environment(self._environment, step, folder)
-                return await program.run(argv, environment, within=listing.TAKES, directory=self.dbt.project)
+                return await program.run(argv, environment, within=listing.TIMEOUT, directory=self.dbt.project)
 
             paths = dbt.paths(self.dbt, folder, cache)
-            may_install = self._checkout is not None and self._checkout.is_free
-            found = await listing.nodes(self.dbt, step, paths, ask, self.mask, may_install=may_install)
-            await asyncio.to_thread(dbt.keep_parse, folder, cache)
+            may_install = self.checkout is not None and self.checkout.is_free
+            found = await listing.list_nodes(self.dbt, step, paths, ask, self.mask, may_install=may_install)
+            await asyncio.to_thread(dbt.update_parse_cache, folder, cache)
         return found
 
     def _installation(self) -> Installation:
-        return work.installation(
+        return shared.installation(
             self._settings,
             self._fabric_name,
             has_openlineage=self._find(self.dbt.lineage_executable) is not None,
             has_elementary=dbt_project.has_elementary(self.dbt.project),
-            needs_packages=self._checkout is not None and dbt_project.declares_packages(self.dbt.project),
+            needs_packages=self.checkout is not None and dbt_project.declares_packages(self.dbt.project),
         )
 
     def _missing_program(self) -> str | None:
         project_file, _ = dbt_project.files(self.dbt, self._environment)
-        if (self._is_elsewhere or project_file.exists()) and self._find(self.dbt.executable) is None:
+        if (self._is_remote or project_file.exists()) and self._find(self.dbt.executable) is None:
             return self._missing(self.dbt.executable, "dbt", "dbt.executable")
-        return self._ingester_problem() if self.has_ingester and not self._is_elsewhere else None
+        return self._ingester_problem() if self.has_ingester and not self._is_remote else None
 
     def _problem(self, planned: PlannedStep) -> str | None:
-        if self._gone is not None:
-            return self._gone
+        if self._not_configured is not None:
+            return self._not_configured
         if planned.name is StepName.INGESTER:
             return self._ingester_problem()
         if self._find(self.dbt.executable) is None:
             return self._missing(self.dbt.executable, "dbt", "dbt.executable")
         if planned.lineage:
-            obstacle = self._lineage_problem()
-            if obstacle is not None:
-                return obstacle
+            problem = self._lineage_problem()
+            if problem is not None:
+                return problem
         if planned.name is StepName.ELEMENTARY or planned.without_elementary:
             if not dbt_project.has_elementary(self.dbt.project):
                 return (
@@ -177,8 +181,8 @@ class LocalFabric:
         return dbt_project.problem(self.dbt, self._environment)
 
     def _command(self, planned: PlannedStep, folder: Path) -> Command | str:
-        if self._gone is not None:
-            return self._gone
+        if self._not_configured is not None:
+            return self._not_configured
         time_limit = self._fabric.time_limit
         if planned.name is StepName.INGESTER:
             settings = self._project.ingester
@@ -191,7 +195,7 @@ class LocalFabric:
                 time_limit=time_limit,
                 mask=self.mask,
             )
-        step = work.dbt_step(planned, self.dbt)
+        step = shared.dbt_step(planned, self.dbt)
         dbt.prepare(step, folder)
         return dbt.command(
             self.dbt,
@@ -207,12 +211,12 @@ class LocalFabric:
         self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader, folder: Path
     ) -> Finished:
         if not isinstance(reader, dbt_output.DbtReader):
-            return work.ingester_finished(planned, started, outcome, reader)
-        step, left = work.dbt_step(planned, self.dbt), dbt_output.read_results(folder, self.mask)
-        outcome = dbt_output.judge_outcome(outcome, step, reader, left, reported=dbt.report(folder).exists())
+            return shared.ingester_finished(planned, started, outcome, reader)
+        step, left = shared.dbt_step(planned, self.dbt), read_results(folder, self.mask)
+        outcome = judge_outcome(outcome, step, reader, left, has_report=dbt.report_file(folder).exists())
         if isinstance(outcome, Exited) and left is not None:
-            dbt.keep_parse(folder, dbt.parse_cache(self._parsed, self.dbt, step))
-        return work.dbt_finished(planned, started, outcome, reader, left)
+            dbt.update_parse_cache(folder, dbt.parse_cache(self._parsed, self.dbt, step))
+        return shared.dbt_finished(planned, started, outcome, reader, left)
 
     def _ingester_problem(self) -> str | None:
         settings = self._project.ingester
@@ -256,9 +260,9 @@ class LocalFabric:
 
 
 def _environment(fabric: FabricSettings, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of steps, with a PATH that finds what is installed beside the gateway."""
-    variables = work.environment(fabric, inherited)
-    # dbt-ol runs the first `dbt` on PATH, so the fabric's own has to be that.
+    """The environment of steps, with a PATH that also finds the programs installed beside the gateway."""
+    variables = shared.environment(fabric, inherited)
+    # dbt-ol runs the first `dbt` on PATH, so the fabric's dbt must be the first
     beside_dbt = [str(Path(fabric.dbt.executable).parent)] if "/" in fabric.dbt.executable else []
     beside_gateway = str(Path(sys.executable).parent)
     variables["PATH"] = os.pathsep.join([*beside_dbt, beside_gateway, variables.get("PATH", os.defpath)])

@@ -1,4 +1,4 @@
-"""Finds the work of a fabric: what its steps run depends on where."""
+"""All fabrics: finds what runs the steps of a project on a fabric."""
 
 from __future__ import annotations
 
@@ -7,41 +7,72 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from gateway.fabrics import compose_mounts as compose_places
-from gateway.fabrics.checkouts import Checkout
+from gateway.fabrics import step_services
+from gateway.fabrics.checkouts import Checkout, Checkouts
 from gateway.fabrics.compose import ComposeFabric
 from gateway.fabrics.compose_services import ComposeServices
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.local import LocalFabric
-from gateway.model.job import RunnerName
+from gateway.model.job import SourceCommit
+from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from runners.containers.docker import Docker
 
 
 class FabricRegistry:
-    """Makes the work of any fabric and project.
+    """Makes the Fabric of any project, and owns the checkouts.
 
-    environment: of the gateway. instance: the gateway's own id, which its containers carry.
+    environment: of the gateway. instance: the gateway's own id, which its containers carry as a label.
     """
 
     def __init__(self, settings: Settings, environment: Mapping[str, str], instance: str) -> None:
+        self.checkouts = Checkouts(settings, environment, self.remove_folder)
         self._settings = settings
         self._environment = environment
         self._instance = instance
-        self._made: dict[tuple[RunnerName, str, str], Fabric] = {}
+        self._uncommitted: dict[tuple[RunnerName, str, str], Fabric] = {}  # those without a checkout
         self._services: dict[str, ComposeServices] = {}
 
-    def of(self, runner: RunnerName, fabric: str, project: str, checkout: Checkout | None = None) -> Fabric:
-        """The work of a project in a fabric, as far as the configuration (still) has them.
+    def get(self, runner: RunnerName, fabric: str, project: str, source: SourceCommit | None = None) -> Fabric:
+        """What runs the steps of a project on a fabric, also where the configuration does not have them any more.
 
-        checkout: where the project is, None for its own directory, for which the work is always the same one.
+        source: the commit that is checked out, None for the project's own directory.
         """
-        if checkout is not None:
-            return self._make(runner, fabric, project, checkout)
+        if source is not None:
+            return self._make(runner, fabric, project, self.checkouts.checkout(fabric, source))
         key = (runner, fabric, project)
-        if key not in self._made:
-            self._made[key] = self._make(*key, None)
-        return self._made[key]
+        if key not in self._uncommitted:
+            self._uncommitted[key] = self._make(*key, None)
+        return self._uncommitted[key]
+
+    def all(self) -> Iterable[Fabric]:
+        """Every fabric, with every project where the steps are processes of this host."""
+        for name, fabric in self._settings.fabrics.items():
+            local = fabric.runner is RunnerName.LOCAL
+            for project in self._settings.projects if local else [self._settings.default_project]:
+                yield self.get(fabric.runner, name, project)
+
+    def engines(self) -> Iterable[Docker]:
+        """The container engines of the fabrics, each once."""
+        dockers = [
+            self._services_of(name).docker
+            for name, fabric in self._settings.fabrics.items()
+            if fabric.runner is RunnerName.COMPOSE
+        ]
+        return {docker.command: docker for docker in dockers}.values()
+
+    async def remove_folder(self, fabric: str, folder: Path) -> bool:
+        """Remove a folder by a container of the fabric; true if the folder does not exist any more.
+
+        Containers write as their own users, often root, so this process may not have the right to remove their files.
+        """
+        configured = self._settings.fabrics.get(fabric)
+        if configured is None or configured.runner is not RunnerName.COMPOSE:
+            return False
+        await self._services_of(fabric).remove(configured.compose.dbt.service, folder)
+        # the container may have the right to empty the folder and not to remove it
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return not await asyncio.to_thread(folder.exists)
 
     def _make(self, runner: RunnerName, fabric: str, project: str, checkout: Checkout | None) -> Fabric:
         match runner:
@@ -53,36 +84,6 @@ class FabricRegistry:
 
     def _services_of(self, fabric: str) -> ComposeServices:
         if fabric not in self._services:
-            made = compose_places.services(self._settings, fabric, self._environment, self._instance)
+            made = step_services.compose_services(self._settings, fabric, self._environment, self._instance)
             self._services[fabric] = made
         return self._services[fabric]
-
-    async def remove(self, fabric: str, folder: Path) -> bool:
-        """Remove a folder with what containers of a fabric have left in it; whether it is gone.
-
-        Their users, root most of all, may have made what only they can remove.
-        """
-        chosen = self._settings.fabrics.get(fabric)
-        if chosen is None or RunnerName(chosen.runner) is not RunnerName.COMPOSE:
-            return False
-        await self._services_of(fabric).remove(chosen.compose.dbt.service, folder)
-        # the container may have been let to empty the folder and not to remove it
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        return not await asyncio.to_thread(folder.exists)
-
-    def all(self) -> Iterable[Fabric]:
-        """The work of every fabric, with every project where they run it themselves."""
-        for name, fabric in self._settings.fabrics.items():
-            runner = RunnerName(fabric.runner)
-            projects = self._settings.projects if runner is RunnerName.LOCAL else [self._settings.default_project]
-            for project in projects:
-                yield self.of(runner, name, project)
-
-    def engines(self) -> Iterable[Docker]:
-        """The container engines of the fabrics, each once."""
-        dockers = [
-            self._services_of(name).docker
-            for name, fabric in self._settings.fabrics.items()
-            if RunnerName(fabric.runner) is RunnerName.COMPOSE
-        ]
-        return {docker.command: docker for docker in dockers}.values()

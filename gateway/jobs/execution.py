@@ -1,4 +1,4 @@
-"""The life of one job, from wherever its record says it is to its end."""
+"""The execution of one job, from the state that its record has to its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import structlog
 
 from gateway import clock
 from gateway.errors import EngineError, StorageError
-from gateway.fabrics.checkouts import Checkout
 from gateway.fabrics.fabric import Fabric, masked, output_reader
 from gateway.jobs.progress import ProgressFollower
 from gateway.jobs.record import JobRecord, retry_on_full_disk
@@ -39,17 +38,17 @@ from runners.output import OutputRing
 from runners.report import Progress
 from runners.runner import Liveness, Runner
 
-_ASK_AGAIN = 30.0  # seconds after which a job that waits looks by itself whether its turn has come
+_CHECK_QUEUE = 30.0  # seconds after which a queued job looks by itself whether it holds its resources
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class JobSnapshot:
-    """A job as it is now: its record, and what is known beyond it.
+    """A job as it is now: its record, and what the record does not have.
 
     progress: of the running step. liveness: how that step was last found.
-    removed: its output and files are gone, to keep all of them under their cap.
+    removed: the output and files of the job were removed, to keep those of all jobs under state_cap.
     """
 
     job: Job
@@ -59,10 +58,10 @@ class JobSnapshot:
 
 
 class JobExecution:
-    """Runs the steps of one job in order and records what becomes of them.
+    """Runs the steps of one job in order and records how each ends.
 
-    Nothing here assumes that it began with the job: every step's folder knows whether it was started, so a life that
-    was cut off is lived on by the next one.
+    It does not matter whether this process began the job: each step's folder says whether the step was started, so the
+    execution of a killed gateway is continued by the next gateway.
     """
 
     def __init__(
@@ -72,20 +71,18 @@ class JobExecution:
         runner: Runner,
         fabric: Fabric,
         folder: Path,
-        checkout: Checkout | None,
-        promoted: Callable[[list[str]], None],
+        on_promoted: Callable[[list[str]], None],
     ) -> None:
-        """promoted: told of the jobs that waited and hold what they need now, because of this one's end."""
-        self._record = JobRecord(job, store, folder, self._notify, promoted)
-        self.settled = asyncio.Event()  # the truth about the job is known: it is alive, or it has ended
+        """folder: of the job. on_promoted: see JobRecord."""
+        self._record = JobRecord(job, store, folder, self._notify, on_promoted)
+        self.settled = asyncio.Event()  # set once it is known whether the job is alive, queued or ended
         self._store = store
         self._runner = runner
         self._fabric = fabric
         self._folder = folder
-        self._checkout = checkout
-        self._waited = False
-        self._turn = asyncio.Event()  # there is news for a job that waits
-        self._unrecorded_cancel: Callable[[Job], Job] | None = None  # its cancel that could not be recorded yet
+        self._was_queued = False
+        self._turn = asyncio.Event()  # set when a queued job may hold its resources, or was cancelled
+        self._unrecorded_cancel: Callable[[Job], Job] | None = None  # a cancel that the disk has refused so far
         self._follower: ProgressFollower | None = None
         self._liveness = Liveness.SUPERVISED
         self._changed = asyncio.Event()
@@ -93,7 +90,7 @@ class JobExecution:
 
     @property
     def job(self) -> Job:
-        """The job by its record."""
+        """The job as its record has it."""
         return self._record.job
 
     def snapshot(self) -> JobSnapshot:
@@ -101,57 +98,57 @@ class JobExecution:
         return JobSnapshot(self.job, self._follower.progress if self._follower else None, self._liveness)
 
     async def wait(self, known: JobSnapshot, seconds: float) -> None:
-        """Return once the job is other than `known`, or after that many seconds."""
+        """Return once the job differs from `known`, or after that many seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.snapshot() == known and not self._released:
                     await self._changed.wait()
 
-    def release(self) -> None:
-        """Let go of whoever waits for a change: the service stops."""
+    def release_waiters(self) -> None:
+        """End every `wait`, now and later: the service stops."""
         self._released = True
         self._notify()
 
     def notify_turn(self) -> None:
-        """Tell a waiting job that it holds what it needs."""
+        """Wake a queued job, which may hold its resources now."""
         self._turn.set()
 
     async def run(self) -> None:
-        """Live until the job has ended. A bug ends the job, and loudly; cancelling this task leaves its steps alone."""
+        """Run until the job has ended. A bug ends the job as failed; cancelling this task leaves its steps running."""
         try:
             await self._record.write_file()
             await self._await_resources()
-            await self._check()
+            await self._check_steps()
             while not isinstance(self.job.state, Ended):
                 await self._advance()
-        except Exception:  # noqa: BLE001, whatever it is: the job must not read running for ever
+        except Exception:  # noqa: BLE001, any bug: the job must not stay `running` for ever
             incident = secrets.token_hex(6)
             _log.exception("job broke", job=self.job.id, incident=incident)
             await self._abandon(incident)
         finally:
-            if self._checkout is not None:
-                self._checkout.remove_user(self.job.id)
+            if self._fabric.checkout is not None:
+                self._fabric.checkout.remove_user(self.job.id)
         self.settled.set()
         _log.info("job ended", job=self.job.id, state=self.job.state.kind)
 
     async def cancel(self, by: Caller) -> bool:
-        """Ask for the job's end, unless it has ended; whether nobody had asked before."""
+        """Ask for the job's end, unless it has ended; true for the first request."""
         first = False
 
         def cancelling(job: Job) -> Job:
             nonlocal first
-            asked = request_cancel(job, by, clock.now())
-            first = asked is not job
-            return asked
+            cancelled = request_cancel(job, by, clock.now())
+            first = cancelled is not job
+            return cancelled
 
         try:
-            # Durable before anything is stopped, so that a restarted gateway goes on cancelling.
+            # durable before anything is stopped, so that a restarted gateway goes on cancelling
             await self._record.update(cancelling)
         except StorageError as error:
-            # The job that filled the disk must be cancellable too; its next record tells of the cancel.
+            # the job that filled the disk must be cancellable too; its next recorded change includes the cancel
             _log.warning("cancel not recorded yet", job=self.job.id, error=str(error))
             if isinstance(self.job.state, Queued):
-                self._unrecorded_cancel = cancelling  # nobody may read of its end before that is durable
+                self._unrecorded_cancel = cancelling  # a cancel ends a queued job, and an end is shown once durable
             else:
                 await self._record.update_in_memory(cancelling)
         self._turn.set()
@@ -159,37 +156,37 @@ class JobExecution:
         return first
 
     async def _await_resources(self) -> None:
-        """Until the job holds its resources, or was cancelled."""
-        self._waited = isinstance(self.job.state, Queued)
+        """Wait until the job holds its resources, or was cancelled."""
+        self._was_queued = isinstance(self.job.state, Queued)
         while isinstance(self.job.state, Queued) and self._unrecorded_cancel is None:
             self._turn.clear()
             if await retry_on_full_disk(self._store.holds_resources, self.job.id):
                 await self._record.persist(begin)
             else:
                 self.settled.set()
-                with contextlib.suppress(TimeoutError):  # and should nobody call, it asks
-                    async with asyncio.timeout(_ASK_AGAIN):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CHECK_QUEUE):
                         await self._turn.wait()
         if self._unrecorded_cancel is not None:
             await self._record.persist(self._unrecorded_cancel)
 
     async def _container_conflict(self) -> str | None:
-        """Who came while the job waited and is no job, so that nobody had them wait for it."""
+        """The container that took a service of the plan while the job was queued, in a sentence; else None."""
         try:
-            holder = await self._fabric.container_conflict(self.job.plan)
-        except EngineError:  # what is asked next says so
+            conflict = await self._fabric.container_conflict(self.job.plan)
+        except EngineError:  # the check of the first step says so
             return None
-        return None if holder is None else str(holder)
+        return None if conflict is None else str(conflict)
 
-    async def _check(self) -> None:
-        """Before the first step of a new job: whether every step has what it needs. If not, none is begun."""
-        if isinstance(self.job.state, Ended):  # cancelled while it waited
+    async def _check_steps(self) -> None:
+        """Before the first step of a new job: check that each step can run. If one can't, none is begun."""
+        if isinstance(self.job.state, Ended):  # cancelled while queued
             return
         if any(not isinstance(state, Pending) for state in self.job.steps):
             return
-        why = await self._container_conflict() if self._waited else None
-        if why is None and self._checkout is not None:
-            why = await self._checkout.prepare(self.job.id)
+        why = await self._container_conflict() if self._was_queued else None
+        if why is None and self._fabric.checkout is not None:
+            why = await self._fabric.checkout.prepare(self.job.id)
         if why is not None:
             await self._set_steps([masked(Finished(NotStarted(why)), self._fabric.mask)])
             return
@@ -203,24 +200,24 @@ class JobExecution:
     async def _advance(self) -> None:
         match next_transition(self.job):
             case RunStep(n=n):
-                await self._step(n)
+                await self._run_step(n)
             case SkipStep(n=n, note=note):
                 await self._record.persist(lambda job: job.with_step(n, Skipped(note)))
             case EndJob(ending=ending):
                 await self._record.persist(lambda job: replace(job, state=Ended(clock.now(), ending)))
 
-    async def _step(self, n: int) -> None:
-        """Run a step, or go on following it."""
+    async def _run_step(self, n: int) -> None:
+        """Run a step, or follow it if it runs already."""
         planned, folder, ring = self.job.plan.steps[n], self._step_folder(n), OutputRing(self._folder)
         state = self.job.steps[n]
         if not isinstance(state, Active):
             active = state = Active(clock.now(), (await retry_on_full_disk(asyncio.to_thread, ring.bounds))[1])
             await self._record.persist(lambda job: job.with_step(n, active))
-        obstacle = await self._start(planned, folder)
+        not_started = await self._start(planned, folder)
         if isinstance(self.job.state, Cancelling):
-            await self._runner.stop(folder)  # asked for while it was being started
-        reads = output_reader(planned)
-        self._follower = ProgressFollower(ring, state.output_from, reads)
+            await self._runner.stop(folder)  # the cancel came while the step was being started
+        reader = output_reader(planned)
+        self._follower = ProgressFollower(ring, state.output_from, reader)
         following = asyncio.create_task(self._follower.run(self._notify), name=f"follow-{self.job.id}")
         try:
             outcome = await self._runner.wait(folder, self._on_liveness)
@@ -228,16 +225,16 @@ class JobExecution:
             following.cancel()
             await asyncio.wait([following])
         await retry_on_full_disk(asyncio.to_thread, self._follower.finish)
-        if obstacle is not None and isinstance(outcome, NotStarted):
-            outcome = obstacle
-        finished = await retry_on_full_disk(self._fabric.conclude, planned, state.started, outcome, reads, folder)
-        told = masked(finished, self._fabric.mask)  # before anything of it is written anywhere
-        await self._record.persist(lambda job: job.with_step(n, told))
+        if not_started is not None and isinstance(outcome, NotStarted):
+            outcome = not_started
+        finished = await retry_on_full_disk(self._fabric.conclude, planned, state.started, outcome, reader, folder)
+        recorded = masked(finished, self._fabric.mask)
+        await self._record.persist(lambda job: job.with_step(n, recorded))
         self._follower, self._liveness = None, Liveness.SUPERVISED
         await self._runner.release(folder)
 
     async def _start(self, planned: PlannedStep, folder: Path) -> NotStarted | None:
-        """Start the step unless it ever was; what kept it from being described, if anything did."""
+        """Start the step, unless it was ever started; why it has no command, if it has none."""
         try:
             command = await self._fabric.command(planned, folder, self._on_liveness)
         except OSError as error:
@@ -253,7 +250,7 @@ class JobExecution:
                 await self._runner.stop(self._step_folder(n))
 
     async def _abandon(self, incident: str) -> None:
-        """End a job that can't be gone on with, once nothing of it is alive."""
+        """End a job after a bug, once no process of it is alive."""
         await self._stop()
         for n, state in enumerate(self.job.steps):
             if isinstance(state, Active):
@@ -267,12 +264,11 @@ class JobExecution:
         await self._record.persist(lambda job: replace(job, steps=(*first, *job.steps[len(first) :])))
 
     def _notify(self) -> None:
-        """Wake whoever waits for a change."""
+        """Wake every `wait`."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def _on_liveness(self, liveness: Liveness) -> None:
-        """The runner found the current step alive, or could not look for it."""
         if liveness is not Liveness.UNREACHABLE:
             self.settled.set()
         if liveness is not self._liveness:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from gateway.fabrics.fabric import Fabric
 from gateway.settings.settings import Settings
 
-_INODES = 1000  # files that must be left to the jobs that run
+_INODES = 1000  # files that the jobs that run may still make
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What is in the way of jobs, a sentence each; None where nothing is.
+    """What keeps a trigger from running, a sentence each; None where nothing does.
 
-    recovery: of the jobs of an earlier gateway. disk: of the state directory. programs: of the runners.
+    recovery: of the jobs of an earlier gateway. disk: of the state directory. programs: of the fabrics.
     """
 
     recovery: str | None
@@ -25,19 +25,19 @@ class Readiness:
     programs: str | None
 
 
-async def check(settings: Settings, works: Iterable[Fabric], unsettled: int) -> Readiness:
-    """Look at the disk and for the programs. unsettled: recovered jobs about which the truth is not known yet."""
+async def check(settings: Settings, fabrics: Iterable[Fabric], unsettled: int) -> Readiness:
+    """Check the disk and the programs. unsettled: the number of recovered jobs whose state is not known yet."""
     recovery = f"The truth about {unsettled} jobs of before the start is not known yet." if unsettled else None
-    lacking = [await work.missing_program() for work in works]
+    missing = [await fabric.missing_program() for fabric in fabrics]
     return Readiness(
         recovery=recovery,
         disk=await asyncio.to_thread(disk_problem, settings),
-        programs=next((lack for lack in lacking if lack is not None), None),
+        programs=next((program for program in missing if program is not None), None),
     )
 
 
 def disk_problem(settings: Settings) -> str | None:
-    """Why there is no room for another job: a disk that is nearly full is left to those that run."""
+    """Why there is no room for another job. The floor keeps the rest of the disk for the jobs that run."""
     state, floor = settings.state_directory, settings.free_disk_floor
     for folder in (state, state / "jobs"):  # the output may be on a disk of its own
         try:

@@ -1,4 +1,4 @@
-"""Keeps the record of one job while it changes: on the disk first, then for everyone to see."""
+"""The record of one job while it changes: first in the job's folder, then in the database, then in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.model.job import Ended, Job
 from gateway.storage import job_file
 from gateway.storage.store import Store
 
-_RETRY = 1.0  # seconds until a disk that refused is asked again
+_RETRY = 1.0  # seconds between two attempts at a disk that refuses
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,27 +32,27 @@ class JobRecord:
         job: Job,
         store: Store,
         folder: Path,
-        changed: Callable[[], None],
-        promoted: Callable[[list[str]], None],
+        on_change: Callable[[], None],
+        on_promoted: Callable[[list[str]], None],
     ) -> None:
-        """folder: of the job. changed: told of each change that is on the disk.
+        """folder: of the job. on_change: called after each change that is durable.
 
-        promoted: told of the jobs that waited and hold what they need now, because of this one's end.
+        on_promoted: called with the ids of the queued jobs that hold their resources after this job's end.
         """
         self.job = job
         self._store = store
         self._folder = folder
-        self._changed = changed
-        self._promoted = promoted
+        self._on_change = on_change
+        self._on_promoted = on_promoted
         self._lock = asyncio.Lock()
 
     async def write_file(self) -> None:
-        """Have the record in the job's folder, as an earlier gateway may not have had."""
+        """Write the record into the job's folder, where an earlier gateway may have left none."""
         async with self._lock:
             await self._write(self.job)
 
     async def persist(self, change: Callable[[Job], Job]) -> None:
-        """Record what has happened. It has happened, so a disk that refuses is asked again until it takes it."""
+        """Record a change that has happened already. A disk that refuses it is retried until it takes it."""
         while True:
             try:
                 await self.update(change)
@@ -63,7 +63,7 @@ class JobRecord:
                 return
 
     async def update(self, change: Callable[[Job], Job]) -> None:
-        """Record a change, unless there is none or the job has ended. Raises StorageError."""
+        """Record a change, unless it changes nothing or the job has ended. Raises StorageError."""
         async with self._lock:
             job = change(self.job)
             if job == self.job or isinstance(self.job.state, Ended):
@@ -72,28 +72,28 @@ class JobRecord:
             await self._write(job)
             promoted = await self._store.save(job)
             self.job = job
-            self._changed()
-            self._promoted(promoted)
+            self._on_change()
+            self._on_promoted(promoted)
 
     async def update_in_memory(self, change: Callable[[Job], Job]) -> None:
-        """Have the next change that is recorded tell of this one too: the disk does not take it now."""
+        """Change the record in memory only, since the disk refuses it now; the next recorded change includes it."""
         async with self._lock:
             self.job = change(self.job)
-            self._changed()
+            self._on_change()
 
     async def _write(self, job: Job) -> None:
-        """Write the record into the job's folder, before the database: whatever becomes of that, the folder knows."""
+        """Write the file before the database, so that the folder has the record whatever happens to the database."""
         try:
             await asyncio.to_thread(job_file.write, self._folder, job)
-        except OSError as error:  # the database alone has it then, and is right by its higher revision
+        except OSError as error:  # then the database alone has this record, and wins by its higher revision
             _log.warning("record not kept in the job's folder", job=job.id, error=str(error))
 
 
-async def retry_on_full_disk(look: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The answer of a look at the disk; a host that is out of descriptors, say, is asked again, and nothing decided."""
+async def retry_on_full_disk(read: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of a read that a full disk, or a host without free descriptors, refuses for a while."""
     while True:
         try:
-            return await look(*args, **kwargs)
+            return await read(*args, **kwargs)
         except (OSError, StorageError) as error:
             _log.warning("look at the disk failed", error=str(error))
             await asyncio.sleep(_RETRY)

@@ -1,59 +1,47 @@
-"""The pipelines of projects: from what somebody asks for to what is recorded as a job."""
+"""From a request to a job: what is configured and installed turns a TriggerRequest into a Job with its Fabric."""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
+import string
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 
+from gateway import clock
 from gateway.errors import BadRequestError, OverloadedError, RepositoryUnavailableError, UnknownTargetError
-from gateway.fabrics.checkouts import Checkouts
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.model import catalog
-from gateway.model.catalog import Installation, Trigger
-from gateway.model.job import RunnerName, SourceCommit
+from gateway.model.catalog import Installation
+from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Running, SourceCommit
 from gateway.model.plan import Plan, PlannedStep, StepName
+from gateway.model.request import BuiltinPipeline, OnConflict, TriggerRequest
+from gateway.settings.fabric import RunnerName
 from gateway.settings.project import PipelineSettings
 from gateway.settings.settings import Settings
 from runners import parameters
-from runners.dbt import arguments as dbt_words
+from runners.dbt import arguments as dbt_arguments
 from runners.dbt.listing import Node
 from runners.parameters import ParameterValue
 from runners.words import WordError
 
-_MOST_LOOKS = 10  # that run or wait
-_REMEMBERED = 100  # answers of dbt's
-_LOOKS = 2  # dbt projects that are looked into at a time: each takes a processor and some 200 MB
-_LONGEST_LIST, _LONGEST_NAME = 500, 100  # characters that a refusal shows
+_MAX_LISTINGS = 10  # calls of `dbt ls` that run or wait
+_CONCURRENT_LISTINGS = 2  # each takes a processor and some 200 MB
+_MAX_CACHED_LISTINGS = 100
+_MAX_LIST_SHOWN, _MAX_NAME_SHOWN = 500, 100  # characters in the message of a refusal
+_ID_LETTERS = string.ascii_lowercase + string.digits
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A request for a run of a project's pipeline; None for what was not given. fabric: its id."""
+class PlannedJob:
+    """A job that is not recorded yet, and what runs its steps."""
 
-    fabric: str
-    project: str
-    pipeline: str
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    branch: str | None = None
-    version: str | None = None
-    process: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """All that a job is made of. The fields are those of a Job."""
-
-    pipeline: str
-    command: str | None
-    project: str
-    fabric: str
-    runner: RunnerName
-    plan: Plan
-    source: SourceCommit | None = None
-    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
-    process: str | None = None
+    job: Job
+    fabric: Fabric
+    on_conflict: OnConflict = OnConflict.REJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,139 +55,169 @@ class PipelineInfo:
     settings: PipelineSettings
 
 
-class Pipelines:
-    """Knows the pipelines of the configuration, and what a run of one would be."""
+class RequestPlanner:
+    """Plans requests. It keeps the listings of dbt, since a commit's listing never changes."""
 
-    def __init__(self, settings: Settings, works: FabricRegistry, sources: Checkouts) -> None:
+    def __init__(self, settings: Settings, registry: FabricRegistry) -> None:
         self._settings = settings
-        self._works = works
-        self._sources = sources
-        self._looks = asyncio.Semaphore(_LOOKS)
-        self._looking = 0
-        self._listed: dict[tuple[str, str, str, PlannedStep], list[Node]] = {}
+        self._registry = registry
+        self._listing_slots = asyncio.Semaphore(_CONCURRENT_LISTINGS)
+        self._listings_open = 0
+        self._listings: dict[tuple[str, str, str, PlannedStep], list[Node]] = {}
 
-    def all(self) -> Iterator[PipelineInfo]:
-        """Every pipeline that can be triggered by name."""
-        for project, chosen in self._settings.projects.items():
-            for name, pipeline in chosen.pipelines.items():
-                steps = catalog.steps_of(pipeline, self._settings.enable_elementary)
+    def pipelines(self) -> Iterator[PipelineInfo]:
+        """Every pipeline that a project declares."""
+        for project, settings in self._settings.projects.items():
+            for name, pipeline in settings.pipelines.items():
+                steps = catalog.step_names(pipeline, self._settings.enable_elementary)
                 yield PipelineInfo(project, name, self._settings.fabrics_of(project), steps, pipeline)
 
-    def work(self, order: Order) -> Fabric:
-        """The work of a job to be."""
-        checkout = self._sources.checkout(order.fabric, order.source)
-        return self._works.of(order.runner, order.fabric, order.project, checkout)
-
-    async def default(self, trigger: Trigger) -> Order:
-        """A job of the default project on the default fabric. Raises BadRequestError, RepositoryUnavailableError."""
-        fabric, project = self._settings.default_fabric, self._settings.default_project
-        source = await self._sources.resolve(project, None, None)
-        defaults = self._settings.enable_openlineage, self._settings.enable_elementary
-        seen = catalog.leaves_open(trigger, *defaults)
-        installation = await self._installation(trigger, fabric, project, source, seen=seen)
-        command = None if trigger.pipeline is catalog.Pipeline.INGESTER else str(trigger.command)
-        plan = catalog.plan(trigger, installation)
-        return Order(str(trigger.pipeline), command, project, fabric, self._runner(fabric), plan, source)
-
-    async def named(self, run: Run) -> Order:
-        """A job of a project's own pipeline.
+    async def plan(self, request: TriggerRequest) -> PlannedJob:
+        """The job of a request, on its fabric.
 
         Raises UnknownTargetError, BadRequestError, EngineError, RepositoryUnavailableError, OverloadedError,
         StorageError.
         """
-        pipeline = self._find(run)
+        if isinstance(request.pipeline, BuiltinPipeline):
+            return await self._plan_builtin(request)
+        return await self._plan_declared(request)
+
+    async def _plan_builtin(self, request: TriggerRequest) -> PlannedJob:
+        fabric_id, project = self._settings.default_fabric, self._settings.default_project
+        source = await self._registry.checkouts.resolve(project, None, None)
+        fabric = self._fabric(fabric_id, project, source)
+        defaults = self._settings.enable_openlineage, self._settings.enable_elementary
+        needs_checkout = catalog.depends_on_installation(request, *defaults)
+        plan = catalog.plan(request, await _installation(request, fabric, needs_checkout=needs_checkout))
+        command = None if request.pipeline == BuiltinPipeline.INGESTER else str(request.command)
+        job = new_job(request, plan, fabric_id, project, fabric.runner, source=source, command=command)
+        return PlannedJob(job, fabric, request.on_conflict)
+
+    async def _plan_declared(self, request: TriggerRequest) -> PlannedJob:
+        fabric_id, project, pipeline = self._find(request)
         try:
-            values = parameters.resolve_values(pipeline.declared(), run.parameters)
-            if run.process is not None:
-                dbt_words.select_up_to(run.process)  # a step's name is such a word too
-            source = await self._sources.resolve(run.project, run.branch, run.version)
-            trigger, seen = catalog.trigger_of(pipeline), pipeline.dbt is not None
-            installation = await self._installation(trigger, run.fabric, run.project, source, seen=seen)
-            whole = catalog.named_plan(pipeline, values, None, installation)
-            plan = catalog.named_plan(pipeline, values, run.process, installation)
+            values = parameters.resolve_values(pipeline.declared(), request.parameters)
+            if request.process is not None:
+                dbt_arguments.select_up_to(request.process)  # refuses what could be neither a model's nor a step's name
+            source = await self._registry.checkouts.resolve(project, request.branch, request.version)
+            fabric = self._fabric(fabric_id, project, source)
+            builtin, needs_checkout = catalog.builtin_request(pipeline), pipeline.dbt is not None
+            installation = await _installation(builtin, fabric, needs_checkout=needs_checkout)
+            whole = catalog.declared_plan(pipeline, values, None, installation)
+            plan = catalog.declared_plan(pipeline, values, request.process, installation)
         except WordError as error:
             raise BadRequestError("invalid_field", str(error)) from None
-        if run.process is not None and run.process not in [step.name for step in whole.steps]:
-            await self._must_be_a_process(run, whole, source)
-        runner = self._runner(run.fabric)
-        return Order(run.pipeline, None, run.project, run.fabric, runner, plan, source, values, run.process)
+        job = new_job(request, plan, fabric_id, project, fabric.runner, source=source, values=values)
+        if request.process is not None and request.process not in [step.name for step in whole.steps]:
+            await self._must_be_a_model(request.process, job, whole, fabric)
+        return PlannedJob(job, fabric, request.on_conflict)
 
-    async def _installation(
-        self, trigger: Trigger, fabric: str, project: str, source: SourceCommit | None, *, seen: bool
-    ) -> Installation:
-        """What a plan depends on. seen: what the commit has to do with it must be seen where it is checked out."""
-        checkout, work = self._sources.checkout(fabric, source), self._work(fabric, project, source)
-        if checkout is None or not seen:
-            return await work.installation(trigger)
-        found = await checkout.inspect(lambda: work.installation(trigger))
-        if isinstance(found, str):
-            raise RepositoryUnavailableError(found)
-        return found
+    def _fabric(self, fabric: str, project: str, source: SourceCommit | None) -> Fabric:
+        return self._registry.get(self._settings.fabrics[fabric].runner, fabric, project, source)
 
-    def _find(self, run: Run) -> PipelineSettings:
+    def _find(self, request: TriggerRequest) -> tuple[str, str, PipelineSettings]:
+        """The ids of fabric and project, and the pipeline. Raises UnknownTargetError."""
         fabrics, projects = self._settings.fabrics, self._settings.projects
-        if run.fabric not in fabrics:
-            raise _unknown("fabric", "uid", run.fabric, fabrics)
-        if run.project not in projects:
-            raise _unknown("project", "uid", run.project, projects)
-        if run.fabric not in self._settings.fabrics_of(run.project):
-            known = ", ".join(self._settings.fabrics_of(run.project))
+        fabric = self._settings.default_fabric if request.fabric is None else request.fabric
+        project = self._settings.default_project if request.project is None else request.project
+        if fabric not in fabrics:
+            raise _unknown("fabric", "uid", fabric, fabrics)
+        if project not in projects:
+            raise _unknown("project", "uid", project, projects)
+        if fabric not in self._settings.fabrics_of(project):
+            known = ", ".join(self._settings.fabrics_of(project))
             raise UnknownTargetError(
-                "unknown_project",
-                f"Project with uid `{run.project}` not found on fabric `{run.fabric}`; it is on {known}.",
+                "unknown_project", f"Project with uid `{project}` not found on fabric `{fabric}`; it is on {known}."
             )
-        pipelines = projects[run.project].pipelines
-        if run.pipeline not in pipelines:
-            raise _unknown("pipeline", "name", run.pipeline, pipelines, f" in project `{run.project}`")
-        return pipelines[run.pipeline]
+        pipelines = projects[project].pipelines
+        if request.pipeline not in pipelines:
+            raise _unknown("pipeline", "name", request.pipeline, pipelines, f" in project `{project}`")
+        return fabric, project, pipelines[request.pipeline]
 
-    async def _must_be_a_process(self, run: Run, whole: Plan, source: SourceCommit | None) -> None:
-        """What a run stops at is a model of the pipeline: known before anything runs. Raises BadRequestError."""
-        assert run.process is not None, "there is one to look for"
+    async def _must_be_a_model(self, process: str, job: Job, whole: Plan, fabric: Fabric) -> None:
+        """Refuse a process that is no model of the pipeline, before anything runs. Raises BadRequestError."""
         step = next((step for step in whole.steps if step.selective), None)
-        nodes = [] if step is None else await self._nodes(run, step, source)
+        nodes = [] if step is None else await self._list_nodes(job, step, fabric)
         if isinstance(nodes, str):
             raise BadRequestError(
-                "unknown_process", f"Whether there is a process `{run.process}` can't be found out: {nodes}"
+                "unknown_process", f"Whether there is a process `{process}` can't be found out: {nodes}"
             )
-        problem = catalog.process_problem(run.process, nodes, whole)
+        problem = catalog.process_problem(process, nodes, whole)
         if problem is not None:
             raise BadRequestError("unknown_process", problem)
 
-    async def _nodes(self, run: Run, step: PlannedStep, source: SourceCommit | None) -> list[Node] | str:
-        """What a step would run. A commit's answer is remembered, for it stays the same."""
-        key = None if source is None else (run.fabric, run.project, source.commit, step)
-        if key is not None and key in self._listed:
-            return self._listed[key]
-        if self._looking >= _MOST_LOOKS:
+    async def _list_nodes(self, job: Job, step: PlannedStep, fabric: Fabric) -> list[Node] | str:
+        """The nodes that a step would run, or why dbt can't list them."""
+        key = None if job.source is None else (job.fabric, job.project, job.source.commit, step)
+        if key is not None and key in self._listings:
+            return self._listings[key]
+        if self._listings_open >= _MAX_LISTINGS:
             raise OverloadedError("dbt is looking for the processes of other runs; try again in a few seconds.")
-        self._looking += 1
+        self._listings_open += 1
         try:
-            async with self._looks:
-                found = await self._look(run, step, source)
+            async with self._listing_slots:
+                checkout = fabric.checkout
+                if checkout is None:
+                    nodes = await fabric.list_nodes(step)
+                else:
+                    nodes = await checkout.inspect(lambda: fabric.list_nodes(step))
         finally:
-            self._looking -= 1
-        if key is not None and not isinstance(found, str):
-            self._listed[key] = found
-            while len(self._listed) > _REMEMBERED:
-                del self._listed[next(iter(self._listed))]
-        return found
-
-    async def _look(self, run: Run, step: PlannedStep, source: SourceCommit | None) -> list[Node] | str:
-        checkout, work = self._sources.checkout(run.fabric, source), self._work(run.fabric, run.project, source)
-        return await work.nodes(step) if checkout is None else await checkout.inspect(lambda: work.nodes(step))
-
-    def _work(self, fabric: str, project: str, source: SourceCommit | None) -> Fabric:
-        checkout = self._sources.checkout(fabric, source)
-        return self._works.of(self._runner(fabric), fabric, project, checkout)
-
-    def _runner(self, fabric: str) -> RunnerName:
-        return RunnerName(self._settings.fabrics[fabric].runner)
+            self._listings_open -= 1
+        if key is not None and not isinstance(nodes, str):
+            self._listings[key] = nodes
+            while len(self._listings) > _MAX_CACHED_LISTINGS:
+                del self._listings[next(iter(self._listings))]
+        return nodes
 
 
-def _unknown(what: str, key: str, value: str, known: Iterable[str], where: str = "") -> UnknownTargetError:
-    there = ", ".join(known) or "none"
-    there = there if len(there) <= _LONGEST_LIST else f"{there[:_LONGEST_LIST]}…"
-    shown = ascii(value[:_LONGEST_NAME])[1:-1]
-    message = f"{what.capitalize()} with {key} `{shown}` not found{where}; there are: {there}."
-    return UnknownTargetError(f"unknown_{what}", message)
+def new_job(
+    request: TriggerRequest,
+    plan: Plan,
+    fabric: str,
+    project: str,
+    runner: RunnerName,
+    *,
+    source: SourceCommit | None = None,
+    command: str | None = None,
+    values: Mapping[str, ParameterValue] = MappingProxyType({}),
+) -> Job:
+    """A job that is not recorded yet. fabric, project: ids. values: of the pipeline's parameters."""
+    now = clock.now()
+    return Job(
+        id=_new_id(request.pipeline),
+        pipeline=str(request.pipeline),
+        command=command,
+        project=project,
+        fabric=fabric,
+        plan=plan,
+        created=now,
+        steps=(Pending(),) * len(plan.steps),
+        state=Running(),
+        runner=runner,
+        acts=(AuditEntry(AuditAction.TRIGGERED, request.caller, now),),
+        source=source,
+        parameters=dict(values),
+        process=request.process,
+    )
+
+
+async def _installation(request: TriggerRequest, fabric: Fabric, *, needs_checkout: bool) -> Installation:
+    """What the plan depends on. needs_checkout: the commit decides it, so its checkout is made first."""
+    if fabric.checkout is None or not needs_checkout:
+        return await fabric.installation(request)
+    installation = await fabric.checkout.inspect(lambda: fabric.installation(request))
+    if isinstance(installation, str):
+        raise RepositoryUnavailableError(installation)
+    return installation
+
+
+def _new_id(pipeline: str) -> str:
+    return f"{pipeline}-{time.time_ns() // 1_000_000}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(6))}"
+
+
+def _unknown(kind: str, key: str, value: str, known: Iterable[str], where: str = "") -> UnknownTargetError:
+    names = ", ".join(known) or "none"
+    names = names if len(names) <= _MAX_LIST_SHOWN else f"{names[:_MAX_LIST_SHOWN]}…"
+    shown = ascii(value[:_MAX_NAME_SHOWN])[1:-1]
+    message = f"{kind.capitalize()} with {key} `{shown}` not found{where}; there are: {names}."
+    return UnknownTargetError(f"unknown_{kind}", message)

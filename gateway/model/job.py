@@ -1,4 +1,4 @@
-"""A job: one accepted trigger, its states, and what comes next in its life. Pure."""
+"""A job: one accepted trigger and the states of it and of its steps. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal
 
 from gateway.clock import Instant
 from gateway.model.plan import Plan
+from gateway.settings.fabric import RunnerName
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from runners.parameters import ParameterValue
 from runners.report import Failure, Progress
@@ -36,15 +37,8 @@ class Reason(StrEnum):
     UNKNOWN = "unknown"
 
 
-class RunnerName(StrEnum):
-    """Where the steps of a job run."""
-
-    LOCAL = "local"
-    COMPOSE = "compose"
-
-
 class AuditAction(StrEnum):
-    """What somebody did with a job."""
+    """What a caller did with a job."""
 
     TRIGGERED = "triggered"
     CANCELLED = "cancelled"
@@ -52,7 +46,7 @@ class AuditAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the name of the token, None where none is needed, and the address of the connection's other end."""
+    """Who sent a request: the name of the token, None where none is needed, and the address of the client."""
 
     token: str | None = None
     address: str | None = None
@@ -60,7 +54,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """What was done with a job, by whom and when."""
+    """What a caller did with a job, and when."""
 
     action: AuditAction
     by: Caller
@@ -69,14 +63,14 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The step's turn has not come."""
+    """The step has not begun."""
 
     kind: Literal["pending"] = "pending"
 
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """The step was given to its runner; output_from is the first byte of the job's output that may be its own."""
+    """The runner has the step. output_from: offset of the first byte of the job's output that may be the step's."""
 
     started: Instant
     output_from: int
@@ -85,9 +79,10 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The step is over. failure: what went wrong first, where it left with a non-zero code.
+    """The step has ended.
 
-    started: when it was given to its runner, None if it never was.
+    failure: the first thing that went wrong, where its exit code is not 0.
+    started: when the runner got it, None if it never did.
     """
 
     outcome: Outcome
@@ -99,7 +94,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The step never ran; the note says why."""
+    """The step did not run; the note says why."""
 
     note: str
     kind: Literal["skipped"] = "skipped"
@@ -110,7 +105,7 @@ StepState = Pending | Active | Finished | Skipped
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """Every step that had to run ran to its end; exit_code is the first non-zero one."""
+    """Each step that had to run ran to its end; exit_code is the first that is not 0, else 0."""
 
     exit_code: int
     failure: Failure | None
@@ -131,7 +126,7 @@ Ending = Completed | Failed
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The job waits until it holds its resources; nothing of it was begun."""
+    """The job waits for its resources; no step of it has begun."""
 
     kind: Literal["queued"] = "queued"
 
@@ -145,7 +140,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Cancelling:
-    """Somebody asked for its end; something of it may still be alive."""
+    """A caller asked for the job's end; a process of it may still be alive."""
 
     asked: Instant
     kind: Literal["cancelling"] = "cancelling"
@@ -153,7 +148,7 @@ class Cancelling:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Nothing of it is alive and nothing about it changes again."""
+    """No process of the job is alive, and its record never changes again."""
 
     at: Instant
     ending: Ending
@@ -165,9 +160,10 @@ JobState = Queued | Running | Cancelling | Ended
 
 @dataclass(frozen=True, slots=True)
 class SourceCommit:
-    """The state of a project that a job runs on. branch, version: what was asked for, or configured.
+    """The commit of a project that a job runs on.
 
-    folder: of the project in its repository, empty for the top. repository: its address, or its path on this host.
+    branch, version: from the request, else from the configuration. folder: of the project in its repository, empty for
+    the top. repository: its address, or its absolute path on this host.
     """
 
     commit: str
@@ -179,13 +175,15 @@ class SourceCommit:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One accepted trigger. `steps` are the states of the plan's steps, in its order; `runner` is its fabric's.
+    """One accepted trigger.
 
-    revision: counts the changes of the record, which is kept in two places: the higher one is right.
-    acts: what callers did with it, oldest first.
-    source: None for the project's directory as it is. parameters: all that have a value, also by default.
-    process: what the job does not go beyond.
-    updated: when the record last changed; None where it never did, or that was not kept: read it as `created`.
+    project, fabric: ids. runner: of the fabric.
+    steps: the states of the plan's steps, in the plan's order.
+    revision: counts the changes of the record. The record is kept in two places; the higher revision is right.
+    acts: what callers did with the job, oldest first.
+    source: None for the project's directory as it is. parameters: those that have a value, defaults included.
+    process: the step or model after which the job stops.
+    updated: when the record last changed; None in a record that never did, or that an older version wrote.
     """
 
     id: str
@@ -206,7 +204,7 @@ class Job:
     updated: Instant | None = None
 
     def with_step(self, n: int, state: StepState) -> Job:
-        """This job with its nth step in another state."""
+        """This job with another state of its nth step, counted from 0."""
         return replace(self, steps=(*self.steps[:n], state, *self.steps[n + 1 :]))
 
 
@@ -226,7 +224,7 @@ def step_status(state: StepState) -> Status:
 
 
 def step_exit_code(outcome: Outcome) -> int | None:
-    """The step's own exit code, 128 + n for signal n, None where it never had one."""
+    """The step's own exit code, 128 + n for signal n, None where it had none."""
     match outcome:
         case Exited(code=code) | Stopped(code=code) | TimedOut(code=code):
             return code if code >= 0 else None
@@ -239,7 +237,7 @@ def step_exit_code(outcome: Outcome) -> int | None:
 
 
 def step_span(outcome: Outcome) -> Span | None:
-    """When the step ran, where that is known."""
+    """When the step ran, None where that is not known."""
     match outcome:
         case Exited(span=span) | Killed(span=span) | TimedOut(span=span) | Stopped(span=span):
             return span
@@ -250,7 +248,7 @@ def step_span(outcome: Outcome) -> Span | None:
 
 
 def phase(job: Job, liveness: Liveness = Liveness.SUPERVISED) -> str:
-    """Where the job is: `queued`, `starting`, the running step, `cancelling`, `orphaned`, `unreachable` or `ended`."""
+    """The phase: `queued`, `starting`, the running step, `cancelling`, `orphaned`, `unreachable` or `ended`."""
     match job.state:
         case Ended():
             return "ended"
@@ -265,7 +263,7 @@ def phase(job: Job, liveness: Liveness = Liveness.SUPERVISED) -> str:
 
 
 def current_step(job: Job) -> str | None:
-    """The name of the step that runs now."""
+    """The name of the running step, None where none runs."""
     for planned, state in zip(job.plan.steps, job.steps, strict=True):
         if isinstance(state, Active):
             return planned.name

@@ -1,4 +1,4 @@
-"""What a job is to run: its steps in their order, and what it holds meanwhile. Pure."""
+"""A plan: the ordered steps of a job and the resources that it holds while they run. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class StepName(StrEnum):
-    """The commands a plan is made of."""
+    """The steps that a plan can have."""
 
     INGESTER = "ingester"
     DEPS = "deps"
@@ -25,7 +25,7 @@ class PlannedStep:
     without_elementary: Elementary's models are left to a later step of the same plan.
     tolerates: the highest exit code after which the plan goes on.
     arguments: what the pipeline and its parameters add to the command, each one word.
-    selective: somebody chose what dbt does in it, so there must be something to do.
+    selective: the arguments select what dbt runs, so a run of nothing is an error.
     """
 
     name: StepName
@@ -38,7 +38,7 @@ class PlannedStep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ordered steps of a job and the resources it holds while it is active; notes are for people."""
+    """The steps of a job in order, the resources it holds while it is active, and notes for its reader."""
 
     steps: tuple[PlannedStep, ...]
     resources: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What comes next in the life of a job, by its record alone. Pure."""
+"""What comes next for a job, decided from its record alone, so that a restarted gateway decides the same. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CANCELLED = "the job was cancelled"
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """Next: run, or go on following, step n."""
+    """Next: run step n, or follow it if it runs already."""
 
     n: int
 
@@ -46,18 +46,18 @@ class SkipStep:
 
 @dataclass(frozen=True, slots=True)
 class EndJob:
-    """Next: nothing is left to do."""
+    """Next: the job ends."""
 
     ending: Ending
 
 
 def begin(job: Job) -> Job:
-    """A job that waited once it holds its resources; any other is as it was."""
+    """The job once it holds its resources: a queued one runs, any other stays as it is."""
     return replace(job, state=Running()) if isinstance(job.state, Queued) else job
 
 
 def request_cancel(job: Job, by: Caller, now: Instant) -> Job:
-    """The job once somebody asked for its end; the same one where that changes nothing."""
+    """The job after a caller cancelled for its end; the same object where that changes nothing."""
     acts = (*job.acts, AuditEntry(AuditAction.CANCELLED, by, now))
     match job.state:
         case Queued():
@@ -70,7 +70,7 @@ def request_cancel(job: Job, by: Caller, now: Instant) -> Job:
 
 
 def next_transition(job: Job) -> RunStep | SkipStep | EndJob:
-    """What to do next with a job that holds its resources. Only its record decides, so a restart goes on alike."""
+    """What to do next with a job that holds its resources."""
     stopped_by: str | None = None
     for n, (planned, state) in enumerate(zip(job.plan.steps, job.steps, strict=True)):
         match state:
@@ -82,14 +82,14 @@ def next_transition(job: Job) -> RunStep | SkipStep | EndJob:
                 return SkipStep(n, CANCELLED)
             case Pending():
                 return RunStep(n)
-            case Finished(outcome=outcome) if stopped_by is None and not _goes_on(planned, outcome):
+            case Finished(outcome=outcome) if stopped_by is None and not _plan_continues(planned, outcome):
                 stopped_by = f"earlier step failed: {planned.name}"
             case Finished() | Skipped():
                 pass
     return EndJob(_ending(job))
 
 
-def _goes_on(planned: PlannedStep, outcome: Outcome) -> bool:
+def _plan_continues(planned: PlannedStep, outcome: Outcome) -> bool:
     match outcome:
         case Exited(code=code):
             return code <= planned.tolerates
@@ -98,7 +98,7 @@ def _goes_on(planned: PlannedStep, outcome: Outcome) -> bool:
 
 
 def _ending(job: Job) -> Ending:
-    """The first thing that made the job fail wins; else the first non-zero exit code."""
+    """How the job ends: by the first step that failed, else with the first exit code that is not 0."""
     code, failure = 0, None
     for planned, state in zip(job.plan.steps, job.steps, strict=True):
         if not isinstance(state, Finished):
@@ -107,15 +107,15 @@ def _ending(job: Job) -> Ending:
             if code == 0:
                 code, failure = state.outcome.code, state.failure
         else:
-            return _failed(planned.name, state.outcome, asked=isinstance(job.state, Cancelling))
+            return _failed(planned.name, state.outcome, cancelled=isinstance(job.state, Cancelling))
     if Skipped(CANCELLED) in job.steps:
         return Failed(Reason.CANCELLED, "The job was cancelled between two steps.")
     return Completed(code, failure)
 
 
-def _failed(name: StepName, outcome: Killed | NotStarted | TimedOut | Stopped | Lost, *, asked: bool) -> Failed:
+def _failed(name: StepName, outcome: Killed | NotStarted | TimedOut | Stopped | Lost, *, cancelled: bool) -> Failed:
     match outcome:
-        case NotStarted(code=None) if asked:
+        case NotStarted(code=None) if cancelled:
             return Failed(Reason.CANCELLED, f"The job was cancelled before the step {name} began.")
         case NotStarted(why=why):
             return Failed(Reason.NOT_STARTED, why)
@@ -125,7 +125,7 @@ def _failed(name: StepName, outcome: Killed | NotStarted | TimedOut | Stopped | 
                 f"The step {name} passed its time limit and was stopped after {span.duration:.0f} s; "
                 "raise time_limit of the fabric or make the step faster.",
             )
-        case Stopped() if asked:
+        case Stopped() if cancelled:
             return Failed(Reason.CANCELLED, f"The job was cancelled during the step {name}.")
         case Stopped():
             return Failed(

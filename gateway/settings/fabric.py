@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
@@ -57,6 +58,13 @@ HostPath = Annotated[Path, AfterValidator(_usable)]
 VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 Argument = Annotated[Text, AfterValidator(_in_no_command_line)]
 ContainerPath = Annotated[Text, AfterValidator(_place)]
+
+
+class RunnerName(StrEnum):
+    """Where the steps of a fabric run."""
+
+    LOCAL = "local"
+    COMPOSE = "compose"
 
 
 class Section(BaseModel):
@@ -176,8 +184,9 @@ class FabricSettings(Section):
     """An execution environment: where steps run and with which settings."""
 
     name: Text | None = Field(None, description="A name for people; callers use the id.")
-    runner: Literal["local", "compose"] = Field(
-        "local", description="Where steps run: `local`, as processes of this host, or `compose`, in containers."
+    runner: RunnerName = Field(
+        RunnerName.LOCAL,
+        description="Where steps run: `local`, as processes of this host, or `compose`, in containers.",
     )
     resources: ResourceSettings = Field(ResourceSettings(), description="What its steps hold while they run.")
     time_limit: Seconds = Field(6 * 3600, description="Seconds that a step may take.")
@@ -189,11 +198,11 @@ class FabricSettings(Section):
 
     @model_validator(mode="after")
     def _compose_is_for_containers(self) -> FabricSettings:
-        if "compose" in self.model_fields_set and self.runner != "compose":
+        if "compose" in self.model_fields_set and self.runner is not RunnerName.COMPOSE:
             raise ValueError("compose is only for `runner: compose`")
-        if self.runner == "compose" and self.dbt.profiles_directory is not None:
+        if self.runner is RunnerName.COMPOSE and self.dbt.profiles_directory is not None:
             raise ValueError("dbt.profiles_directory is a folder of this host; set compose.dbt.profiles_directory")
-        for name in self.environment if self.runner == "compose" else ():
+        for name in self.environment if self.runner is RunnerName.COMPOSE else ():
             if name in _DOCKERS_OWN or name.startswith(("DOCKER_", "COMPOSE_", "LD_")):
                 raise ValueError(f"environment: {name} would be docker's own too; set it in the compose file")
         return self

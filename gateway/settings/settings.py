@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError
-from gateway.settings.fabric import FabricSettings, HostPath, Id, Name, Seconds, SecretName, Section, Text
+from gateway.settings.fabric import FabricSettings, HostPath, Id, Name, RunnerName, Seconds, SecretName, Section, Text
 from gateway.settings.project import ProjectSettings, resolve
 from runners import yaml_file
 from runners.mask import USUAL_NAMES, Mask
@@ -281,7 +281,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     """All paths made absolute: from the file's folder, or the project's where they belong to one."""
 
     def fabric(given: FabricSettings) -> FabricSettings:
-        return _absolute_compose(base, given) if given.runner == "compose" else _absolute_local(base, given)
+        return _absolute_compose(base, given) if given.runner is RunnerName.COMPOSE else _absolute_local(base, given)
 
     return settings.model_copy(
         update={

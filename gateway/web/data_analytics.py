@@ -8,8 +8,8 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from gateway.model.catalog import DbtCommand, Pipeline, Trigger
 from gateway.model.job import Status
+from gateway.model.request import BuiltinPipeline, DbtCommand, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.records import record
@@ -21,11 +21,11 @@ OUTPUT_SIZE = 10_240
 
 
 class TriggerBody(BaseModel):
-    """What a trigger says; null is the same as nothing."""
+    """The body of a trigger; null is the same as a missing field."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    pipeline: Annotated[Pipeline, Field(strict=False)]
+    pipeline: Annotated[BuiltinPipeline, Field(strict=False)]
     command: Annotated[
         DbtCommand, Field(strict=False), BeforeValidator(lambda given: DbtCommand.DAILY if given is None else given)
     ] = DbtCommand.DAILY
@@ -34,7 +34,7 @@ class TriggerBody(BaseModel):
 
 
 class JobQuery(BaseModel):
-    """Which job is asked for; without an id, all of them."""
+    """The query of a poll; without an id it asks for the list."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,16 +43,20 @@ class JobQuery(BaseModel):
 
 async def trigger(request: web.Request) -> web.Response:
     """Trigger a pipeline of the default project on the default fabric: 202 once its job is durable."""
-    service = request.app[SERVICE]
-    service.must_be_enabled()
-    wanted = await body.read(request, TriggerBody)
-    job = await service.trigger(
-        Trigger(wanted.pipeline, wanted.command, wanted.enableOpenlineage, wanted.enableElementary), request[CALLER]
+    given = await body.read_trigger(request, TriggerBody)
+    job = await request.app[SERVICE].submit(
+        TriggerRequest(
+            given.pipeline,
+            given.command,
+            openlineage=given.enableOpenlineage,
+            elementary=given.enableElementary,
+            caller=request[CALLER],
+        )
     )
     return web.json_response(
         {
             "success": True,
-            "output": f'Pipeline "{wanted.pipeline}" started in background.',
+            "output": f'Pipeline "{given.pipeline}" started in background.',
             "exitCode": -1,
             "jobId": job.id,
             "status": Status.RUNNING,
@@ -71,7 +75,7 @@ async def find(request: web.Request) -> web.Response:
     snapshot = await service.get_recent(asked.jobId)
     ring = OutputRing(service.folder(snapshot.job.id))
     try:
-        output = await asyncio.to_thread(tail_text, ring, OUTPUT_SIZE, dbt_output.text)
+        output = await asyncio.to_thread(tail_text, ring, OUTPUT_SIZE, dbt_output.render_line)
     except OSError as error:  # such as no free descriptor: a poll must still tell the job's status
         output = f"The output can't be read now: {error.strerror}."
     return web.json_response(record(snapshot) | {"output": output})

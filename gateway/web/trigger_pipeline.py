@@ -1,4 +1,4 @@
-"""The trigger pipeline API: run a project's pipeline by name, and ask how the run is."""
+"""The trigger pipeline API: trigger a project's pipeline by name, and poll the run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from gateway.errors import UnknownJobError
-from gateway.jobs.requests import Run
 from gateway.model.job import Completed, Ended, Ending, Failed, Job
+from gateway.model.request import OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.answers import TRIGGER_PIPELINE
@@ -19,7 +19,7 @@ PATH = f"{TRIGGER_PIPELINE}/pipeline"
 
 
 def _number(given: Any) -> Any:
-    """A string of digits is a number to callers that send all values as strings."""
+    """A string of digits as a number, for clients that send all values as strings."""
     return int(given) if isinstance(given, str) and given.isascii() and given.isdecimal() and len(given) < 20 else given
 
 
@@ -30,8 +30,8 @@ def _text(given: Any) -> Any:
 Words = Annotated[str, StringConstraints(min_length=1)]
 
 
-class RunBody(BaseModel):
-    """What a request for a run says; null is the same as nothing."""
+class TriggerBody(BaseModel):
+    """The body of a trigger; null is the same as a missing field."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -46,19 +46,20 @@ class RunBody(BaseModel):
 
 async def trigger(request: web.Request) -> web.Response:
     """Trigger a project's pipeline by name: 200 once its job is durable."""
-    service = request.app[SERVICE]
-    service.must_be_enabled()
-    wanted = await body.read(request, RunBody)
-    run = Run(
-        fabric=str(wanted.fabricId),
-        project=wanted.projectId,
-        pipeline=wanted.pipelineName,
-        parameters=wanted.parameters or {},
-        branch=wanted.branch,
-        version=wanted.version,
-        process=wanted.processName,
+    given = await body.read_trigger(request, TriggerBody)
+    job = await request.app[SERVICE].submit(
+        TriggerRequest(
+            given.pipelineName,
+            project=given.projectId,
+            fabric=str(given.fabricId),
+            parameters=given.parameters or {},
+            branch=given.branch,
+            version=given.version,
+            process=given.processName,
+            on_conflict=OnConflict.QUEUE,
+            caller=request[CALLER],
+        )
     )
-    job = await service.run(run, request[CALLER])
     text = f"Pipeline `{job.pipeline}` of project `{job.project}` was triggered on fabric `{job.fabric}`."
     return web.json_response({"success": True, "runId": job.id, "msg": text})
 

@@ -1,4 +1,4 @@
-"""Fifty jobs: all side by side, and nothing of them left behind."""
+"""Fifty jobs run in parallel and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fabrics.checkouts import Checkouts
 from gateway.fabrics.registry import FabricRegistry
-from gateway.jobs.requests import Order
 from gateway.jobs.service import JobService
-from gateway.model.job import Caller, Completed, Ended, Job, RunnerName
+from gateway.model.job import Completed, Ended, Job
 from gateway.model.plan import Plan
+from gateway.model.request import TriggerRequest
+from gateway.settings.fabric import RunnerName
 from gateway.storage.store import Store
 from runners.process.local_runner import LocalRunner
 from tests.support.api import until
-from tests.support.jobs import planned
+from tests.support.jobs import planned, planned_job
 from tests.support.settings import load
 
 JOBS = 50
@@ -44,9 +44,8 @@ async def service(tmp_path: Path) -> AsyncIterator[JobService]:
     (settings.state_directory / "jobs").mkdir(parents=True)
     store = await Store.open(settings.state_directory / "gateway.db")
     runner = LocalRunner(settings.output_cap)
-    works = FabricRegistry(settings, os.environ, instance="")
-    sources = Checkouts(settings, os.environ)
-    service = JobService(settings, store, {RunnerName.LOCAL: runner}, works, sources, broken=broken)
+    registry = FabricRegistry(settings, os.environ, instance="")
+    service = JobService(settings, store, {RunnerName.LOCAL: runner}, registry, on_broken=broken)
     yield service
     (tmp_path / "go").touch()
     await service.close()
@@ -58,8 +57,9 @@ def plan(number: int) -> Plan:
 
 
 async def submitted(service: JobService, project: str) -> list[Job]:
-    orders = [Order("ingester", None, project, "local", RunnerName.LOCAL, plan(number)) for number in range(JOBS)]
-    return await asyncio.gather(*(service.submit(order, Caller()) for order in orders))
+    registry, trigger = service._registry, TriggerRequest("ingester")
+    jobs = [planned_job(registry, plan(number), trigger, project=project) for number in range(JOBS)]
+    return await asyncio.gather(*(service.accept(job) for job in jobs))
 
 
 async def ended(service: JobService, job: Job) -> Ended:
@@ -70,7 +70,7 @@ async def ended(service: JobService, job: Job) -> Ended:
 
 
 def held() -> dict[str, list[str]]:
-    """What this process has: descriptors by what they are, threads, children."""
+    """What this process has: descriptors by kind, threads, child processes, tasks."""
     descriptors = []
     for entry in Path("/proc/self/fd").iterdir():
         try:
@@ -87,13 +87,13 @@ def held() -> dict[str, list[str]]:
 
 
 def started_in(folder: Path) -> list[str]:
-    """Processes that are about this folder: steps, and the supervisors of steps."""
+    """Processes that work in this folder: steps and their supervisors."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             about = process.joinpath("cmdline").read_bytes() + bytes((process / "cwd").readlink())
         except OSError:
-            continue  # gone meanwhile
+            continue  # it ended meanwhile
         if str(folder).encode() in about and process.name != str(os.getpid()):
             found.append(about.decode(errors="replace"))
     return found
@@ -112,7 +112,7 @@ async def test_fifty_jobs_leave_no_descriptor_thread_child_or_task_behind(servic
     async def all_is_as_before() -> bool:
         return held() == before and not started_in(tmp_path)
 
-    await until(all_is_as_before, f"{held()} to be {before}, and nobody at {started_in(tmp_path)}")
+    await until(all_is_as_before, f"{held()} to be {before}, and no process in {started_in(tmp_path)}")
     assert [name for name in held()["tasks"] if name.startswith(("job-", "follow-"))] == []
     assert held()["children"] == []
 

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 from gateway.clock import Instant
 from gateway.errors import HeldError
+from gateway.fabrics.registry import FabricRegistry
+from gateway.jobs.requests import PlannedJob, new_job
 from gateway.model.job import Ended, Ending, Job, JobState, Pending, Running, StepState
 from gateway.model.plan import Plan, PlannedStep, StepName
+from gateway.model.request import TriggerRequest
+from gateway.settings.fabric import RunnerName
 from gateway.storage.store import Store
 from runners.outcome import Span
 
@@ -23,6 +27,14 @@ def later(seconds: float, since: Instant = NOON) -> Instant:
 def planned(*names: str, resources: Sequence[str] = ("warehouse",)) -> Plan:
     """A plan of these steps, none of which tolerates a failure."""
     return Plan(tuple(PlannedStep(StepName(name)) for name in names), tuple(resources))
+
+
+def planned_job(
+    registry: FabricRegistry, plan: Plan, request: TriggerRequest, fabric: str = "local", project: str = "default"
+) -> PlannedJob:
+    """A job of this plan, as the service accepts it; its steps are processes of this host."""
+    job = new_job(request, plan, fabric, project, RunnerName.LOCAL)
+    return PlannedJob(job, registry.get(RunnerName.LOCAL, fabric, project), request.on_conflict)
 
 
 def make_job(

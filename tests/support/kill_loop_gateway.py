@@ -14,11 +14,10 @@ from aiohttp import web
 
 from gateway import app
 from gateway.cli import main as cli
-from gateway.jobs.requests import Order
-from gateway.model.job import RunnerName
+from gateway.model.request import OnConflict, TriggerRequest
 from gateway.web import SERVICE
 from gateway.web.access import CALLER
-from tests.support.jobs import planned
+from tests.support.jobs import planned, planned_job
 
 SUBMIT = "/test/submit"
 
@@ -31,8 +30,10 @@ async def submit(request: web.Request) -> web.Response:
     wanted = await request.json()
     settings, service = request.app[app.SETTINGS], request.app[SERVICE]
     plan = planned(*["ingester"] * wanted["steps"], resources=wanted["resources"])
-    order = Order(wanted["label"], None, wanted["project"], settings.default_fabric, RunnerName.LOCAL, plan)
-    job = await service.submit(order, request[CALLER], may_wait=wanted.get("wait", False))
+    on_conflict = OnConflict.QUEUE if wanted.get("wait", False) else OnConflict.REJECT
+    trigger = TriggerRequest(wanted["label"], on_conflict=on_conflict, caller=request[CALLER])
+    registry = request.app[app.REGISTRY]
+    job = await service.accept(planned_job(registry, plan, trigger, settings.default_fabric, wanted["project"]))
     return web.json_response({"jobId": job.id, "state": job.state.kind}, status=202)
 
 

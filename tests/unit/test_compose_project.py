@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from gateway.fabrics.compose_services import compose_cli
-from gateway.settings.fabric import ComposeSettings, FabricSettings
+from gateway.settings.fabric import ComposeSettings, FabricSettings, RunnerName
 from runners.containers.compose_project import ComposeCli, ComposeService, Mount, run_command
 from runners.containers.identity import container_name
 from runners.outcome import Command
 
 FOLDER = Path("/state/jobs/full-1-abc/2-build")
 NAME = "pipeline-gateway-full-1-abc-2-build"
-PROJECT = ComposeCli(directory="/srv/shop", instance="feed")
+PROJECT = ComposeCli(directory="/srv/shop", instance="feed", entrypoint_program="dbt")
 
 
 def service(*entrypoint: str) -> ComposeService:
@@ -91,6 +91,16 @@ def test_another_program_takes_the_place_of_dbt_in_the_entrypoint(entrypoint: tu
     assert made(("dbt-ol", "build"), *entrypoint) == [overridden, "--", "dbt", "build"]
 
 
+def test_without_an_entrypoint_program_every_entrypoint_is_a_wrapper() -> None:
+    project = ComposeCli(directory="/srv/shop")
+    [line] = run_command(project, service("dbt"), what(("dbt", "build")), (), FOLDER).argvs
+    assert line[-4:] == ("--", "dbt", "dbt", "build")
+
+
+def test_fabrics_name_dbt_as_the_program_that_may_be_an_entrypoint() -> None:
+    assert compose_cli(FabricSettings(runner="compose"), "feed").entrypoint_program == "dbt"
+
+
 def test_each_command_of_a_step_has_a_container_of_its_own() -> None:
     command = run_command(PROJECT, service("dbt"), what(("dbt", "run"), ("edr", "report")), (), FOLDER)
     names = [[word for word in line if word.startswith("--name=")] for line in command.argvs]
@@ -115,7 +125,7 @@ def test_every_value_of_the_configuration_is_glued_to_its_option() -> None:
         context="remote",
         environment=("TOKEN",),
     )
-    made = compose_cli(FabricSettings(runner="compose", compose=chosen), "feed")
+    made = compose_cli(FabricSettings(runner=RunnerName.COMPOSE, compose=chosen), "feed")
     assert made.command == (
         "docker",
         "--context=remote",
@@ -130,7 +140,7 @@ def test_every_value_of_the_configuration_is_glued_to_its_option() -> None:
 
 
 def test_with_nothing_configured_everything_is_found_as_docker_compose_finds_it() -> None:
-    assert compose_cli(FabricSettings(runner="compose"), "feed").command == ("docker", "compose")
+    assert compose_cli(FabricSettings(runner=RunnerName.COMPOSE), "feed").command == ("docker", "compose")
 
 
 def test_a_mount_is_one_word_of_every_command() -> None:

@@ -1,4 +1,4 @@
-"""Where steps run in a compose project: which service, who else is in it, and what of a checkout is mounted there."""
+"""The compose service of each step: found, free of other containers, and with the checkout mounted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from pathlib import Path
 from gateway.fabrics import fabric as work
 from gateway.fabrics.checkouts import Checkout
 from gateway.fabrics.compose_services import ComposeServices, compose_cli
-from gateway.model.job import RunnerName
 from gateway.model.plan import Plan, StepName
-from gateway.settings.fabric import ComposeSettings, DbtServiceSettings, IngesterServiceSettings
+from gateway.settings.fabric import ComposeSettings, DbtServiceSettings, IngesterServiceSettings, RunnerName
 from gateway.settings.project import ProjectSettings
 from gateway.settings.settings import Settings
 from runners.containers import compose_project
@@ -24,14 +23,14 @@ from runners.dbt import project as dbt_project
 
 @dataclass(frozen=True, slots=True)
 class StepService:
-    """Where a step runs: a service, and what is mounted in its container."""
+    """The service that a step runs in, and what is mounted in its container."""
 
     service: ComposeService
     mount: Mount | None
 
 
-def services(settings: Settings, fabric: str, environment: Mapping[str, str], instance: str) -> ComposeServices:
-    """What all work of a fabric asks together. instance: the gateway's own id, which its containers carry."""
+def compose_services(settings: Settings, fabric: str, environment: Mapping[str, str], instance: str) -> ComposeServices:
+    """The services of a fabric. instance: the gateway's own id, which its containers carry as a label."""
     chosen, _ = work.fabric_settings(settings, fabric, RunnerName.COMPOSE)
     project = compose_cli(chosen, instance)
     docker = Docker(project.docker, work.environment(chosen, environment), settings.mask(environment))
@@ -39,34 +38,34 @@ def services(settings: Settings, fabric: str, environment: Mapping[str, str], in
 
 
 class StepServices:
-    """Finds where the steps of one project run.
+    """Finds the services of one project's steps.
 
-    fabric: its name. environment: of docker's command line. checkout: None for what services have themselves.
+    fabric: its id. environment: of the docker command line. checkout: None where the services have the project.
     """
 
     def __init__(
         self,
         services: ComposeServices,
         fabric: str,
-        chosen: ComposeSettings,
+        settings: ComposeSettings,
         environment: Mapping[str, str],
         project: ProjectSettings,
         checkout: Checkout | None,
     ) -> None:
         self._services = services
         self._fabric = fabric
-        self._chosen = chosen
+        self._settings = settings
         self._environment = environment
         self._project = project if checkout is None else checkout.project_in(project)
         self._checkout = checkout
 
     def declares_packages(self) -> bool:
-        """Whether the project, as it is checked out on this host, has a file that may name packages."""
+        """Whether the checked-out project has a file that may name packages."""
         return dbt_project.declares_packages(self._project.dbt)
 
-    async def service(self, step: StepName) -> ComposeService | str:
-        """The service of a step, or what is wrong with it. Raises EngineSilentError."""
-        missing = [name for name in self._chosen.environment if name not in self._environment]
+    async def find(self, step: StepName) -> ComposeService | str:
+        """The service of a step, or what is wrong with it. Raises EngineUnreachableError."""
+        missing = [name for name in self._settings.environment if name not in self._environment]
         if missing:
             return (
                 f"The variable {missing[0]} of `fabrics.{self._fabric}.compose.environment` is not set where the "
@@ -74,31 +73,31 @@ class StepServices:
             )
         return await self._services.find(self._section(step).service)
 
-    async def of(self, step: StepName, service: ComposeService) -> StepService | str:
-        """A service of a step with what is mounted there, or why it can't run there. Raises EngineSilentError."""
+    async def mounted(self, step: StepName, service: ComposeService) -> StepService | str:
+        """A step's service with the checkout mounted, or why that can't be. Raises EngineUnreachableError."""
         checkout = self._checkout
-        if checkout is None or (step is StepName.INGESTER and self._chosen.ingester.project is None):
+        if checkout is None or (step is StepName.INGESTER and self._settings.ingester.project is None):
             return StepService(service, None)
-        elsewhere = await self._services.other_host()
-        if elsewhere is not None:
+        engine_host = await self._services.remote_host()
+        if engine_host is not None:
             return (
-                f"The engine of the fabric {self._fabric} is on another host ({elsewhere}), where a commit can't be "
+                f"The engine of the fabric {self._fabric} is on another host ({engine_host}), where a commit can't be "
                 "mounted: use an engine of this host, or leave branch and version out."
             )
         found = await asyncio.to_thread(self._mount, step, service, checkout)
         return found if isinstance(found, str) else StepService(service, found)
 
     async def container_conflict(self, plan: Plan) -> work.ContainerConflict | None:
-        """A container of the services that the plan uses, started by somebody else. Raises EngineSilentError."""
+        """A running container of the plan's services, not started by the gateway. Raises EngineUnreachableError."""
         wanted = {section.service: section.idle for section in (self._section(step.name) for step in plan.steps)}
         project = await self._services.project()
         if isinstance(project, str):
-            return None  # the job will say so; and what has no project has no containers of it
-        asked = self._services
-        found = await compose_project.find_foreign_container(project, wanted.items(), asked.compose, asked.docker)
+            return None  # the job's first step says why; without a project there are no containers
+        cli, docker = self._services.compose, self._services.docker
+        found = await compose_project.find_foreign_container(project, wanted.items(), cli, docker)
         if found is None:
             return None
-        section_name = "ingester" if found.service == self._chosen.ingester.service else "dbt"
+        section_name = "ingester" if found.service == self._settings.ingester.service else "dbt"
         return work.ContainerConflict(
             found.container,
             found.service,
@@ -108,19 +107,19 @@ class StepServices:
         )
 
     def _section(self, step: StepName) -> IngesterServiceSettings | DbtServiceSettings:
-        return self._chosen.ingester if step is StepName.INGESTER else self._chosen.dbt
+        return self._settings.ingester if step is StepName.INGESTER else self._settings.dbt
 
     def _mount(self, step: StepName, service: ComposeService, checkout: Checkout) -> Mount | str:
         if step is StepName.INGESTER:
-            assert self._chosen.ingester.project is not None, "else nothing is mounted"
-            return _mount(self._project.directory, self._chosen.ingester.project, checkout)
+            assert self._settings.ingester.project is not None, "else nothing is mounted"
+            return _mount(self._project.directory, self._settings.ingester.project, checkout)
         folder = self._project.dbt
-        if not (folder / "dbt_project.yml").is_file():  # the engine would make a folder that is missing
+        if not (folder / "dbt_project.yml").is_file():  # the engine would make a missing folder
             return (
                 f"The dbt project can't be read: there is no {folder / 'dbt_project.yml'}; set `dbt` of the project to "
                 "the folder that has it."
             )
-        where = dbt_folder(self._chosen, service.working_directory)
+        where = dbt_folder(self._settings, service.working_directory)
         if not where.startswith("/") or where.strip("/") == "" or ":" in where:
             return (
                 f"The commit can't be mounted at {where}, where dbt runs in the service {service.name}: set "
@@ -129,12 +128,12 @@ class StepServices:
         return _mount(folder, where, checkout)
 
 
-def dbt_folder(chosen: ComposeSettings, working_directory: str) -> str:
-    """Where the dbt project is mounted in a service, or a container, whose working directory is this one."""
-    return chosen.dbt.project or posixpath.normpath(chosen.dbt.working_directory or working_directory)
+def dbt_folder(settings: ComposeSettings, working_directory: str) -> str:
+    """The path of the dbt project in a service or container with this working directory."""
+    return settings.dbt.project or posixpath.normpath(settings.dbt.working_directory or working_directory)
 
 
-def _mount(folder: Path, place: str, checkout: Checkout) -> Mount | str:
+def _mount(folder: Path, target: str, checkout: Checkout) -> Mount | str:
     source = folder.resolve()
     # A link in a commit must not lead its containers to the rest of this host: the engine would follow it as root.
     if folder.is_relative_to(checkout.root) and not source.is_relative_to(checkout.root.resolve()):
@@ -146,4 +145,4 @@ def _mount(folder: Path, place: str, checkout: Checkout) -> Mount | str:
             f"The folder {source} can't be mounted, since a colon ends its path for Compose: have no colon in "
             "`state_directory` and the project's folders."
         )
-    return Mount(str(source), place)
+    return Mount(str(source), target)

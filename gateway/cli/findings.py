@@ -14,15 +14,15 @@ from pathlib import Path
 
 from gateway.cli import permissions
 from gateway.errors import ConfigError, RequestError
-from gateway.fabrics import compose_mounts as compose_places
+from gateway.fabrics import step_services
 from gateway.fabrics.checkouts import Checkout, Checkouts
 from gateway.fabrics.compose import ComposeFabric
 from gateway.fabrics.local import LocalFabric
 from gateway.model import catalog
-from gateway.model.catalog import Pipeline, Trigger
-from gateway.model.job import RunnerName
 from gateway.model.plan import Plan, PlannedStep, StepName
+from gateway.model.request import BuiltinPipeline, TriggerRequest
 from gateway.settings import tokens
+from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from runners.containers.compose_project import ComposeService
 from runners.containers.docker import EngineUnreachableError
@@ -30,7 +30,7 @@ from runners.containers.docker_errors import explain
 from runners.shim import SHORTEST_SECRET
 
 _TIMEOUT = 60
-_DAILY = Trigger(Pipeline.DBT)
+_DAILY = TriggerRequest(BuiltinPipeline.DBT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ async def findings(
         for fabric, chosen in settings.fabrics.items():
             in_containers = RunnerName(chosen.runner) is RunnerName.COMPOSE
             if in_containers:
-                services = compose_places.services(settings, fabric, environment, instance="")
+                services = step_services.compose_services(settings, fabric, environment, instance="")
                 containers = ComposeFabric(settings, fabric, settings.default_project, environment, services)
                 found.extend(await _containers(containers, fabric))
             for project in settings.projects:
@@ -130,9 +130,9 @@ async def _source(sources: Checkouts, fabric: str, project: str, where: str) -> 
         source = await sources.resolve(project, None, None)
     except RequestError as error:
         return None, [Finding(False, f"{where}: {error}")]
-    checkout = sources.checkout(fabric, source)
-    if source is None or checkout is None:
+    if source is None:
         return None, []
+    checkout = sources.checkout(fabric, source)
     why = await checkout.prepare("check")
     named = f"version {source.version}" if source.version else f"branch {source.branch}"
     return checkout, [Finding(why is None, f"{where}: {why or f'{named} is the commit {source.commit[:12]}'}")]

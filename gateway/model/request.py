@@ -1,0 +1,60 @@
+"""A trigger as every API makes it: one form for all of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gateway.model.job import Caller
+
+
+class BuiltinPipeline(StrEnum):
+    """The pipelines that every installation has, whatever its projects declare."""
+
+    INGESTER = "ingester"
+    DBT = "dbt"
+    FULL = "full"
+
+
+class DbtCommand(StrEnum):
+    """What the dbt part of a pipeline does."""
+
+    DAILY = "daily"
+    RUN = "run"
+    BUILD = "build"
+    TEST = "test"
+    DEPS = "deps"
+    ELEMENTARY = "elementary"
+
+
+class OnConflict(StrEnum):
+    """What happens to a trigger while another job holds a resource that it needs."""
+
+    REJECT = "reject"
+    QUEUE = "queue"
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerRequest:
+    """A request to trigger a pipeline. None stands for a field that was not given.
+
+    pipeline: a BuiltinPipeline, or the name of a pipeline that the project declares.
+    command, openlineage, elementary: for a BuiltinPipeline only; a declared pipeline has its own.
+    project, fabric: ids; not given, the defaults of the configuration.
+    parameters: as the client sent them, not validated yet.
+    branch, version: of the project's repository. process: the step or model after which the run stops.
+    """
+
+    pipeline: str
+    command: DbtCommand = DbtCommand.DAILY
+    openlineage: bool | None = None
+    elementary: bool | None = None
+    project: str | None = None
+    fabric: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    branch: str | None = None
+    version: str | None = None
+    process: str | None = None
+    on_conflict: OnConflict = OnConflict.REJECT
+    caller: Caller = field(default_factory=Caller)

@@ -29,7 +29,7 @@ from runners.mask import USUAL_NAMES, Mask
 DEFAULT_FILE = Path("gateway.yaml")
 _COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _NAMES_COMPOSE_FILE = re.compile(r"^\s*(?:export\s+)?COMPOSE_FILE\s*=\s*\S", re.MULTILINE)
-PREFIX = "GATEWAY_"
+_PREFIX = "GATEWAY_"
 # What else would be given to dbt twice, and the last would win, or all be added up.
 _SELECTING = ("--vars", "--select", "-s", "--model", "-m", "--exclude", "--selector", "--resource-type")
 # Variables with a name of their own; every other setting is GATEWAY_<KEY>.
@@ -239,12 +239,12 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Any
             yield "state_directory", value.partition(":")[0]  # systemd separates several; the first is ours
         elif variable in VARIABLES:
             yield VARIABLES[variable], value
-        elif variable.startswith(PREFIX):
+        elif variable.startswith(_PREFIX):
             yield _other_setting(variable, value)
 
 
 def _other_setting(variable: str, value: str) -> tuple[str, Any]:
-    key = variable.removeprefix(PREFIX).lower()
+    key = variable.removeprefix(_PREFIX).lower()
     if key not in Settings.model_fields:
         raise ConfigError(f"{variable}: there is no such setting")
     if key in VARIABLES.values():
@@ -259,7 +259,7 @@ def _other_setting(variable: str, value: str) -> tuple[str, Any]:
 def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     variables = [name for name, key in VARIABLES.items() if key == where]
-    variables = variables or [f"{PREFIX}{where.partition('.')[0].upper()}"]
+    variables = variables or [f"{_PREFIX}{where.partition('.')[0].upper()}"]
     if not where:
         return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
     is_secret = problem["loc"][-1] == "repository"  # it may have a password or a token in it

@@ -10,10 +10,11 @@ from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from gateway.settings.fabric import Section
-from gateway.settings.settings import PREFIX, VARIABLES, Settings
+from gateway.settings.settings import VARIABLES, Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 _HEADING = "\n## All settings\n"
+_LONGEST_CELL = 60  # characters of a default
 
 
 def with_tables(page: str) -> str:
@@ -24,9 +25,7 @@ def with_tables(page: str) -> str:
 def _tables(model: type[Section], path: str) -> Iterator[str]:
     """The table of a section, then those of the sections in it that have a table of their own."""
     title = f"\n### `{path}`\n" if path else ""
-    columns = ["setting", "default", ""] if path else ["setting", "variable", "default", ""]
-    rows = [columns, ["---"] * len(columns), *_rows(model, "", with_variable=not path)]
-    yield f"{title}\n{model.__doc__}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    yield f"{title}\n{model.__doc__}\n\n| setting | default | meaning |\n|---|---|---|\n{''.join(_rows(model, ''))}"
     for name, field in model.model_fields.items():
         section = _section(field)
         if section is not None and _has_table(field, section):
@@ -34,14 +33,17 @@ def _tables(model: type[Section], path: str) -> Iterator[str]:
             yield from _tables(section, f"{path}.{name}{key}".removeprefix("."))
 
 
-def _rows(model: type[Section], prefix: str, *, with_variable: bool) -> Iterator[list[str]]:
+def _rows(model: type[Section], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         section = _section(field)
         if section is not None and not _has_table(field, section):
-            yield from _rows(section, f"{prefix}{name}.", with_variable=False)
+            yield from _rows(section, f"{prefix}{name}.")
         else:
-            variable = [f"`{_variable(name)}`"] if with_variable else []
-            yield [f"`{prefix}{name}`", *variable, _default(field), str(field.description)]
+            meaning = f"{field.description}{_variable(name) if model is Settings else ''}"
+            default = _default(field)
+            if len(default) > _LONGEST_CELL:
+                meaning, default = f"{meaning} Default: {default}.", "a list"
+            yield f"| `{prefix}{name}` | {default} | {meaning} |\n"
 
 
 def _section(field: FieldInfo) -> type[Section] | None:
@@ -56,8 +58,7 @@ def _has_table(field: FieldInfo, section: type[Section]) -> bool:
 
 
 def _variable(setting: str) -> str:
-    own = {key: variable for variable, key in VARIABLES.items()}
-    return own.get(setting, f"{PREFIX}{setting.upper()}")
+    return "".join(f" Variable: `{variable}`." for variable, key in VARIABLES.items() if key == setting)
 
 
 def _default(field: FieldInfo) -> str:

@@ -41,7 +41,7 @@ def test_five_hundred_jobs_leave_no_zombie_thread_descriptor_or_process_behind(
 def test_a_start_with_ten_thousand_ended_jobs_is_quick_and_its_list_has_the_newest_thousand(
     tmp_path: Path, make_gateway: MakeGateway, tell: Tell
 ) -> None:
-    gateway = make_gateway(projects.make(tmp_path / "project")).unmeasured()
+    gateway = make_gateway(projects.make(tmp_path / "project"))
 
     def again() -> None:
         gateway.kill()

@@ -66,7 +66,6 @@ def test_the_truth_about_a_job_that_waits_is_known_at_once(dying: DyingGateway) 
 
 
 def test_the_next_job_begins_as_soon_as_the_one_before_has_ended(dying: DyingGateway, tell: Tell) -> None:
-    dying.unmeasured()
     dying.serve()
     jobs = queue(dying, TURNS)
     records = [dying.finished(job) for job in jobs]
@@ -82,7 +81,6 @@ def _seconds(time: str) -> float:
 
 
 def test_a_thousand_jobs_wait_in_little_memory_and_no_more_are_taken(dying: DyingGateway, tell: Tell) -> None:
-    dying.unmeasured()
     dying.environment |= {"GATEWAY_TRIGGER_RATE": "1000", "GATEWAY_TRIGGER_BURST": "1000"}
     dying.hold()
     dying.serve()

@@ -147,7 +147,7 @@ def test_a_removal_that_the_gateway_did_not_live_to_finish_is_finished_by_the_ne
 ) -> None:
     old, active = killed(dying)
     dying.environment["GATEWAY_RECORD_DAYS"] = "0.00000001"
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     for job in old:
@@ -169,7 +169,7 @@ def test_files_over_their_cap_go_all_the_same_and_no_record_with_them(dying: Dyi
         (dying.jobs / job / STEPS[0] / "large").touch()
         os.truncate(dying.jobs / job / STEPS[0] / "large", 4 * MIB)
     dying.environment["GATEWAY_STATE_CAP"] = "1MiB"
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     for job in old:

@@ -23,7 +23,7 @@ def test_a_lost_database_is_rebuilt_however_often_that_is_cut_off(dying: DyingGa
     old, active = killed(dying)
     for file in dying.state.glob("gateway.db*"):
         file.unlink()
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     assert sorted(dying.listed()) == sorted([*old, active])
@@ -48,7 +48,7 @@ def test_a_queue_whose_database_is_lost_is_in_its_order_however_often_that_is_cu
     dying.kill()
     for file in dying.state.glob("gateway.db*"):
         file.unlink()
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     refused = dying.call("POST", PATH, {"pipeline": "ingester"})
@@ -65,7 +65,7 @@ def test_a_gateway_that_dies_while_it_recovers_leaves_it_to_the_next_one(dying: 
     jobs = [dying.submit(resources=[resource]) for resource in ("warehouse", "other")]
     wait_for(lambda: all(dying.runs(str(job))[0] for job in jobs), "the first steps")
     dying.kill()
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     dying.release()
@@ -78,7 +78,7 @@ def test_a_gateway_that_dies_while_it_recovers_leaves_it_to_the_next_one(dying: 
 def test_a_migration_that_was_cut_off_is_done_by_the_next_gateway(dying: DyingGateway, point: str) -> None:
     old, active = killed(dying)
     _turn_back(dying.state / "gateway.db")
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     assert sorted(dying.listed()) == sorted([*old, active])
@@ -127,7 +127,7 @@ def test_a_damaged_database_that_is_half_set_aside_is_no_obstacle(dying: DyingGa
         # by another process: this one's locks would be gone as soon as it closed the file
         overwrite = f"head -c {database.stat().st_size} /dev/zero | tr '\\0' x 1<>gateway.db"
         subprocess.run(["sh", "-c", overwrite], cwd=dying.state, check=True)
-        dying.launch(point)
+        dying.launch_until(point)
         dying.died()
         assert (database.exists(), log.exists()) == HALF_ASIDE[point]
     dying.start()
@@ -141,7 +141,7 @@ def test_a_damaged_database_that_is_half_set_aside_is_no_obstacle(dying: DyingGa
 
 @pytest.mark.parametrize("point", points("first start"))
 def test_a_first_start_that_is_cut_off_is_none(dying: DyingGateway, point: str) -> None:
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     assert dying.listed() == {}

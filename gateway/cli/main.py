@@ -235,13 +235,13 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from gateway.cli import check  # here, as above
+    from gateway.cli import findings  # here, as above
 
     environment = _environment(options)
     settings = config.load(options.config, environment)
     sources = [file for file in (options.config or config.DEFAULT_FILE, options.env_file) if file and file.exists()]
-    look = check.findings(settings, environment, options.user, [file.absolute() for file in sources])
-    findings = asyncio.run(look)
-    for finding in findings:
+    look = findings.findings(settings, environment, options.user, [file.absolute() for file in sources])
+    found = asyncio.run(look)
+    for finding in found:
         print(f"{'WRONG' if not finding.good else 'warn ' if finding.warns else 'ok   '}  {finding.text}")
-    return 0 if all(finding.good for finding in findings) else 1
+    return 0 if all(finding.good for finding in found) else 1

@@ -102,7 +102,7 @@ def _turn_back(file: Path) -> None:
     for old in file.parent.glob("gateway.db*"):
         old.unlink()
     with closing(sqlite3.connect(file)) as connection, connection:
-        connection.executescript(resources.files("gateway.jobs").joinpath("schema.sql").read_text(encoding="utf-8"))
+        connection.executescript(resources.files("gateway.storage").joinpath("schema.sql").read_text(encoding="utf-8"))
         connection.executemany("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?)", jobs)
         connection.executemany("INSERT INTO claim VALUES (?, ?, ?)", claims)
         connection.execute("PRAGMA user_version = 1")

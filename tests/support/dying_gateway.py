@@ -109,7 +109,7 @@ _STORE, _FILE, _PATH = "gateway.storage.store:Store", "gateway.storage.job_file"
 _SQLITE, _SQL = "aiosqlite:Connection", "execute_fetchall"
 _WORK, _RUNNER = "gateway.fabrics.local:LocalWork", "runners.process.local_runner:LocalRunner"
 _PROCESS, _RETENTION, _DATABASE = "runners.detached.supervisor", "gateway.jobs.retention", "gateway.storage.integrity"
-_SERVICE = "gateway.jobs.service:Service"
+_SERVICE = "gateway.jobs.service:JobService"
 
 # A job of two steps, from its trigger on.
 ACCEPTING = {

@@ -231,7 +231,7 @@ def test_an_unknown_process_is_refused_before_a_container_is_made(
     assert answer.status == 400
     assert "`odds` not found" in answer.json["msg"]
     assert "evens" in answer.json["msg"]
-    answer = trigger(gateway, "build", processName="missing")  # of the project in the service's own image
+    answer = trigger(gateway, "build", processName="missing")  # of the service's own project
     assert answer.status == 400
     assert "odds" in answer.json["msg"]
     assert made_containers(engine) == before

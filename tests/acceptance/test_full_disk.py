@@ -6,7 +6,6 @@ import configparser
 import json
 import os
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -26,7 +25,7 @@ from gateway.storage.store import Store
 from tests.conftest import MakeGateway
 from tests.support import damage
 from tests.support.damage import STATE
-from tests.support.gateway import COMMAND, DEADLINE, PATH, Gateway, wait_for
+from tests.support.gateway import DEADLINE, PATH, Gateway, wait_for
 from tests.support.jobs import ended, make_job
 from tests.support.parts import mounted
 
@@ -236,12 +235,10 @@ def test_a_start_on_a_full_disk_serves_at_once_or_once_there_is_room(disk: Path,
 
 def begin(gateway: Gateway) -> bool:
     """Start a gateway and return whether it waits for room instead of serving."""
-    already = gateway.log.stat().st_size
-    with gateway.log.open("ab") as log:
-        gateway.process = subprocess.Popen([COMMAND, "serve"], cwd=gateway.folder, env=gateway.environment, stderr=log)
+    gateway.launch()
 
     def said() -> str:
-        text = gateway.log.read_bytes()[already:].decode()
+        text = gateway.logged()
         assert gateway.process is not None
         assert gateway.process.poll() is None, text
         return text

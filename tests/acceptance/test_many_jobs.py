@@ -38,7 +38,7 @@ def test_five_hundred_jobs_leak_no_process_thread_or_descriptor(tmp_path: Path, 
 
 def test_a_start_with_ten_thousand_ended_jobs_is_fast(tmp_path: Path, make_gateway: MakeGateway, tell: Tell) -> None:
     """Its list has the newest thousand."""
-    gateway = make_gateway(projects.make(tmp_path / "project")).unmeasured()
+    gateway = make_gateway(projects.make(tmp_path / "project"))
 
     def again() -> None:
         gateway.kill()

@@ -66,7 +66,6 @@ def test_a_queued_job_does_not_delay_readiness_after_a_restart(dying: DyingGatew
 
 
 def test_the_next_job_begins_as_soon_as_the_previous_has_ended(dying: DyingGateway, tell: Tell) -> None:
-    dying.unmeasured()
     dying.serve()
     jobs = queue(dying, TURNS)
     records = [dying.finished(job) for job in jobs]
@@ -82,7 +81,6 @@ def _seconds(time: str) -> float:
 
 
 def test_a_thousand_queued_jobs_take_little_memory_and_fill_the_queue(dying: DyingGateway, tell: Tell) -> None:
-    dying.unmeasured()
     dying.environment |= {"GATEWAY_TRIGGER_RATE": "1000", "GATEWAY_TRIGGER_BURST": "1000"}
     dying.hold()
     dying.serve()

@@ -137,7 +137,7 @@ def test_a_recorded_cancel_is_carried_out_by_the_next_gateway(dying: DyingGatewa
 def test_a_removal_cut_off_by_a_kill_is_finished_by_the_next_gateway(dying: DyingGateway, point: str) -> None:
     old, active = killed(dying)
     dying.environment["GATEWAY_RECORD_DAYS"] = "0.00000001"
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     for job in old:
@@ -159,7 +159,7 @@ def test_a_cut_off_sweep_of_files_over_the_cap_is_finished_later(dying: DyingGat
         (dying.jobs / job / STEPS[0] / "large").touch()
         os.truncate(dying.jobs / job / STEPS[0] / "large", 4 * MIB)
     dying.environment["GATEWAY_STATE_CAP"] = "1MiB"
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     for job in old:

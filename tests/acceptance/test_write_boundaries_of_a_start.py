@@ -23,7 +23,7 @@ def test_a_restore_of_a_lost_database_may_be_cut_off(dying: DyingGateway, point:
     old, active = killed(dying)
     for file in dying.state.glob("gateway.db*"):
         file.unlink()
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     assert sorted(dying.listed()) == sorted([*old, active])
@@ -46,7 +46,7 @@ def test_a_restore_of_a_lost_queue_may_be_cut_off_and_keeps_the_order(dying: Dyi
     dying.kill()
     for file in dying.state.glob("gateway.db*"):
         file.unlink()
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     refused = dying.call("POST", PATH, {"pipeline": "ingester"})
@@ -63,7 +63,7 @@ def test_a_recovery_cut_off_by_a_kill_is_done_by_the_next_gateway(dying: DyingGa
     jobs = [dying.submit(resources=[resource]) for resource in ("warehouse", "other")]
     wait_for(lambda: all(dying.runs(str(job))[0] for job in jobs), "the first steps")
     dying.kill()
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     dying.release()
@@ -76,7 +76,7 @@ def test_a_recovery_cut_off_by_a_kill_is_done_by_the_next_gateway(dying: DyingGa
 def test_a_migration_cut_off_by_a_kill_is_done_by_the_next_gateway(dying: DyingGateway, point: str) -> None:
     old, active = killed(dying)
     _turn_back(dying.state / "gateway.db")
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     assert sorted(dying.listed()) == sorted([*old, active])
@@ -100,7 +100,7 @@ def _turn_back(file: Path) -> None:
     for old in file.parent.glob("gateway.db*"):
         old.unlink()
     with closing(sqlite3.connect(file)) as connection, connection:
-        connection.executescript(resources.files("gateway.jobs").joinpath("schema.sql").read_text(encoding="utf-8"))
+        connection.executescript(resources.files("gateway.storage").joinpath("schema.sql").read_text(encoding="utf-8"))
         connection.executemany("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?)", jobs)
         connection.executemany("INSERT INTO claim VALUES (?, ?, ?)", claims)
         connection.execute("PRAGMA user_version = 1")
@@ -125,7 +125,7 @@ def test_setting_aside_a_damaged_database_may_be_cut_off(dying: DyingGateway, po
         # by another process: closing the file would release this process's own locks
         overwrite = f"head -c {database.stat().st_size} /dev/zero | tr '\\0' x 1<>gateway.db"
         subprocess.run(["sh", "-c", overwrite], cwd=dying.state, check=True)
-        dying.launch(point)
+        dying.launch_until(point)
         dying.died()
         assert (database.exists(), log.exists()) == HALF_ASIDE[point]
     dying.start()
@@ -139,7 +139,7 @@ def test_setting_aside_a_damaged_database_may_be_cut_off(dying: DyingGateway, po
 
 @pytest.mark.parametrize("point", points("first start"))
 def test_a_first_start_may_be_cut_off(dying: DyingGateway, point: str) -> None:
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     assert dying.listed() == {}

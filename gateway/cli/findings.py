@@ -42,7 +42,7 @@ class Finding:
     warns: bool = False
 
 
-async def findings(
+async def find(
     settings: Settings, environment: Mapping[str, str], user: str | None, files: Sequence[Path]
 ) -> list[Finding]:
     """Everything that was looked at, in the order of a trigger's way. Raises ConfigError for an unknown user.

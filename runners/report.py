@@ -1,4 +1,4 @@
-"""What a step tells about itself: how far it is, and what went wrong first."""
+"""What the output of a step reports: its progress and its first failure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from runners.output import terminal_text
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Nodes of a step (models and tests for dbt, tables for an ingester); `total` is 0 until it is known."""
+    """Counts of the nodes of a step (models and tests of dbt, tables of an ingester); `total` is 0 until it is known.
+
+    done = passed + warn + error + skip. current: the name of the node that was begun last.
+    """
 
     done: int = 0
     total: int = 0
@@ -23,7 +26,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The first node that failed, its message in one line, and how many more failed."""
+    """The first node that failed, its message in one line, and the number of further failures."""
 
     node: str
     message: str
@@ -31,16 +34,16 @@ class Failure:
 
 
 class OutputReader(Protocol):
-    """Takes the lines of a step's output as they come and knows how far the step is."""
+    """Reads the output of a step line by line."""
 
     @property
     def progress(self) -> Progress | None:
-        """How far the step is, None until it said so."""
+        """The progress of the step, None until its output has reported one."""
         ...
 
     @property
     def last_line(self) -> str:
-        """The last line that said anything; empty if none did."""
+        """The last line that is not blank, empty if there is none."""
         ...
 
     def feed(self, line: str) -> None:
@@ -48,16 +51,16 @@ class OutputReader(Protocol):
         ...
 
     def skip(self) -> None:
-        """Lines were lost or passed over: what they may have said must not be missed."""
+        """Note that lines are missing between the last line and the next one."""
         ...
 
 
-def clean(text: str) -> str:
-    """Text that can be encoded: JSON may escape halves of characters that no encoding has."""
+def encodable(text: str) -> str:
+    """The text without lone surrogates, which JSON can escape and no encoding has."""
     return text.encode(errors="replace").decode()
 
 
 def one_line(text: str, limit: int = 500) -> str:
-    """The text that a terminal would show, with all white space folded, cut at `limit` characters."""
-    folded = " ".join(word for line in clean(text).splitlines() for word in terminal_text(line).split())
+    """The text as a terminal shows it, in one line, white space folded, cut at `limit` characters."""
+    folded = " ".join(word for line in encodable(text).splitlines() for word in terminal_text(line).split())
     return folded if len(folded) <= limit else folded[: limit - 1] + "…"

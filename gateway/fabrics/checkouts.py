@@ -107,12 +107,12 @@ class Checkout:
 
     async def _ensure(self) -> None:
         try:
-            await git_checkout.ensure(self._mirror, self._commit, self.root)
+            await git_checkout.check_out(self._mirror, self._commit, self.root)
         except GitFailedError:
             # a container may have left files of its own user: its fabric removes the folder, and git makes it again
             if not await self._remove(self.root):
                 raise
-            await git_checkout.ensure(self._mirror, self._commit, self.root)
+            await git_checkout.check_out(self._mirror, self._commit, self.root)
 
 
 async def _keep_folder(fabric: str, folder: Path) -> bool:  # noqa: ARG001, the signature of a fabric's removal
@@ -160,9 +160,9 @@ class Checkouts:
             await mirror.fetch()
             names = [project] if chosen.name is None else [project, chosen.name]
             if latest:
-                version, commit = await git_checkout.latest(mirror, names)
+                version, commit = await git_checkout.latest_version(mirror, names)
             else:
-                commit = await git_checkout.resolve(mirror, branch, version, names)
+                commit = await git_checkout.resolve_commit(mirror, branch, version, names)
         except (WordError, UnknownRefError) as error:
             raise BadRequestError("unknown_version", str(error)) from None
         except UnavailableError as error:
@@ -225,13 +225,13 @@ class Checkouts:
                 f"Project `{project}` has no branches and versions: its directory {chosen.directory} is not in a git "
                 "repository; leave `branch` and `version` out, or make it one.",
             )
-        if not chosen.dbt.is_relative_to(_top(chosen, found.below)):
+        if not chosen.dbt.is_relative_to(_top(chosen, found.path)):
             raise BadRequestError(
                 "no_repository",
                 f"Project `{project}` has no branches and versions: its dbt project {chosen.dbt} is not in the "
-                f"repository {found.top}, of which its directory is; leave `branch` and `version` out.",
+                f"repository {found.root}, of which its directory is; leave `branch` and `version` out.",
             )
-        return str(found.top), str(found.below)
+        return str(found.root), str(found.path)
 
 
 def _top(project: ProjectSettings, folder: Path) -> Path:
@@ -242,9 +242,9 @@ def _top(project: ProjectSettings, folder: Path) -> Path:
 def _check_refs(branch: str | None, version: str | None) -> None:
     """Raises WordError."""
     if branch is not None:
-        git_words.branch(branch)
+        git_words.branch_ref(branch)
     if version is not None:
-        git_words.tag(version)
+        git_words.tag_ref(version)
 
 
 def _touch(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.clock import Instant
 from gateway.errors import EngineError
-from gateway.fabrics import compose_dbt, listing, step_services
+from gateway.fabrics import compose_dbt, step_services
 from gateway.fabrics import fabric as shared
 from gateway.fabrics.checkouts import Checkout
 from gateway.fabrics.compose_services import ComposeServices, ask_patiently
@@ -33,9 +33,11 @@ from runners.containers.docker import Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
 from runners.containers.identity import container_name
 from runners.dbt import command as dbt
+from runners.dbt import listing
 from runners.dbt import output as dbt_output
 from runners.dbt.command import DbtStep
 from runners.dbt.listing import Node
+from runners.dbt.results import judge_outcome, read_results
 from runners.mask import Mask
 from runners.outcome import Command, Outcome
 from runners.program import ProgramResult
@@ -194,8 +196,8 @@ class ComposeFabric:
         with suppress(EngineUnreachableError):
             await self._fetch(step, reader, folder)
         # without a run_results.json the log has the same results
-        left = await asyncio.to_thread(dbt_output.read_results, folder, self._mask) or reader.results
-        outcome = dbt_output.judge_outcome(outcome, step, reader, left, reported=dbt.report(folder).exists())
+        left = await asyncio.to_thread(read_results, folder, self._mask) or reader.results
+        outcome = judge_outcome(outcome, step, reader, left, has_report=dbt.report_file(folder).exists())
         return shared.dbt_finished(planned, started, outcome, reader, left)
 
     async def service(self, step: StepName) -> ComposeService | str:
@@ -234,11 +236,11 @@ class ComposeFabric:
                 docker,
                 mount=mount,
                 names=names,
-                within=listing.TAKES,
+                within=listing.TIMEOUT,
             )
 
         step, may_install = shared.dbt_step(unlined, self._dbt), self.checkout is not None and self.checkout.is_free
-        return await listing.nodes(self._dbt, step, paths, ask, self._mask, may_install=may_install)
+        return await listing.list_nodes(self._dbt, step, paths, ask, self._mask, may_install=may_install)
 
     def _container_command(self, planned: PlannedStep, step_service: StepService) -> Command | str:
         """The command as the container sees it, with the whole environment of the docker command line."""

@@ -14,6 +14,7 @@ from runners.containers.identity import container_name
 from runners.dbt import command as dbt
 from runners.dbt import output as dbt_output
 from runners.dbt.command import DbtPaths, DbtStep
+from runners.dbt.results import is_from_run
 
 HAS_OPENLINEAGE, HAS_ELEMENTARY, LOOKED = "openlineage", "elementary", "looked"
 # a service that sets one of these decides itself where its lineage goes
@@ -55,7 +56,7 @@ def paths(chosen: DbtServiceSettings, project: str | None, *, listing: bool = Fa
         profiles=chosen.profiles_directory,
         target=_TARGET if separate else chosen.target_path,
         logs=_LOGS if separate else None,
-        parse=None,
+        partial_parse=None,
         report=_REPORT,
         edr=_EDR,
     )
@@ -63,7 +64,7 @@ def paths(chosen: DbtServiceSettings, project: str | None, *, listing: bool = Fa
 
 def variables(*, lineage: bool) -> Mapping[str, str]:
     """The variables of a step that neither the configuration nor its service sets."""
-    return {**dbt.VARIABLES, **({"TQDM_DISABLE": "1", **dbt.lineage_variables(_LINEAGE)} if lineage else {})}
+    return {**dbt.DEFAULT_VARIABLES, **({"TQDM_DISABLE": "1", **dbt.lineage_variables(_LINEAGE)} if lineage else {})}
 
 
 async def fetch(
@@ -78,9 +79,9 @@ async def fetch(
     results = await docker.file(state.id, posixpath.join(target, "run_results.json"))
     lineage = await docker.file(state.id, _LINEAGE) if step.lineage else None
     report = await docker.file(container_name(folder, 1), _REPORT) if step.report else None
-    if results is not None and dbt_output.is_of_run(results, reader.invocation):
-        await asyncio.to_thread(_write, dbt.target(folder) / "run_results.json", results)
-    for file, content in ((dbt.lineage(folder), lineage), (dbt.report(folder), report)):
+    if results is not None and is_from_run(results, reader.invocation_id):
+        await asyncio.to_thread(_write, dbt.target_folder(folder) / "run_results.json", results)
+    for file, content in ((dbt.lineage_file(folder), lineage), (dbt.report_file(folder), report)):
         if content is not None:
             await asyncio.to_thread(_write, file, content)
 

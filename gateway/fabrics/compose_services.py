@@ -102,6 +102,7 @@ def compose_cli(fabric: FabricSettings, instance: str) -> ComposeCli:
         dependencies=chosen.dependencies,
         variables=chosen.environment,
         instance=instance,
+        entrypoint_program="dbt",
     )
 
 

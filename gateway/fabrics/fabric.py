@@ -18,7 +18,6 @@ from gateway.settings.fabric import FabricSettings, RunnerName
 from gateway.settings.project import ProjectSettings
 from gateway.settings.settings import Settings
 from runners import ingester
-from runners.dbt import arguments as dbt_arguments
 from runners.dbt import output as dbt_output
 from runners.dbt.command import DbtConfig, DbtStep
 from runners.dbt.listing import Node
@@ -27,7 +26,6 @@ from runners.outcome import Command, Exited, Lost, NotStarted, Outcome
 from runners.report import Failure, OutputReader, one_line
 from runners.runner import Liveness
 
-ELEMENTARY = "elementary"
 OnLiveness = Callable[[Liveness], None]
 
 # systemd's messages to the gateway itself: a step that had them would speak to systemd in the gateway's name.
@@ -200,13 +198,16 @@ def output_reader(planned: PlannedStep) -> OutputReader:
 
 
 def dbt_step(planned: PlannedStep, config: DbtConfig) -> DbtStep:
-    """What dbt is to do in a step."""
+    """The dbt step of a planned one."""
     if planned.name is StepName.ELEMENTARY:
-        arguments = (dbt_arguments.select(ELEMENTARY), *planned.arguments)
-        return DbtStep("run", arguments, elementary=True, report=config.edr is not None)
-    rest = (dbt_arguments.exclude(ELEMENTARY),) if planned.without_elementary else ()
-    # dbt adds up what several options exclude
-    return DbtStep(planned.name, (*rest, *planned.arguments), lineage=planned.lineage, selective=planned.selective)
+        return DbtStep("run", planned.arguments, elementary=True, report=config.edr is not None)
+    return DbtStep(
+        planned.name,
+        planned.arguments,
+        lineage=planned.lineage,
+        without_elementary=planned.without_elementary,
+        selective=planned.selective,
+    )
 
 
 def ingester_finished(planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader) -> Finished:

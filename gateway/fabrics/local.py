@@ -14,7 +14,6 @@ from pathlib import Path
 from gateway.clock import Instant
 from gateway.errors import StorageError
 from gateway.fabrics import fabric as shared
-from gateway.fabrics import listing
 from gateway.fabrics.checkouts import Checkout
 from gateway.fabrics.fabric import OnLiveness, ignore_liveness
 from gateway.model.catalog import Installation
@@ -25,10 +24,12 @@ from gateway.settings.fabric import FabricSettings, RunnerName
 from gateway.settings.settings import Settings
 from runners import ingester, program
 from runners.dbt import command as dbt
+from runners.dbt import listing
 from runners.dbt import output as dbt_output
 from runners.dbt import project as dbt_project
 from runners.dbt.command import DbtStep
 from runners.dbt.listing import Node
+from runners.dbt.results import judge_outcome, read_results
 from runners.outcome import Command, Exited, Outcome
 from runners.program import ProgramResult
 from runners.report import OutputReader
@@ -135,12 +136,12 @@ class LocalFabric:
 
             async def ask(argv: tuple[str, ...]) -> ProgramResult:
                 environment = dbt.environment(self._environment, step, folder)
-                return await program.run(argv, environment, within=listing.TAKES, directory=self.dbt.project)
+                return await program.run(argv, environment, within=listing.TIMEOUT, directory=self.dbt.project)
 
             paths = dbt.paths(self.dbt, folder, cache)
             may_install = self.checkout is not None and self.checkout.is_free
-            found = await listing.nodes(self.dbt, step, paths, ask, self.mask, may_install=may_install)
-            await asyncio.to_thread(dbt.keep_parse, folder, cache)
+            found = await listing.list_nodes(self.dbt, step, paths, ask, self.mask, may_install=may_install)
+            await asyncio.to_thread(dbt.update_parse_cache, folder, cache)
         return found
 
     def _installation(self) -> Installation:
@@ -211,10 +212,10 @@ class LocalFabric:
     ) -> Finished:
         if not isinstance(reader, dbt_output.DbtReader):
             return shared.ingester_finished(planned, started, outcome, reader)
-        step, left = shared.dbt_step(planned, self.dbt), dbt_output.read_results(folder, self.mask)
-        outcome = dbt_output.judge_outcome(outcome, step, reader, left, reported=dbt.report(folder).exists())
+        step, left = shared.dbt_step(planned, self.dbt), read_results(folder, self.mask)
+        outcome = judge_outcome(outcome, step, reader, left, has_report=dbt.report_file(folder).exists())
         if isinstance(outcome, Exited) and left is not None:
-            dbt.keep_parse(folder, dbt.parse_cache(self._parsed, self.dbt, step))
+            dbt.update_parse_cache(folder, dbt.parse_cache(self._parsed, self.dbt, step))
         return shared.dbt_finished(planned, started, outcome, reader, left)
 
     def _ingester_problem(self) -> str | None:

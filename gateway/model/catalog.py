@@ -101,14 +101,14 @@ def step_names(pipeline: PipelineSettings, elementary: bool | None) -> tuple[Ste
 def process_problem(process: str, nodes: Sequence[Node], whole: Plan) -> str | None:
     """Why a run can't stop at a process that is no step, None if it can. nodes: all that the pipeline selects."""
     only_models = StepName.RUN in [step.name for step in whole.steps]
-    models = [node.name for node in nodes if node.kind in (_RUN_TYPES if only_models else _BUILD_TYPES)]
+    models = [node.name for node in nodes if node.resource_type in (_RUN_TYPES if only_models else _BUILD_TYPES)]
     if process not in models:
         known = list(dict.fromkeys([*(step.name for step in whole.steps), *sorted(models)]))
         more = f" and {len(known) - _MAX_NAMES_SHOWN} more" if len(known) > _MAX_NAMES_SHOWN else ""
         shown = ", ".join(known[:_MAX_NAMES_SHOWN]) + more
         return f"Process `{process}` not found: it must be a step or a model of the pipeline. There are: {shown}."
     # dbt takes the name for that of a folder or a package too, and would run everything in it
-    namesake = next((node for node in nodes if process in node.path[:-1] and node.name != process), None)
+    namesake = next((node for node in nodes if process in node.fqn[:-1] and node.name != process), None)
     if namesake is not None:
         return (
             f"Process `{process}` is the name of a model and of a folder or package, in which {namesake.name} is too; "

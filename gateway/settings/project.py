@@ -39,7 +39,7 @@ def _selection(text: str) -> str:
 
 
 def _branch(name: str) -> str:
-    git_words.branch(name)
+    git_words.branch_ref(name)
     return name
 
 

@@ -75,7 +75,7 @@ async def find(request: web.Request) -> web.Response:
     snapshot = await service.get_recent(asked.jobId)
     ring = OutputRing(service.folder(snapshot.job.id))
     try:
-        output = await asyncio.to_thread(tail_text, ring, OUTPUT_SIZE, dbt_output.text)
+        output = await asyncio.to_thread(tail_text, ring, OUTPUT_SIZE, dbt_output.render_line)
     except OSError as error:  # such as no free descriptor: a poll must still tell the job's status
         output = f"The output can't be read now: {error.strerror}."
     return web.json_response(record(snapshot) | {"output": output})

@@ -18,8 +18,6 @@ from runners.report import one_line
 
 _CONFIG_TAKES = 30.0
 _COLUMNS = '{{.ID}}\t{{.Names}}\t{{.Label "com.docker.compose.oneoff"}}\t{{.Label "' + INSTANCE_LABEL + '"}}'
-# An image whose entrypoint is this program is given its arguments only.
-_DBT = "dbt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +27,8 @@ class ComposeCli:
     directory: the absolute folder that `docker compose` is called in. docker: program, context and host.
     options: of `docker compose`, before its command. dependencies: whether those of a service are started too.
     variables: names of the variables that every container is given. instance: the gateway's own id.
+    entrypoint_program: a program that may be the entrypoint of a service, which then takes its arguments only; None
+        where every entrypoint is a wrapper that runs a whole command line.
     """
 
     directory: str
@@ -37,6 +37,7 @@ class ComposeCli:
     dependencies: bool = False
     variables: tuple[str, ...] = ()
     instance: str = ""
+    entrypoint_program: str | None = None
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -228,21 +229,23 @@ def run_command(
     ]
     argvs = []
     for number, argv in enumerate(what.argvs):
-        overridden, arguments = with_entrypoint(service, argv)
+        overridden, arguments = with_entrypoint(service, argv, compose.entrypoint_program)
         name = f"--name={container_name(folder, number)}"
         argvs.append((*compose.command, *before, name, *overridden, "--", service.name, *arguments))
     return replace(what, argvs=tuple(argvs), cwd=compose.directory, docker=compose.docker)
 
 
-def with_entrypoint(service: ComposeService, argv: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The options that override the entrypoint of a service, if it must be, and what is given to it.
+def with_entrypoint(
+    service: ComposeService, argv: tuple[str, ...], program: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The options that override the entrypoint of a service, where needed, and the arguments of its container.
 
-    An entrypoint that ends in dbt is that program, and stands where another one would; any other is a wrapper that
-    runs what it is given.
+    program: ComposeCli.entrypoint_program. An entrypoint whose last word is this program runs it, so a command line of
+    it loses its first word, and another program replaces it. Any other entrypoint runs the whole command line.
     """
     entrypoint = service.entrypoint or ()
-    if not argv or not entrypoint or posixpath.basename(entrypoint[-1]) != _DBT:
+    if not argv or not entrypoint or posixpath.basename(entrypoint[-1]) != program:
         return (), argv
-    if argv[0] == _DBT:
+    if argv[0] == program:
         return (), argv[1:]
     return (f"--entrypoint={shlex.join((*entrypoint[:-1], argv[0]))}",), argv[1:]

@@ -264,8 +264,8 @@ class Container:
         if self._spec.interrupt == signal.SIGTERM or interrupted.exists():
             return
         name = signal.Signals(self._spec.interrupt).name.removeprefix("SIG")
-        # First what PID 1 runs: a wrapper such as dbt-ol would die of the signal, and its dbt with it, in the middle of
-        # its work. Then PID 1, which is dbt itself where there is nobody else to be found.
+        # First the processes that PID 1 started: a wrapper as PID 1 would die of the signal and take the program that
+        # does the work with it. Then PID 1, which is that program itself where it has started no other process.
         everybody = ("exec", "--", self.name, "sh", "-c", f"kill -{name} -1")
         first = ("container", "kill", f"--signal={name}", "--", self.name)
         for command in (everybody, first) if state.has_own_processes else (first,):

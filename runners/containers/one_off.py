@@ -46,7 +46,7 @@ async def ask(
 
     where: as above. names: of the variables that it gets, whose values docker's command line has. within: seconds.
     """
-    overridden, arguments = with_entrypoint(service, argv)
+    overridden, arguments = with_entrypoint(service, argv, compose.entrypoint_program)
     options = [*(f"--env={name}" for name in sorted(names)), *overridden, *_placed(where, mount)]
     said = await _ask(compose, service, options, arguments, docker, within)
     if said.code is None and not said.was_run:

@@ -1,4 +1,4 @@
-"""What dbt steps run: the command lines of dbt, dbt-ol and edr, and where they leave what."""
+"""The command lines of dbt, dbt-ol and edr, their environment, and the files of a dbt step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runners.dbt import listing as dbt_nodes
+from runners.dbt.arguments import exclude, select
 from runners.mask import Mask
 from runners.outcome import Command
 
-# What the gateway sets itself, since the truth about a run depends on it.
+# Options that the gateway sets itself, because it reads the outcome of a run from what they write.
 RESERVED_ARGUMENTS = frozenset(
     {
         "--project-dir",
@@ -37,21 +37,24 @@ RESERVED_ARGUMENTS = frozenset(
     }
 )
 
+# The environment of dbt and edr, where the gateway's environment and the configuration do not set these variables.
+DEFAULT_VARIABLES = {"DO_NOT_TRACK": "1", "EDR_REPORT_OPEN_BROWSER": "false"}
 
-VARIABLES_OPTION = "--vars="
-# What would have dbt leave out a part of what was selected.
-_SELECTING = frozenset({"DBT_RESOURCE_TYPES", "DBT_EXCLUDE_RESOURCE_TYPES", "DBT_EMPTY", "DBT_SAMPLE"})
-
-# What dbt and edr find in their environment unless somebody has set it otherwise.
-VARIABLES = {"DO_NOT_TRACK": "1", "EDR_REPORT_OPEN_BROWSER": "false"}
+# The keys of each JSON object that `dbt ls` prints; runners.dbt.listing reads them.
+_LIST_KEYS = ("name", "resource_type", "fqn")
+_ELEMENTARY = "elementary"
+_VARS_OPTION = "--vars="
+# Variables that make dbt run less than what the arguments select.
+_SELECTION_VARIABLES = frozenset({"DBT_RESOURCE_TYPES", "DBT_EXCLUDE_RESOURCE_TYPES", "DBT_EMPTY", "DBT_SAMPLE"})
 
 
 @dataclass(frozen=True, slots=True)
 class DbtConfig:
     """How dbt is run for one project in one environment.
 
-    executable, lineage_executable, edr: programs, by path or by name on PATH; no edr, no report.
-    project: absolute folder of dbt_project.yml. profiles: absolute folder of profiles.yml, None for dbt's own search.
+    project: absolute folder of dbt_project.yml.
+    executable, lineage_executable, edr: programs, by path or by name on PATH; without edr no report is made.
+    profiles: absolute folder of profiles.yml; None for dbt's own search.
     arguments: added to build, run and test.
     """
 
@@ -66,7 +69,7 @@ class DbtConfig:
 
     @property
     def profiles_folder(self) -> Path | None:
-        """The folder that dbt is told to take profiles.yml from: the project's own, unless one is configured."""
+        """The value of --profiles-dir: the configured folder, else the project's if it has profiles.yml, else None."""
         if self.profiles is not None:
             return self.profiles
         return self.project if (self.project / "profiles.yml").is_file() else None
@@ -74,26 +77,40 @@ class DbtConfig:
 
 @dataclass(frozen=True, slots=True)
 class DbtStep:
-    """One dbt step: its subcommand, and what selects and parametrizes it (arguments of runners.dbt_words).
+    """One dbt step.
 
-    lineage: through dbt-ol. elementary: these are Elementary's models, and there must be some. report: edr comes after.
-    selective: somebody chose what is run, and there must be some of it.
+    verb: dbt's subcommand. arguments: its selections and variables, from runners.dbt.arguments.
+    lineage: dbt runs through dbt-ol.
+    elementary: the step runs the models of the Elementary package, and fails if there are none.
+    without_elementary: the step leaves the models of the Elementary package out.
+    report: edr makes its report after dbt.
+    selective: the arguments come from the caller, and the step fails if they select nothing.
     """
 
     verb: str
     arguments: tuple[str, ...] = ()
     lineage: bool = False
     elementary: bool = False
+    without_elementary: bool = False
     report: bool = False
     selective: bool = False
+
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """All arguments that select and parametrize: Elementary's first, since dbt adds up several --exclude."""
+        if self.elementary:
+            return (select(_ELEMENTARY), *self.arguments)
+        if self.without_elementary:
+            return (exclude(_ELEMENTARY), *self.arguments)
+        return self.arguments
 
 
 @dataclass(frozen=True, slots=True)
 class DbtPaths:
-    """Where a step finds and leaves things, as dbt itself sees them; None for dbt's own choice.
+    """The files and folders of a step, as dbt itself sees them; None for dbt's own default.
 
-    cwd: the folder dbt is called in; empty for its place's own. parse: the shared partial-parse file, which must exist.
-    report, edr: the report's file and edr's folder.
+    cwd: the folder in which dbt is called; empty for the default of the service or host.
+    partial_parse: the shared partial-parse file, which must exist. report: the file of edr's report. edr: edr's folder.
     """
 
     cwd: str
@@ -101,26 +118,27 @@ class DbtPaths:
     profiles: str | None
     target: str | None
     logs: str | None
-    parse: str | None
+    partial_parse: str | None
     report: str
     edr: str
 
 
 def paths(dbt: DbtConfig, folder: Path, parse_cache: Path) -> DbtPaths:
-    """The paths of a step on this host whose own folder is `folder` (absolute; target, logs and report go there).
+    """The paths of a step on this host.
 
+    folder: absolute folder of the step; target, logs and report are in it.
     parse_cache: the shared partial-parse file, used if it exists.
     """
-    # Absolute always: with a cached parse, relative ones make dbt look for files in the wrong folder.
+    # All paths are absolute: with a cached parse, dbt resolves relative ones against the wrong folder.
     return DbtPaths(
-        # dbt is called where a person would call it: relative paths in profiles.yml mean the same as by hand.
+        # The folder in which a person calls dbt, so relative paths in profiles.yml mean the same.
         cwd=str(dbt.project),
         project=str(dbt.project),
         profiles=None if dbt.profiles_folder is None else str(dbt.profiles_folder),
-        target=str(target(folder)),
+        target=str(target_folder(folder)),
         logs=str(folder / "logs"),
-        parse=str(parse_cache) if parse_cache.exists() else None,  # dbt refuses the option for a file that is not there
-        report=str(report(folder)),
+        partial_parse=str(parse_cache) if parse_cache.exists() else None,  # dbt refuses a file that does not exist
+        report=str(report_file(folder)),
         edr=str(folder / "edr"),
     )
 
@@ -135,7 +153,7 @@ def command(
     time_limit: float,
     mask: Mask,
 ) -> Command:
-    """The command of a dbt step. environment and mask: as for Command. grace and time_limit in seconds."""
+    """The command of a dbt step. environment, mask: see Command. grace, time_limit: seconds."""
     program = dbt.lineage_executable if step.lineage else dbt.executable
     argvs = [(program, step.verb, *_options(dbt, step, paths))]
     if step.report and dbt.edr is not None:
@@ -144,7 +162,7 @@ def command(
         argvs=tuple(argvs),
         cwd=paths.cwd,
         environment=environment,
-        interrupt=signal.SIGINT,  # the one signal at which dbt cancels its queries and writes what it has
+        interrupt=signal.SIGINT,  # on this signal only, dbt cancels its queries and writes run_results.json
         grace=grace,
         time_limit=time_limit,
         mask=mask,
@@ -152,68 +170,71 @@ def command(
 
 
 def list_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, ...]:
-    """The command line that lists what a step would run: see runners.dbt_nodes."""
-    where = _given(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
-    parse = _given(target_path=paths.target, partial_parse_file_path=paths.parse)
+    """The command line that prints the nodes of a step: one JSON object a line, and of the log its errors only."""
+    output = ("--quiet", "--output=json", *(f"--output-keys={key}" for key in _LIST_KEYS))
     plain = ("--log-format=text", "--no-use-colors")
-    return (dbt.executable, "ls", *dbt_nodes.OPTIONS, *plain, *where, *parse, *step.arguments)
+    parse = _glued(target_path=paths.target, partial_parse_file_path=paths.partial_parse)
+    return (dbt.executable, "ls", *output, *plain, *_project_options(dbt, paths), *parse, *step.selection)
 
 
 def deps_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, ...]:
-    """The command line that installs the packages of the project, so that it can be listed."""
-    where = _given(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
-    variables = (argument for argument in step.arguments if argument.startswith(VARIABLES_OPTION))
-    return (dbt.executable, "deps", "--no-use-colors", *where, *variables)
+    """The command line that installs the packages of the project before its nodes are listed."""
+    variables = (argument for argument in step.arguments if argument.startswith(_VARS_OPTION))
+    return (dbt.executable, "deps", "--no-use-colors", *_project_options(dbt, paths), *variables)
 
 
 def _options(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> Iterable[str]:
-    yield from _given(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
+    yield from _project_options(dbt, paths)
     # One stream serves people and programs: JSON lines in the output, rendered as dbt's own text when they are read.
     yield from ("--log-format=json", "--log-level=info", "--no-quiet", "--no-use-colors")
-    # The two above would speak for dbt's own log file too, which people expect to be as detailed as it always is.
+    # Without these, --log-format and --log-level would apply to dbt's own log file too, which people expect in detail.
     yield from ("--log-format-file=debug", "--log-level-file=debug")
     if step.verb == "deps":
-        yield from step.arguments
+        yield from step.selection
         return
-    yield from _given(target_path=paths.target)
+    yield from _glued(target_path=paths.target)
     yield "--write-json"
-    yield from _given(threads=dbt.threads, partial_parse_file_path=paths.parse)
-    yield from step.arguments
+    yield from _glued(threads=dbt.threads, partial_parse_file_path=paths.partial_parse)
+    yield from step.selection
     if not step.elementary:
         yield from dbt.arguments
 
 
+def _project_options(dbt: DbtConfig, paths: DbtPaths) -> Iterable[str]:
+    return _glued(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
+
+
 def _report_options(dbt: DbtConfig, paths: DbtPaths) -> Iterable[str]:
-    yield from _given(project_dir=paths.project, profiles_dir=paths.profiles, profile_target=dbt.target)
-    yield from _given(target_path=paths.edr, file_path=paths.report)
+    yield from _glued(project_dir=paths.project, profiles_dir=paths.profiles, profile_target=dbt.target)
+    yield from _glued(target_path=paths.edr, file_path=paths.report)
 
 
-def _given(**options: object) -> Iterable[str]:
-    """Options in their glued form, so that no value can begin another; those without a value are left out."""
+def _glued(**options: object) -> Iterable[str]:
+    """Options as `--name=value`, so that no value can begin an option; those whose value is None are left out."""
     return (f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None)
 
 
 def environment(base: Mapping[str, str], step: DbtStep, folder: Path) -> Mapping[str, str]:
-    """The whole environment of a step on this host."""
-    whole = {
+    """The whole environment of a step on this host. base: that of the fabric. folder: of the step."""
+    variables = {
         name: value
         for name, value in base.items()
-        # Where lineage goes, and whether, is the gateway's to say.
+        # The gateway decides whether lineage is written, and where.
         if not name.startswith("OPENLINEAGE__TRANSPORT")
         and name not in {"OPENLINEAGE_URL", "OPENLINEAGE_DISABLED"}
-        and not (step.selective and name in _SELECTING)
+        and not (step.selective and name in _SELECTION_VARIABLES)
     }
-    whole = {**VARIABLES, **whole}
+    variables = {**DEFAULT_VARIABLES, **variables}
     if step.lineage:
-        # A file wins over an openlineage.yml in the project, and the file transport can't slow a run down: a receiver
-        # that does not answer would cost nine seconds an event.
-        whole["OPENLINEAGE_CONFIG"] = str(_lineage_config(folder))
-        whole["TQDM_DISABLE"] = "1"
-    return whole
+        # This file has precedence over an openlineage.yml in the project. Its transport is a file, which can't slow a
+        # run down: an HTTP receiver that does not answer costs nine seconds an event.
+        variables["OPENLINEAGE_CONFIG"] = str(_lineage_config(folder))
+        variables["TQDM_DISABLE"] = "1"
+    return variables
 
 
 def lineage_variables(file: str) -> Mapping[str, str]:
-    """What has dbt-ol append its events to a file, where no configuration file of ours can be."""
+    """The variables that make dbt-ol append its events to a file, where no configuration file can be given to it."""
     return {
         "OPENLINEAGE__TRANSPORT__TYPE": "file",
         "OPENLINEAGE__TRANSPORT__LOG_FILE_PATH": file,
@@ -222,11 +243,11 @@ def lineage_variables(file: str) -> Mapping[str, str]:
 
 
 def prepare(step: DbtStep, folder: Path) -> None:
-    """Write what the step reads from its folder. Raises OSError."""
+    """Make the folder of the step and the configuration file of dbt-ol in it. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     if step.lineage:
-        transport = {"type": "file", "log_file_path": str(lineage(folder)), "append": True}
-        # JSON is YAML, and quotes whatever a path may hold.
+        transport = {"type": "file", "log_file_path": str(lineage_file(folder)), "append": True}
+        # JSON is YAML, and quotes every character of a path.
         _lineage_config(folder).write_text(json.dumps({"transport": transport}), encoding="utf-8")
 
 
@@ -234,31 +255,31 @@ def _lineage_config(folder: Path) -> Path:
     return folder / "openlineage.yml"
 
 
-def target(folder: Path) -> Path:
-    """Where the step's artifacts are."""
+def target_folder(folder: Path) -> Path:
+    """The folder of the artifacts of the step whose folder this is."""
     return folder / "target"
 
 
-def lineage(folder: Path) -> Path:
-    """Where the step's OpenLineage events are, one a line."""
+def lineage_file(folder: Path) -> Path:
+    """The file of the OpenLineage events of the step whose folder this is, one a line."""
     return folder / "lineage.ndjson"
 
 
-def report(folder: Path) -> Path:
-    """Where the step's Elementary report is."""
+def report_file(folder: Path) -> Path:
+    """The file of the Elementary report of the step whose folder this is."""
     return folder / "elementary_report.html"
 
 
 def parse_cache(folder: Path, dbt: DbtConfig, step: DbtStep) -> Path:
-    """The partial-parse file in `folder` that steps of this project, target and variables share."""
+    """The partial-parse file in `folder` that all steps of the same project, profile, target and variables share."""
     arguments = () if step.elementary else dbt.arguments
-    variables = (argument for argument in step.arguments if argument.startswith(VARIABLES_OPTION))
+    variables = (argument for argument in step.arguments if argument.startswith(_VARS_OPTION))
     key = json.dumps([str(dbt.project), str(dbt.profiles_folder), dbt.target, dbt.executable, *arguments, *variables])
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.msgpack"
 
 
-def keep_parse(folder: Path, cache: Path) -> None:
-    """Make the step's partial-parse file the shared one, if that can be: dbt only reads the shared file."""
-    with contextlib.suppress(OSError):  # without it the next run parses anew, and is no less true
+def update_parse_cache(folder: Path, cache: Path) -> None:
+    """Replace the shared partial-parse file with the step's, which dbt has written into its target folder."""
+    with contextlib.suppress(OSError):  # without the file, the next run parses everything again
         cache.parent.mkdir(parents=True, exist_ok=True)
-        (target(folder) / "partial_parse.msgpack").replace(cache)
+        (target_folder(folder) / "partial_parse.msgpack").replace(cache)

@@ -1,47 +1,69 @@
-"""What a selection selects, by dbt's own word. Pure."""
+"""The nodes that a dbt step would run, as `dbt ls` lists them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from runners.dbt.command import DbtConfig, DbtPaths, DbtStep, deps_command, list_command
+from runners.mask import Mask
+from runners.program import ProgramResult
 from runners.report import one_line
 
-_KEYS = ("name", "resource_type", "fqn")
-# What `dbt ls` is asked: one JSON object a line, and of its log errors only.
-OPTIONS = ("--quiet", "--output=json", *(f"--output-keys={key}" for key in _KEYS))
+TIMEOUT = 120.0  # seconds that dbt may need to parse a large project
+
+Ask = Callable[[tuple[str, ...]], Awaitable[ProgramResult]]
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of a dbt project. path: its fully qualified name, the project first, its own name last."""
+    """A node of a dbt project. fqn: its fully qualified name, the project first, its own name last."""
 
     name: str
-    kind: str
-    path: tuple[str, ...]
+    resource_type: str
+    fqn: tuple[str, ...]
 
 
-def read(output: bytes) -> list[Node]:
-    """The nodes that `dbt ls` has listed; lines that are none are passed over."""
-    return [node for line in output.decode(errors="replace").splitlines() if (node := _node(line)) is not None]
+async def list_nodes(
+    dbt: DbtConfig, step: DbtStep, paths: DbtPaths, ask: Ask, mask: Mask, *, may_install: bool
+) -> list[Node] | str:
+    """The nodes of a step, or a sentence about why dbt can't list them.
+
+    ask: runs a command line of dbt in the project. may_install: `dbt deps` installs missing packages first; otherwise
+    the project's folder is not changed. mask: of dbt's messages.
+    """
+    result = await ask(list_command(dbt, step, paths))
+    if result.code != 0 and _lacks_packages(result.output) and may_install:
+        result = await ask(deps_command(dbt, step, paths))
+        result = await ask(list_command(dbt, step, paths)) if result.code == 0 else result
+    nodes = _parse_nodes(result.output)
+    if result.code != 0 or (result.output.strip() and not nodes):
+        return f"dbt can't list the models: {mask.text(_message(result.output, result.error))}"
+    return nodes
 
 
-def _node(line: str) -> Node | None:
+def _parse_nodes(output: bytes) -> list[Node]:
+    """The nodes in the output of `dbt ls`; other lines are skipped."""
+    return [node for line in output.decode(errors="replace").splitlines() if (node := _parse_node(line)) is not None]
+
+
+def _parse_node(line: str) -> Node | None:
     if not line.startswith("{"):
         return None
     try:
-        found = json.loads(line)
-        return Node(str(found["name"]), str(found["resource_type"]), tuple(map(str, found["fqn"])))
+        node = json.loads(line)
+        return Node(str(node["name"]), str(node["resource_type"]), tuple(map(str, node["fqn"])))
     except (ValueError, RecursionError, LookupError, TypeError):
         return None
 
 
-def lacks_packages(output: bytes) -> bool:
-    """Whether nothing could be listed for want of packages, which `dbt deps` installs."""
+def _lacks_packages(output: bytes) -> bool:
+    """Whether dbt could list nothing because packages are not installed."""
     return b'Run "dbt deps"' in output
 
 
-def why(output: bytes, error: str) -> str:
-    """What dbt said instead, in one line."""
+def _message(output: bytes, error: str) -> str:
+    """What dbt printed instead of nodes, in one line."""
     lines = [line for line in output.decode(errors="replace").splitlines() if not line.startswith("{")]
     return one_line(" ".join(lines) or error or "it said nothing")

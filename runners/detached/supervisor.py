@@ -25,7 +25,7 @@ from runners.outcome import Command, Exited, Killed, Lost, NotStarted, Outcome, 
 from runners.runner import Liveness
 
 # Every process of a step carries its folder in its environment, so it is found in /proc when its shim was killed.
-# (A lock that the step inherits would not do: Python's subprocess closes descriptors, and so does dbt-ol for its dbt.)
+# (A lock that the step inherits would not do: Python's subprocess closes descriptors, and so do wrappers.)
 MARKER = "PIPELINE_GATEWAY_STEP"
 
 _SHIM = str(Path(__file__).parents[1] / "shim.py")

@@ -1,4 +1,4 @@
-"""Calls git: it asks nobody anything, ends within a time, and what it says becomes a sentence."""
+"""The git command line: it never prompts, ends within a time limit, and its errors become sentences."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from runners import program
 from runners.mask import Mask
 from runners.report import one_line
 
-LIMIT = 60.0  # seconds that any call may take
-_GRACE = 2.0  # seconds between the signals that end one which takes longer
-# Without a lock as standard input git has none; with one, only `timeout` keeps it: what git starts may outlive it.
+TIMEOUT = 60.0  # seconds that a call may take
+_KILL_AFTER = 2.0  # seconds from SIGTERM to SIGKILL for a call that takes longer
+# Only `timeout` keeps the lock file as its standard input: a helper of git that outlives git must not hold the lock.
 _WITHOUT_INPUT = 'exec "$@" </dev/null'
-_NOT_FOUND = 127  # of a shell
+_NOT_FOUND = 127  # exit code of a shell
 
-# What the gateway's own environment may tell git. Anything else, such as GIT_DIR, would lead it elsewhere.
-_TOLD = re.compile(
+# The GIT_ variables that git gets from the gateway's environment. Others, such as GIT_DIR, select another repository.
+_PASSED_VARIABLES = re.compile(
     r"GIT_(?:SSH|SSH_COMMAND|SSH_VARIANT|SSL_\w+|HTTP_\w+|EXEC_PATH"
     r"|CONFIG_(?:GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+))"
 )
-_NEVER_ASKS = {
+_NON_INTERACTIVE = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ASKPASS": "",
     "SSH_ASKPASS_REQUIRE": "never",
     "GIT_OPTIONAL_LOCKS": "0",
-    "LC_ALL": "C",  # the signs below are English
+    "LC_ALL": "C",  # the patterns below are English
 }
-_NOBODYS_CONFIGURATION = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ALLOW_PROTOCOL": "file"}
-_USERS_CONFIGURATION = {"GIT_ALLOW_PROTOCOL": "https:ssh"}
+_NO_USER_CONFIGURATION = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ALLOW_PROTOCOL": "file"}
+_USER_CONFIGURATION = {"GIT_ALLOW_PROTOCOL": "https:ssh"}
 
-# A sign in what was said, and what to do. The first that is found decides.
+# A pattern of git's error output and what the user can do. The first pattern that matches a line decides.
 _REMEDIES = (
     (r"could not resolve host", "see that the host's name is right and that this host can resolve it"),
     (
@@ -53,30 +53,30 @@ _REMEDIES = (
     (r"permission denied|insufficient permission", "let the gateway's user read and write there"),
     (r"unable to access|unable to connect|could not read from|connection|hung up", "see that the host can be reached"),
 )
-_OTHERWISE = "solve that, and try again"
-_BEGINNING = re.compile(r"^(?:(?:fatal|error|warning|remote|ssh): )+", re.IGNORECASE)
-_WENT_WRONG = re.compile(r"^(?:fatal|error):", re.IGNORECASE)
+_DEFAULT_REMEDY = "solve that, and try again"
+_PREFIX = re.compile(r"^(?:(?:fatal|error|warning|remote|ssh): )+", re.IGNORECASE)
+_ERROR_LINE = re.compile(r"^(?:fatal|error):", re.IGNORECASE)
 
 
 class RepositoryError(Exception):
-    """A sentence about a repository: what, why, and what to do. Nothing secret is in it."""
+    """A sentence about a repository: what failed, why, and what to do. Secrets are masked."""
 
 
 class UnavailableError(RepositoryError):
-    """It can't be reached or read now."""
+    """The repository can't be reached or read now."""
 
 
 class GitFailedError(UnavailableError):
-    """Git itself said so; it was called and ended in time."""
+    """git ran to its end within the time limit and reported an error."""
 
 
 class UnknownRefError(RepositoryError):
-    """It has no such branch, version or commit, or more than one."""
+    """The repository has no such branch, version or commit, or a version that is ambiguous."""
 
 
 @dataclass(frozen=True, slots=True)
 class GitResult:
-    """What git answered."""
+    """Exit code, standard output and standard error of a git command."""
 
     code: int
     output: str
@@ -85,63 +85,65 @@ class GitResult:
 
 @dataclass(frozen=True, slots=True)
 class Git:
-    """A git command line. environment: the whole of it. mask: knows what is secret in what it says."""
+    """A way to call git. environment: the whole environment of git. mask: of its error output."""
 
     environment: Mapping[str, str] = field(repr=False)
     mask: Mask
 
     @classmethod
     def isolated(cls, environment: Mapping[str, str], mask: Mask) -> Git:
-        """Reads nobody's configuration but the repository's, and reaches local repositories only."""
+        """A git that reads no configuration but the repository's, and reaches local repositories only."""
         kept = {name: value for name, value in environment.items() if not name.startswith("GIT_")}
-        return cls({**kept, **_NEVER_ASKS, **_NOBODYS_CONFIGURATION}, mask)
+        return cls({**kept, **_NON_INTERACTIVE, **_NO_USER_CONFIGURATION}, mask)
 
     @classmethod
     def with_user_configuration(cls, environment: Mapping[str, str], mask: Mask) -> Git:
-        """Has the user's own configuration, credentials and keys, and reaches https and ssh only."""
-        kept = {name: value for name, value in environment.items() if not name.startswith("GIT_") or _told(name)}
-        return cls({**kept, **_NEVER_ASKS, **_USERS_CONFIGURATION}, mask)
+        """A git with the gateway user's configuration, credentials and keys, which reaches https and ssh only."""
+        kept = {name: value for name, value in environment.items() if not name.startswith("GIT_") or _is_passed(name)}
+        return cls({**kept, **_NON_INTERACTIVE, **_USER_CONFIGURATION}, mask)
 
-    async def call(self, *arguments: str, lock: int = subprocess.DEVNULL, umask: int = -1) -> GitResult:
-        """Run one git command to its end. Raises UnavailableError where it has none: not installed, too slow, killed.
+    async def run(self, *arguments: str, lock: int = subprocess.DEVNULL, umask: int = -1) -> GitResult:
+        """Run one git command. Raises UnavailableError if git is not installed, takes too long, or is killed.
 
-        lock: a locked file which stays locked while it runs, also when this process dies meanwhile.
+        lock: descriptor of a locked file, which stays locked while git runs, also if this process dies meanwhile.
         """
         began = time.monotonic()
-        # by `timeout`, which ends it and its helpers also where this process is gone
-        limits = ("timeout", f"--kill-after={_GRACE}", str(LIMIT))
-        said = await program.run(
+        # `timeout` ends git and its helpers even if this process has died
+        limits = ("timeout", f"--kill-after={_KILL_AFTER}", str(TIMEOUT))
+        result = await program.run(
             (*limits, "/bin/sh", "-c", _WITHOUT_INPUT, "sh", "git", *arguments),
             self.environment,
-            within=LIMIT + 2 * _GRACE,
+            within=TIMEOUT + 2 * _KILL_AFTER,
             stdin=lock,
             umask=umask,
         )
-        if not said.was_run:
-            why = self.mask.text(one_line(said.error))
+        if not result.was_run:
+            why = self.mask.text(one_line(result.error))
             raise UnavailableError(f"git can't be run: {why}; install git and coreutils.")
-        if said.code == _NOT_FOUND:
+        if result.code == _NOT_FOUND:
             raise UnavailableError("git is not installed, or not on the gateway's PATH: install it.")
-        if time.monotonic() - began >= LIMIT:
-            raise UnavailableError(self.explain(f"it did not answer within {LIMIT:.0f} s"))
-        if said.code is None or said.code < 0:
+        if time.monotonic() - began >= TIMEOUT:
+            raise UnavailableError(self.explain(f"it did not answer within {TIMEOUT:.0f} s"))
+        if result.code is None or result.code < 0:
             raise UnavailableError("git was killed, by somebody or for want of memory; free some, and try again.")
-        return GitResult(said.code, said.output.decode(errors="surrogateescape"), said.error)
+        return GitResult(result.code, result.output.decode(errors="surrogateescape"), result.error)
 
-    def explain(self, said: str) -> str:
-        """The end of a sentence: why, in git's own words, and what to do."""
-        lines = [line for line in said.splitlines() if line.strip()] or ["git did not say why"]
-        signs = ((line, remedy) for sign, remedy in _REMEDIES for line in lines if re.search(sign, line, re.IGNORECASE))
-        otherwise = next((line for line in lines if _WENT_WRONG.match(line)), lines[-1]), _OTHERWISE
-        line, remedy = next(signs, otherwise)
-        return f"{one_line(_BEGINNING.sub('', self.mask.text(line.strip()))).rstrip('.')}; {remedy}."
+    def explain(self, error: str) -> str:
+        """The second half of a sentence: the decisive line of git's error output, masked, and what to do."""
+        lines = [line for line in error.splitlines() if line.strip()] or ["git did not say why"]
+        matches = (
+            (line, remedy) for pattern, remedy in _REMEDIES for line in lines if re.search(pattern, line, re.IGNORECASE)
+        )
+        default = next((line for line in lines if _ERROR_LINE.match(line)), lines[-1]), _DEFAULT_REMEDY
+        line, remedy = next(matches, default)
+        return f"{one_line(_PREFIX.sub('', self.mask.text(line.strip()))).rstrip('.')}; {remedy}."
 
 
 def with_token_of(mask: Mask, source: str) -> Mask:
-    """A mask that knows the token of an https address too, which stands where others have the name of a user."""
+    """The mask with the token of an https address added, which stands in the place of a user name."""
     token = re.match(r"https?://([^/@:\s]{6,})@", source)
     return mask if token is None else replace(mask, values=mask.values | {token[1]})
 
 
-def _told(name: str) -> bool:
-    return _TOLD.fullmatch(name) is not None
+def _is_passed(name: str) -> bool:
+    return _PASSED_VARIABLES.fullmatch(name) is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runners.git import mirror as mirrors
-from runners.git.checkout import RepositoryFolder, ensure, find_repository, latest, resolve
+from runners.git.checkout import RepositoryFolder, check_out, find_repository, latest_version, resolve_commit
 from runners.git.git import UnavailableError, UnknownRefError
 from runners.git.mirror import Mirror
 from runners.mask import Mask
@@ -49,7 +49,7 @@ def mirror_of(source: Path | str, tmp_path: Path, environment: Mapping[str, str]
 
 async def fetched(mirror: Mirror, branch: str | None = None, version: str | None = None, *names: str) -> str:
     await mirror.fetch()
-    return await resolve(mirror, branch, version, names)
+    return await resolve_commit(mirror, branch, version, names)
 
 
 async def refused(mirror: Mirror, branch: str | None = None, version: str | None = None, *names: str) -> str:
@@ -87,7 +87,7 @@ async def test_a_branch_is_its_head_as_the_last_fetch_found_it(mirror: Mirror, r
     before = head(repository)
     assert await fetched(mirror, "main") == before
     after = commit(repository, {"new": ""})
-    assert await resolve(mirror, "main") == before
+    assert await resolve_commit(mirror, "main") == before
     assert await fetched(mirror, "main") == after
 
 
@@ -159,17 +159,17 @@ async def test_a_version_of_two_commits_is_ambiguous_and_of_one_is_not(mirror: M
 async def test_the_latest_version_is_the_highest(mirror: Mirror, repository: Path) -> None:
     await mirror.fetch()
     with pytest.raises(UnknownRefError, match="has no version: none of its 0 tags is one; tag a commit"):
-        await latest(mirror)
+        await latest_version(mirror)
     made = tag(repository, "v10", annotated=True)
     commit(repository, {"new": ""})
     for name in ("v9", "v10rc1", "nightly", "other/11"):
         tag(repository, name)
     await mirror.fetch()
-    assert await latest(mirror, ("shop",)) == ("v10", made)
+    assert await latest_version(mirror, ("shop",)) == ("v10", made)
     tag(repository, "10.0")
     await mirror.fetch()
     with pytest.raises(UnknownRefError, match=r"its tags 10\.0, v10 are different commits"):
-        await latest(mirror)
+        await latest_version(mirror)
 
 
 async def test_hostile_words_are_unknown_and_do_nothing(mirror: Mirror, repository: Path, tmp_path: Path) -> None:
@@ -178,10 +178,10 @@ async def test_hostile_words_are_unknown_and_do_nothing(mirror: Mirror, reposito
     for word in WORDS:
         for branch_, version in ((word, None), (None, word)):
             with pytest.raises(UnknownRefError) as error:
-                await resolve(mirror, branch_, version, (word,))
+                await resolve_commit(mirror, branch_, version, (word,))
             assert len(str(error.value)) < 1000
         with pytest.raises(UnknownRefError, match="is no commit"):
-            await ensure(mirror, word, tmp_path / "never")
+            await check_out(mirror, word, tmp_path / "never")
     assert (content(repository), content(mirror.folder)) == before
     assert not (tmp_path / "never").exists()
     assert not injected(tmp_path)
@@ -202,7 +202,7 @@ async def test_branches_and_tags_of_hostile_names_are_only_names(
 
 
 async def test_a_checkout_is_the_commit_and_anybodys_to_write(mirror: Mirror, repository: Path, folder: Path) -> None:
-    await ensure(mirror, await fetched(mirror, "main"), folder)
+    await check_out(mirror, await fetched(mirror, "main"), folder)
     assert {name: read for name, (_, read) in content(folder).items()} == {
         name: read for name, (_, read) in content(repository).items() if not name.startswith(".git")
     }
@@ -215,15 +215,15 @@ async def test_a_checkout_is_the_commit_and_anybodys_to_write(mirror: Mirror, re
 
 async def test_what_is_right_is_not_written_again(mirror: Mirror, folder: Path) -> None:
     made = await fetched(mirror, "main")
-    await ensure(mirror, made, folder)
+    await check_out(mirror, made, folder)
     before = identities(folder)
-    await ensure(mirror, made, folder)
+    await check_out(mirror, made, folder)
     assert identities(folder) == before
 
 
 async def test_whatever_a_run_did_to_tracked_files_is_undone(mirror: Mirror, folder: Path, tmp_path: Path) -> None:
     made = await fetched(mirror, "main")
-    await ensure(mirror, made, folder)
+    await check_out(mirror, made, folder)
     before = content(folder)
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -239,7 +239,7 @@ async def test_whatever_a_run_did_to_tracked_files_is_undone(mirror: Mirror, fol
     (folder / "run.sh").chmod(0o600)
     (folder / "link").unlink()
     (folder / "link").write_text("models/b.sql")
-    await ensure(mirror, made, folder)
+    await check_out(mirror, made, folder)
     assert content(folder) == before
     assert content(outside) == {"a.sql": ((outside / "a.sql").stat().st_mode, b"not ours\n")}
 
@@ -251,7 +251,7 @@ async def test_whatever_a_run_did_to_tracked_files_is_undone(mirror: Mirror, fol
     (folder / "models" / "gold").rmdir()
     (folder / "models").rmdir()
     (folder / "models").write_text("a file\n")
-    await ensure(mirror, made, folder)
+    await check_out(mirror, made, folder)
     assert content(folder) == before
     assert (outside / "a.sql").read_text() == "not ours\n"
 
@@ -261,20 +261,20 @@ async def test_what_is_neither_tracked_nor_an_installed_package_goes_ignored_or_
 ) -> None:
     commit(repository, {".gitignore": "target/\n"})
     made = await fetched(mirror, "main")
-    await ensure(mirror, made, folder)
+    await check_out(mirror, made, folder)
     kept = ("dbt_packages/x/dbt_project.yml", "models/dbt_packages/y")
     gone = ("stray.sql", "models/stray/deep/x.sql", "logs/dbt.log", "target/manifest.json")
     for name in (*kept, *gone):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     repositories.repository(folder / "nested", {"x": ""})
-    await ensure(mirror, made, folder)
+    await check_out(mirror, made, folder)
     assert [name for name in (*kept, *gone, "nested") if (folder / name).exists()] == list(kept)
 
 
 async def test_two_checkouts_of_one_folder_at_once_are_one(mirror: Mirror, repository: Path, folder: Path) -> None:
     made = await fetched(mirror, "main")
-    await asyncio.gather(*(ensure(mirror, made, folder) for _ in range(8)))
+    await asyncio.gather(*(check_out(mirror, made, folder) for _ in range(8)))
     assert (folder / "models" / "gold" / "a.sql").read_text() == "select 1\n"
 
 
@@ -282,7 +282,7 @@ async def test_two_mirrors_of_one_folder_take_turns_too(repository: Path, tmp_pa
     both = [mirror_of(repository, tmp_path) for _ in range(2)]
     assert await asyncio.gather(*(fetched(mirror, "main") for mirror in both * 3)) == [head(repository)] * 6
     made = head(repository)
-    await asyncio.gather(*(ensure(mirror, made, tmp_path / "one") for mirror in both * 3))
+    await asyncio.gather(*(check_out(mirror, made, tmp_path / "one") for mirror in both * 3))
 
 
 async def test_a_commit_of_before_a_push_by_force_can_still_be_checked_out(
@@ -296,17 +296,17 @@ async def test_a_commit_of_before_a_push_by_force_can_still_be_checked_out(
     for file in mirror.folder.rglob("*"):  # as old as git asks objects to be before it forgets them
         os.utime(file, (0, 0))
     # not once in a while, but now
-    monkeypatch.setattr(mirrors, "_TIDY", tuple(word for word in mirrors._TIDY if word != "--auto"))
-    await ensure(mirror, new, folder)
+    monkeypatch.setattr(mirrors, "_GC", tuple(word for word in mirrors._GC if word != "--auto"))
+    await check_out(mirror, new, folder)
     assert any(name.endswith(".pack") for name in content(mirror.folder))
-    await ensure(mirror, old, folder)
+    await check_out(mirror, old, folder)
     assert (folder / "new").read_text() == "old"
 
 
 async def test_a_commit_that_is_nowhere_is_named(mirror: Mirror, folder: Path) -> None:
     await mirror.fetch()
     with pytest.raises(UnknownRefError, match=f"The commit {'1' * 40} is not in the repository .* any more: trigger"):
-        await ensure(mirror, "1" * 40, folder)
+        await check_out(mirror, "1" * 40, folder)
 
 
 async def test_a_folder_that_can_not_be_had_is_named_and_costs_no_mirror(mirror: Mirror, folder: Path) -> None:
@@ -314,7 +314,7 @@ async def test_a_folder_that_can_not_be_had_is_named_and_costs_no_mirror(mirror:
     before = mirror.folder.stat().st_ino
     repositories.write(folder.parent, {folder.name: "in the way"})
     with pytest.raises(UnavailableError, match=f"The checkout {folder} can't be made: .*File exists.*remove what is"):
-        await ensure(mirror, made, folder)
+        await check_out(mirror, made, folder)
     assert mirror.folder.stat().st_ino == before
 
 
@@ -323,7 +323,7 @@ async def test_submodules_are_left_out(mirror: Mirror, repository: Path, folder:
     allowed = ("-c", "protocol.file.allow=always")
     repositories.git(repository, *allowed, "submodule", "--quiet", "add", str(other), "packages/other")
     commit(repository, {})
-    await ensure(mirror, await fetched(mirror, "main"), folder)
+    await check_out(mirror, await fetched(mirror, "main"), folder)
     assert list((folder / "packages" / "other").iterdir()) == []
 
 
@@ -338,7 +338,7 @@ async def test_nothing_in_the_users_repository_is_touched(repository: Path, mirr
     os.utime(repository / "models" / "b.sql")  # a status would write the index anew
     before, before_too = content(repository), identities(repository)
     made = await fetched(mirror, "main")
-    await ensure(mirror, made, folder)
+    await check_out(mirror, made, folder)
     await find_repository(repository / "models", os.environ, Mask())
     assert (content(repository), identities(repository)) == (before, before_too)
     assert (folder / "c").read_text() == "three\n"
@@ -358,7 +358,7 @@ def of_another(repository: Path) -> Path:
 async def test_a_repository_of_another_owner_is_read(of_another: Path, tmp_path: Path, folder: Path) -> None:
     for number, source in enumerate((of_another, of_another / "models")):
         mirror = mirror_of(source, tmp_path / str(number))
-        await ensure(mirror, await fetched(mirror, "main"), folder)
+        await check_out(mirror, await fetched(mirror, "main"), folder)
     assert await find_repository(of_another / "models", os.environ, Mask()) == RepositoryFolder(
         of_another, Path("models")
     )
@@ -383,7 +383,7 @@ async def test_any_kind_of_local_repository_is_read(repository: Path, tmp_path: 
     for number, source in enumerate(sources):
         mirror = mirror_of(source, tmp_path / str(number))
         assert await fetched(mirror, "main") == head(repository), source
-        await ensure(mirror, head(repository), tmp_path / str(number) / "checkout")
+        await check_out(mirror, head(repository), tmp_path / str(number) / "checkout")
 
 
 async def test_a_folder_has_its_place_in_a_repository_or_none(repository: Path, tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ async def test_variables_of_git_around_the_gateway_do_not_lead_it_elsewhere(
     environment = {**os.environ, **dict.fromkeys(names, str(other / ".git")), "GIT_TRACE": str(tmp_path / "trace")}
     before = content(other)
     mirror = mirror_of(repository, tmp_path, environment)
-    await ensure(mirror, await fetched(mirror, "main"), folder)
+    await check_out(mirror, await fetched(mirror, "main"), folder)
     assert (folder / "c").exists()
     assert await find_repository(repository, environment, Mask()) == RepositoryFolder(repository, Path())
     assert content(other) == before
@@ -421,7 +421,7 @@ async def test_the_users_filters_and_hooks_have_no_part_in_a_checkout(
     )
     commit(repository, {".gitattributes": "*.sql filter=x\n"})
     mirror = mirror_of(repository, tmp_path, {**os.environ, "HOME": str(tmp_path)})
-    await ensure(mirror, await fetched(mirror, "main"), folder)
+    await check_out(mirror, await fetched(mirror, "main"), folder)
     assert (folder / "models" / "b.sql").read_bytes() == b"select 2\n"
     assert not (tmp_path / CANARY).exists()
 

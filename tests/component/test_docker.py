@@ -159,7 +159,8 @@ async def test_a_service_has_its_own_command_else_its_images(
 
 async def test_a_program_is_asked_as_a_step_runs_it_and_its_output_is_apart(tmp_path: Path, engine: Engine) -> None:
     keys = compose.service(entrypoint=["env", "dbt"], working_dir="/shared")
-    project = ComposeCli(str(compose.write(tmp_path, dbt=keys)), instance="feed")
+    folder = compose.write(tmp_path, dbt=keys)
+    project = ComposeCli(str(folder), instance="feed", entrypoint_program="dbt")
     found = await compose_project.read_project(project, on(engine))
     assert not isinstance(found, str)
     (tmp_path / "mounted").mkdir()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from runners.git import git
-from runners.git.checkout import ensure, resolve
+from runners.git.checkout import check_out, resolve_commit
 from runners.git.git import UnavailableError
 from runners.git.mirror import Mirror
 from runners.mask import Mask
@@ -96,7 +96,7 @@ async def test_by_a_fake_slow_git_whoever_came_before_a_fetch_began_shares_it(re
     (tmp_path / "go").touch()
     await asyncio.gather(first, *others)
     assert len(calls(tmp_path)) == 2
-    assert await resolve(mirror, "main") == after
+    assert await resolve_commit(mirror, "main") == after
 
 
 async def test_a_failure_is_shared_too_and_a_caller_who_leaves_takes_nobody_along(
@@ -112,7 +112,7 @@ async def test_a_failure_is_shared_too_and_a_caller_who_leaves_takes_nobody_alon
     first.cancel()
     ends = await asyncio.gather(first, *others, return_exceptions=True)
     assert isinstance(ends[0], asyncio.CancelledError)
-    assert {str(end) for end in ends[1:]} == {f"The repository {repository} can't be read: no; {git._OTHERWISE}."}
+    assert {str(end) for end in ends[1:]} == {f"The repository {repository} can't be read: no; {git._DEFAULT_REMEDY}."}
     assert len(calls(tmp_path)) == 2
     await is_gone(calls(tmp_path)[0])
 
@@ -125,7 +125,7 @@ async def test_by_a_fake_slow_git_a_caller_who_leaves_ends_it_and_the_next_one_g
 
     async def everything(mirror: Mirror) -> None:
         await mirror.fetch()
-        await ensure(mirror, await resolve(mirror, "main"), checkout)
+        await check_out(mirror, await resolve_commit(mirror, "main"), checkout)
 
     task = asyncio.create_task(everything(mirror))
     await called(tmp_path)
@@ -156,15 +156,15 @@ async def test_what_a_killed_git_leaves_is_in_nobodys_way(
     killed = Mirror(str(repository), mirror.folder, slow(tmp_path, word, f"{made}; kill -9 $$"), Mask())
     with contextlib.suppress(UnavailableError):  # that of gc is nobody's
         await killed.fetch()
-        await ensure(killed, after, checkout)
+        await check_out(killed, after, checkout)
     assert calls(tmp_path)
     assert [name for name in left if (mirror.folder / name).exists()] == left
     slow(tmp_path, word, ":")
     one = killed if same else mirror
     await one.fetch()
     assert [name for name in left if (mirror.folder / name).exists()] == []
-    assert await resolve(one, "main") == after
-    await ensure(one, after, checkout)
+    assert await resolve_commit(one, "main") == after
+    await check_out(one, after, checkout)
     assert read(checkout) == {**FILES, "new": ""}
 
 
@@ -184,7 +184,7 @@ async def test_a_real_git_that_is_killed_at_any_moment_is_followed_by_one_that_e
         commit(repository, {f"models/m{number}.sql": f"{round_}\n" * 2000 for number in range(30)})
         if round_ % 3 == 0:
             shutil.rmtree(mirror.folder, ignore_errors=True)
-        for work in (mirror.fetch, lambda: ensure(mirror, head(repository), checkout)):
+        for work in (mirror.fetch, lambda: check_out(mirror, head(repository), checkout)):
             task = asyncio.create_task(work())
             await asyncio.sleep(0.003 * round_)  # another moment each time; what follows holds at any
             for pid in children():
@@ -213,7 +213,7 @@ async def test_a_git_whose_gateway_was_killed_ends_by_itself_and_is_waited_for(
     script = (
         "import asyncio, os, sys; from pathlib import Path\n"
         "from runners.git import git; from runners.git.mirror import Mirror; from runners.mask import Mask\n"
-        "git.LIMIT = 2.0\n"
+        "git.TIMEOUT = 2.0\n"
         "asyncio.run(Mirror(sys.argv[1], Path(sys.argv[2]), os.environ, Mask()).fetch())\n"
     )
     command = [sys.executable, "-c", script, str(repository), str(mirror.folder)]
@@ -227,7 +227,7 @@ async def test_a_git_whose_gateway_was_killed_ends_by_itself_and_is_waited_for(
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     await mirror.fetch()
     assert not is_alive(orphan)
-    assert await resolve(mirror, "main") == head(repository)
+    assert await resolve_commit(mirror, "main") == head(repository)
 
 
 async def test_by_a_fake_git_what_it_leaves_running_such_as_a_cache_of_passwords_holds_nobody_up(
@@ -250,7 +250,7 @@ async def test_by_a_fake_git_what_it_leaves_running_such_as_a_cache_of_passwords
 
 async def test_a_lock_that_is_never_let_go_is_named(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     await mirror.fetch()
-    monkeypatch.setattr(git, "LIMIT", 0.1)
+    monkeypatch.setattr(git, "TIMEOUT", 0.1)
     file = mirror.folder.with_name("mirror.lock")
     with file.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -306,11 +306,11 @@ async def test_a_damaged_mirror_is_made_anew(
     damage(mirror.folder)
     if after_a_fetch:
         await mirror.fetch()
-        assert await resolve(mirror, "main", "2") == made
-    await ensure(mirror, made, checkout)
+        assert await resolve_commit(mirror, "main", "2") == made
+    await check_out(mirror, made, checkout)
     assert len(read(checkout)) == len(FILES) + 201
     await mirror.fetch()
-    assert await resolve(mirror, "main", "2") == made
+    assert await resolve_commit(mirror, "main", "2") == made
     assert [path.name for path in mirror.folder.parent.iterdir() if path.name != "mirror"] == ["mirror.lock"]
 
 
@@ -325,15 +325,15 @@ async def test_a_source_that_is_gone_costs_no_mirror(mirror: Mirror, repository:
         f"The repository {repository} can't be read: cannot change to '{repository}': No such file or directory; "
         "set the project's repository to one that is there."
     )
-    assert await resolve(mirror, "main") == made
-    await ensure(mirror, made, checkout)
+    assert await resolve_commit(mirror, "main") == made
+    await check_out(mirror, made, checkout)
     each("objects/??/*", torn)(mirror.folder)
     shutil.rmtree(checkout)
     with pytest.raises(UnavailableError, match="cannot change to"):
-        await ensure(mirror, made, checkout)
+        await check_out(mirror, made, checkout)
     assert mirror.folder.exists()
     shutil.move(away, repository)
-    await ensure(mirror, made, checkout)
+    await check_out(mirror, made, checkout)
     assert read(checkout) == FILES
 
 

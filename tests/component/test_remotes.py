@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from runners.git import git
-from runners.git.checkout import ensure, resolve
+from runners.git.checkout import check_out, resolve_commit
 from runners.git.git import UnavailableError
 from runners.git.mirror import Mirror
 from runners.mask import Mask
@@ -106,13 +106,13 @@ async def test_an_https_repository_is_read(repository: Path, tmp_path: Path, ser
     serve(repository, served)
     mirror = mirror_of(f"{server}/project.git", tmp_path, {"GIT_SSL_CAINFO": str(certificate)})
     await mirror.fetch()
-    assert await resolve(mirror, "main") == head(repository)
+    assert await resolve_commit(mirror, "main") == head(repository)
     after = commit(repository, {"a": "two\n"})
     tag(repository, "v1", annotated=True)
     serve(repository, served)
     await mirror.fetch()
-    await ensure(mirror, await resolve(mirror, "main", "1"), tmp_path / "checkout")
-    assert await resolve(mirror, "main") == after
+    await check_out(mirror, await resolve_commit(mirror, "main", "1"), tmp_path / "checkout")
+    assert await resolve_commit(mirror, "main") == after
     assert (tmp_path / "checkout" / "a").read_text() == "two\n"
 
 
@@ -125,7 +125,7 @@ async def test_the_users_own_configuration_says_how_to_reach_it(
     )
     mirror = mirror_of("https://git.example.org/project.git", tmp_path, {})
     await mirror.fetch()
-    assert await resolve(mirror, "main") == head(repository)
+    assert await resolve_commit(mirror, "main") == head(repository)
 
 
 async def test_a_certificate_that_nobody_trusts_is_told(tmp_path: Path, server: str) -> None:
@@ -173,7 +173,7 @@ async def test_a_repository_that_is_not_there_is_told(tmp_path: Path, server: st
 async def test_a_host_that_never_answers_is_left_after_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
-    monkeypatch.setattr(git, "LIMIT", 1.5)
+    monkeypatch.setattr(git, "TIMEOUT", 1.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"{scheme}127.0.0.1:{silent.getsockname()[1]}/p.git"
         said = await refused(mirror_of(address, tmp_path, {}))
@@ -187,7 +187,11 @@ async def test_a_host_that_never_answers_is_left_after_the_limit(
     ("address", "words", "remedy"),
     [
         ("https://nowhere.invalid/p.git", "Could not resolve host: nowhere.invalid", "see that the host's name"),
-        ("ssh://nowhere.invalid/p.git", "Could not resolve hostname nowhere.invalid", "see that the host's name"),
+        (
+            "ssh://nowhere.invalid/p.git",
+            "Could not resolve hostname nowhere.invalid",
+            "see that the host's name",
+        ),
         ("git@nowhere.invalid:p.git", "Could not resolve hostname nowhere.invalid", "see that the host's name"),
         ("https://127.0.0.1:1/p.git", "127.0.0.1 port 1", "see that the host can be reached"),
         ("ssh://127.0.0.1:1/p.git", "Connection refused", "see that the host can be reached"),
@@ -213,7 +217,7 @@ async def test_an_ssh_repository_is_read_through_a_fake_ssh(repository: Path, tm
     fake.chmod(0o755)
     mirror = mirror_of(f"git@git.example.org:{repository}", tmp_path, {"GIT_SSH_COMMAND": f"{fake} -i key"})
     await mirror.fetch()
-    assert await resolve(mirror, "main") == head(repository)
+    assert await resolve_commit(mirror, "main") == head(repository)
     assert (tmp_path / "told").read_text().split("\n")[:2] == ["-i", "key"]
     assert f"git-upload-pack '{repository}'" in (tmp_path / "told").read_text()
 

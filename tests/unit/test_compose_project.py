@@ -14,7 +14,7 @@ from runners.outcome import Command
 
 FOLDER = Path("/state/jobs/full-1-abc/2-build")
 NAME = "pipeline-gateway-full-1-abc-2-build"
-PROJECT = ComposeCli(directory="/srv/shop", instance="feed")
+PROJECT = ComposeCli(directory="/srv/shop", instance="feed", entrypoint_program="dbt")
 
 
 def service(*entrypoint: str) -> ComposeService:
@@ -89,6 +89,16 @@ def test_an_image_with_dbt_as_its_entrypoint_is_given_the_arguments_only(entrypo
 )
 def test_another_program_takes_the_place_of_dbt_in_the_entrypoint(entrypoint: tuple[str, ...], overridden: str) -> None:
     assert made(("dbt-ol", "build"), *entrypoint) == [overridden, "--", "dbt", "build"]
+
+
+def test_without_an_entrypoint_program_every_entrypoint_is_a_wrapper() -> None:
+    project = ComposeCli(directory="/srv/shop")
+    [line] = run_command(project, service("dbt"), what(("dbt", "build")), (), FOLDER).argvs
+    assert line[-4:] == ("--", "dbt", "dbt", "build")
+
+
+def test_fabrics_name_dbt_as_the_program_that_may_be_an_entrypoint() -> None:
+    assert compose_cli(FabricSettings(runner="compose"), "feed").entrypoint_program == "dbt"
 
 
 def test_each_command_of_a_step_has_a_container_of_its_own() -> None:

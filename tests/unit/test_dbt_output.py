@@ -1,16 +1,14 @@
-"""What dbt says while it runs: its real log lines, and lines that only look like them."""
+"""dbt's output while it runs: recorded log lines, and lines that only look like log events."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runners.dbt.output import DbtReader, event, read_results, text
-from runners.mask import Mask
-from runners.report import Failure, Progress
+from runners.dbt.output import DbtReader, parse_event, render_line
+from runners.report import Progress
 from tests.support.recorded import recorded
 
 
@@ -132,7 +130,7 @@ STRANGE = [
 
 @pytest.mark.parametrize("line", STRANGE, ids=range(len(STRANGE)))
 def test_a_line_that_is_no_event_of_dbt_is_an_ordinary_line(line: str) -> None:
-    assert event(line) is None
+    assert parse_event(line) is None
     reader = fed("before", line)
     assert (reader.started, reader.progress) == (False, None)
     assert reader.last_line == (line.strip() or "before")
@@ -151,11 +149,11 @@ def test_a_line_that_is_no_event_of_dbt_is_an_ordinary_line(line: str) -> None:
     ],
 )
 def test_what_is_not_dbts_is_shown_as_it_is(line: str) -> None:
-    assert text(line) == line
+    assert render_line(line) == line
 
 
 def test_an_event_is_shown_as_dbts_own_text_log_shows_it() -> None:
-    shown = [text(line) for line in recorded("build_failed")]
+    shown = [render_line(line) for line in recorded("build_failed")]
     assert shown[0] == "23:10:48  Running with dbt=1.11.16"
     assert shown[-1] == "23:10:51  Done. PASS=5 WARN=0 ERROR=2 SKIP=1 NO-OP=0 TOTAL=8"
     assert not any(line is None or line.startswith("{") for line in shown)
@@ -163,7 +161,7 @@ def test_an_event_is_shown_as_dbts_own_text_log_shows_it() -> None:
 
 def test_an_event_that_has_not_arrived_whole_is_not_shown() -> None:
     whole = recorded("build_failed")[0]
-    assert text(whole[:-40]) is None
+    assert render_line(whole[:-40]) is None
 
 
 def test_a_very_long_line_is_an_event_like_any_other() -> None:
@@ -177,52 +175,6 @@ def test_what_is_shown_and_kept_of_an_event_can_be_encoded_whatever_it_escapes()
     line = '{"data": {"node_info": {"node_name": "\\ud800"}}, "info": {"name": "LogStartLine", "msg": "\\udfff"}}'
     reader = fed(line)
     assert reader.progress is not None
-    for kept in (text(line), reader.last_line, reader.progress.current):
+    for kept in (render_line(line), reader.last_line, reader.progress.current):
         assert kept is not None
         kept.encode()
-
-
-def left(folder: Path, content: object) -> Path:
-    (folder / "target").mkdir(exist_ok=True)
-    (folder / "target/run_results.json").write_text(content if isinstance(content, str) else json.dumps(content))
-    return folder
-
-
-def node(name: str, status: str, message: str | None = None) -> dict[str, Any]:
-    return {"unique_id": name, "status": status, "message": message, "timing": [], "execution_time": 0.1}
-
-
-def test_results_are_counted_and_the_first_failure_is_told_in_one_line(tmp_path: Path) -> None:
-    message = 'Runtime Error in model broken\n  Binder Error: Referenced column "nope" not found\n  "n"'
-    nodes = [
-        node("model.small.numbers", "success", "OK"),
-        node("test.small.unique", "pass"),
-        node("model.small.broken", "error", message),
-        node("model.small.after", "skipped"),
-        node("test.small.few", "warn", "Got 5 results, configured to warn if != 0"),
-        node("test.small.none", "fail", "Got 5 results, configured to fail if != 0"),
-    ]
-    found = read_results(left(tmp_path, {"metadata": {}, "results": nodes}), Mask())
-    assert found is not None
-    assert found.progress == Progress(done=6, total=6, passed=2, warn=1, error=2, skip=1)
-    one_line = 'Runtime Error in model broken Binder Error: Referenced column "nope" not found "n"'
-    assert found.failure == Failure("model.small.broken", one_line, 1)
-
-
-@pytest.mark.parametrize("status", ["error", "fail", "runtime error", "partial success"])
-def test_a_failure_without_a_message_says_so(tmp_path: Path, status: str) -> None:
-    found = read_results(left(tmp_path, {"results": [node("model.a.b", status)]}), Mask())
-    assert found is not None
-    assert found.failure == Failure("model.a.b", "failed without a message", 0)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"results": 5}', '{"results": [5]}', '{"results": [{}]}'])
-def test_results_that_are_not_whole_are_none(tmp_path: Path, content: str) -> None:
-    assert read_results(tmp_path, Mask()) is None
-    assert read_results(left(tmp_path, content), Mask()) is None
-
-
-def test_results_in_which_nothing_was_selected_are_results(tmp_path: Path) -> None:
-    found = read_results(left(tmp_path, {"results": []}), Mask())
-    assert found is not None
-    assert (found.progress, found.failure) == (Progress(), None)

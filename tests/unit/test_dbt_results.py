@@ -1,24 +1,27 @@
-"""An exit code is a claim: what the end of a dbt step means by its log and its results."""
+"""The run_results.json of a dbt step, and the outcome of a step by its exit code, its log and its results."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runners.dbt.command import DbtStep, report
-from runners.dbt.output import DbtReader, judge_outcome, read_results
+from runners.dbt.command import DbtStep, report_file
+from runners.dbt.output import DbtReader
+from runners.dbt.results import judge_outcome, read_results
 from runners.mask import Mask
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
+from runners.report import Failure, Progress
 from tests.support.recorded import recorded
 
 SPAN = Span(started=1_795_262_400.0, finished=1_795_262_402.5, duration=2.5)
 BUILD = DbtStep("build")
 LINEAGE = DbtStep("build", lineage=True)
 DEPS = DbtStep("deps")
-ELEMENTARY = DbtStep("run", ("--select=elementary",), elementary=True)
-REPORT = DbtStep("run", ("--select=elementary",), elementary=True, report=True)
+ELEMENTARY = DbtStep("run", elementary=True)
+REPORT = DbtStep("run", elementary=True, report=True)
 
 PASSED = ["success", "pass"]
 FAILED = ["success", "error"]
@@ -37,7 +40,7 @@ def judged(folder: Path, step: DbtStep, code: int, recording: str | None, status
         (folder / "target").mkdir(exist_ok=True)
         (folder / "target/run_results.json").write_text(json.dumps({"results": nodes}))
     return judge_outcome(
-        Exited(code, SPAN), step, reader, read_results(folder, Mask()), reported=report(folder).exists()
+        Exited(code, SPAN), step, reader, read_results(folder, Mask()), has_report=report_file(folder).exists()
     )
 
 
@@ -168,4 +171,50 @@ def test_other_codes_of_dbt_ol_are_no_signals(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("step", [BUILD, LINEAGE, DEPS, ELEMENTARY, REPORT])
 def test_what_did_not_exit_by_itself_is_not_judged(outcome: Outcome, step: DbtStep) -> None:
-    assert judge_outcome(outcome, step, DbtReader(), None, reported=False) == outcome
+    assert judge_outcome(outcome, step, DbtReader(), None, has_report=False) == outcome
+
+
+def left(folder: Path, content: object) -> Path:
+    (folder / "target").mkdir(exist_ok=True)
+    (folder / "target/run_results.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def node(name: str, status: str, message: str | None = None) -> dict[str, Any]:
+    return {"unique_id": name, "status": status, "message": message, "timing": [], "execution_time": 0.1}
+
+
+def test_results_are_counted_and_the_first_failure_is_told_in_one_line(tmp_path: Path) -> None:
+    message = 'Runtime Error in model broken\n  Binder Error: Referenced column "nope" not found\n  "n"'
+    nodes = [
+        node("model.small.numbers", "success", "OK"),
+        node("test.small.unique", "pass"),
+        node("model.small.broken", "error", message),
+        node("model.small.after", "skipped"),
+        node("test.small.few", "warn", "Got 5 results, configured to warn if != 0"),
+        node("test.small.none", "fail", "Got 5 results, configured to fail if != 0"),
+    ]
+    found = read_results(left(tmp_path, {"metadata": {}, "results": nodes}), Mask())
+    assert found is not None
+    assert found.progress == Progress(done=6, total=6, passed=2, warn=1, error=2, skip=1)
+    one_line = 'Runtime Error in model broken Binder Error: Referenced column "nope" not found "n"'
+    assert found.failure == Failure("model.small.broken", one_line, 1)
+
+
+@pytest.mark.parametrize("status", ["error", "fail", "runtime error", "partial success"])
+def test_a_failure_without_a_message_says_so(tmp_path: Path, status: str) -> None:
+    found = read_results(left(tmp_path, {"results": [node("model.a.b", status)]}), Mask())
+    assert found is not None
+    assert found.failure == Failure("model.a.b", "failed without a message", 0)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"results": 5}', '{"results": [5]}', '{"results": [{}]}'])
+def test_results_that_are_not_whole_are_none(tmp_path: Path, content: str) -> None:
+    assert read_results(tmp_path, Mask()) is None
+    assert read_results(left(tmp_path, content), Mask()) is None
+
+
+def test_results_in_which_nothing_was_selected_are_results(tmp_path: Path) -> None:
+    found = read_results(left(tmp_path, {"results": []}), Mask())
+    assert found is not None
+    assert (found.progress, found.failure) == (Progress(), None)

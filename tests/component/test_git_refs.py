@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runners.git.refs import branch, tag
+from runners.git.refs import branch_ref, tag_ref
 from runners.words import UNPRINTABLE, WordError
 from tests.conftest import need
 from tests.support.injections import CANARY, WORDS, refusal
@@ -51,13 +51,13 @@ def repository(folder: Path) -> Path:
     who = ("-c", "user.name=A", "-c", "user.email=a@example.org")
     assert git(made, *who, "commit", "--quiet", "--message=one").returncode == 0
     for name in HOSTILE:
-        for full in (branch(name), tag(name)):
+        for full in (branch_ref(name), tag_ref(name)):
             assert git(made, "update-ref", full, "HEAD").returncode == 0, full
     return made
 
 
 def taken(name: str) -> bool:
-    return refusal(branch, name) is None
+    return refusal(branch_ref, name) is None
 
 
 @given(
@@ -83,7 +83,7 @@ def test_a_branch_is_taken_where_git_takes_it_and_refused_where_git_refuses_it(r
 
 @given(st.text())
 def test_a_full_name_begins_no_option_and_a_refusal_names_the_word_and_what_is_allowed(name: str) -> None:
-    for what, make in (("branch", branch), ("tag", tag)):
+    for what, make in (("branch", branch_ref), ("tag", tag_ref)):
         told = refusal(make, name)
         if told is None:
             assert make(name).startswith("refs/")
@@ -106,9 +106,9 @@ def test_no_word_that_is_let_through_does_more_in_git_than_name_a_ref(repository
     assert len(let_through) > 40
     for word in let_through:
         exists = word in HOSTILE
-        listed = git(clone, "ls-remote", "--", str(repository), branch(word))
-        assert (listed.returncode, listed.stdout.endswith(f"\t{branch(word)}\n")) == (0, exists), word
-        fetched = git(clone, "fetch", "--quiet", "--", str(repository), tag(word))
+        listed = git(clone, "ls-remote", "--", str(repository), branch_ref(word))
+        assert (listed.returncode, listed.stdout.endswith(f"\t{branch_ref(word)}\n")) == (0, exists), word
+        fetched = git(clone, "fetch", "--quiet", "--", str(repository), tag_ref(word))
         assert (fetched.returncode == 0) == exists, word
     assert not list(tmp_path.rglob(CANARY)) + list(repository.rglob(CANARY))
     assert git(clone, "for-each-ref").stdout == ""  # nothing was fetched into a ref of its own
@@ -119,7 +119,7 @@ def test_what_is_refused_would_have_run_a_program_without_its_full_name(reposito
     git(tmp_path, "ls-remote", raw, str(repository))
     assert (tmp_path / CANARY).exists()
     (tmp_path / CANARY).unlink()
-    for make in (branch, tag):
+    for make in (branch_ref, tag_ref):
         with pytest.raises(WordError):
             make(raw)
     # and the two dashes alone keep it from that too

@@ -1,4 +1,4 @@
-"""What dbt steps run, to the last option."""
+"""The command lines of dbt steps, to the last option."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ WHOLE = DbtConfig(
     threads=4,
     arguments=("--full-refresh", "--vars={a: 1}"),
 )
-BUILD = DbtStep("build", ("--exclude=elementary",))
-ELEMENTARY = DbtStep("run", ("--select=elementary",), elementary=True, report=True)
+BUILD = DbtStep("build", without_elementary=True)
+ELEMENTARY = DbtStep("run", elementary=True, report=True)
 LOGS = [
     "--log-format=json",
     "--log-level=info",
@@ -123,6 +123,22 @@ def test_elementary_is_a_run_of_its_models_without_the_users_arguments_and_then_
     assert len(made(WHOLE, replace(ELEMENTARY, report=False)).argvs) == 1
 
 
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (DbtStep("build", ("--exclude=a", "--vars={}")), ("--exclude=a", "--vars={}")),
+        (
+            DbtStep("build", ("--exclude=a", "--vars={}"), without_elementary=True),
+            ("--exclude=elementary", "--exclude=a", "--vars={}"),
+        ),
+        (DbtStep("run", ("--vars={}",), elementary=True), ("--select=elementary", "--vars={}")),
+    ],
+)
+def test_elementary_stands_before_what_the_caller_selects(step: DbtStep, expected: tuple[str, ...]) -> None:
+    assert made(PLAIN, step).argvs[0][-len(expected) :] == expected
+    assert dbt.list_command(PLAIN, step, dbt.paths(PLAIN, FOLDER, CACHE))[-len(expected) :] == expected
+
+
 @pytest.mark.parametrize("verb", ["build", "run", "test"])
 def test_dbt_ol_is_what_runs_with_lineage_and_it_gets_the_same_options(verb: str) -> None:
     plain, lineage = made(WHOLE, DbtStep(verb)).argvs[0], made(WHOLE, DbtStep(verb, lineage=True)).argvs[0]
@@ -157,13 +173,13 @@ def test_the_shared_parse_is_used_only_where_it_exists(tmp_path: Path) -> None:
     cache = tmp_path / "parse" / "x.msgpack"
     option = f"--partial-parse-file-path={cache}"
     assert option not in made(PLAIN, BUILD, cache=cache).argvs[0]
-    dbt.keep_parse(tmp_path, cache)  # the step left none
+    dbt.update_parse_cache(tmp_path, cache)  # the step left none
     assert not cache.exists()
-    fresh = dbt.target(tmp_path) / "partial_parse.msgpack"
+    fresh = dbt.target_folder(tmp_path) / "partial_parse.msgpack"
     for content in (b"first", b"second"):
         fresh.parent.mkdir(exist_ok=True)
         fresh.write_bytes(content)
-        dbt.keep_parse(tmp_path, cache)
+        dbt.update_parse_cache(tmp_path, cache)
         assert cache.read_bytes() == content
     assert option in made(PLAIN, BUILD, cache=cache).argvs[0]
     assert option not in made(PLAIN, DbtStep("deps"), cache=cache).argvs[0]

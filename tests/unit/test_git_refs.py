@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.git.versions import highest, names
+from runners.git.refs import highest_version_tags, version_tags
 
 
 @pytest.mark.parametrize(
@@ -19,11 +19,11 @@ from runners.git.versions import highest, names
     ],
 )
 def test_a_version_may_be_a_tag_with_a_v_or_a_project_in_front(version: str, tags: tuple[str, ...]) -> None:
-    assert names(version, ("shop", "41459")) == tags
+    assert version_tags(version, ("shop", "41459")) == tags
 
 
 def test_without_projects_a_version_is_a_tag_or_one_with_a_v() -> None:
-    assert names("2", ()) == ("2", "v2")
+    assert version_tags("2", ()) == ("2", "v2")
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ def test_without_projects_a_version_is_a_tag_or_one_with_a_v() -> None:
 def test_the_highest_is_by_the_order_of_versions_and_what_is_no_version_is_not_looked_at(
     tags: list[str], latest: tuple[str, ...]
 ) -> None:
-    assert highest(tags, ("shop",)) == latest
-    assert highest(reversed(tags), ("shop",)) == latest
+    assert highest_version_tags(tags, ("shop",)) == latest
+    assert highest_version_tags(reversed(tags), ("shop",)) == latest
 
 
 @given(st.lists(st.text(max_size=12)), st.lists(st.text(max_size=4)))
 def test_no_tag_is_too_strange_to_be_passed_over(tags: list[str], projects: list[str]) -> None:
-    assert set(highest(tags, projects)) <= set(tags)
+    assert set(highest_version_tags(tags, projects)) <= set(tags)
 
 
 def test_a_number_of_thousands_of_digits_is_passed_over() -> None:
-    assert highest(["9" * 5000, "v1"], ()) == ("v1",)
+    assert highest_version_tags(["9" * 5000, "v1"], ()) == ("v1",)

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -17,7 +18,7 @@ import pytest
 
 from tests.support import bakehouse, projects, repositories
 from tests.support.command import CONFIGURATION, STATE, run, says
-from tests.support.gateway import DEADLINE, Gateway
+from tests.support.gateway import COMMAND, DEADLINE, Gateway
 
 
 def fabric(**dbt: Any) -> dict[str, Any]:
@@ -54,6 +55,18 @@ def test_each_command_explains_its_options(tmp_path: Path, command: str, options
 @pytest.mark.parametrize("arguments", [[], ["server"], ["serve", "--prot", "1"], ["init"]])
 def test_an_invalid_command_line_exits_2_with_the_usage(tmp_path: Path, arguments: list[str]) -> None:
     says(run(*arguments, cwd=tmp_path), 2, "usage: pipeline-gateway")
+
+
+def test_a_closed_pipe_ends_the_command_with_1_and_silently(tmp_path: Path) -> None:
+    """As `| head` closes it. Python's own flush at the exit would complain."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [COMMAND, "init", "mine"], cwd=tmp_path, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize("command", ["serve", "check"])

@@ -181,7 +181,7 @@ async def _containers(work: ComposeFabric, where: str) -> list[Finding]:
 
 
 async def _engine(work: ComposeFabric) -> Finding:
-    said = await work.docker.call("version", "--format={{.Client.Version}} {{.Server.Version}}")
+    said = await work.docker.run("version", "--format={{.Client.Version}} {{.Server.Version}}")
     versions = said.output.decode(errors="replace").split()
     if said.code != 0 or len(versions) != 2:
         return Finding(False, explain(said.error, "the container engine can't be used"))
@@ -190,10 +190,10 @@ async def _engine(work: ComposeFabric) -> Finding:
 
 async def _compose(work: ComposeFabric) -> Finding:
     """Compose as v2 has it; v1 and podman's speak another language under the same name."""
-    program = await work.docker.call("--version")
+    program = await work.docker.run("--version")
     if b"podman" in program.output.lower():
         return Finding(False, "the command `docker` is podman here: install Docker's own and its Compose v2 plugin")
-    said = await work.docker.call("compose", "version", "--short")
+    said = await work.docker.run("compose", "version", "--short")
     version = said.output.decode(errors="replace").strip().removeprefix("v")
     major = version.partition(".")[0]
     if said.code != 0 or not major.isdecimal():
@@ -212,7 +212,7 @@ async def _compose(work: ComposeFabric) -> Finding:
 
 async def _logging(work: ComposeFabric, service: ComposeService, where: str) -> list[Finding]:
     """A log that the engine keeps whole is what lets a follower go on where another was killed."""
-    said = await work.docker.call("info", "--format={{.LoggingDriver}}")
+    said = await work.docker.run("info", "--format={{.LoggingDriver}}")
     driver = service.log_driver or said.output.decode(errors="replace").strip()
     if driver == "json-file" and not service.log_rotates:
         return []

@@ -89,7 +89,7 @@ class Retention:
 
     def _surplus(self, known: Mapping[str, bool]) -> int:
         """By how many bytes everything is over its cap."""
-        names = durable.names(self._jobs)
+        names = durable.list_names(self._jobs)
         for name in names:
             if name not in known:  # what damage left without a record, and what has just begun
                 self._expire_unknown(self._jobs / name)
@@ -139,7 +139,7 @@ def _remove(folder: Path, *, record: bool) -> bool:
     One folder that can't be removed must not keep the others.
     """
     try:
-        for name in durable.names(folder):
+        for name in durable.list_names(folder):
             if name != job_file.NAME:
                 _delete(folder / name)
         if folder.exists() and (record or not (folder / job_file.NAME).exists()):

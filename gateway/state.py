@@ -24,7 +24,7 @@ async def owned(folder: Path) -> AsyncIterator[str]:
     """Make the directory where there is none, and be the only gateway on it; the gateway's id. Raises StateError."""
     with _made(folder) as lock:
         await _lock(lock, folder)
-        durable.tidy(folder)
+        durable.remove_partial_files(folder)
         yield _instance(folder)
 
 

@@ -35,48 +35,48 @@ _DAILY = TriggerRequest(BuiltinPipeline.DBT)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. warns: it works, but not as well as it could."""
+    """The result of one look. warns: it works, but not as well as it could."""
 
     good: bool
     text: str
     warns: bool = False
 
 
-async def findings(
+async def find(
     settings: Settings, environment: Mapping[str, str], user: str | None, files: Sequence[Path]
 ) -> list[Finding]:
-    """Everything that was looked at, in the order of a trigger's way. Raises ConfigError for an unknown user.
+    """Everything that a trigger needs, in the order in which it needs it. Raises ConfigError for an unknown user.
 
-    files: those that the settings come from.
+    user: also find out what this user may do. files: the files that the settings come from.
     """
-    account = None if user is None else permissions.account(user)
+    account = None if user is None else permissions.find_user(user)
     found = [Finding(True, "configuration"), *_secrets(settings, environment), *_triggers(settings)]
     found += [*_tokens(settings, environment), *_state(settings)]
-    works: list[LocalFabric] = []
+    in_place: list[LocalFabric] = []
     with tempfile.TemporaryDirectory(prefix="pipeline-gateway-check-") as scratch:
-        # a gateway may be serving: what is checked out to be looked at is not in its state directory
-        sources = Checkouts(settings.model_copy(update={"state_directory": Path(scratch)}), environment)
-        for fabric, chosen in settings.fabrics.items():
+        # Checkouts are made outside of the state directory, which a running gateway may be using.
+        checkouts = Checkouts(settings.model_copy(update={"state_directory": Path(scratch)}), environment)
+        for fabric_id, chosen in settings.fabrics.items():
             in_containers = RunnerName(chosen.runner) is RunnerName.COMPOSE
             if in_containers:
-                services = step_services.compose_services(settings, fabric, environment, instance="")
-                containers = ComposeFabric(settings, fabric, settings.default_project, environment, services)
-                found.extend(await _containers(containers, fabric))
+                services = step_services.compose_services(settings, fabric_id, environment, instance="")
+                compose = ComposeFabric(settings, fabric_id, settings.default_project, environment, services)
+                found += await _compose_fabric(compose, fabric_id)
             for project in settings.projects:
-                if fabric not in settings.fabrics_of(project):
+                if fabric_id not in settings.fabrics_of(project):
                     continue
-                where = f"{project} on {fabric}"
-                checkout, told = await _source(sources, fabric, project, where)
-                found.extend(told)
-                if all(finding.good for finding in told) and not in_containers:
-                    work = LocalFabric(settings, fabric, project, environment, checkout)
-                    works.extend([] if checkout else [work])
-                    found.extend(await _work(work, where))
+                where = f"{project} on {fabric_id}"
+                checkout, of_source = await _checkout(checkouts, fabric_id, project, where)
+                found += of_source
+                if all(finding.good for finding in of_source) and not in_containers:
+                    fabric = LocalFabric(settings, fabric_id, project, environment, checkout)
+                    in_place += [] if checkout else [fabric]
+                    found += await _local_fabric(fabric, where)
     if account is not None:
-        found.extend(
-            Finding(good, f"{account.pw_name} {'can' if good else 'can not'} {verb} {path}")
-            for verb, path, good in permissions.of(settings, works, account, files)
-        )
+        found += [
+            Finding(granted, f"{account.pw_name} {'can' if granted else 'can not'} {verb} {path}")
+            for verb, path, granted in permissions.check(settings, in_place, account, files)
+        ]
     return found
 
 
@@ -85,7 +85,7 @@ def _secrets(settings: Settings, environment: Mapping[str, str]) -> Iterator[Fin
     variables = {name: value for given in settings.environments(environment) for name, value in given.items()}
     for name, value in sorted(variables.items()):
         if mask.is_secret(name) and 0 < len(value.strip()) < SHORTEST_SECRET:
-            advice = f"give it {SHORTEST_SECRET} characters, or take its name off `secrets` if it is none"
+            advice = f"give it {SHORTEST_SECRET} characters, or take its name off `secrets` if it is not secret"
             yield Finding(True, f"the secret {name} is too short to be masked in output: {advice}", warns=True)
 
 
@@ -106,8 +106,8 @@ def _tokens(settings: Settings, environment: Mapping[str, str]) -> Iterator[Find
             yield Finding(True, f"the host {host} is allowed, and there are no tokens: {advice}", warns=True)
         return
     now = datetime.now(UTC)
-    good = [token.name for token in known.tokens if not token.is_expired(now)]
-    yield Finding(True, f"tokens in {known.source}: {', '.join(good) or 'none that is good, so nobody gets in'}")
+    valid = [token.name for token in known.tokens if not token.is_expired(now)]
+    yield Finding(True, f"tokens in {known.source}: {', '.join(valid) or 'none is valid, so every request is refused'}")
     for token in known.tokens:
         if token.is_expired(now):
             yield Finding(True, f"the token {token.name} has expired: revoke it, and make another", warns=True)
@@ -115,7 +115,7 @@ def _tokens(settings: Settings, environment: Mapping[str, str]) -> Iterator[Find
 
 def _state(settings: Settings) -> Iterator[Finding]:
     folder = settings.state_directory
-    existing = permissions.existing(folder)
+    existing = permissions.nearest_existing(folder)
     writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     yield Finding(writable, f"state directory {folder}" + ("" if writable else f": {existing} is not writable"))
     free = shutil.disk_usage(existing).free
@@ -124,96 +124,105 @@ def _state(settings: Settings) -> Iterator[Finding]:
     yield Finding(enough, f"free disk: {free // 2**20:,} MiB{wanted}")
 
 
-async def _source(sources: Checkouts, fabric: str, project: str, where: str) -> tuple[Checkout | None, list[Finding]]:
-    """Where the project is, if it is not in a directory that runs as it is."""
+async def _checkout(
+    checkouts: Checkouts, fabric: str, project: str, where: str
+) -> tuple[Checkout | None, list[Finding]]:
+    """The checkout of a project, and whether it could be made; None for a project that runs in its own directory."""
     try:
-        source = await sources.resolve(project, None, None)
+        source = await checkouts.resolve(project, None, None)
     except RequestError as error:
         return None, [Finding(False, f"{where}: {error}")]
     if source is None:
         return None, []
-    checkout = sources.checkout(fabric, source)
-    why = await checkout.prepare("check")
-    named = f"version {source.version}" if source.version else f"branch {source.branch}"
-    return checkout, [Finding(why is None, f"{where}: {why or f'{named} is the commit {source.commit[:12]}'}")]
+    checkout = checkouts.checkout(fabric, source)
+    problem = await checkout.prepare("check")
+    ref = f"version {source.version}" if source.version else f"branch {source.branch}"
+    return checkout, [Finding(problem is None, f"{where}: {problem or f'{ref} is the commit {source.commit[:12]}'}")]
 
 
-async def _work(work: LocalFabric, where: str) -> list[Finding]:
+async def _local_fabric(fabric: LocalFabric, where: str) -> list[Finding]:
     found = []
-    if work.has_ingester:
-        problem = await work.problem(PlannedStep(StepName.INGESTER))
+    if fabric.has_ingester:
+        problem = await fabric.problem(PlannedStep(StepName.INGESTER))
         found.append(Finding(problem is None, f"{where}: {problem or 'ingester'}"))
     else:
         found.append(Finding(True, f"{where}: no ingester: the pipelines `ingester` and `full` will fail"))
-    plan = catalog.plan(_DAILY, await work.installation(_DAILY))
-    problems = [problem for step in plan.steps if (problem := await work.problem(step)) is not None]
-    found.extend(Finding(False, f"{where}: {problem}") for problem in dict.fromkeys(problems))
-    if not problems:
-        found.append(Finding(True, f"{where}: dbt project and profile"))
-    return [*found, *_dbt_version(work, where), *_toggles(plan, where)]
+    plan = catalog.plan(_DAILY, await fabric.installation(_DAILY))
+    problems = await _problems(fabric, plan, where)
+    found += problems or [Finding(True, f"{where}: dbt project and profile")]
+    return [*found, *_dbt_version(fabric, where), *_toggles(plan, where)]
 
 
-async def _containers(work: ComposeFabric, where: str) -> list[Finding]:
-    """A fabric of a compose project: one thing after the other, since each needs the one before."""
-    found = [await _engine(work), await _compose(work)]
+async def _compose_fabric(fabric: ComposeFabric, where: str) -> list[Finding]:
+    """Engine, Compose, services, plan: each needs the one before, so the first that is wrong ends the look."""
+    found = [await _engine(fabric), await _compose(fabric)]
     found = [replace(finding, text=f"{where}: {finding.text}") for finding in found]
     if not all(finding.good for finding in found):
         return found
-    usable = True
     for step in (StepName.INGESTER, StepName.BUILD):
-        try:
-            service = await work.service(step)
-        except EngineUnreachableError as silence:
-            service = explain(str(silence), "the engine doesn't answer")
-        if isinstance(service, str):
-            usable = False
-            found.append(Finding(False, f"{where}: {service}"))
-            continue
-        entrypoint = " ".join(service.entrypoint or ()) or "none"
-        found.append(Finding(True, f"{where}: service {service.name}: image {service.image}, entrypoint {entrypoint}"))
-        found.extend(await _logging(work, service, where))
-    if usable:
-        plan = catalog.plan(_DAILY, await work.installation(_DAILY))
-        problems = [problem for step in plan.steps if (problem := await work.problem(step)) is not None]
-        found.extend(Finding(False, f"{where}: {problem}") for problem in dict.fromkeys(problems))
-        found.extend(_toggles(plan, where))
+        found += await _service(fabric, step, where)
+    if all(finding.good for finding in found):
+        plan = catalog.plan(_DAILY, await fabric.installation(_DAILY))
+        found += [*await _problems(fabric, plan, where), *_toggles(plan, where)]
     return found
 
 
-async def _engine(work: ComposeFabric) -> Finding:
-    said = await work.docker.call("version", "--format={{.Client.Version}} {{.Server.Version}}")
-    versions = said.output.decode(errors="replace").split()
-    if said.code != 0 or len(versions) != 2:
-        return Finding(False, explain(said.error, "the container engine can't be used"))
+async def _problems(fabric: LocalFabric | ComposeFabric, plan: Plan, where: str) -> list[Finding]:
+    """What keeps the steps of a plan from running; a problem of several steps is said once."""
+    problems = [problem for step in plan.steps if (problem := await fabric.problem(step)) is not None]
+    return [Finding(False, f"{where}: {problem}") for problem in dict.fromkeys(problems)]
+
+
+async def _service(fabric: ComposeFabric, step: StepName, where: str) -> list[Finding]:
+    try:
+        service = await fabric.service(step)
+    except EngineUnreachableError as error:
+        service = explain(str(error), "the engine doesn't answer")
+    if isinstance(service, str):
+        return [Finding(False, f"{where}: {service}")]
+    entrypoint = " ".join(service.entrypoint or ()) or "none"
+    found = Finding(True, f"{where}: service {service.name}: image {service.image}, entrypoint {entrypoint}")
+    return [found, *await _logging(fabric, service, where)]
+
+
+async def _engine(fabric: ComposeFabric) -> Finding:
+    answer = await fabric.docker.run("version", "--format={{.Client.Version}} {{.Server.Version}}")
+    versions = answer.output.decode(errors="replace").split()
+    if answer.code != 0 or len(versions) != 2:
+        return Finding(False, explain(answer.error, "the container engine can't be used"))
     return Finding(True, f"Docker Engine {versions[1]}, docker command line {versions[0]}")
 
 
-async def _compose(work: ComposeFabric) -> Finding:
-    """Compose as v2 has it; v1 and podman's speak another language under the same name."""
-    program = await work.docker.call("--version")
+async def _compose(fabric: ComposeFabric) -> Finding:
+    """Whether Compose is v2: v1 and podman take other options under the same name."""
+    program = await fabric.docker.run("--version")
     if b"podman" in program.output.lower():
         return Finding(False, "the command `docker` is podman here: install Docker's own and its Compose v2 plugin")
-    said = await work.docker.call("compose", "version", "--short")
-    version = said.output.decode(errors="replace").strip().removeprefix("v")
+    answer = await fabric.docker.run("compose", "version", "--short")
+    version = answer.output.decode(errors="replace").strip().removeprefix("v")
     major = version.partition(".")[0]
-    if said.code != 0 or not major.isdecimal():
-        return Finding(False, explain(said.error, "Compose v2 can't be used"))
+    if answer.code != 0 or not major.isdecimal():
+        return Finding(False, explain(answer.error, "Compose v2 can't be used"))
     if int(major) < 2:
         return Finding(False, f"Compose {version} is out of support: install the Compose v2 plugin")
     try:
-        project = await work.services.project()
-    except EngineUnreachableError as silence:
-        project = explain(str(silence), "Compose does not answer")
+        project = await fabric.services.project()
+    except EngineUnreachableError as error:
+        project = explain(str(error), "Compose does not answer")
     if isinstance(project, str):
         return Finding(False, project)
     services = ", ".join(sorted(project.services)) or "none"
-    return Finding(True, f"Compose {version}: project {project.name} in {work.compose.directory}, services: {services}")
+    folder = fabric.compose.directory
+    return Finding(True, f"Compose {version}: project {project.name} in {folder}, services: {services}")
 
 
-async def _logging(work: ComposeFabric, service: ComposeService, where: str) -> list[Finding]:
-    """A log that the engine keeps whole is what lets a follower go on where another was killed."""
-    said = await work.docker.call("info", "--format={{.LoggingDriver}}")
-    driver = service.log_driver or said.output.decode(errors="replace").strip()
+async def _logging(fabric: ComposeFabric, service: ComposeService, where: str) -> list[Finding]:
+    """A warning where the engine does not keep a container's whole log.
+
+    After a restart, the gateway resumes a log by the count of the bytes that it has read.
+    """
+    answer = await fabric.docker.run("info", "--format={{.LoggingDriver}}")
+    driver = service.log_driver or answer.output.decode(errors="replace").strip()
     if driver == "json-file" and not service.log_rotates:
         return []
     what = f"the logging driver {driver}" if driver != "json-file" else "a json-file log with max-size"
@@ -228,14 +237,14 @@ def _toggles(plan: Plan, where: str) -> Iterator[Finding]:
     yield Finding(True, f"{where}: Elementary is {'on' if elementary else 'off'}")
 
 
-def _dbt_version(work: LocalFabric, where: str) -> Iterator[Finding]:
-    program = shutil.which(work.dbt.executable, path=work.environment["PATH"])
+def _dbt_version(fabric: LocalFabric, where: str) -> Iterator[Finding]:
+    program = shutil.which(fabric.dbt.executable, path=fabric.environment["PATH"])
     if program is None:
-        return  # told already
+        return  # among the problems of the plan
     try:
-        said = subprocess.run(
+        answer = subprocess.run(
             [program, "--version"],
-            env=dict(work.environment),
+            env=dict(fabric.environment),
             capture_output=True,
             text=True,
             timeout=_TIMEOUT,
@@ -244,7 +253,7 @@ def _dbt_version(work: LocalFabric, where: str) -> Iterator[Finding]:
     except (OSError, subprocess.TimeoutExpired) as error:
         yield Finding(False, f"{where}: {program} does not run: {error}")
         return
-    version = re.search(r"installed: +(\S+)|^dbt \S*?(\d+\.\S+)", said.stdout, re.MULTILINE)
+    version = re.search(r"installed: +(\S+)|^dbt \S*?(\d+\.\S+)", answer.stdout, re.MULTILINE)
     number = (version[1] or version[2]) if version else "unknown"
     good = number.startswith("1.")
     yield Finding(good, f"{where}: {program} is dbt {number}" + ("" if good else ", but the gateway drives dbt 1.x"))

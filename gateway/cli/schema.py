@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from gateway.settings import schema
+import argparse
 
 
-def show() -> int:
-    """Print the schema; the exit code."""
+def add(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description = "Print the JSON Schema of gateway.yaml, by which editors complete and check the file."
+    parser.set_defaults(run=_run)
+
+
+def _run(_: argparse.Namespace) -> int:
+    from gateway.settings import schema
+
     print(schema.text(), end="")
     return 0

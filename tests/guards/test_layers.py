@@ -26,6 +26,7 @@ FORBIDDEN = [
     ("gateway/fabrics/local.py", "import gateway.fabrics.compose", "inside fabrics"),
     ("gateway/storage/claims.py", "import gateway.storage.store", "inside storage"),
     ("gateway/model/job.py", "import gateway.model.catalog", "inside the model"),
+    ("gateway/cli/init.py", "import gateway.cli.check", "inside the command line"),
     ("runners/process/local_runner.py", "import runners.dbt.command", "inside runners"),
     ("runners/process/local_runner.py", "import runners.containers.docker", "inside runners"),
     ("runners/ingester.py", "import runners.process.local_runner", "inside runners"),

@@ -27,7 +27,7 @@ async def locked(folder: Path) -> AsyncIterator[str]:
     """
     with _create(folder) as lock:
         await _lock(lock, folder)
-        durable.tidy(folder)
+        durable.remove_partial_files(folder)
         yield _instance(folder)
 
 

@@ -31,9 +31,9 @@ def write_text(file: Path, text: str) -> None:
     sync(file.parent)
 
 
-def tidy(directory: Path) -> None:
+def remove_partial_files(directory: Path) -> None:
     """Remove the files that writers left half-way when they were killed. Only to be called where nobody writes."""
-    for name in names(directory):
+    for name in list_names(directory):
         if _HALF_WAY.fullmatch(name):
             (directory / name).unlink(missing_ok=True)
 
@@ -47,7 +47,7 @@ def sync(directory: Path) -> None:
         os.close(fd)
 
 
-def names(directory: Path) -> list[str]:
+def list_names(directory: Path) -> list[str]:
     """The names in a directory, none where there is no such directory. Raises OSError where it can't be read now.
 
     Not by `glob`: some Pythons call a directory empty that can't be opened for want of descriptors.

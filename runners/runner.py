@@ -1,4 +1,4 @@
-"""Where a step runs: the protocol that every runner fulfils."""
+"""The protocol of all runners: start a step, wait for it, stop it, release it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runners.outcome import Command, Outcome
 
 
 class Liveness(Enum):
-    """How a step was found: alive under its supervisor, alive without it, or not at all, since nobody answers."""
+    """A step that has not ended: it has a supervisor, has lost its supervisor, or its engine is unreachable."""
 
     SUPERVISED = "supervised"
     ORPHANED = "orphaned"
@@ -19,28 +19,27 @@ class Liveness(Enum):
 
 
 class Runner(Protocol):
-    """Starts, follows and stops steps that live longer than the process that asked.
+    """Runs steps that outlive the process which started them.
 
-    A step's folder is its durable identity: every call takes it and none needs to be made by the process
-    that made the call before. Nothing but cancellation leaves a runner as an exception.
+    A step's folder is its durable identity: each method takes it, and each call may be made by another process than
+    the call before. No method raises anything but CancelledError.
     """
 
     async def start(self, folder: Path, command: Command) -> None:
-        """Start the step, unless this folder's step was ever started. A start that fails is told by `wait`."""
+        """Start the step, unless it was started before in this folder. `wait` returns the outcome of a failed start."""
         ...
 
     async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
-        """How the step ended, once nothing of it is alive.
+        """The outcome of the step, once no process of it is alive. Cancelling this leaves the step alone.
 
-        `on_liveness` is called when the step is found alive, before it is waited for, and when it can't be looked for.
-        Cancelling the wait leaves the step alone.
+        on_liveness: called when the step is found alive, before it is waited for, and when that can't be found out.
         """
         ...
 
     async def stop(self, folder: Path) -> None:
-        """Ask the step to end, with its whole process tree; `wait` tells when it did. Asking twice is harmless."""
+        """Request the end of the step and all its processes; `wait` waits for it. A second call changes nothing."""
         ...
 
     async def release(self, folder: Path) -> None:
-        """Let go of what the runner keeps of a step besides its folder: its end is on record now."""
+        """Drop what the runner keeps of a step besides its folder. Call it once the outcome is recorded."""
         ...

@@ -186,7 +186,7 @@ async def _service(fabric: ComposeFabric, step: StepName, where: str) -> list[Fi
 
 
 async def _engine(fabric: ComposeFabric) -> Finding:
-    answer = await fabric.docker.call("version", "--format={{.Client.Version}} {{.Server.Version}}")
+    answer = await fabric.docker.run("version", "--format={{.Client.Version}} {{.Server.Version}}")
     versions = answer.output.decode(errors="replace").split()
     if answer.code != 0 or len(versions) != 2:
         return Finding(False, explain(answer.error, "the container engine can't be used"))
@@ -195,10 +195,10 @@ async def _engine(fabric: ComposeFabric) -> Finding:
 
 async def _compose(fabric: ComposeFabric) -> Finding:
     """Whether Compose is v2: v1 and podman take other options under the same name."""
-    program = await fabric.docker.call("--version")
+    program = await fabric.docker.run("--version")
     if b"podman" in program.output.lower():
         return Finding(False, "the command `docker` is podman here: install Docker's own and its Compose v2 plugin")
-    answer = await fabric.docker.call("compose", "version", "--short")
+    answer = await fabric.docker.run("compose", "version", "--short")
     version = answer.output.decode(errors="replace").strip().removeprefix("v")
     major = version.partition(".")[0]
     if answer.code != 0 or not major.isdecimal():
@@ -221,7 +221,7 @@ async def _logging(fabric: ComposeFabric, service: ComposeService, where: str) -
 
     After a restart, the gateway resumes a log by the count of the bytes that it has read.
     """
-    answer = await fabric.docker.call("info", "--format={{.LoggingDriver}}")
+    answer = await fabric.docker.run("info", "--format={{.LoggingDriver}}")
     driver = service.log_driver or answer.output.decode(errors="replace").strip()
     if driver == "json-file" and not service.log_rotates:
         return []

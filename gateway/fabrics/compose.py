@@ -25,10 +25,9 @@ from gateway.model.request import TriggerRequest
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from runners import ingester
-from runners.containers import compose_project
-from runners.containers import one_off as compose_look
+from runners.containers import compose_project, one_off
 from runners.containers.compose_project import ComposeService
-from runners.containers.compose_runner import is_decided
+from runners.containers.compose_runner import has_spec
 from runners.containers.docker import Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
 from runners.containers.identity import container_name
@@ -165,7 +164,7 @@ class ComposeFabric:
         self, planned: PlannedStep, folder: Path, on_liveness: OnLiveness = ignore_liveness
     ) -> Command | str:
         """The command of a step, or why it has none. Raises OSError where the disk refuses the step's files."""
-        if await asyncio.to_thread(is_decided, folder):
+        if await asyncio.to_thread(has_spec, folder):
             # an earlier gateway has decided the command; only the values of variables are needed again
             environment = self._whole_environment(planned)
             return Command((), "", environment, docker=self.compose.docker, mask=self._mask)
@@ -228,7 +227,7 @@ class ComposeFabric:
 
         async def ask(argv: tuple[str, ...]) -> ProgramResult:
             names = self._container_variables(unlined, step_service.service)
-            return await compose_look.ask(
+            return await one_off.run_program(
                 self.compose,
                 step_service.service,
                 argv,

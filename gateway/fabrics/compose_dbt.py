@@ -76,9 +76,9 @@ async def fetch(
     Raises OSError, EngineUnreachableError.
     """
     target = posixpath.join(state.working_directory, target)
-    results = await docker.file(state.id, posixpath.join(target, "run_results.json"))
-    lineage = await docker.file(state.id, _LINEAGE) if step.lineage else None
-    report = await docker.file(container_name(folder, 1), _REPORT) if step.report else None
+    results = await docker.read_file(state.id, posixpath.join(target, "run_results.json"))
+    lineage = await docker.read_file(state.id, _LINEAGE) if step.lineage else None
+    report = await docker.read_file(container_name(folder, 1), _REPORT) if step.report else None
     if results is not None and is_from_run(results, reader.invocation_id):
         await asyncio.to_thread(_write, dbt.target_folder(folder) / "run_results.json", results)
     for file, content in ((dbt.lineage_file(folder), lineage), (dbt.report_file(folder), report)):

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.settings.fabric import FabricSettings
-from runners.containers import compose_project
-from runners.containers import one_off as compose_look
+from runners.containers import compose_project, one_off
 from runners.containers.compose_project import ComposeCli, ComposeProject, ComposeService, Mount
 from runners.containers.docker import Docker, EngineUnreachableError
 from runners.runner import Liveness
@@ -61,7 +60,7 @@ class ComposeServices:
         async with self._lock:
             self._looks = {one: found for one, found in self._looks.items() if time.monotonic() - found[0] < _FRESH}
             if key not in self._looks:
-                said = await compose_look.look(self.compose, service, script, where, self.docker, mount)
+                said = await one_off.run_shell(self.compose, service, script, where, self.docker, mount)
                 self._looks[key] = time.monotonic(), said
             return self._looks[key][1]
 
@@ -70,7 +69,7 @@ class ComposeServices:
         async with self._lock:
             if self._host is None or time.monotonic() - self._host[0] > _FRESH:
                 # docker itself decides between option, variable and context
-                said = await self.docker.call("context", "inspect", "--format={{.Endpoints.docker.Host}}")
+                said = await self.docker.run("context", "inspect", "--format={{.Endpoints.docker.Host}}")
                 self._host = time.monotonic(), said.output.decode(errors="replace").strip()
             found = self._host[1]
         return None if not found or found.startswith("unix://") else found
@@ -80,7 +79,7 @@ class ComposeServices:
         try:
             found = await self.find(name)
             if not isinstance(found, str):
-                await compose_look.remove(self.compose, found, folder, self.docker)
+                await one_off.remove_folder(self.compose, found, folder, self.docker)
         except EngineUnreachableError:
             return  # the next sweep tries again
 

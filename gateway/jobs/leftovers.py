@@ -79,5 +79,5 @@ class Leftovers:
         return not 1 <= number <= len(job.steps) or not isinstance(job.steps[number - 1], Finished)
 
     async def _remove(self, engine: Docker, container: str, job_id: str) -> None:
-        said = await engine.call("container", "rm", "--force", "--volumes", "--", container, within=_REMOVAL_TAKES)
+        said = await engine.run("container", "rm", "--force", "--volumes", "--", container, within=_REMOVAL_TAKES)
         _log.info("leftover removed", container=container, job=job_id, removed=said.code == 0)

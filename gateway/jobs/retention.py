@@ -89,7 +89,7 @@ class Retention:
 
     def _surplus(self, known: Mapping[str, bool]) -> int:
         """The bytes by which the state directory is over its cap."""
-        names = durable.names(self._jobs)
+        names = durable.list_names(self._jobs)
         for name in names:
             if name not in known:  # a damaged database lost its record, or the job has just begun
                 self._expire_unknown(self._jobs / name)
@@ -140,7 +140,7 @@ def _remove(folder: Path, *, record: bool) -> bool:
     removed must not keep the sweep from the others.
     """
     try:
-        for name in durable.names(folder):
+        for name in durable.list_names(folder):
             if name != job_file.NAME:
                 _delete(folder / name)
         if folder.exists() and (record or not (folder / job_file.NAME).exists()):

@@ -251,4 +251,4 @@ def _tidy(folder: Path) -> None:
     """Remove the half-written files that a killed gateway left in the folders of a job and of its steps."""
     with contextlib.suppress(OSError):
         for directory in (folder, *folder.glob("*-*/")):
-            durable.tidy(directory)
+            durable.remove_partial_files(directory)

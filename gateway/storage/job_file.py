@@ -44,7 +44,7 @@ def read(folder: Path) -> Job | None:
 
 def has_more(folder: Path) -> bool:
     """Whether a job's folder has more than the record: output, or files of its steps."""
-    return any(not name.startswith(NAME) for name in durable.names(folder))
+    return any(not name.startswith(NAME) for name in durable.list_names(folder))
 
 
 def _checksum(record: str) -> str:

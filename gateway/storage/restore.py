@@ -29,7 +29,7 @@ async def restore(store: Store, jobs: Path) -> None:
     known = await store.known()
     recorded = {job.id: job for job in await store.active()}
     try:
-        names = await asyncio.to_thread(durable.names, jobs)
+        names = await asyncio.to_thread(durable.list_names, jobs)
     except OSError as error:
         raise StateError(f"{jobs} can't be read: {error.strerror}; check its type and owner.") from None
     wanted = [name for name in names if not known.get(name, False)]

@@ -1,4 +1,4 @@
-"""The user's compose project: what it has, and the command lines that run its services."""
+"""The user's compose project: its services, and the command lines that run them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from runners.containers.identity import INSTANCE_LABEL, JOB_LABEL, STEP_LABEL, c
 from runners.outcome import Command
 from runners.report import one_line
 
-_CONFIG_TAKES = 30.0
-_COLUMNS = '{{.ID}}\t{{.Names}}\t{{.Label "com.docker.compose.oneoff"}}\t{{.Label "' + INSTANCE_LABEL + '"}}'
+_CONFIG_TIMEOUT = 30.0  # seconds
+_CONTAINER_COLUMNS = '{{.ID}}\t{{.Names}}\t{{.Label "com.docker.compose.oneoff"}}\t{{.Label "' + INSTANCE_LABEL + '"}}'
 
 
 @dataclass(frozen=True, slots=True)
 class ComposeCli:
-    """How a compose project is reached.
+    """How `docker compose` is called for one project.
 
-    directory: the absolute folder that `docker compose` is called in. docker: program, context and host.
-    options: of `docker compose`, before its command. dependencies: whether those of a service are started too.
-    variables: names of the variables that every container is given. instance: the gateway's own id.
+    directory: the absolute folder in which it is called. docker: program, context and host.
+    options: of `docker compose`, before its command. dependencies: whether the dependencies of a service are started.
+    variables: names of the variables that each container gets. instance: the gateway's own id.
     entrypoint_program: a program that may be the entrypoint of a service, which then takes its arguments only; None
         where every entrypoint is a wrapper that runs a whole command line.
     """
@@ -41,16 +41,17 @@ class ComposeCli:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """The command line up to Compose's own command."""
+        """The command line up to the subcommand of `docker compose`."""
         return (*self.docker, "compose", *self.options)
 
 
 @dataclass(frozen=True, slots=True)
 class ComposeService:
-    """One service of a project. entrypoint, command: None where they are the image's own. environment: what it sets.
+    """One service of a project.
 
-    log_driver: None for the engine's own. log_rotates: the engine forgets the beginning of long output.
-    working_directory: empty where it is the image's own.
+    entrypoint, command: None for the image's own. environment: the variables that the compose file sets.
+    log_driver: None for the engine's default. log_rotates: the engine drops the beginning of a long log.
+    working_directory: empty for the image's own.
     """
 
     name: str
@@ -65,10 +66,11 @@ class ComposeService:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A folder of the engine's host in a container; no colon is in either path, and no `..` or last slash in target.
+    """A folder of the engine's host that is mounted in a container.
 
-    Where a service mounts something else at this very target, Compose puts this in its place, read-only where that is;
-    what it mounts above or below stays. A source that is not there the engine makes, as root.
+    Neither path contains a colon; target contains no `..` and does not end in a slash. The mount replaces one of the
+    service with the same target, and is read-only if that one is; other mounts of the service stay. If source does not
+    exist, the engine makes it as root.
     """
 
     source: str
@@ -76,13 +78,13 @@ class Mount:
 
     @property
     def option(self) -> str:
-        """The option of `docker compose run`; it takes all of it as it is, `$` too."""
+        """The option of `docker compose run`, which interpolates no `$` in it."""
         return f"--volume={self.source}:{self.target}"
 
 
 @dataclass(frozen=True, slots=True)
 class ComposeProject:
-    """What `docker compose config` says of a project."""
+    """A project as `docker compose config` prints it."""
 
     name: str
     services: Mapping[str, ComposeService]
@@ -90,7 +92,7 @@ class ComposeProject:
 
 @dataclass(frozen=True, slots=True)
 class ForeignContainer:
-    """A container of one of our services that somebody else started. since: epoch seconds."""
+    """A container of a service that another program has started. since: epoch seconds."""
 
     container: str
     service: str
@@ -98,79 +100,81 @@ class ForeignContainer:
 
 
 async def read_project(compose: ComposeCli, docker: Docker) -> ComposeProject | str:
-    """The project, or a sentence about why there is none. Asks no engine. Raises EngineSilentError if that hangs."""
-    # every profile: a service that is run by name needs none to be on
-    said = await docker.call(
+    """The project, or a sentence about what is wrong with it. Needs no engine.
+
+    Raises EngineUnreachableError if `docker compose config` does not end in time.
+    """
+    # all profiles: a service that is run by its name needs no active profile
+    result = await docker.run(
         "compose",
         *compose.options,
         "--profile=*",
         "config",
         "--format=json",
-        within=_CONFIG_TAKES,
+        within=_CONFIG_TIMEOUT,
         directory=compose.directory,
     )
-    if said.code is None and said.was_run:
-        raise EngineUnreachableError(f"`docker compose config`: {said.error}")
-    if said.code != 0:
-        return explain(said.error, f"The compose project in {compose.directory} can't be read")
+    if result.code is None and result.was_run:
+        raise EngineUnreachableError(f"`docker compose config`: {result.error}")
+    if result.code != 0:
+        return explain(result.error, f"The compose project in {compose.directory} can't be read")
     try:
-        found = json.loads(said.output)
-        name = str(found["name"])
-        return ComposeProject(
-            name, {key: _service(name, key, given) for key, given in (found["services"] or {}).items()}
-        )
+        config = json.loads(result.output)
+        name = str(config["name"])
+        services = (config["services"] or {}).items()
+        return ComposeProject(name, {key: _service(name, key, service) for key, service in services})
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         return f"`docker compose config` in {compose.directory} answered no project: {one_line(repr(error))}."
 
 
-def _service(project: str, name: str, given: Mapping[str, Any]) -> ComposeService:
-    logging = given.get("logging") or {}
+def _service(project: str, name: str, config: Mapping[str, Any]) -> ComposeService:
+    logging = config.get("logging") or {}
     return ComposeService(
         name=name,
-        image=str(given.get("image") or f"{project}-{name}"),
-        entrypoint=_words(given.get("entrypoint")),
-        # a name without a value is that of a variable which is not set here
-        environment={key: _plain(str(value or "")) for key, value in (given.get("environment") or {}).items()},
+        image=str(config.get("image") or f"{project}-{name}"),
+        entrypoint=_argv(config.get("entrypoint")),
+        # a variable without a value is one that is not set where the gateway runs
+        environment={key: _unescaped(str(value or "")) for key, value in (config.get("environment") or {}).items()},
         log_driver=logging.get("driver"),
         log_rotates="max-size" in (logging.get("options") or {}),
-        command=_words(given.get("command")),
-        working_directory=_plain(str(given.get("working_dir") or "")),
+        command=_argv(config.get("command")),
+        working_directory=_unescaped(str(config.get("working_dir") or "")),
     )
 
 
-def _words(given: Iterable[object] | None) -> tuple[str, ...] | None:
-    return None if given is None else tuple(_plain(str(word)) for word in given)
+def _argv(words: Iterable[object] | None) -> tuple[str, ...] | None:
+    return None if words is None else tuple(_unescaped(str(word)) for word in words)
 
 
-def _plain(text: str) -> str:
-    """`docker compose config` answers a compose file, where `$$` stands for `$`."""
+def _unescaped(text: str) -> str:
+    """`docker compose config` prints a compose file, in which `$$` stands for `$`."""
     return text.replace("$$", "$")
 
 
 async def find_service(project: ComposeProject, name: str, docker: Docker) -> ComposeService | str:
-    """A service with what it takes from its image, or a sentence about what it lacks. Raises EngineSilentError."""
-    found = project.services.get(name)
-    if found is None:
+    """A service, completed from its image; or a sentence about what is wrong. Raises EngineUnreachableError."""
+    service = project.services.get(name)
+    if service is None:
         names = ", ".join(sorted(project.services)) or "none"
         return (
             f"The compose project {project.name} has no service {name}; it has {names}: add it to the compose file, or "
             "set the service's name in the fabric's compose."
         )
-    if found.log_driver == "none":
+    if service.log_driver == "none":
         return f"The service {name} has the logging driver none, so nobody could see its output: use json-file."
-    said = await docker.call("image", "inspect", "--format={{json .Config}}", "--", found.image)
-    if said.code != 0:
-        if "no such image" in said.error.lower():
+    result = await docker.run("image", "inspect", "--format={{json .Config}}", "--", service.image)
+    if result.code != 0:
+        if "no such image" in result.error.lower():
             return (
-                f"The image {found.image} of the service {name} is not there: run `docker compose build {name}` or "
+                f"The image {service.image} of the service {name} is not there: run `docker compose build {name}` or "
                 f"`docker compose pull {name}`, then trigger it again."
             )
-        raise EngineUnreachableError(one_line(said.error))
-    return _completed(found, json.loads(said.output) or {})
+        raise EngineUnreachableError(one_line(result.error))
+    return _completed(service, json.loads(result.output) or {})
 
 
 def _completed(service: ComposeService, image: Mapping[str, Any]) -> ComposeService:
-    """A service with what it leaves to its image. An entrypoint of its own takes the image's command away too."""
+    """A service with its image's defaults. If the service sets an entrypoint, the image's command does not apply."""
     command, entrypoint = service.command, service.entrypoint
     if command is None:
         command = tuple(image.get("Cmd") or ()) if entrypoint is None else ()
@@ -185,13 +189,14 @@ def _completed(service: ComposeService, image: Mapping[str, Any]) -> ComposeServ
 async def find_foreign_container(
     project: ComposeProject, services: Iterable[tuple[str, bool]], compose: ComposeCli, docker: Docker
 ) -> ForeignContainer | None:
-    """A container of one of these services that runs and is not this gateway's. Raises EngineSilentError.
+    """A running container of one of these services that this gateway has not started.
 
-    services: names, and whether an `up` container of it only idles.
+    services: name, and whether an `up` container of the service only idles, so that it does not count.
+    Raises EngineUnreachableError.
     """
     for name, idles in services:
         filters = (f"label=com.docker.compose.project={project.name}", f"label=com.docker.compose.service={name}")
-        for container, names, one_off, instance in await docker.containers(*filters, columns=_COLUMNS):
+        for container, names, one_off, instance in await docker.containers(*filters, columns=_CONTAINER_COLUMNS):
             if instance == compose.instance or (idles and one_off.lower() != "true"):
                 continue
             state = await docker.inspect(container)
@@ -203,17 +208,18 @@ async def find_foreign_container(
 def run_command(
     compose: ComposeCli,
     service: ComposeService,
-    what: Command,
+    command: Command,
     names: Iterable[str],
     folder: Path,
     mount: Mount | None = None,
 ) -> Command:
-    """The command that runs `what` in containers of a service; the step's folder names them.
+    """The command that runs another one in containers of a service, one for each argv.
 
-    what: argvs as the container sees them, an empty one for the service's own; cwd empty for the service's own; its
-    environment is that of the docker command line. names: of the variables of it that the container gets.
+    command: its argvs and cwd are those in the container, empty for the service's own; its environment is that of
+    docker's command line. names: of the variables in it that the container gets. folder: the step's, which gives the
+    containers their names.
     """
-    before = [
+    options = [
         "--progress=quiet",
         "run",
         "--detach",
@@ -223,16 +229,16 @@ def run_command(
         f"--label={INSTANCE_LABEL}={compose.instance}",
         f"--label={JOB_LABEL}={folder.parent.name}",
         f"--label={STEP_LABEL}={folder.name}",
-        *(f"--env={name}" for name in sorted(names)),  # by name: a value in a command line is everybody's to read
-        *([f"--workdir={what.cwd}"] if what.cwd else []),
+        *(f"--env={name}" for name in sorted(names)),  # without the value: all users can read a command line
+        *([f"--workdir={command.cwd}"] if command.cwd else []),
         *([] if mount is None else [mount.option]),
     ]
     argvs = []
-    for number, argv in enumerate(what.argvs):
+    for number, argv in enumerate(command.argvs):
         overridden, arguments = with_entrypoint(service, argv, compose.entrypoint_program)
         name = f"--name={container_name(folder, number)}"
-        argvs.append((*compose.command, *before, name, *overridden, "--", service.name, *arguments))
-    return replace(what, argvs=tuple(argvs), cwd=compose.directory, docker=compose.docker)
+        argvs.append((*compose.command, *options, name, *overridden, "--", service.name, *arguments))
+    return replace(command, argvs=tuple(argvs), cwd=compose.directory, docker=compose.docker)
 
 
 def with_entrypoint(

@@ -1,7 +1,8 @@
-"""Where steps run: in containers that `docker compose run -d` makes and an engine keeps.
+"""Runs steps in containers that `docker compose run --detach` creates.
 
-A container's name is its durable identity, made from the step's folder. Whatever is killed, the name finds it again,
-and its engine knows how it ended; what the docker command line leaves with is never taken for the container's end.
+A container's name is its durable identity, made from the step's folder: after any process was killed, the name finds
+the container, and the engine knows how it ended. The exit code of a docker command line is never taken for the
+container's.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from runners.mask import Mask, has_password
 from runners.outcome import Command, Exited, NotStarted, Outcome, Span
 from runners.runner import Liveness
 
-_FILE = "container.json"
-_LATER = 1.0
+_SPEC_FILE = "container.json"
+_RETRY_DELAY = 1.0  # seconds
 
 
 class ComposeRunner:
-    """Runs steps in containers; a command's argvs are `docker compose run` lines with the names of their containers.
+    """Runs each argv of a command in a container of its own; see Runner and compose_project.run_command.
 
     output_cap: bytes of output kept for a job.
     """
@@ -38,61 +39,64 @@ class ComposeRunner:
         self._output_cap = output_cap
         self._environments: dict[Path, Mapping[str, str]] = {}
         self._masks: dict[Path, Mask] = {}
-        self._refused: dict[Path, str] = {}
-        self._asked: dict[Path, asyncio.Event] = {}
+        self._start_errors: dict[Path, str] = {}
+        self._stop_requests: dict[Path, asyncio.Event] = {}
 
     async def start(self, folder: Path, command: Command) -> None:
-        """Decide durably what the step runs, unless it ever was; `wait` makes its container, and tells of failures."""
+        """Write down what the step runs, unless that was done before; `wait` creates the containers."""
         self._environments[folder], self._masks[folder] = command.environment, command.mask
         try:
-            await asyncio.to_thread(_decide, folder, command)
+            await asyncio.to_thread(_write_spec, folder, command)
         except (OSError, ValueError) as error:
-            self._refused[folder] = f"the step could not be started: {error}; remove the cause and trigger it again"
+            self._start_errors[folder] = (
+                f"the step could not be started: {error}; remove the cause and trigger it again"
+            )
 
     async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
-        """How the step ended, once no container of it is alive."""
-        why = self._refused.pop(folder, None)
-        spec = await _insist(folder)
+        """The outcome of the step, once no container of it is alive."""
+        start_error = self._start_errors.pop(folder, None)
+        spec = await _read_spec_patiently(folder)
         if spec is None:
-            return NotStarted(why or "it was never started")
+            return NotStarted(start_error or "it was never started")
         environment = {**self._environments.get(folder, os.environ), **spec.engine}
-        mask = self._masks.get(folder) or Mask(spec.secrets).with_secrets_of(environment)
+        mask = self._masks.get(folder) or Mask(spec.secret_names).with_secrets_of(environment)
         containers = [
             Container(folder, number, spec, environment, self._output_cap, on_liveness, mask)
             for number in range(len(spec.argvs))
         ]
-        return await _StepContainers(folder, spec, containers, self._stop_of(folder)).run()
+        return await _StepContainers(folder, spec, containers, self._stop_request(folder)).run()
 
     async def stop(self, folder: Path) -> None:
-        """Ask the step to end; `wait` does it, and tells when it has. Asking twice is harmless."""
-        self._stop_of(folder).set()
+        """Request the end of the step, which `wait` carries out and waits for. A second request changes nothing."""
+        self._stop_request(folder).set()
 
     async def release(self, folder: Path) -> None:
-        """Remove the step's containers, which have ended; what can't be removed now is found as a leftover later."""
+        """Remove the step's containers, which have exited. Those that can't be removed now are found as leftovers."""
         environment, mask = self._environments.pop(folder, os.environ), self._masks.pop(folder, Mask())
-        self._asked.pop(folder, None)
+        self._stop_requests.pop(folder, None)
         with suppress(OSError, EngineUnreachableError):
-            spec = await asyncio.to_thread(_decided, folder)
+            spec = await asyncio.to_thread(_read_spec, folder)
             if spec is not None:
                 docker = Docker(spec.docker, {**environment, **spec.engine}, mask)
                 for number in range(len(spec.argvs)):
                     await _remove(docker, folder, container_name(folder, number))
 
-    def _stop_of(self, folder: Path) -> asyncio.Event:
-        return self._asked.setdefault(folder, asyncio.Event())
+    def _stop_request(self, folder: Path) -> asyncio.Event:
+        return self._stop_requests.setdefault(folder, asyncio.Event())
 
 
-def is_decided(folder: Path) -> bool:
-    """Whether what the step runs was ever decided. Raises OSError."""
-    return (folder / _FILE).exists()
+def has_spec(folder: Path) -> bool:
+    """Whether it has been written down what the step runs. Raises OSError."""
+    return (folder / _SPEC_FILE).exists()
 
 
-def _decide(folder: Path, command: Command) -> None:
-    if is_decided(folder):
+def _write_spec(folder: Path, command: Command) -> None:
+    """Write the spec of a step durably, unless it exists. Raises OSError, ValueError."""
+    if has_spec(folder):
         return
     command.check()
     engine = engine_variables(command.environment)
-    if has_password(engine["DOCKER_HOST"]):  # it would be kept, and docker takes none
+    if has_password(engine["DOCKER_HOST"]):  # it would be written to the disk, and docker supports no password there
         raise ValueError("the variable DOCKER_HOST has a password in it")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     spec = {
@@ -104,97 +108,98 @@ def _decide(folder: Path, command: Command) -> None:
         "grace": command.grace,
         "time_limit": command.time_limit,
         "since": time.time(),
-        # which engine: a restarted gateway, or another fabric of the same name, must not ask another one
+        # the engine of this step: after a restart the environment, or the fabric of this name, may select another one
         "engine": engine,
         "secrets": command.mask.names,
     }
-    durable.write(folder / _FILE, spec)
+    durable.write(folder / _SPEC_FILE, spec)
     for directory in (folder.parent, folder.parent.parent):
         durable.sync(directory)
 
 
-async def _insist(folder: Path) -> ContainerSpec | None:
+async def _read_spec_patiently(folder: Path) -> ContainerSpec | None:
     while True:
         try:
-            return await asyncio.to_thread(_decided, folder)
-        except OSError:  # out of descriptors, say: what can't be looked at is not decided
-            await asyncio.sleep(_LATER)
+            return await asyncio.to_thread(_read_spec, folder)
+        except OSError:  # out of descriptors, for example: no fact about the step
+            await asyncio.sleep(_RETRY_DELAY)
 
 
-def _decided(folder: Path) -> ContainerSpec | None:
+def _read_spec(folder: Path) -> ContainerSpec | None:
+    """The spec of a step, None if there is none. Raises OSError."""
     try:
-        found: dict[str, Any] = json.loads((folder / _FILE).read_bytes())
+        spec: dict[str, Any] = json.loads((folder / _SPEC_FILE).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     return ContainerSpec(
-        argvs=tuple(tuple(argv) for argv in found["argvs"]),
-        cwd=found["cwd"],
-        docker=tuple(found["docker"]),
-        interrupt=found["interrupt"],
-        grace=found["grace"],
-        time_limit=found["time_limit"],
-        since=found["since"],
-        engine=found["engine"],
-        secrets=tuple(found.get("secrets", ())),  # an earlier version has none
+        argvs=tuple(tuple(argv) for argv in spec["argvs"]),
+        cwd=spec["cwd"],
+        docker=tuple(spec["docker"]),
+        interrupt=spec["interrupt"],
+        grace=spec["grace"],
+        time_limit=spec["time_limit"],
+        decided_at=spec["since"],
+        engine=spec["engine"],
+        secret_names=tuple(spec.get("secrets", ())),  # earlier versions wrote none
     )
 
 
 async def _remove(docker: Docker, folder: Path, name: str) -> None:
-    """Remove an ended container, if it is the step's. Raises EngineSilentError."""
+    """Remove an exited container, if it belongs to the step. Raises EngineUnreachableError."""
     state = await docker.inspect(name)
     if state is not None and belongs_to_step(state, folder):
-        await docker.call("container", "rm", "--volumes", "--", state.id)
+        await docker.run("container", "rm", "--volumes", "--", state.id)
 
 
 class _StepContainers:
-    """One step as this process follows it: its containers one after the other, and their end when it is time."""
+    """The containers of one step, run one after the other and stopped on request or at the time limit."""
 
     def __init__(
-        self, folder: Path, spec: ContainerSpec, containers: Sequence[Container], asked: asyncio.Event
+        self, folder: Path, spec: ContainerSpec, containers: Sequence[Container], stop_request: asyncio.Event
     ) -> None:
         self._folder = folder
         self._spec = spec
         self._containers = containers
-        self._asked = asked
+        self._stop_request = stop_request
 
     async def run(self) -> Outcome:
-        """Run until a container leaves other than with 0."""
+        """The outcome of the step: that of the first container that does not exit with 0, else of the last one."""
         name = f"{self._folder.parent.name}-{self._folder.name}"
-        ending = asyncio.create_task(self._end_in_time(), name=f"end-{name}")
-        running = asyncio.create_task(self._run(), name=f"run-{name}")
+        stopping = asyncio.create_task(self._stop_when_due(), name=f"stop-{name}")
+        running = asyncio.create_task(self._run_in_order(), name=f"run-{name}")
         try:
-            done, _ = await asyncio.wait((ending, running), return_when=asyncio.FIRST_COMPLETED)
-            # Only a bug ends the first: then nobody could end the step any more.
-            return ending.result() if ending in done else running.result()
+            done, _ = await asyncio.wait((stopping, running), return_when=asyncio.FIRST_COMPLETED)
+            # `stopping` ends by a bug only, and without it the step could not be stopped any more
+            return stopping.result() if stopping in done else running.result()
         finally:
-            ending.cancel()
+            stopping.cancel()
             running.cancel()
-            await asyncio.wait((ending, running))
+            await asyncio.wait((stopping, running))
 
-    async def _run(self) -> Outcome:
-        begun: Span | None = None
+    async def _run_in_order(self) -> Outcome:
+        span: Span | None = None
         outcome: Outcome = NotStarted("it has no command")
         for container in self._containers:
             outcome = await container.run()
             if not isinstance(outcome, Exited):
                 break
-            outcome = replace(outcome, span=outcome.span if begun is None else _joined(begun, outcome.span))
+            outcome = replace(outcome, span=outcome.span if span is None else _joined(span, outcome.span))
             if outcome.code != 0:
                 break
-            begun = outcome.span
+            span = outcome.span
         return outcome
 
-    async def _end_in_time(self) -> NoReturn:
-        """End the step when it is asked to, or has taken too long; again and again, until `run` is done."""
+    async def _stop_when_due(self) -> NoReturn:
+        """Stop the step on request or at its time limit, again and again until it is cancelled."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, self._spec.since + self._spec.time_limit - time.time())):
-                await self._asked.wait()
-        reason = "asked" if self._asked.is_set() else "time_limit"
+            async with asyncio.timeout(max(0.0, self._spec.decided_at + self._spec.time_limit - time.time())):
+                await self._stop_request.wait()
+        reason = "asked" if self._stop_request.is_set() else "time_limit"
         while True:
             for container in self._containers:
                 with suppress(OSError, EngineUnreachableError):
-                    await container.end(reason)
-            await asyncio.sleep(_LATER)
+                    await container.stop(reason)
+            await asyncio.sleep(_RETRY_DELAY)
 
 
 def _joined(first: Span, last: Span) -> Span:

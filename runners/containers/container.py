@@ -1,4 +1,4 @@
-"""One container of a step: made once, followed to its end, ended when that is wanted."""
+"""One container of a step: it is created once, followed to its end, and stopped when its step is stopped."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from runners.containers.container_log import ContainerLog
 from runners.containers.docker import ContainerState, Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
 from runners.containers.identity import belongs_to_step, container_name
-from runners.detached import supervisor as process
+from runners.detached import supervisor
 from runners.mask import Mask
 from runners.outcome import Command, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from runners.output import OutputRing
 from runners.runner import Liveness
 
-_BEAT = 5.0  # seconds between two looks at a container that runs
-_LATER = 1.0
-_PATIENCE = 30.0  # seconds that an engine may be silent before anything of the step was begun
-_ATTEMPTS = 3
-_LONGEST = 366 * 86400.0  # seconds; the step's own limit is shorter
-_GRACE = 10.0  # for the command line that makes it
-_WORDS = 1 << 20  # bytes of what that says
-_STOP_TAKES = 30.0  # seconds that `docker stop` may need beyond the grace
-_LOST = 255  # what an engine that starts again says of a container that is gone; programs can leave with it too
+_POLL_INTERVAL = 5.0  # seconds between two inspections of a container that runs
+_RETRY_DELAY = 1.0  # seconds
+_UNREACHABLE_LIMIT = 30.0  # seconds that the engine may be unreachable before anything of the step was begun
+_MAX_ATTEMPTS = 3
+_CREATION_TIME_LIMIT = 366 * 86400.0  # seconds for `docker compose run`; the step's own limit is shorter
+_CREATION_GRACE = 10.0  # seconds between the signals that stop `docker compose run`
+_CREATION_OUTPUT_CAP = 1 << 20  # bytes
+_STOP_TIMEOUT = 30.0  # seconds that `docker stop` may need beyond the grace
+_ENGINE_LOST = 255  # exit code by an engine that restarts for a container that is not there; programs may use it too
 _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """What was decided about a step before anything of it began: see Command.
+    """What a step runs, as it was decided before anything of it began: see Command.
 
-    since: epoch seconds. engine: the variables that say which one. secrets: names of variables, see Mask.
+    decided_at: epoch seconds. engine: the variables that select the engine. secret_names: see Mask.names.
     """
 
     argvs: tuple[tuple[str, ...], ...]
@@ -48,16 +48,16 @@ class ContainerSpec:
     interrupt: int
     grace: float
     time_limit: float
-    since: float
+    decided_at: float
     engine: Mapping[str, str]
-    secrets: tuple[str, ...] = ()
+    secret_names: tuple[str, ...] = ()
 
 
 class Container:
-    """The nth container of a step, as this process follows it: it keeps nothing that folder and engine don't know.
+    """The container of one command of a step. All its durable state is in the step's folder and in the engine.
 
-    step: the step's folder. environment: of the command lines. seen: told how it was found. mask: knows what is secret,
-    but for what only the container has in its environment.
+    step: the step's folder. number: of the command, from 0. environment: of docker's command lines.
+    on_liveness: see Runner.wait. mask: of secrets; those in the container's own environment are added.
     """
 
     def __init__(
@@ -80,48 +80,50 @@ class Container:
         self._mask = mask
         self._docker = Docker(spec.docker, environment, mask)
         self._log = ContainerLog(self._folder, self.name, spec.docker, environment, step.parent, output_cap)
-        self._maker: asyncio.Task[Outcome] | None = None  # the `docker compose run` that goes on
-        self._made: dict[int, Outcome] = {}  # how those that are over ended
-        self._starts = 0
-        self._unread = 0
-        self._silent_since: float | None = None
+        # A creation is one run of `docker compose run` under a shim; a next one follows if it was killed.
+        self._creation: asyncio.Task[Outcome] | None = None
+        self._ended_creations: dict[int, Outcome] = {}
+        self._start_attempts = 0
+        self._incomplete_copies = 0
+        self._unreachable_since: float | None = None
 
     async def run(self) -> Outcome:
-        """Its outcome, once it is not alive. Cancelling this leaves it alone."""
+        """The outcome of the container, once it is not alive. Cancelling this leaves the container alone."""
         try:
             while True:
                 try:
-                    outcome = await self._try()
-                except OSError:  # out of descriptors or of disk: nothing is decided by that
+                    outcome = await self._advance_if_reachable()
+                except OSError:  # out of descriptors or disk: no fact about the container
                     outcome = None
-                    await asyncio.sleep(_LATER)
+                    await asyncio.sleep(_RETRY_DELAY)
                 if outcome is not None:
                     return outcome
         finally:
             self._log.close()
-            if self._maker is not None:
-                self._maker.cancel()
+            if self._creation is not None:
+                self._creation.cancel()
 
-    async def _try(self) -> Outcome | None:
-        """One step forward, as far as the engine lets it. Raises OSError."""
+    async def _advance_if_reachable(self) -> Outcome | None:
+        """One transition, or a pause while the engine is unreachable. Raises OSError."""
         try:
             outcome = await self._advance()
-        except EngineUnreachableError as silence:
-            given_up = await self._silence(str(silence))
-            if given_up is None:
-                await asyncio.sleep(_LATER)
-            return given_up
-        self._silent_since = None
+        except EngineUnreachableError as error:
+            outcome = await self._outcome_of_unreachable(str(error))
+            if outcome is None:
+                await asyncio.sleep(_RETRY_DELAY)
+            return outcome
+        self._unreachable_since = None
         return outcome
 
     async def _advance(self) -> Outcome | None:
-        made = await self._how_made()
+        """One transition by the engine's state of the container; its outcome if that was the last one."""
+        creation = await self._creation_outcome()
         state = await self._docker.inspect(self.name)
-        if self._maker is not None:
-            self._on_liveness(Liveness.SUPERVISED)  # it is still being made, and the engine answers
+        if self._creation is not None:
+            self._on_liveness(Liveness.SUPERVISED)  # `docker compose run` goes on, and the engine answers
             return None
         if state is None:
-            return await self._absent(made)
+            return await self._outcome_of_absent(creation)
         if not belongs_to_step(state, self._step):
             return NotStarted(
                 f"The container name {self.name} is taken by a container that is not the gateway's; remove it, then "
@@ -129,89 +131,100 @@ class Container:
             )
         if state.alive:
             self._on_liveness(Liveness.SUPERVISED)
-            await self._log.follow(_BEAT, self._mask.with_secrets_of(state.environment), rotates=state.log_rotates)
+            mask = self._mask.with_secrets_of(state.environment)
+            await self._log.follow(_POLL_INTERVAL, mask, rotates=state.log_rotates)
             return None
         if state.started == 0:
-            return await self._never_ran(state)
-        if not await self._copied_to_the_end(state):
+            return await self._outcome_of_never_started(state)
+        if not await self._has_copied_log(state):
             return None
         if state.exit_code != 0:
-            # asked again, for an engine may learn of the end before it learns that memory was the cause
+            # a second inspection: the engine may learn of the exit before it learns of the lack of memory behind it
             state = await self._docker.inspect(self.name) or state
         return await asyncio.to_thread(self._outcome, state)
 
-    async def _how_made(self) -> Outcome | None:
-        """How the last `docker compose run` ended; None if there was none, or while it goes on."""
-        number = self._makers()
-        if number == 0 or number in self._made:
-            return self._made.get(number)
-        if self._maker is None:
-            self._maker = asyncio.create_task(self._make(number), name=f"make-{self.name}")
-        await asyncio.wait([self._maker], timeout=_BEAT)
-        if self._maker.done():
-            maker, self._maker = self._maker, None
-            self._made[number] = maker.result()
-        return self._made.get(number)
+    async def _creation_outcome(self) -> Outcome | None:
+        """The outcome of the latest `docker compose run`; None if there was none, or while it goes on."""
+        number = self._creation_count()
+        if number == 0 or number in self._ended_creations:
+            return self._ended_creations.get(number)
+        if self._creation is None:
+            self._creation = asyncio.create_task(self._create(number), name=f"create-{self.name}")
+        await asyncio.wait([self._creation], timeout=_POLL_INTERVAL)
+        if self._creation.done():
+            creation, self._creation = self._creation, None
+            self._ended_creations[number] = creation.result()
+        return self._ended_creations.get(number)
 
-    async def _make(self, number: int) -> Outcome:
-        folder = self._maker_folder(number)
+    async def _create(self, number: int) -> Outcome:
+        folder = self._creation_folder(number)
         command = Command(
-            (self._argv,), self._spec.cwd, self._environment, grace=_GRACE, time_limit=_LONGEST, mask=self._mask
+            (self._argv,),
+            self._spec.cwd,
+            self._environment,
+            grace=_CREATION_GRACE,
+            time_limit=_CREATION_TIME_LIMIT,
+            mask=self._mask,
         )
-        # a no-op unless the gateway died between making the folder and this
-        why = await process.start(folder, command, process.OutputTarget(self._folder, _WORDS))
-        return NotStarted(why) if why else await process.wait(folder, self._on_liveness)
+        # does nothing unless the gateway died after it made the folder and before it started the command
+        why = await supervisor.start(folder, command, supervisor.OutputTarget(self._folder, _CREATION_OUTPUT_CAP))
+        return NotStarted(why) if why else await supervisor.wait(folder, self._on_liveness)
 
-    async def _absent(self, made: Outcome | None) -> Outcome | None:
-        """There is no such container, and nobody is making it."""
-        match made:
+    async def _outcome_of_absent(self, creation: Outcome | None) -> Outcome | None:
+        """For no container in the engine and no `docker compose run` that goes on; None after another one was begun."""
+        match creation:
             case NotStarted():
-                return made
+                return creation
             case Exited(code=0):
                 return _removed()
             case Exited():
-                return NotStarted(explain(await asyncio.to_thread(self._words)))
+                return NotStarted(explain(await asyncio.to_thread(self._creation_output)))
             case Killed() | TimedOut() | Stopped() | Lost() | None:
-                pass  # not made by it, then
-        if made is not None and await self._docker.was_started(self.name, self._spec.since):
+                pass  # the engine may have created the container all the same
+        if creation is not None and await self._docker.was_started(self.name, self._spec.decided_at):
             return _removed()
-        if self._ended_by() is not None:
-            return self._not_begun()
-        makers = self._makers()
-        if makers == _ATTEMPTS:
+        if self._stop_reason() is not None:
+            return self._outcome_of_not_created()
+        count = self._creation_count()
+        if count == _MAX_ATTEMPTS:
             return NotStarted(
                 "`docker compose run` was killed again and again; find out by whom, then trigger it again."
             )
-        self._maker_folder(makers + 1).mkdir(mode=0o700, parents=True)
+        self._creation_folder(count + 1).mkdir(mode=0o700, parents=True)
         return None
 
-    async def _never_ran(self, state: ContainerState) -> Outcome | None:
-        """It was made, but nothing of it ever ran: the engine says why, or the command line was killed in between."""
+    async def _outcome_of_never_started(self, state: ContainerState) -> Outcome | None:
+        """For a container that was created and never ran: the engine's reason, or None after it was started now.
+
+        Without a reason, `docker compose run` was killed between creation and start.
+        """
         if state.error:
             return NotStarted(explain(state.error))
-        if self._ended_by() is not None:
-            return self._not_begun()
-        if self._starts == _ATTEMPTS:
+        if self._stop_reason() is not None:
+            return self._outcome_of_not_created()
+        if self._start_attempts == _MAX_ATTEMPTS:
             return NotStarted(f"the engine does not start the container {self.name} and does not say why")
-        self._starts += 1
-        await self._docker.call("container", "start", "--", self.name)
+        self._start_attempts += 1
+        await self._docker.run("container", "start", "--", self.name)
         return None
 
-    async def _copied_to_the_end(self, state: ContainerState) -> bool:
-        """Whether all of its log is in the ring, or can't be had; false while the copy goes on."""
-        whole = await self._log.finish(_BEAT, self._mask.with_secrets_of(state.environment), rotates=state.log_rotates)
-        if whole is False:
-            self._unread += 1
-        return whole is True or self._unread == _ATTEMPTS
+    async def _has_copied_log(self, state: ContainerState) -> bool:
+        """Whether the whole log is in the ring, or several attempts have failed; False while the copy goes on."""
+        mask = self._mask.with_secrets_of(state.environment)
+        complete = await self._log.finish(_POLL_INTERVAL, mask, rotates=state.log_rotates)
+        if complete is False:
+            self._incomplete_copies += 1
+        return complete is True or self._incomplete_copies == _MAX_ATTEMPTS
 
     def _outcome(self, state: ContainerState) -> Outcome:
+        """For a container that ran and has exited."""
         code, span = state.exit_code, Span(state.started, state.finished, max(0.0, state.finished - state.started))
-        ended_by = self._ended_by()
-        if ended_by is not None:
-            return TimedOut(code, span) if ended_by == "time_limit" else Stopped(code, span)
+        reason = self._stop_reason()
+        if reason is not None:
+            return TimedOut(code, span) if reason == "time_limit" else Stopped(code, span)
         if state.out_of_memory and code != 0:
             return Killed(signal.SIGKILL, span, out_of_memory=True)
-        if code == _LOST and self._log.was_broken():
+        if code == _ENGINE_LOST and self._log.was_interrupted():
             return Lost(
                 "its engine or the host stopped while it ran, so nobody saw how it ended; look at its output and "
                 "trigger it again"
@@ -220,80 +233,84 @@ class Container:
             return Killed(code - 128, span)
         return Exited(code, span)
 
-    async def _silence(self, why: str) -> Outcome | None:
-        """Nothing is known now. Only a step of which nothing was ever begun may be given up. Raises OSError."""
+    async def _outcome_of_unreachable(self, error: str) -> Outcome | None:
+        """For an engine that can't be reached: an outcome only if nothing of the step was begun. Raises OSError."""
         self._on_liveness(Liveness.UNREACHABLE)
-        if self._makers():
+        if self._creation_count():
             return None
-        if self._ended_by() is not None:
-            return self._not_begun()
-        self._silent_since = self._silent_since or time.monotonic()
-        if time.monotonic() - self._silent_since < _PATIENCE:
+        if self._stop_reason() is not None:
+            return self._outcome_of_not_created()
+        self._unreachable_since = self._unreachable_since or time.monotonic()
+        if time.monotonic() - self._unreachable_since < _UNREACHABLE_LIMIT:
             return None
-        return NotStarted(explain(why))
+        return NotStarted(explain(error))
 
-    def _not_begun(self) -> Outcome:
-        if self._ended_by() == "time_limit":
+    def _outcome_of_not_created(self) -> Outcome:
+        """For a step that was stopped, or reached its time limit, before its container existed."""
+        if self._stop_reason() == "time_limit":
             now = time.time()
-            return TimedOut(-1, Span(self._spec.since, now, max(0.0, now - self._spec.since)))
+            return TimedOut(-1, Span(self._spec.decided_at, now, max(0.0, now - self._spec.decided_at)))
         return NotStarted("it was stopped before its container was made")
 
-    async def end(self, reason: str) -> None:
-        """One round of ending it: the interrupt, a grace, then what `docker stop` does. Raises EngineSilentError."""
-        makers = self._makers()
-        if makers == 0 or not process.record(self._maker_folder(makers)):
-            self._note_end(reason)
-        if makers:
-            await process.stop(self._maker_folder(makers))
+    async def stop(self, reason: str) -> None:
+        """One attempt to stop the container: the interrupt and its grace, then `docker stop`.
+
+        reason: `asked` or `time_limit`. Raises EngineUnreachableError, OSError.
+        """
+        count = self._creation_count()
+        if count == 0 or not supervisor.exit_record(self._creation_folder(count)):
+            self._record_stop(reason)
+        if count:
+            await supervisor.stop(self._creation_folder(count))
         try:
             state = await self._docker.inspect(self.name)
         except EngineUnreachableError:
-            self._note_end(reason)
+            self._record_stop(reason)
             raise
         if state is not None and not (state.alive or state.started == 0):
-            return  # it ended by itself
-        self._note_end(reason)
+            return  # it has exited by itself
+        self._record_stop(reason)
         if state is not None and state.alive and belongs_to_step(state, self._step):
             await self._interrupt(state)
             seconds = math.ceil(self._spec.grace)
-            await self._docker.call("stop", "-t", str(seconds), "--", self.name, within=seconds + _STOP_TAKES)
+            await self._docker.run("stop", "-t", str(seconds), "--", self.name, within=seconds + _STOP_TIMEOUT)
 
     async def _interrupt(self, state: ContainerState) -> None:
-        """The step's first signal, unless that is what `docker stop` sends, and its grace; once."""
+        """Send the step's first signal and wait its grace; once, and not if `docker stop` sends the same signal."""
         interrupted = self._folder / "interrupted"
         if self._spec.interrupt == signal.SIGTERM or interrupted.exists():
             return
         name = signal.Signals(self._spec.interrupt).name.removeprefix("SIG")
         # First the processes that PID 1 started: a wrapper as PID 1 would die of the signal and take the program that
         # does the work with it. Then PID 1, which is that program itself where it has started no other process.
-        everybody = ("exec", "--", self.name, "sh", "-c", f"kill -{name} -1")
+        all_but_first = ("exec", "--", self.name, "sh", "-c", f"kill -{name} -1")
         first = ("container", "kill", f"--signal={name}", "--", self.name)
-        for command in (everybody, first) if state.has_own_processes else (first,):
-            said = await self._docker.call(*command)
-            if said.code == 0:
+        for command in (all_but_first, first) if state.has_own_processes else (first,):
+            result = await self._docker.run(*command)
+            if result.code == 0:
                 interrupted.touch()
                 await asyncio.sleep(self._spec.grace)
 
-    def _note_end(self, reason: str) -> None:
-        """Durable before anything is ended, so that whoever sees it ended knows by whom."""
-        if self._ended_by() is None:
+    def _record_stop(self, reason: str) -> None:
+        """Write the reason before anything is stopped, so that the exit that follows is not taken for a failure."""
+        if self._stop_reason() is None:
             durable.write(self._step / "ending", reason)
 
-    def _ended_by(self) -> str | None:
-        """Why the step was ended, if it was: `asked` or `time_limit`."""
+    def _stop_reason(self) -> str | None:
+        """Why the step was stopped, `asked` or `time_limit`; None if it was not."""
         with suppress(FileNotFoundError):
             return str(json.loads((self._step / "ending").read_bytes()))
         return None
 
-    def _words(self) -> str:
-        return OutputRing(self._folder).tail(_WORDS).data.decode(errors="replace")
+    def _creation_output(self) -> str:
+        return OutputRing(self._folder).tail(_CREATION_OUTPUT_CAP).data.decode(errors="replace")
 
-    def _maker_folder(self, number: int) -> Path:
+    def _creation_folder(self, number: int) -> Path:
         return self._folder / f"make-{number}"
 
-    def _makers(self) -> int:
+    def _creation_count(self) -> int:
         """How often `docker compose run` was begun. Raises OSError."""
-        return sum(name.startswith("make-") for name in durable.names(self._folder))
+        return sum(name.startswith("make-") for name in durable.list_names(self._folder))
 
 
 def _removed() -> Outcome:

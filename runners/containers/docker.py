@@ -1,4 +1,4 @@
-"""Asks a Docker engine, by the docker command line: every call ends within a time."""
+"""The docker command line: each call ends within a time limit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from runners.mask import Mask
 from runners.program import ProgramResult
 from runners.report import one_line
 
-_PROMPT = 10.0  # seconds that an engine which answers needs at most for a question
-_NEVER = "0001-01-01"  # the date of what has not happened
-# What the command line says when the engine doesn't, whatever the question was.
-_SILENT = (
+_TIMEOUT = 10.0  # seconds that a call of an engine that works needs at most
+_ZERO_DATE = "0001-01-01"  # the date of an event that has not happened
+# Errors of the command line that mean that it did not reach the engine.
+_UNREACHABLE = (
     "cannot connect to the docker daemon",
     "failed to connect to the docker api",
     "error during connect",
@@ -27,17 +27,18 @@ _SILENT = (
     "connection refused",
     "i/o timeout",
 )
-_ENGINE = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+_ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 _NO_CONTAINER = ("no such container", "no such object")
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerState:
-    """A container as its engine knows it.
+    """The state of a container by its engine.
 
     status: `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`. error: why it never started.
-    started, finished: epoch seconds by the engine's clock, 0 for never. log_rotates: the engine may forget the
-    beginning of its output. has_own_processes: it sees no others, the host's least of all. environment: all of it.
+    started, finished: epoch seconds by the engine's clock, 0 for never.
+    log_rotates: the engine may drop the beginning of its log. has_own_processes: it has a PID namespace of its own, so
+    that it sees no other process. environment: all of it.
     """
 
     id: str
@@ -60,19 +61,21 @@ class ContainerState:
 
 
 def engine_variables(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """The variables that say which engine the docker command line asks; empty where they are not set."""
-    return {name: environment.get(name, "") for name in _ENGINE}
+    """The variables that select the engine of the docker command line, empty where they are not set."""
+    return {name: environment.get(name, "") for name in _ENGINE_VARIABLES}
 
 
 class EngineUnreachableError(Exception):
-    """The engine doesn't answer: nothing is known, and nothing must be decided. Never leaves the runners."""
+    """The engine can't be reached, so the state of its containers is unknown and nothing may be concluded from it.
+
+    No method of a Runner raises it.
+    """
 
 
 class Docker:
     """The docker command line that reaches one engine.
 
-    command: program, context and host. environment: the whole environment of the command line. mask: knows what is
-    secret in what it says.
+    command: program, context and host. environment: its whole environment. mask: of its error output.
     """
 
     def __init__(self, command: tuple[str, ...], environment: Mapping[str, str], mask: Mask) -> None:
@@ -80,43 +83,49 @@ class Docker:
         self._environment = environment
         self._mask = mask
 
-    async def call(self, *arguments: str, within: float = _PROMPT, directory: str = "/") -> ProgramResult:
-        """Run one docker command to its end, or end it after so many seconds. Its program may be missing."""
-        said = await program.run((*self.command, *arguments), self._environment, within=within, directory=directory)
-        return replace(said, error=self._mask.text(said.error).strip())
+    async def run(self, *arguments: str, within: float = _TIMEOUT, directory: str = "/") -> ProgramResult:
+        """Run a docker command, and kill it after `within` seconds. A missing program is a result without a code."""
+        result = await program.run((*self.command, *arguments), self._environment, within=within, directory=directory)
+        return replace(result, error=self._mask.text(result.error).strip())
 
     async def inspect(self, name: str) -> ContainerState | None:
-        """A container, None if there is none of this name. Raises EngineSilentError."""
-        said = await self._answer("container", "inspect", "--", name)
-        if said.code != 0:
-            if any(sign in said.error.lower() for sign in _NO_CONTAINER):
+        """The state of a container, None if no container has this name. Raises EngineUnreachableError."""
+        result = await self._run("container", "inspect", "--", name)
+        if result.code != 0:
+            if any(text in result.error.lower() for text in _NO_CONTAINER):
                 return None
-            raise EngineUnreachableError(one_line(said.error))
+            raise EngineUnreachableError(one_line(result.error))
         try:
-            return _state(json.loads(said.output)[0], self._mask)
+            return _state(json.loads(result.output)[0], self._mask)
         except (ValueError, LookupError, TypeError) as error:
             raise EngineUnreachableError(f"an answer that is no container: {error!r}") from None
 
     async def containers(self, *filters: str, columns: str, all_states: bool = False) -> list[list[str]]:
-        """The containers that pass all filters, as columns of docker's own template. Raises EngineSilentError."""
-        said = await self._answer(
+        """The containers that match all filters. columns: a template of docker's, with tabs between the columns.
+
+        Raises EngineUnreachableError.
+        """
+        result = await self._run(
             "ps",
             "--no-trunc",
             f"--format={columns}",
             *(["--all"] if all_states else []),
-            *(f"--filter={one}" for one in filters),
+            *(f"--filter={filter_}" for filter_ in filters),
         )
-        if said.code != 0:
-            raise EngineUnreachableError(one_line(said.error))
-        return [line.split("\t") for line in said.output.decode(errors="replace").splitlines()]
+        if result.code != 0:
+            raise EngineUnreachableError(one_line(result.error))
+        return [line.split("\t") for line in result.output.decode(errors="replace").splitlines()]
 
-    async def file(self, name: str, path: str) -> bytes | None:
-        """A file of a container, alive or not, mounts included; None if it can't be had. Raises EngineSilentError."""
-        said = await self._answer("cp", "--", f"{name}:{path}", "-", within=60.0)
-        if said.code != 0:
+    async def read_file(self, name: str, path: str) -> bytes | None:
+        """The content of a regular file of a container, which need not run; None if there is no such file.
+
+        Raises EngineUnreachableError.
+        """
+        result = await self._run("cp", "--", f"{name}:{path}", "-", within=60.0)
+        if result.code != 0:
             return None
         try:
-            with tarfile.open(fileobj=io.BytesIO(said.output)) as archive:
+            with tarfile.open(fileobj=io.BytesIO(result.output)) as archive:
                 member = archive.next()
                 content = archive.extractfile(member) if member is not None and member.isreg() else None
                 return None if content is None else content.read()
@@ -124,11 +133,11 @@ class Docker:
             return None
 
     async def was_started(self, name: str, since: float) -> bool:
-        """Whether a container of this name was ever started since then, as far as the engine remembers.
+        """Whether the engine's event log has a start of a container of this name.
 
-        since: epoch seconds. Raises EngineSilentError.
+        since: epoch seconds. Raises EngineUnreachableError.
         """
-        said = await self._answer(
+        result = await self._run(
             "events",
             f"--since={since:.3f}",
             f"--until={time.time():.3f}",
@@ -136,34 +145,34 @@ class Docker:
             "--filter=event=start",
             "--format={{.ID}}",
         )
-        if said.code != 0:
-            raise EngineUnreachableError(one_line(said.error))
-        return bool(said.output.strip())
+        if result.code != 0:
+            raise EngineUnreachableError(one_line(result.error))
+        return bool(result.output.strip())
 
-    async def _answer(self, *arguments: str, within: float = _PROMPT) -> ProgramResult:
-        said = await self.call(*arguments, within=within)
-        if is_unreachable(said):
-            raise EngineUnreachableError(one_line(said.error))
-        return said
-
-
-def is_unreachable(said: ProgramResult) -> bool:
-    """Whether this is no answer of the engine's."""
-    return said.code is None or (said.code != 0 and any(sign in said.error.lower() for sign in _SILENT))
+    async def _run(self, *arguments: str, within: float = _TIMEOUT) -> ProgramResult:
+        result = await self.run(*arguments, within=within)
+        if is_unreachable(result):
+            raise EngineUnreachableError(one_line(result.error))
+        return result
 
 
-def _state(found: Mapping[str, Any], mask: Mask) -> ContainerState:
-    state, config, host = found["State"], found["Config"], found["HostConfig"]
+def is_unreachable(result: ProgramResult) -> bool:
+    """Whether the result shows that the engine was not reached."""
+    return result.code is None or (result.code != 0 and any(text in result.error.lower() for text in _UNREACHABLE))
+
+
+def _state(container: Mapping[str, Any], mask: Mask) -> ContainerState:
+    state, config, host = container["State"], container["Config"], container["HostConfig"]
     variables = (str(variable).partition("=") for variable in config.get("Env") or ())
     environment = {name: value for name, _, value in variables}
     return ContainerState(
-        id=str(found["Id"]),
+        id=str(container["Id"]),
         status=str(state["Status"]),
         exit_code=int(state["ExitCode"]),
         error=mask.with_secrets_of(environment).text(str(state["Error"])),
         out_of_memory=bool(state["OOMKilled"]),
-        started=_epoch(state["StartedAt"]),
-        finished=_epoch(state["FinishedAt"]),
+        started=_epoch_seconds(state["StartedAt"]),
+        finished=_epoch_seconds(state["FinishedAt"]),
         labels={str(name): str(value) for name, value in (config["Labels"] or {}).items()},
         working_directory=str(config["WorkingDir"] or "/"),
         log_rotates=_rotates(host["LogConfig"]),
@@ -176,5 +185,5 @@ def _rotates(log: Mapping[str, Any]) -> bool:
     return bool(log["Type"] != "json-file" or (log["Config"] or {}).get("max-size", "-1") != "-1")
 
 
-def _epoch(text: str) -> float:
-    return 0.0 if text.startswith(_NEVER) else datetime.fromisoformat(text).timestamp()
+def _epoch_seconds(text: str) -> float:
+    return 0.0 if text.startswith(_ZERO_DATE) else datetime.fromisoformat(text).timestamp()

@@ -1,4 +1,4 @@
-"""What docker and Compose say when they refuse, and what to do about it. Pure."""
+"""Error output of docker and Compose as a sentence that says what to do. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from runners.report import one_line
 
 _AGAIN = "then trigger it again"
-# A sign in what was said, and what to do. The first that is found decides.
+# A pattern of the error line and what the user can do. The first pattern that matches decides.
 _REMEDIES = (
     (
         r"(?:cannot|failed to) connect to the docker|error during connect|connection refused|did not answer|\bEOF\b",
@@ -43,18 +43,18 @@ _REMEDIES = (
     ),
     (r"network", f"see that the service's networks exist and can be made, {_AGAIN}"),
 )
-_OTHERWISE = f"solve that, {_AGAIN}"
-# Not what went wrong: warnings, progress, the id of a container, and that something did.
+_DEFAULT_REMEDY = f"solve that, {_AGAIN}"
+# Lines that are no reason: warnings, progress, the id of a container, and that a container failed to start.
 _NOISE = re.compile(
     r'^(?:time="[^"]*" level=(?:warning|info|debug)|[0-9a-f]{64}$|Error: failed to start containers:|\s*$)'
 )
-_BEGINNING = re.compile(r"^(?:Error response from daemon: |Error: |error: |time=\"[^\"]*\" level=\w+ msg=)+")
+_PREFIX = re.compile(r"^(?:Error response from daemon: |Error: |error: |time=\"[^\"]*\" level=\w+ msg=)+")
 
 
-def explain(said: str, what: str = "The container could not be started") -> str:
-    """A sentence about why something failed: what was said, and what to do."""
-    lines = [line for line in said.splitlines() if not _NOISE.match(line)]
+def explain(error: str, what: str = "The container could not be started") -> str:
+    """A sentence about a failure. error: the error output of docker. what: the beginning of the sentence."""
+    lines = [line for line in error.splitlines() if not _NOISE.match(line)]
     line = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "docker did not say why")
-    words = one_line(_BEGINNING.sub("", line.strip())).rstrip(".")
-    remedy = next((remedy for sign, remedy in _REMEDIES if re.search(sign, line, re.IGNORECASE)), _OTHERWISE)
-    return f"{what}: {words}; {remedy}."
+    reason = one_line(_PREFIX.sub("", line.strip())).rstrip(".")
+    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, line, re.IGNORECASE)), _DEFAULT_REMEDY)
+    return f"{what}: {reason}; {remedy}."

@@ -1,4 +1,4 @@
-"""How a container is known again: its name and its labels."""
+"""The identity of a container: its name and its labels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ STEP_LABEL = "pipeline-gateway.step"
 
 
 def container_name(step: Path, number: int = 0) -> str:
-    """The name of a container of the step whose folder this is; a step has one for each of its commands."""
+    """The name of a container. step: the step's folder. number: of the command in the step, from 0."""
     name = f"pipeline-gateway-{step.parent.name}-{step.name}"
     return f"{name}-{number + 1}" if number else name
 
 
 def belongs_to_step(state: ContainerState, step: Path) -> bool:
-    """Whether a container is of the step whose folder this is, and not somebody else's of the same name.
+    """Whether a container has the labels of a step, and does not only have its name. step: the step's folder.
 
-    A job's id has enough of chance in it to be one gateway's alone.
+    A job's id is random enough to belong to one gateway only.
     """
     return (state.labels.get(JOB_LABEL), state.labels.get(STEP_LABEL)) == (step.parent.name, step.name)

@@ -1,4 +1,4 @@
-"""Short-lived containers of a service of a compose project: what a program in one says, and what it removes."""
+"""Containers of a service of a compose project that are removed at once: run a program, remove a folder."""
 
 from __future__ import annotations
 
@@ -13,58 +13,65 @@ from runners.containers.identity import INSTANCE_LABEL
 from runners.program import ProgramResult
 from runners.report import one_line
 
-_LOOK_TAKES, _REMOVAL_TAKES = 30.0, 60.0
-_THERE = "/pipeline-gateway-checkouts"
+_SHELL_TIMEOUT, _REMOVAL_TIMEOUT = 30.0, 60.0  # seconds
+_REMOVAL_MOUNT = "/pipeline-gateway-checkouts"
 
 
-async def look(
-    compose: ComposeCli, service: ComposeService, script: str, where: str, docker: Docker, mount: Mount | None = None
+async def run_shell(
+    compose: ComposeCli,
+    service: ComposeService,
+    script: str,
+    directory: str,
+    docker: Docker,
+    mount: Mount | None = None,
 ) -> str:
-    """What a shell in a container of a service prints; empty where it can't. Raises EngineSilentError.
+    """The output of a shell script in a container of a service; empty if the image has no shell.
 
-    where: the folder it looks in, empty for the service's own.
+    directory: its working directory, empty for the service's own. Raises EngineUnreachableError.
     """
-    options = ["--entrypoint=sh", *_placed(where, mount)]
-    said = await _ask(compose, service, options, ("-c", script), docker, _LOOK_TAKES)
-    if said.code is None:
-        raise EngineUnreachableError(f"a look into the service {service.name}: {said.error}")
-    return said.output.decode(errors="replace")
+    options = ["--entrypoint=sh", *_directory_options(directory, mount)]
+    result = await _run(compose, service, options, ("-c", script), docker, _SHELL_TIMEOUT)
+    if result.code is None:
+        raise EngineUnreachableError(f"a look into the service {service.name}: {result.error}")
+    return result.output.decode(errors="replace")
 
 
-async def ask(
+async def run_program(
     compose: ComposeCli,
     service: ComposeService,
     argv: tuple[str, ...],
-    where: str,
+    directory: str,
     docker: Docker,
     *,
     mount: Mount | None,
     names: Iterable[str],
     within: float,
 ) -> ProgramResult:
-    """What a program says in a container of a service, apart from what Compose does. Raises EngineSilentError.
+    """The result of a command line in a container of a service, without the output of Compose.
 
-    where: as above. names: of the variables that it gets, whose values docker's command line has. within: seconds.
+    directory: as above. names: of its variables, whose values are in the environment of docker's command line.
+    within: seconds. Raises EngineUnreachableError.
     """
     overridden, arguments = with_entrypoint(service, argv, compose.entrypoint_program)
-    options = [*(f"--env={name}" for name in sorted(names)), *overridden, *_placed(where, mount)]
-    said = await _ask(compose, service, options, arguments, docker, within)
-    if said.code is None and not said.was_run:
-        raise EngineUnreachableError(one_line(said.error))
-    return said
+    options = [*(f"--env={name}" for name in sorted(names)), *overridden, *_directory_options(directory, mount)]
+    result = await _run(compose, service, options, arguments, docker, within)
+    if result.code is None and not result.was_run:
+        raise EngineUnreachableError(one_line(result.error))
+    return result
 
 
-async def remove(compose: ComposeCli, service: ComposeService, folder: Path, docker: Docker) -> None:
-    """Remove what a container has left in a folder of the engine's host, as its root. Raises EngineSilentError."""
-    options = ["--entrypoint=rm", "--user=0", Mount(str(folder.parent), _THERE).option]
-    await _ask(compose, service, options, ("-rf", "--", f"{_THERE}/{folder.name}"), docker, _REMOVAL_TAKES)
+async def remove_folder(compose: ComposeCli, service: ComposeService, folder: Path, docker: Docker) -> None:
+    """Remove a folder of the engine's host as the root user of a container. Raises EngineUnreachableError."""
+    options = ["--entrypoint=rm", "--user=0", Mount(str(folder.parent), _REMOVAL_MOUNT).option]
+    arguments = ("-rf", "--", f"{_REMOVAL_MOUNT}/{folder.name}")
+    await _run(compose, service, options, arguments, docker, _REMOVAL_TIMEOUT)
 
 
-def _placed(where: str, mount: Mount | None) -> list[str]:
-    return [*([f"--workdir={where}"] if where else []), *([] if mount is None else [mount.option])]
+def _directory_options(directory: str, mount: Mount | None) -> list[str]:
+    return [*([f"--workdir={directory}"] if directory else []), *([] if mount is None else [mount.option])]
 
 
-async def _ask(
+async def _run(
     compose: ComposeCli,
     service: ComposeService,
     options: Iterable[str],
@@ -74,7 +81,7 @@ async def _ask(
 ) -> ProgramResult:
     name = f"pipeline-gateway-look-{secrets.token_hex(6)}"
     try:
-        said = await docker.call(
+        result = await docker.run(
             "compose",
             *compose.options,
             "--progress=quiet",
@@ -93,10 +100,10 @@ async def _ask(
             directory=compose.directory,
         )
     except asyncio.CancelledError:
-        await docker.call("container", "rm", "--force", "--volumes", "--", name)
+        await docker.run("container", "rm", "--force", "--volumes", "--", name)
         raise
-    if said.code is None:  # its container may hang on, whoever has stopped waiting for it
-        await docker.call("container", "rm", "--force", "--volumes", "--", name)
-    elif is_unreachable(said) and not said.output:
-        raise EngineUnreachableError(one_line(said.error))
-    return said
+    if result.code is None:  # the command line was killed, and its container may go on
+        await docker.run("container", "rm", "--force", "--volumes", "--", name)
+    elif is_unreachable(result) and not result.output:
+        raise EngineUnreachableError(one_line(result.error))
+    return result

@@ -1,4 +1,4 @@
-"""Processes that are not our children: name one for sure, wait for its end, find those of a step and end them."""
+"""Processes that are not children of this one: open, signal and wait for them, and find those of a step."""
 
 from __future__ import annotations
 
@@ -9,76 +9,76 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 
-def of(pid: int, starttime: int) -> int | None:
-    """A descriptor of that very process (start time: field 22 of its stat), unless it is gone."""
+def open_process(pid: int, starttime: int) -> int | None:
+    """A pidfd of the process with this pid and start time (field 22 of its stat); None if it has ended."""
     if pid <= 0:
         return None
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
-    # read after opening: if the number was given to another process, the descriptor is that one's and so is the time
+    # read after opening: if the pid was reused, both the descriptor and the start time are the new process's
     with suppress(OSError):
-        if int(_stat(Path(f"/proc/{pid}"))[19]) == starttime:
+        if int(_read_stat(Path(f"/proc/{pid}"))[19]) == starttime:
             return fd
     os.close(fd)
     return None
 
 
-def send(process: int, number: signal.Signals) -> None:
-    """Send a signal to the process behind a descriptor, if it is still there."""
+def send(pidfd: int, number: signal.Signals) -> None:
+    """Send a signal to a process, unless it has ended."""
     with suppress(ProcessLookupError):
-        signal.pidfd_send_signal(process, number)
+        signal.pidfd_send_signal(pidfd, number)
 
 
-async def ended(process: int) -> None:
-    """Wait until the process behind a descriptor has ended."""
+async def wait_for_exit(pidfd: int) -> None:
+    """Wait until a process has ended."""
     loop = asyncio.get_running_loop()
-    gone = asyncio.Event()
-    loop.add_reader(process, gone.set)
+    exited = asyncio.Event()
+    loop.add_reader(pidfd, exited.set)
     try:
-        await gone.wait()
+        await exited.wait()
     finally:
-        loop.remove_reader(process)
+        loop.remove_reader(pidfd)
 
 
-def marked(variable: str) -> dict[int, int]:
-    """The processes with this NAME=VALUE in the environment they began with, and all below: pid and start time."""
-    times: dict[int, int] = {}
+def find_marked(variable: str) -> dict[int, int]:
+    """The processes that began with this NAME=VALUE in their environment, and their descendants: pid to start time."""
+    starttimes: dict[int, int] = {}
     children: dict[int, list[int]] = {}
-    found: list[int] = []
+    marked: list[int] = []
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # gone meanwhile, or its environment is not ours to read
-            stat, pid = _stat(folder), int(folder.name)
+        with suppress(OSError):  # it has ended, or its environment can't be read by this user
+            stat, pid = _read_stat(folder), int(folder.name)
             if stat[0] in (b"Z", b"X"):
                 continue
-            times[pid] = int(stat[19])
+            starttimes[pid] = int(stat[19])
             children.setdefault(int(stat[1]), []).append(pid)
             if os.fsencode(variable) in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(pid)
-    for pid in found:
-        found.extend(child for child in children.get(pid, ()) if child not in found)
-    return {pid: times[pid] for pid in found}
+                marked.append(pid)
+    for pid in marked:
+        marked.extend(child for child in children.get(pid, ()) if child not in marked)
+    return {pid: starttimes[pid] for pid in marked}
 
 
-async def end(processes: dict[int, int], number: signal.Signals, patience: float) -> None:
-    """Send a signal to these processes (pid: start time) and give all of them together that long to go."""
+async def signal_and_wait(processes: dict[int, int], number: signal.Signals, seconds: float) -> None:
+    """Send a signal to processes (pid to start time) and wait until all have ended, at most `seconds` in sum."""
     with ExitStack() as stack:
-        opened = []
+        pidfds = []
         for pid, starttime in processes.items():
-            process = of(pid, starttime)
-            if process is not None:
-                stack.callback(os.close, process)
-                opened.append(process)
-        for process in opened:
+            pidfd = open_process(pid, starttime)
+            if pidfd is not None:
+                stack.callback(os.close, pidfd)
+                pidfds.append(pidfd)
+        for pidfd in pidfds:
             with suppress(PermissionError):
-                send(process, number)
+                send(pidfd, number)
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                for process in opened:
-                    await ended(process)
+            async with asyncio.timeout(seconds):
+                for pidfd in pidfds:
+                    await wait_for_exit(pidfd)
 
 
-def _stat(folder: Path) -> list[bytes]:
-    """The fields of a process's stat from its state on; what comes before, its name, may hold anything."""
+def _read_stat(folder: Path) -> list[bytes]:
+    """The fields of a process's stat from its state on. The process's name stands before, and may hold any bytes."""
     return (folder / "stat").read_bytes().rpartition(b")")[2].split()

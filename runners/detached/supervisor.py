@@ -1,7 +1,7 @@
-"""Starts, re-attaches to and stops the shim of a step.
+"""Starts and stops the shim of a step, and waits for it.
 
-Whoever asks need not be the process that started it: everything is told by the files of the step's folder.
-A flock is the truth about whether the shim is alive: it is let go at any death and at a reboot, whatever a pid says.
+All state is in the files of the step's folder, so a later process can go on where an earlier one was killed. A flock
+tells whether the shim is alive: the kernel releases it at any death and at a reboot, while a pid may be reused.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from runners.detached import pidfd
 from runners.outcome import Command, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from runners.runner import Liveness
 
-# Every process of a step carries its folder in its environment, so it is found in /proc when its shim was killed.
-# (A lock that the step inherits would not do: Python's subprocess closes descriptors, and so do wrappers.)
+# Each process of a step has the step's folder in this variable, so /proc finds it after its shim was killed.
+# (An inherited lock does not: Python's subprocess closes inherited descriptors.)
 MARKER = "PIPELINE_GATEWAY_STEP"
 
 _SHIM = str(Path(__file__).parents[1] / "shim.py")
-_HAS_ONE = (0, 75, 76)  # what the shim exits with when the step has a supervisor, or had one
-_LAUNCHES = 3
-_SOON = 0.05  # seconds until a look at what no descriptor tells
-_LATER = 1.0
+_LAUNCHED = (0, 75, 76)  # exit codes of the shim's launcher if the step has a shim now, or had one
+_MAX_LAUNCHES = 3
+_POLL_INTERVAL = 0.05  # seconds between two looks at a shim that can't be opened yet, or that is about to end
+_RETRY_DELAY = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class OutputTarget:
-    """Where a step's output goes: the ring in `folder`, which keeps `cap` bytes.
+    """The ring of a step's output, in `folder`; it keeps `cap` bytes.
 
-    skip: what comes first and is left out, since the ring has it, bytes. None: it begins, on a line of its own.
-    rest: whether what may begin a secret is written too where nothing comes after it.
+    skip: bytes at the beginning of the output that the ring has already; None for an output that begins a new line.
+    flush: whether the bytes that the masker holds back at the end of the output are written.
     """
 
     folder: Path
     cap: int
     skip: int | None = None
-    rest: bool = True
+    flush: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class _Started:
-    """Who supervises the step; pid 0 while that is not readable."""
+class _ShimProcess:
+    """The shim of a step. pid: 0 while the file is incomplete. boot: id of the host's boot, empty if unknown."""
 
     pid: int
     starttime: int
@@ -59,11 +59,11 @@ class _Started:
 
 
 async def start(folder: Path, command: Command, output: OutputTarget) -> str | None:
-    """Start the step in `folder` unless it was ever started.
+    """Start the step in `folder`, unless it was started before.
 
-    A failure is written into the folder, for `wait`; what is returned is a failure that couldn't be written.
+    A failure is written into the folder, for `wait`. Returns the failure if it could not be written.
     """
-    # in a thread: it syncs files and waits for a process; and a cancelled caller leaves no half-made start behind
+    # in a thread, because it syncs files and waits for a process, and because cancellation must not interrupt it
     return await asyncio.to_thread(_start, folder, command, output)
 
 
@@ -87,7 +87,7 @@ def _start(folder: Path, command: Command, output: OutputTarget) -> str | None:
 
 
 def _prepare(folder: Path, command: Command, output: OutputTarget) -> None:
-    """Write the spec so that a power cut can't take it, or the folder, away from a step that was started."""
+    """Make the folder and its spec.json durable before the step starts."""
     spec = {
         "v": 1,
         "argvs": command.argvs,
@@ -99,7 +99,7 @@ def _prepare(folder: Path, command: Command, output: OutputTarget) -> None:
         "output": str(output.folder.absolute()),
         "output_cap": output.cap,
         "output_skip": output.skip,
-        "output_rest": output.rest,
+        "output_rest": output.flush,
     }
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     durable.write(folder / "spec.json", spec)
@@ -108,129 +108,129 @@ def _prepare(folder: Path, command: Command, output: OutputTarget) -> None:
 
 
 def _launch(folder: Path, command: Command) -> None:
-    """Run the shim's launcher, which ends as soon as the shim stands on its own."""
+    """Run the shim's launcher, which exits as soon as the shim is detached. Raises OSError if there is no shim."""
     argv = [sys.executable, "-I", "-S", "-X", "utf8", _SHIM, str(folder)]
     environment = {**command.environment, MARKER: str(folder)}
-    code, said = -1, b""
-    for _ in range(_LAUNCHES):
-        # whole before anybody reads it: a gateway that is killed now must not leave a step that shows its secrets
-        with command.mask.memory_file() as secrets:
+    code, error = -1, b""
+    for _ in range(_MAX_LAUNCHES):
+        # a complete file, not a pipe: if the gateway is killed now, the shim must not start without the secrets to mask
+        with command.mask.memory_file() as mask_file:
             done = subprocess.run(
                 argv,
                 env=environment,
-                stdin=secrets,
+                stdin=mask_file,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
                 check=False,
             )
-        code, said = done.returncode, done.stderr
-        # A launcher that was killed may have left a shim or not; the next one finds out, and never makes a second.
+        code, error = done.returncode, done.stderr
+        # a launcher that was killed may have left a shim; the next one finds that out and makes no second one
         if code >= 0:
             break
-    if code not in _HAS_ONE:
-        why = said.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
-        raise OSError(f"its supervisor ended with code {code}: {why[-1]}")
+    if code not in _LAUNCHED:
+        lines = error.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
+        raise OSError(f"its supervisor ended with code {code}: {lines[-1]}")
 
 
 async def wait(folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
-    """How the step ended, once nothing of it is alive; cancelling leaves it alone."""
+    """The outcome of the step, once no process of it is alive. Cancelling this leaves the step alone."""
     while True:
         try:
-            outcome = await _look(folder, on_liveness)
-        except OSError:  # out of descriptors, say: what can't be looked at is not decided
-            await asyncio.sleep(_LATER)
+            outcome = await _wait_once(folder, on_liveness)
+        except OSError:  # out of descriptors, for example: no fact about the step
+            await asyncio.sleep(_RETRY_DELAY)
             continue
         if outcome is not None:
             return outcome
 
 
-async def _look(folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome | None:
-    """One round of `wait`; None if the supervisor was alive."""
-    if outcome := _ended(folder):
+async def _wait_once(folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome | None:
+    """Wait for the shim if it is alive, and return None; otherwise return the outcome. Raises OSError."""
+    if outcome := _read_outcome(folder):
         return outcome
-    started = _started(folder)
-    if started is None:
-        return NotStarted(_refusal(folder))
-    if _held(folder):
-        supervisor = pidfd.of(started.pid, started.starttime)
-        if supervisor is None:
-            await asyncio.sleep(_SOON)  # it is just being born, or dying
+    shim = _read_started(folder)
+    if shim is None:
+        return NotStarted(_read_refusal(folder))
+    if _is_locked(folder):
+        shim_fd = pidfd.open_process(shim.pid, shim.starttime)
+        if shim_fd is None:
+            await asyncio.sleep(_POLL_INTERVAL)  # it has not written `started` completely, or is about to exit
         else:
             try:
                 on_liveness(Liveness.SUPERVISED)
-                await pidfd.ended(supervisor)
+                await pidfd.wait_for_exit(shim_fd)
             finally:
-                os.close(supervisor)
+                os.close(shim_fd)
         return None
-    # it may have written the end and let go since the first look
-    return _ended(folder) or await _lost(folder, started, on_liveness)
+    # the shim may have written the outcome and released the lock since the first look
+    return _read_outcome(folder) or await _end_lost_step(folder, shim, on_liveness)
 
 
 async def stop(folder: Path) -> None:
-    """Ask the shim, if it is alive, to end its step."""
+    """Request the end of the step from its shim, if that is alive."""
     while True:
         try:
-            if _asked(folder):
+            if _signal_shim(folder):
                 return
         except OSError:
-            await asyncio.sleep(_LATER)
+            await asyncio.sleep(_RETRY_DELAY)
         else:
-            await asyncio.sleep(_SOON)
+            await asyncio.sleep(_POLL_INTERVAL)
 
 
-def _asked(folder: Path) -> bool:
-    """Done with asking; false if there is a supervisor that can't be named yet."""
-    started = _started(folder)
-    if started is None or not _held(folder):
+def _signal_shim(folder: Path) -> bool:
+    """Send SIGTERM to the shim, if it is alive; False if it is alive and can't be opened yet. Raises OSError."""
+    shim = _read_started(folder)
+    if shim is None or not _is_locked(folder):
         return True
-    supervisor = pidfd.of(started.pid, started.starttime)
-    if supervisor is None:
+    shim_fd = pidfd.open_process(shim.pid, shim.starttime)
+    if shim_fd is None:
         return False
     try:
-        pidfd.send(supervisor, signal.SIGTERM)
+        pidfd.send(shim_fd, signal.SIGTERM)
     finally:
-        os.close(supervisor)
+        os.close(shim_fd)
     return True
 
 
-async def _lost(folder: Path, started: _Started, on_liveness: Callable[[Liveness], None]) -> Lost:
-    """The supervisor is gone without a word: end what it left, then say so."""
-    if started.boot and _boot() not in ("", started.boot):
+async def _end_lost_step(folder: Path, shim: _ShimProcess, on_liveness: Callable[[Liveness], None]) -> Lost:
+    """End the processes of a step whose shim died without writing an outcome."""
+    if shim.boot and _boot() not in ("", shim.boot):
         return Lost(
             "the host was rebooted while it ran, so nobody knows how it would have ended; "
             "look at its output and trigger it again"
         )
-    found = await asyncio.to_thread(_alive, folder)
-    if found:
+    processes = await asyncio.to_thread(_live_processes, folder)
+    if processes:
         on_liveness(Liveness.ORPHANED)
-        await pidfd.end(found, signal.SIGTERM, _grace(folder))
-    while found := await asyncio.to_thread(_alive, folder):
-        await pidfd.end(found, signal.SIGKILL, _LATER)
+        await pidfd.signal_and_wait(processes, signal.SIGTERM, _read_grace(folder))
+    while processes := await asyncio.to_thread(_live_processes, folder):
+        await pidfd.signal_and_wait(processes, signal.SIGKILL, _RETRY_DELAY)
     return Lost(
         "its supervisor was killed, so nobody saw how it ended, and what was left of it was stopped; "
         "look at its output and trigger it again"
     )
 
 
-def _alive(folder: Path) -> dict[int, int]:
-    return pidfd.marked(f"{MARKER}={folder.absolute()}")
+def _live_processes(folder: Path) -> dict[int, int]:
+    return pidfd.find_marked(f"{MARKER}={folder.absolute()}")
 
 
-def _held(folder: Path) -> bool:
-    """Whether a shim is alive. Only to be asked once `started` exists: before that, the look would be in its way."""
+def _is_locked(folder: Path) -> bool:
+    """Whether a shim is alive. Call it only once `started` exists: before that, it could keep a shim from the lock."""
     try:
         with (folder / "lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except FileNotFoundError:
-        pass  # a copy of the folder, say, without its empty files
+        pass  # the folder is a copy without empty files, for example
     return False
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """A JSON file of the folder: None if there is none, empty if it is not (yet) whole."""
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file of the folder: None without the file, empty if the file is incomplete."""
     try:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -240,24 +240,24 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else {}
 
 
-def _started(folder: Path) -> _Started | None:
-    record = _read(folder / "started")
-    if record is None:
+def _read_started(folder: Path) -> _ShimProcess | None:
+    content = _read_json(folder / "started")
+    if content is None:
         return None
     try:
-        return _Started(int(record["pid"]), int(record["starttime"]), str(record["boot"]))
-    except (KeyError, TypeError, ValueError):  # not whole (yet)
-        return _Started(0, 0, "")
+        return _ShimProcess(int(content["pid"]), int(content["starttime"]), str(content["boot"]))
+    except (KeyError, TypeError, ValueError):  # incomplete
+        return _ShimProcess(0, 0, "")
 
 
-def _grace(folder: Path) -> float:
+def _read_grace(folder: Path) -> float:
     try:
-        return float((_read(folder / "spec.json") or {})["grace"])
+        return float((_read_json(folder / "spec.json") or {})["grace"])
     except (KeyError, TypeError, ValueError):
         return 0.0
 
 
-def _refusal(folder: Path) -> str:
+def _read_refusal(folder: Path) -> str:
     try:
         return (folder / "refused").read_text("utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -265,30 +265,31 @@ def _refusal(folder: Path) -> str:
 
 
 def _boot() -> str:
+    """The id of the host's boot, empty if it can't be read."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 
 
-def record(folder: Path) -> Mapping[str, Any]:
-    """What the shim wrote at the end of its step, empty while there is none. Raises OSError."""
-    return _read(folder / "exit") or {}
+def exit_record(folder: Path) -> Mapping[str, Any]:
+    """The object that the shim writes at the end of its step; empty before. Raises OSError."""
+    return _read_json(folder / "exit") or {}
 
 
-def _ended(folder: Path) -> Outcome | None:
-    """The outcome that the shim wrote, if it did; what is not as it wrote it says nothing."""
+def _read_outcome(folder: Path) -> Outcome | None:
+    """The outcome that the shim wrote; None if it has written none, or not completely."""
     with suppress(KeyError, TypeError):
-        return _outcome(record(folder))
+        return _outcome(exit_record(folder))
     return None
 
 
-def _outcome(end: Mapping[str, Any]) -> Outcome:
-    span = Span(end["started"], end["finished"], end["duration"])
-    code, number = end["code"], end["signal"]
-    if end["error"] is not None:
-        return NotStarted(end["error"], None, span)
-    if end["stopped"] is not None:
-        left = code if code is not None else 128 + number if number is not None else -1
-        return Stopped(left, span) if end["stopped"] == "asked" else TimedOut(left, span)
+def _outcome(record: Mapping[str, Any]) -> Outcome:
+    span = Span(record["started"], record["finished"], record["duration"])
+    code, number = record["code"], record["signal"]
+    if record["error"] is not None:
+        return NotStarted(record["error"], None, span)
+    if record["stopped"] is not None:
+        exit_code = code if code is not None else 128 + number if number is not None else -1
+        return Stopped(exit_code, span) if record["stopped"] == "asked" else TimedOut(exit_code, span)
     return Exited(code, span) if code is not None else Killed(number, span)

@@ -1,42 +1,42 @@
-"""Where steps run: as detached processes on this host."""
+"""Runs steps as detached processes on this host."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from runners.detached import supervisor as process
+from runners.detached import supervisor
 from runners.detached.supervisor import OutputTarget
 from runners.outcome import Command, NotStarted, Outcome
 from runners.runner import Liveness
 
 
 class LocalRunner:
-    """Runs steps on this host, each under a shim of its own.
+    """Runs each step under a shim of its own: see Runner.
 
     output_cap: bytes of output kept for a job.
     """
 
     def __init__(self, output_cap: int) -> None:
         self._output_cap = output_cap
-        self._refused: dict[Path, str] = {}  # failed starts that couldn't be written to the disk
+        self._start_errors: dict[Path, str] = {}  # errors of starts that could not be written to the disk
 
     async def start(self, folder: Path, command: Command) -> None:
-        """Start the step, unless this folder's step was ever started. A start that fails is told by `wait`."""
-        why = await process.start(folder, command, OutputTarget(folder.parent, self._output_cap))
-        if why is not None:
-            self._refused[folder] = why
+        """Start the step, unless it was started before in this folder. `wait` returns the outcome of a failed start."""
+        error = await supervisor.start(folder, command, OutputTarget(folder.parent, self._output_cap))
+        if error is not None:
+            self._start_errors[folder] = error
 
     async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
-        """How the step ended, once nothing of it is alive."""
-        why = self._refused.pop(folder, None)
-        if why is not None:
-            return NotStarted(why)
-        return await process.wait(folder, on_liveness)
+        """The outcome of the step, once no process of it is alive."""
+        error = self._start_errors.pop(folder, None)
+        if error is not None:
+            return NotStarted(error)
+        return await supervisor.wait(folder, on_liveness)
 
     async def stop(self, folder: Path) -> None:
-        """Ask the step to end, with its whole process tree; `wait` tells when it did. Asking twice is harmless."""
-        await process.stop(folder)
+        """Request the end of the step and all its processes; `wait` waits for it. A second call changes nothing."""
+        await supervisor.stop(folder)
 
     async def release(self, folder: Path) -> None:
-        """Nothing is kept of a step but its folder."""
+        """Nothing to do: the runner keeps nothing of a step besides its folder."""

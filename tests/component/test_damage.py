@@ -209,7 +209,7 @@ async def test_only_the_three_newest_damaged_databases_are_kept(tmp_path: Path) 
     assert [aside.name for aside in kept[:2]] == old[-2:]
     assert kept[2].read_bytes() == b"x" * PAGE
     assert len(kept) == 3
-    assert sum(".damaged-" in name for name in durable.names(tmp_path)) == 2 * len(SIDE_FILES) + 1
+    assert sum(".damaged-" in name for name in durable.list_names(tmp_path)) == 2 * len(SIDE_FILES) + 1
 
 
 @pytest.mark.parametrize("content", [b"", b'{"id": "', b"\0" * 600, bytes(range(256)), b"{}", None])

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from runners.containers import compose_project
-from runners.containers import one_off as compose_look
+from runners.containers import compose_project, one_off
 from runners.containers.compose_project import ComposeCli, Mount
 from runners.containers.docker import Docker, EngineUnreachableError, engine_variables, is_unreachable
 from runners.mask import Mask
@@ -70,15 +69,15 @@ async def test_by_a_fake_docker_an_answer_that_is_no_container_decides_nothing(t
 
 async def test_by_a_fake_docker_what_does_not_answer_in_time_is_ended_with_all_its_processes(tmp_path: Path) -> None:
     docker = fake(tmp_path, f"sleep 1000 & echo $! >{tmp_path}/child; wait")
-    said = await docker.call("ps", within=0.5)
+    said = await docker.run("ps", within=0.5)
     assert (said.code, is_unreachable(said)) == (None, True)
     child = int((tmp_path / "child").read_text())
     await asyncio.to_thread(wait_for, lambda: not is_alive(child), "the end of docker's own child")
 
 
 async def test_a_program_or_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    assert "/nowhere/docker does not run" in (await Docker(("/nowhere/docker",), {}, Mask()).call("ps")).error
-    gone = await fake(tmp_path, "true").call("ps", directory=str(tmp_path / "gone"))
+    assert "/nowhere/docker does not run" in (await Docker(("/nowhere/docker",), {}, Mask()).run("ps")).error
+    gone = await fake(tmp_path, "true").run("ps", directory=str(tmp_path / "gone"))
     assert gone.error == f"the folder {tmp_path / 'gone'} does not exist"
 
 
@@ -86,9 +85,9 @@ async def test_a_file_is_had_from_an_ended_container_and_nothing_else_is(engine:
     script = "echo content >/tmp/file; ln -s /etc/passwd /tmp/link; mkdir /tmp/folder"
     engine.docker("run", "--name=files", "--network=none", BUSYBOX_IMAGE, "sh", "-c", script)
     try:
-        assert await on(engine).file("files", "/tmp/file") == b"content\n"
+        assert await on(engine).read_file("files", "/tmp/file") == b"content\n"
         for path in ("/tmp/link", "/tmp/folder", "/tmp/missing"):
-            assert await on(engine).file("files", path) is None
+            assert await on(engine).read_file("files", path) is None
     finally:
         engine.docker("rm", "files")
 
@@ -96,12 +95,12 @@ async def test_a_file_is_had_from_an_ended_container_and_nothing_else_is(engine:
 async def test_a_look_that_hangs_leaves_no_container_behind(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compose_look, "_LOOK_TAKES", 5.0)
+    monkeypatch.setattr(one_off, "_SHELL_TIMEOUT", 5.0)
     project = ComposeCli(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
     found = await compose_project.read_project(project, on(engine))
     assert not isinstance(found, str)
     with pytest.raises(EngineUnreachableError, match="a look into the service dbt"):
-        await compose_look.look(project, found.services["dbt"], "sleep 1000", "", on(engine))
+        await one_off.run_shell(project, found.services["dbt"], "sleep 1000", "", on(engine))
     assert not [name for name in engine.containers() if name.startswith("pipeline-gateway-look")]
 
 
@@ -109,7 +108,7 @@ async def test_what_a_look_says_is_what_its_shell_printed(tmp_path: Path, engine
     project = ComposeCli(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
     found = await compose_project.read_project(project, on(engine))
     assert not isinstance(found, str)
-    said = await compose_look.look(project, found.services["dbt"], "pwd; echo done", "/shared", on(engine))
+    said = await one_off.run_shell(project, found.services["dbt"], "pwd; echo done", "/shared", on(engine))
     assert said.split() == ["/shared", "done"]
 
 
@@ -166,7 +165,7 @@ async def test_a_program_is_asked_as_a_step_runs_it_and_its_output_is_apart(tmp_
     (tmp_path / "mounted").mkdir()
     (tmp_path / "mounted/file").touch()
     docker = Docker(("docker",), {**os.environ, **engine.environment, "TOLD": "value"}, Mask())
-    said = await compose_look.ask(
+    said = await one_off.run_program(
         project,
         found.services["dbt"],
         ("sh", "-c", "echo $TOLD; pwd; ls /there; echo aside >&2; exit 3"),

@@ -50,7 +50,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def alive(folder: Path) -> list[int]:
-    return list(pidfd.marked(f"{MARKER}={folder}"))
+    return list(pidfd.find_marked(f"{MARKER}={folder}"))
 
 
 def running(pid: int) -> bool:

@@ -1,8 +1,7 @@
 """The gateway as `pipeline-gateway serve` runs it, but for one call that kills it: right before it, or right after.
 
-    python -m tests.support.dying_gateway POINT MARK
-
-MARK is a file that is written first, so that nobody takes another death for this one. The product knows nothing of it.
+It is run as a fork with two arguments, POINT and MARK. MARK is a file that is written first, so that no other death is
+taken for this one. The product knows nothing of it.
 A point of the supervisor's kills that one instead, once, and the gateway lives on.
 """
 
@@ -14,8 +13,7 @@ import itertools
 import os
 import pkgutil
 import signal
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -111,7 +109,7 @@ _STORE, _FILE, _PATH = "gateway.storage.store:Store", "gateway.storage.job_file"
 _SQLITE, _SQL = "aiosqlite:Connection", "execute_fetchall"
 _WORK, _RUNNER = "gateway.fabrics.local:LocalWork", "runners.process.local_runner:LocalRunner"
 _PROCESS, _RETENTION, _DATABASE = "runners.detached.supervisor", "gateway.jobs.retention", "gateway.storage.integrity"
-_SERVICE = "gateway.jobs.service:Service"
+_SERVICE = "gateway.jobs.service:JobService"
 
 # A job of two steps, from its trigger on.
 ACCEPTING = {
@@ -308,8 +306,9 @@ def _deadly(real: Callable[..., Any], call: Call, die: Callable[[], NoReturn]) -
     return deadly
 
 
-def main(point: str, mark: Path) -> int:
-    """Serve until the point is reached."""
+def main(arguments: Sequence[str]) -> int:
+    """Serve until the point is reached. arguments: the point and the mark."""
+    point, mark = arguments[0], Path(arguments[1])
     if point in POINTS:
         call = POINTS[point]
         owner = pkgutil.resolve_name(call.owner)
@@ -318,7 +317,3 @@ def main(point: str, mark: Path) -> int:
         os.environ |= {SHIM_POINT: point, SHIM_MARK: str(mark)}
         process._SHIM = str(PATCHED_SHIM)
     return kill_loop_gateway.main()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

@@ -14,7 +14,7 @@ import structlog
 
 from runners.mask import Mask
 
-_LINES = 10  # of one kind, in
+_LINES = 10  # of one kind, in a second
 _SECOND = 1.0
 
 

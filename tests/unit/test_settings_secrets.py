@@ -97,7 +97,7 @@ def test_a_state_directory_that_can_not_be_made_private_is_refused(
 
     tmp_path.chmod(0o755)
     monkeypatch.setattr(Path, "chmod", not_permitted)
-    with pytest.raises(StateError, match="can be read by others"):
+    with pytest.raises(StateError, match="can be read by other users"):
         _create(tmp_path)
 
 

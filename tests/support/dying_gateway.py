@@ -107,7 +107,7 @@ def _job_folder(path: Any, *_: Any, **__: Any) -> bool:
 
 _STORE, _FILE, _PATH = "gateway.storage.store:Store", "gateway.storage.job_file", "pathlib:Path"
 _SQLITE, _SQL = "aiosqlite:Connection", "execute_fetchall"
-_WORK, _RUNNER = "gateway.fabrics.local:LocalWork", "runners.process.local_runner:LocalRunner"
+_FABRIC, _RUNNER = "gateway.fabrics.local:LocalFabric", "runners.process.local_runner:LocalRunner"
 _PROCESS, _RETENTION, _DATABASE = "runners.detached.supervisor", "gateway.jobs.retention", "gateway.storage.integrity"
 _SERVICE = "gateway.jobs.service:JobService"
 
@@ -134,8 +134,8 @@ LIVING = {
     "after spec.json of 1": after(_PROCESS, "_prepare", _step("1-ingester")),
     "after spawn of 1": after(_PROCESS, "_launch", _step("1-ingester")),
     "after start of 1": after(_RUNNER, "start", lambda _, folder, *__: folder.name == "1-ingester"),
-    "before conclude of 1": before(_WORK, "conclude"),
-    "after conclude of 1": after(_WORK, "conclude"),
+    "before conclude of 1": before(_FABRIC, "conclude"),
+    "after conclude of 1": after(_FABRIC, "conclude"),
     "before save of finished 1": before(_STORE, "save", _finished(0)),
     "after job.json of finished 1": after(_FILE, "write", _finished(0)),
     "after save of finished 1": after(_STORE, "save", _finished(0)),
@@ -144,7 +144,7 @@ LIVING = {
     "after save of active 2": after(_STORE, "save", _begun(1)),
     "after spec.json of 2": after(_PROCESS, "_prepare", _step("2-ingester")),
     "after spawn of 2": after(_PROCESS, "_launch", _step("2-ingester")),
-    "before conclude of 2": before(_WORK, "conclude", _nth(2)),
+    "before conclude of 2": before(_FABRIC, "conclude", _nth(2)),
     "after save of finished 2": after(_STORE, "save", _finished(1)),
     "before job.json of the last record": before(_FILE, "write", _state("ended")),
     "before the rename of the last job.json": before(_PATH, "replace", _file("job.json", "ended")),

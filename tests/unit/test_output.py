@@ -117,9 +117,9 @@ def test_a_segment_that_is_dropped_while_it_is_read_moves_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring = segments(tmp_path, b"abcd", b"efgh")
-    listed = ring._starts()
+    listed = ring._segment_starts()
     (tmp_path / f"output.{0:020}").unlink()
-    monkeypatch.setattr(ring, "_starts", lambda: listed)
+    monkeypatch.setattr(ring, "_segment_starts", lambda: listed)
     assert ring.read(1, 100) == Chunk(4, b"efgh")
 
 

@@ -87,7 +87,7 @@ def test_any_other_name_of_an_option_is_refused(name: str) -> None:
         ({"PYTHONUNBUFFERED": "0"}, {"PYTHONUNBUFFERED": ""}, ("", "1")),
     ],
 )
-async def test_its_output_is_unbuffered_and_nobody_is_tracked_unless_the_user_says_otherwise(
+async def test_default_variables_unbuffer_output_and_forbid_tracking(
     tmp_path: Path, inherited: dict[str, str], configured: dict[str, str], found: tuple[str, str]
 ) -> None:
     settings = load(

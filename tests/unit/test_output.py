@@ -79,7 +79,7 @@ def test_a_text_leaves_out_lines_and_takes_more_than_one_for_one(tmp_path: Path)
     assert render(tmp_path, b"", text) == ""
 
 
-def test_bytes_that_are_no_utf8_are_replaced_and_an_unfinished_character_is_left_out(tmp_path: Path) -> None:
+def test_invalid_utf8_is_replaced_and_a_partial_character_left_out(tmp_path: Path) -> None:
     assert render(tmp_path, b"\xff\xe2\x82\nok \xe2\x82", every) == "��\nok "
 
 

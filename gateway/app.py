@@ -25,7 +25,7 @@ from gateway.storage import restore
 from gateway.storage.store import Store
 from gateway.web import SERVICE, data_analytics, guard, jobs_api, listener, operations, trigger_pipeline
 from gateway.web.access import Access, RateLimit
-from gateway.web.connections import Connection, Connections, most_connections, must_have_its_extensions
+from gateway.web.connections import Connection, Connections, most_connections, must_have_extensions
 from gateway.web.listener import Listener
 from runners.containers.compose_runner import ComposeRunner
 from runners.process.local_runner import LocalRunner
@@ -38,17 +38,17 @@ INSTANCE = web.AppKey("instance", str)
 STORE = web.AppKey("store", Store)
 REGISTRY = web.AppKey("registry", FabricRegistry)
 CONNECTIONS = web.AppKey("connections", Connections)
-# Done with the exception of a service-wide task that died; the process then goes down, loudly.
+# done with the exception of a service-wide task that died, which then ends the process
 BROKEN = web.AppKey("broken", asyncio.Future[None])
 
 _DRAIN = 5.0  # seconds for the requests that are underway when the service stops
-_SHUTDOWN = 1.0  # seconds for those that are still
+_SHUTDOWN = 1.0  # seconds for those that are left then
 
 _log = structlog.get_logger()
 
 
 def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Application:
-    """The service, not yet started. environment: what steps inherit. Raises ConfigError."""
+    """The service, not started yet. environment: of the gateway, which steps inherit. Raises ConfigError."""
     known = tokens.load(settings.tokens_file, environment)
     access = Access(known, RateLimit(settings.trigger_rate, settings.trigger_burst))
     connections = Connections(most_connections())
@@ -79,7 +79,7 @@ async def _state(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _store(app: web.Application) -> AsyncIterator[None]:
-    """The database, in line with the folders of the jobs; one that turns out damaged is set aside at the end."""
+    """Open the database, restored from the jobs' folders; at the end set it aside if it was found damaged."""
     folder = app[SETTINGS].state_directory
     file = folder / "gateway.db"
     app[STORE] = store = await Store.open(file)
@@ -128,12 +128,12 @@ async def _watchdog(app: web.Application) -> AsyncIterator[None]:
     if patience is None:
         yield
         return
-    async for _ in _task(app, _feed(app, patience / 2), "watchdog"):
+    async for _ in _task(app, _feed_watchdog(app, patience / 2), "watchdog"):
         yield
 
 
-async def _feed(app: web.Application, interval: float) -> None:
-    """Signs of life for systemd, which starts the process anew without them: the loop turns, the database answers."""
+async def _feed_watchdog(app: web.Application, interval: float) -> None:
+    """Tell systemd's watchdog that the loop turns and the database answers; without that it restarts the process."""
     while True:
         try:
             await app[STORE].ping()
@@ -145,7 +145,7 @@ async def _feed(app: web.Application, interval: float) -> None:
 
 
 async def _task(app: web.Application, work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    """A task as long-lived as the service."""
+    """Run a task for as long as the service lives."""
     task = asyncio.create_task(work, name=name)
     task.add_done_callback(lambda done: _report(app, done))
     yield
@@ -172,17 +172,19 @@ class Server:
     async def start(self, *, signals: bool = False) -> None:
         """Recover what was running, then listen. Raises StateError, ConfigError.
 
-        signals: hear those that `wait` waits for from before anybody is told that it serves.
+        signals: handle SIGTERM and SIGINT from before systemd hears that the service is ready.
         """
-        must_have_its_extensions()
-        handed = systemd.sockets(self._environment)  # they stay open over a restart: nobody is refused meanwhile
-        self._must_be_allowed(listener.outside_address(handed, self._settings.host))
+        must_have_extensions()
+        given = systemd.sockets(
+            self._environment
+        )  # systemd keeps them open over a restart, so no client is refused meanwhile
+        self._must_have_tokens(listener.outside_address(given, self._settings.host))
         await self._runner.setup()
-        sockets = handed or listener.bound(self._settings.host, self._settings.port)
+        sockets = given or listener.bound(self._settings.host, self._settings.port)
         self.port = listener.port(sockets)
         self._listeners = [Listener(one, self._connection) for one in sockets]
         if signals:
-            self._hear_signals()
+            self._handle_signals()
         if self._settings.allowed_hosts and self._runner.app[TOKENS] is None:
             _log.warning("hosts are allowed without tokens", hosts=self._settings.allowed_hosts)
         _log.info(
@@ -190,20 +192,20 @@ class Server:
             host=self._settings.host,
             port=self.port,
             enabled=self._settings.enabled,
-            lets_in=self._who_gets_in(),
+            lets_in=self._token_summary(),
             connections=self._runner.app[CONNECTIONS].limit,
         )
         systemd.notify(self._environment, f"READY=1\nSTATUS=Serving on port {self.port}")
 
-    def _must_be_allowed(self, address: str | None) -> None:
-        """Whoever reaches the service may run its pipelines, so without tokens only this host's programs do."""
+    def _must_have_tokens(self, address: str | None) -> None:
+        """Refuse to serve an address that other hosts reach without tokens: any client could run pipelines."""
         if address is not None and self._runner.app[TOKENS] is None:
             raise ConfigError(
                 f"Other hosts may reach {address}, but there are no tokens: make one with `pipeline-gateway token "
                 "create` and set `tokens_file`; or serve a loopback address such as 127.0.0.1 (HOST, the socket unit)."
             )
 
-    def _who_gets_in(self) -> str:
+    def _token_summary(self) -> str:
         known = self._runner.app[TOKENS]
         if known is None:
             return "every program of this host, since there are no tokens"
@@ -213,14 +215,14 @@ class Server:
         assert self._runner.server is not None, "connections are taken between setup and cleanup"
         return Connection(self._runner.server, self._runner.app[CONNECTIONS])
 
-    def _hear_signals(self) -> None:
+    def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
 
     async def wait(self) -> None:
-        """Until SIGTERM or SIGINT. Raises what a service-wide task died of."""
-        self._hear_signals()
+        """Wait for SIGTERM or SIGINT. Raises the exception of a service-wide task that died."""
+        self._handle_signals()
         broken = self._runner.app[BROKEN]
         broken.add_done_callback(lambda _: self._stopped.set())
         await self._stopped.wait()
@@ -228,12 +230,12 @@ class Server:
             broken.result()
 
     async def close(self) -> None:
-        """Refuse new jobs, stop listening and let go of those that run, which go on."""
+        """Refuse new jobs, stop listening and stop following the running jobs, which go on."""
         systemd.notify(self._environment, "STOPPING=1")
         if SERVICE in self._runner.app:
             self._runner.app[SERVICE].drain()
         with suppress(asyncio.CancelledError):
-            # Clean-up no longer reads what clients still send, so what they began is finished before it.
+            # requests are finished before the clean-up, which stops reading from clients
             for one in self._listeners:
                 one.close()
             await self._runner.app[CONNECTIONS].drained(_DRAIN)

@@ -7,7 +7,9 @@ from typing import ClassVar
 
 
 class GatewayError(Exception):
-    """The root: its text names the thing, the value and what to do."""
+    """The root: its text names the thing, the value and what to do. `exit_code` is that of a command that it ends."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class ConfigError(GatewayError):

@@ -21,6 +21,7 @@ from runners.detached import supervisor as process
 from tests.support import api, docker, parts, projects
 from tests.support import measured as measured_shim
 from tests.support.api import Api
+from tests.support.forks import SERVER
 from tests.support.gateway import Gateway
 
 # Settings of whoever runs the tests must not reach the gateways under test.
@@ -125,6 +126,13 @@ def _clean_environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server() -> Iterator[None]:
+    """What forks gateways ends with the tests."""
+    yield
+    SERVER.close()
+
+
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Tell:
     """Tells what a test has measured, at the end of the run and whichever process the test ran in."""
@@ -138,12 +146,13 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make_gateway() -> Iterator[MakeGateway]:
+def make_gateway(request: pytest.FixtureRequest) -> Iterator[MakeGateway]:
     """Starts a real gateway process on a folder; all of them are gone at the end of the test."""
     made: list[Gateway] = []
+    installed = request.node.get_closest_marker("installed") is not None
 
     def make(folder: Path, environment: Mapping[str, str] | None = None) -> Gateway:
-        gateway = Gateway(folder, environment)
+        gateway = Gateway(folder, environment, installed=installed)
         made.append(gateway)
         return gateway.start()
 

@@ -1,4 +1,4 @@
-"""What another user of this host may do with the files that the gateway needs."""
+"""What a user of this host may do with the files that the gateway needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from gateway.settings.settings import Settings
 from runners.dbt import project as dbt_project
 
 
-def account(name: str) -> pwd.struct_passwd:
+def find_user(name: str) -> pwd.struct_passwd:
+    """The user with this name. Raises ConfigError for an unknown one, and where this process can't become that user."""
     try:
         user = pwd.getpwnam(name)
     except KeyError:
@@ -24,20 +25,23 @@ def account(name: str) -> pwd.struct_passwd:
     return user
 
 
-def of(
-    settings: Settings, works: Sequence[LocalFabric], user: pwd.struct_passwd, sources: Sequence[Path]
+def check(
+    settings: Settings, fabrics: Sequence[LocalFabric], user: pwd.struct_passwd, sources: Sequence[Path]
 ) -> list[tuple[str, str, bool]]:
-    """What a user must be able to do: the verb, the path, and whether it may; found by being that user for a moment."""
-    files = [file for work in works for file in dbt_project.files(work.dbt, work.environment) if file.exists()]
-    programs = [program for work in works for program in work.programs()]
+    """What the gateway must be able to do: the verb, the path, and whether this user may.
+
+    fabrics: those of projects that run in their own directory. sources: the files that the settings come from.
+    """
+    files = [file for one in fabrics for file in dbt_project.files(one.dbt, one.environment) if file.exists()]
+    programs = [program for one in fabrics for program in one.programs()]
     wanted = [
         *(("read", path, os.R_OK | os.X_OK) for path in _folders(settings)),
         *(("read", path, os.R_OK) for path in dict.fromkeys(str(file) for file in (*sources, *files))),
         *(("run", path, os.X_OK) for path in dict.fromkeys(programs)),
         *(("write", path, os.W_OK | os.X_OK) for path in _written(settings)),
     ]
-    may = _as_user(user, [(path, mode) for _, path, mode in wanted])
-    return [(verb, path, good) for (verb, path, _), good in zip(wanted, may, strict=True)]
+    granted = _access(user, [(path, mode) for _, path, mode in wanted])
+    return [(verb, path, is_granted) for (verb, path, _), is_granted in zip(wanted, granted, strict=True)]
 
 
 def _folders(settings: Settings) -> Iterable[str]:
@@ -49,25 +53,25 @@ def _folders(settings: Settings) -> Iterable[str]:
 
 
 def _written(settings: Settings) -> Iterable[str]:
-    """The state directory, and the dbt projects, into which dbt installs packages."""
-    folders = [existing(settings.state_directory), *(project.dbt for project in _on_this_host(settings))]
+    """The state directory, and the dbt projects, because dbt installs packages into them."""
+    folders = [nearest_existing(settings.state_directory), *(project.dbt for project in _on_this_host(settings))]
     return dict.fromkeys(str(folder) for folder in folders)
 
 
 def _on_this_host(settings: Settings) -> Iterable[ProjectSettings]:
-    """Those of a repository are checked out by the gateway's user itself."""
+    """The projects in directories; the gateway checks out those of repositories itself."""
     return (project for project in settings.projects.values() if project.repository is None)
 
 
-def existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+def nearest_existing(folder: Path) -> Path:
+    """The folder, or the nearest folder above it that exists."""
     while not folder.exists():
         folder = folder.parent
     return folder
 
 
-def _as_user(user: pwd.struct_passwd, wanted: Sequence[tuple[str, int]]) -> list[bool]:
-    """Whether that user is granted each of these. A child changes its user: what it may do is the kernel's answer."""
+def _access(user: pwd.struct_passwd, wanted: Sequence[tuple[str, int]]) -> list[bool]:
+    """Whether the user has each of these accesses; the kernel says so to a child process that becomes that user."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

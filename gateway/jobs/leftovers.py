@@ -1,4 +1,4 @@
-"""Containers that nobody needs any more: removed, whoever was killed before doing it."""
+"""Removes the gateway's containers whose step has ended, where a killed gateway did not."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ _COLUMNS = '{{.Names}}\t{{.State}}\t{{.Label "' + JOB_LABEL + '"}}\t{{.Label "' 
 _REMOVAL_TAKES = 60.0
 _STEP = re.compile(r"[0-9]{1,3}-[a-z]+")
 _ALIVE = ("running", "paused", "restarting")
-_LOOK_TAKES = 150.0  # seconds that a container without a job may live: listing the models of a large project
+_ONE_OFF_TAKES = 150.0  # seconds that a container without a job may live: `dbt ls` of a large project
 
 _log = structlog.get_logger()
 
 
 class Leftovers:
-    """Finds this gateway's containers whose step has ended: the gateway was killed before it removed them, or the
-    engine made them after the command line that asked for it was gone."""
+    """Finds this gateway's containers whose step has ended.
+
+    They are left where the gateway was killed before it removed them, or where the engine made them after the docker
+    command line had been killed.
+    """
 
     def __init__(self, engines: Iterable[Docker], instance: str, store: Store) -> None:
         self._engines = list(engines)
         self._instance = instance
         self._store = store
-        # containers without a job that the last sweep saw, and when they were seen first, by engine
-        self._looks: dict[tuple[str, ...], dict[str, float]] = {}
+        # by engine: the containers without a job that the last sweep saw, and when each was seen first
+        self._one_offs: dict[tuple[str, ...], dict[str, float]] = {}
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -52,24 +55,24 @@ class Leftovers:
     async def sweep(self, engine: Docker) -> None:
         """One pass over an engine. Raises EngineUnreachableError, StorageError."""
         own = f"label={INSTANCE_LABEL}={self._instance}"
-        seen, looks = self._looks.get(engine.command, {}), {}
+        seen, one_offs = self._one_offs.get(engine.command, {}), {}
         for found in await engine.containers(own, columns=_COLUMNS, all_states=True):
             container, status, job_id, step = (*found, "", "", "")[:4]
             if not job_id:
-                looks[container] = seen.get(container, time.monotonic())
-                # what has ended is taken away at once by who asked for it, unless that was killed
-                if container in seen and (status not in _ALIVE or time.monotonic() - seen[container] > _LOOK_TAKES):
+                one_offs[container] = seen.get(container, time.monotonic())
+                # an ended one is removed at once by the gateway that made it, unless that was killed
+                if container in seen and (status not in _ALIVE or time.monotonic() - seen[container] > _ONE_OFF_TAKES):
                     await self._remove(engine, container, "none")
             elif not await self._is_needed(job_id, step, status):
                 await self._remove(engine, container, job_id)
-        self._looks[engine.command] = looks
+        self._one_offs[engine.command] = one_offs
 
     async def _is_needed(self, job_id: str, step: str, status: str) -> bool:
-        """Whether the step named by its folder, `2-build`, has not ended, or nobody knows."""
+        """Whether the step of this folder name, `2-build`, has not ended or is unknown. status: of the container."""
         number = int(step.partition("-")[0]) if _STEP.fullmatch(step) else 0
         job = await self._store.get(job_id)
         if job is None:
-            # a database that is not the one it was made with must not end what runs
+            # the database may be another one than the container was made with: what runs goes on
             return status in _ALIVE
         if isinstance(job.state, Ended):
             return False

@@ -1,4 +1,4 @@
-"""What is kept, and for how long: records for days, files of ended jobs up to a cap."""
+"""Removes records after their days, and the oldest files of ended jobs beyond the cap."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from runners import durable
 
 _INTERVAL = 60.0
 _DAY = 86400.0
-_MOST_PARSED = 50  # there is one for each value of each parameter
+_MAX_PARSE_FILES = 50  # each value of each parameter has one
 _LISTING_AGE = 3600.0  # seconds; dbt lists a project within minutes
 
 _log = structlog.get_logger()
 
 
 class Retention:
-    """Removes what is too old or too much. A job that has not ended loses nothing."""
+    """Removes what is too old or too large. A job that has not ended loses nothing."""
 
     def __init__(self, settings: Settings, store: Store, checkouts: Checkouts) -> None:
         self._cap = int(settings.state_cap)
@@ -39,33 +39,33 @@ class Retention:
         self._jobs = settings.state_directory / "jobs"
         self._store = store
         self._checkouts = checkouts
-        self._sizes: dict[str, int] = {}  # of ended jobs, whose files never change
+        self._sizes: dict[str, int] = {}  # bytes by ended job, whose files never change
 
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
             try:
                 await self.sweep()
-            except (OSError, StorageError) as error:  # a full or failing disk: the next sweep may do better
+            except (OSError, StorageError) as error:  # a full or failing disk: the next sweep tries again
                 _log.warning("retention failed", error=str(error))
             await asyncio.sleep(_INTERVAL)
 
     async def sweep(self) -> None:
         """One pass: expired records with their files, then the oldest files until all are under the cap."""
         while any([await self._expire(job_id) for job_id in await self._store.ended_before(clock.now(), self._age)]):
-            pass  # a look returns a part of them
+            pass  # one read returns a part of them
         await self._checkouts.sweep(await self._store.active())
         known = await self._store.known()
-        if await asyncio.to_thread(self._surplus, known) > 0:  # what can be made again goes before what can't
+        if await asyncio.to_thread(self._surplus, known) > 0:  # checkouts can be made again, so they go first
             await self._checkouts.sweep(await self._store.active(), unused=0)
         await asyncio.to_thread(self._shrink, known)
-        for job_id in await asyncio.to_thread(self._without_record, known):  # last, since a full disk takes none
+        for job_id in await asyncio.to_thread(self._without_record, known):  # last, since a full disk refuses them
             job = await self._store.get(job_id)
             if job is not None:
                 await asyncio.to_thread(job_file.write, self._jobs / job_id, job)
 
     async def _expire(self, job_id: str) -> bool:
-        # The files first: a record without files is found again by the next sweep, files without one never.
+        # files first: the next sweep finds a record without files again, but never files without a record
         removed = await asyncio.to_thread(_remove, self._jobs / job_id, record=True)
         if removed:
             await self._store.delete(job_id)
@@ -88,30 +88,30 @@ class Retention:
                 _log.info("files removed", job=job_id, bytes=size - left)
 
     def _surplus(self, known: Mapping[str, bool]) -> int:
-        """By how many bytes everything is over its cap."""
+        """The bytes by which the state directory is over its cap."""
         names = durable.list_names(self._jobs)
         for name in names:
-            if name not in known:  # what damage left without a record, and what has just begun
+            if name not in known:  # a damaged database lost its record, or the job has just begun
                 self._expire_unknown(self._jobs / name)
         sizes = {name: self._sizes.get(name) or _size(self._jobs / name) for name in names if name in known}
         self._sizes = {job_id: sizes[job_id] for job_id, ended in known.items() if ended and job_id in sizes}
-        return sum(sizes.values()) + self._size_of_the_rest() - self._cap
+        return sum(sizes.values()) + self._size_of_other_files() - self._cap
 
     def _expire_unknown(self, folder: Path) -> None:
-        """Keep it for a person to look at, but no longer than a record, and let no job pay for its room."""
+        """Remove a folder without a record at the age at which a record expires; until then a person can read it."""
         with contextlib.suppress(FileNotFoundError):
             if time.time() - folder.stat().st_mtime > self._age:
                 _remove(folder, record=True)
 
-    def _size_of_the_rest(self) -> int:
-        """Bytes of the database and of dbt's parse files; one of these that no run has renewed for long goes."""
+    def _size_of_other_files(self) -> int:
+        """Bytes of database, parse files, checkouts and mirrors. Removes unused parse files and old listings."""
         parsed = self._state / "parse"
         files = sorted(parsed.iterdir(), key=_last_written) if parsed.exists() else []
         for n, file in enumerate(reversed(files)):
-            if n >= _MOST_PARSED or time.time() - _last_written(file) > self._age:  # at worst a run parses anew
+            if n >= _MAX_PARSE_FILES or time.time() - _last_written(file) > self._age:  # at worst a run parses again
                 file.unlink()
         for folder in self._state.glob(f"{LISTING}*"):
-            if time.time() - folder.stat().st_mtime > _LISTING_AGE:  # a gateway was killed before it did
+            if time.time() - folder.stat().st_mtime > _LISTING_AGE:  # the gateway that made it was killed
                 shutil.rmtree(folder, ignore_errors=True)
         kept = (parsed, self._state / "checkouts", self._state / "repositories")
         return sum(map(_size, kept)) + sum(file.stat().st_size for file in self._state.glob("gateway.db*"))
@@ -122,7 +122,7 @@ def _last_written(path: Path) -> float:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of a folder; what vanishes meanwhile counts nothing."""
+    """Bytes of a folder; files that are removed meanwhile are not counted."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -134,9 +134,10 @@ def _size(folder: Path) -> int:
 
 
 def _remove(folder: Path, *, record: bool) -> bool:
-    """Whether the files of a job are gone now, its record last or not at all: what is there always has one.
+    """Remove the files of a job; true if that worked.
 
-    One folder that can't be removed must not keep the others.
+    record: remove the record too. It goes last, so that a folder with files always has one. A folder that can't be
+    removed must not keep the sweep from the others.
     """
     try:
         for name in durable.list_names(folder):

@@ -1,4 +1,4 @@
-"""Who may do what, and how fast: tokens, their scopes, and the rate of triggers."""
+"""Access to the API: tokens, their scopes, and the rate of triggers."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from gateway.settings.tokens import Scope, Token, Tokens
 
 CALLER = web.RequestKey("caller", Caller)
 
-# What needs no token, by the exact path as it is sent. Everything else does, also what does not exist.
+# Paths that need no token, compared with the path as it is sent. Any other path needs one, also one that is not served.
 PUBLIC = frozenset({"/", "/healthz", "/readyz"})
-# What is never slowed down: a person must be able to stop what a script keeps starting.
-_AT_ANY_RATE = frozenset({"/api/v1/jobs/{id}/cancel"})
+# Routes without a rate limit: a person must be able to cancel what a script keeps starting.
+_UNLIMITED = frozenset({"/api/v1/jobs/{id}/cancel"})
 _READS = ("GET", "HEAD")
 _SCHEME = "bearer "
 
 
 class Access:
-    """Decides about every request. tokens: None where everybody who reaches the port may do everything."""
+    """Authenticates every request. tokens: None where every client that reaches the port may do everything."""
 
     def __init__(self, tokens: Tokens | None, rate_limit: RateLimit) -> None:
         self._tokens = tokens
         self._rate_limit = rate_limit
 
     def authenticate(self, request: web.Request) -> Caller:
-        """Who asks. Raises UnauthorizedError, InsufficientScopeError."""
+        """The caller of a request. Raises UnauthorizedError, InsufficientScopeError."""
         if self._tokens is None or _is_public(request):
             return Caller(None, _address(request))
         token = _token(request, self._tokens)
-        needed = _needed(request.method)
+        needed = _needed_scope(request.method)
         if not token.scope.includes(needed):
             raise InsufficientScopeError(
                 f"The token {token.name} has the scope {token.scope}, but {request.method[:20]} at "
@@ -43,9 +43,9 @@ class Access:
         return Caller(token.name, _address(request))
 
     def limit_rate(self, request: web.Request, caller: Caller) -> None:
-        """Take one from the caller's bucket, where the request may start something. Raises TooManyTriggersError."""
+        """Count a request that may start something against its caller's rate. Raises TooManyTriggersError."""
         resource = request.match_info.route.resource
-        if request.method in _READS or resource is None or resource.canonical in _AT_ANY_RATE:
+        if request.method in _READS or resource is None or resource.canonical in _UNLIMITED:
             return
         wait = self._rate_limit.take(caller.token)
         if wait > 0:
@@ -57,15 +57,15 @@ class Access:
 
 
 class RateLimit:
-    """A token bucket per caller: `rate` a second, and `burst` at once."""
+    """A token bucket per caller: `rate` requests a second, `burst` at once."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate = rate
         self._burst = burst
-        self._full_at: dict[str | None, float] = {}  # when a caller's bucket is full again, by the monotonic clock
+        self._full_at: dict[str | None, float] = {}  # by caller, on the monotonic clock
 
     def take(self, name: str | None) -> float:
-        """Take one; seconds until there is one where there is none now."""
+        """Count one request. Returns 0, or the seconds until the next one is allowed; then it is not counted."""
         now = time.monotonic()
         full_at = max(now, self._full_at.get(name, now)) + 1 / self._rate
         wait = full_at - now - self._burst / self._rate
@@ -83,14 +83,14 @@ def _is_public(request: web.Request) -> bool:
     return request.method in _READS and request.rel_url.raw_path in PUBLIC
 
 
-def _needed(method: str) -> Scope:
+def _needed_scope(method: str) -> Scope:
     if method in _READS:
         return Scope.READ
     return Scope.RUN if method == "POST" else Scope.ADMIN
 
 
 def _token(request: web.Request, tokens: Tokens) -> Token:
-    """The good token that the request carries, in one header or the other. Raises UnauthorizedError."""
+    """The valid token in one of a request's headers. Raises UnauthorizedError."""
     bearers = [value for value in request.headers.getall("Authorization", []) if value.lower().startswith(_SCHEME)]
     given = [*(value[len(_SCHEME) :].strip() for value in bearers), *request.headers.getall("X-AUTH-TOKEN", [])]
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Reads what a client sends, and says in one sentence what is wrong with it."""
+"""Reads the body and the query of a request, and says in one sentence what is wrong with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.errors import BadRequestError, SlowBodyError
 from gateway.web import SERVICE
 
 _SECONDS = 10.0
-_LONGEST = 64 * 1024  # bytes; the parameters of a pipeline are a few thousand at most
+_MAX_SIZE = 64 * 1024  # bytes; the parameters of a pipeline have a few thousand at most
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -39,7 +39,7 @@ async def read(request: web.Request, model: type[Model]) -> Model:
 
 
 def query(request: web.Request, model: type[Model]) -> Model:
-    """The query of a request as a model; a name that comes twice, or is unknown, is refused. Raises BadRequestError."""
+    """The query of a request as a model; an unknown or repeated name is refused. Raises BadRequestError."""
     values: dict[str, str] = {}
     for name, value in request.query.items():
         if name in values:
@@ -69,9 +69,9 @@ async def _bytes(request: web.Request) -> bytes:
 
 
 def _object(body: bytes) -> Mapping[str, Any]:
-    if len(body) > _LONGEST:  # all else waits while it is parsed
+    if len(body) > _MAX_SIZE:  # the event loop waits while it is parsed
         raise BadRequestError(
-            "invalid_json", f"The body has {len(body)} bytes, but no request that is meant here has over {_LONGEST}."
+            "invalid_json", f"The body has {len(body)} bytes, but no request that is meant here has over {_MAX_SIZE}."
         )
     try:
         content = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
@@ -92,7 +92,7 @@ def _too_deep() -> BadRequestError:
 
 
 class _ConstantError(ValueError):
-    """NaN and the infinities are JavaScript's."""
+    """The body has NaN or an infinity, which JSON does not have."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -101,7 +101,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadRequestError:
     field = ".".join(str(part)[:100] for part in problem["loc"])
-    given = json.dumps(problem["input"], default=str)  # as the client wrote it
+    given = json.dumps(problem["input"], default=str)  # in the client's own notation
     given = given if len(given) <= 100 else given[:99] + "…"
     allowed = problem.get("ctx", {}).get("expected")
     match problem["type"]:
@@ -121,7 +121,7 @@ def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadReq
 
 
 def _allowed(model: type[BaseModel], field: str) -> str:
-    """What pydantic itself says of a field when it is given nothing."""
+    """The allowed values of a field, in pydantic's words."""
     try:
         model.model_validate({field: None})
     except ValidationError as error:

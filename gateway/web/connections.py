@@ -1,4 +1,4 @@
-"""The connections that clients have: how many, which have a request underway, and what each answers by itself."""
+"""The connections of clients: their number, their idle time, and the answers given outside of aiohttp's handlers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from aiohttp.typedefs import Handler
 from gateway.errors import ConfigError, OverloadedError
 from gateway.web.answers import SECURITY_HEADERS, SERVER, error_body
 
-_MOST = 1000  # connections
-_KEPT = 200  # descriptors for all else: SQLite, steps that start, polls that read output, calls of docker
-_FEWEST = 16  # connections, however few descriptors there are
-_IDLE = 15.0  # seconds without a request: also what ends a client that never finishes its headers
-_UNREAD = 30.0  # the same for one that still has to take an answer
-_LOOK = 1.0  # seconds between two looks
+_MAX = 1000  # connections
+_RESERVED = 200  # descriptors for everything else: SQLite, steps that start, polls that read output, calls of docker
+_MIN = 16  # connections, however few descriptors there are
+_IDLE = 15.0  # seconds without a request, which also ends a client that never finishes its headers
+_UNREAD = 30.0  # the same for a client that has not read its answer yet
+_CHECK = 1.0  # seconds between two checks
 _READS = ("GET", "HEAD")
-_LATE = 0.05  # seconds for the request of a connection that was just taken
-_LONGEST_LINE = 32 * 1024  # so that an absurd job id gets our own answer
-_LONGEST_FIELD = 8 * 1024
+_LATE = 0.05  # seconds for the request of a connection that was just accepted
+_MAX_LINE = 32 * 1024  # bytes of a request line: enough for a handler to refuse an absurd job id itself
+_MAX_FIELD = 8 * 1024  # bytes of a header
 
 _log = structlog.get_logger()
 
@@ -38,27 +38,28 @@ def most_connections() -> int:
     """How many connections this process can have with the descriptors that it may open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return _MOST
-    return max(_FEWEST, min(_MOST, soft - _KEPT))
+        return _MAX
+    return max(_MIN, min(_MAX, soft - _RESERVED))
 
 
 class Connections:
     """Counts connections and requests; its middleware is around each route.
 
-    A poll is never refused for load. So at the limit room is made for whoever comes, by closing the connection that has
-    had no request underway for longest; and for there always to be one, not all may have. Requests that wait for a
-    change leave a fifth of the connections to others; those with a body, which may be slow, leave a tenth to polls; and
-    these leave a few for being told that it is full.
+    A poll is never refused for load. So at the limit a new connection replaces the one that has been idle for longest.
+    For there to be an idle one, requests may not take all connections: those that wait for a change leave a fifth of
+    them, those with a body, which may be slow, leave a tenth, and polls leave a few for refusals.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._most_waiting = limit * 8 // 10
+        self._max_waiting = limit * 8 // 10
         self._open: dict[web.RequestHandler, asyncio.Transport] = {}
-        self._idle: dict[web.RequestHandler, float] = {}  # since when; who is for longest comes first
-        self._requests: dict[web.RequestHandler, asyncio.Task[object] | None] = {}  # with what can just be dropped
-        self._none = asyncio.Event()
-        self._none.set()
+        self._idle: dict[web.RequestHandler, float] = {}  # since when, the longest first
+        self._requests: dict[
+            web.RequestHandler, asyncio.Task[object] | None
+        ] = {}  # with the task of a request that may be cancelled
+        self._no_requests = asyncio.Event()
+        self._no_requests.set()
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -67,7 +68,7 @@ class Connections:
         connection = request.protocol
         self._requests[connection] = asyncio.current_task() if request.method in _READS else None
         self._idle.pop(connection, None)
-        self._none.clear()
+        self._no_requests.clear()
         try:
             return await handler(request)
         finally:
@@ -75,22 +76,22 @@ class Connections:
             if connection in self._open:
                 self._idle[connection] = _now()
             if not self._requests:
-                self._none.set()
+                self._no_requests.set()
 
     def _admit(self, request: web.Request) -> None:
-        if len(self._requests) < self._most_waiting:
+        if len(self._requests) < self._max_waiting:
             return
         if request.can_read_body:
-            most = self.limit * 9 // 10
+            limit = self.limit * 9 // 10
         elif "wait" in request.query:
-            most = self._most_waiting
+            limit = self._max_waiting
         else:
-            most = self.limit - max(1, self.limit // 50)
-        if len(self._requests) >= most:
+            limit = self.limit - max(1, self.limit // 50)
+        if len(self._requests) >= limit:
             raise OverloadedError("As many requests are underway as can be: come again, and poll without `wait`.")
 
     def opened(self, connection: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Take a new connection in, for which another one may have to go."""
+        """Count a new connection, and at the limit close the one that has been idle for longest."""
         if len(self._open) >= self.limit and self._idle:
             longest = next(iter(self._idle))
             del self._idle[longest]
@@ -99,16 +100,16 @@ class Connections:
         self._idle[connection] = _now()
 
     def closed(self, connection: web.RequestHandler) -> None:
-        """Forget a connection that is closed, and stop finding out what nobody waits for any more."""
+        """Forget a closed connection, and cancel its request if that only reads."""
         self._open.pop(connection, None)
         self._idle.pop(connection, None)
         if reading := self._requests.get(connection):
             reading.cancel()
 
     async def watch(self) -> None:
-        """Close, for as long as the service lives, connections that have had no request underway for too long."""
+        """Close connections that have been idle for too long, until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_CHECK)
             for connection, since in tuple(self._idle.items()):
                 idle = _now() - since
                 if idle < _IDLE:
@@ -118,15 +119,15 @@ class Connections:
                     transport.abort()
 
     async def drained(self, seconds: float) -> None:
-        """Return once there is no request, or after that many seconds."""
+        """Return once no request is underway, or after that many seconds."""
         await asyncio.sleep(_LATE)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._none.wait()
+                await self._no_requests.wait()
 
 
-def must_have_its_extensions() -> None:
-    """Raise ConfigError where aiohttp runs without them: its parser in Python had holes that smuggled requests."""
+def must_have_extensions() -> None:
+    """Raise ConfigError where aiohttp has no C extensions: its parser in Python let requests be smuggled."""
     if HttpRequestParser.__module__ == "aiohttp._http_parser":
         return
     if os.environ.get("AIOHTTP_NO_EXTENSIONS"):
@@ -138,7 +139,7 @@ def must_have_its_extensions() -> None:
 
 
 class Connection(web.RequestHandler):
-    """Speaks HTTP over one connection, and is counted for as long as it lives."""
+    """One connection, counted while it lives. What aiohttp itself would answer is answered in the gateway's shape."""
 
     __slots__ = ("_connections",)
 
@@ -147,19 +148,19 @@ class Connection(web.RequestHandler):
             server,
             loop=asyncio.get_running_loop(),
             access_log=cast(logging.Logger, None),
-            max_line_size=_LONGEST_LINE,
-            max_field_size=_LONGEST_FIELD,
-            auto_decompress=False,  # none is taken, so nothing may grow
+            max_line_size=_MAX_LINE,
+            max_field_size=_MAX_FIELD,
+            auto_decompress=False,  # a compressed body is refused, so it must not be unpacked first
         )
         self._connections = connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to read."""
+        """Count the connection, then read from it."""
         self._connections.opened(self, cast(asyncio.Transport, transport))
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The client, or we, have closed it."""
+        """The connection is closed, by either end."""
         self._connections.closed(self)
         super().connection_lost(exc)
 
@@ -167,7 +168,7 @@ class Connection(web.RequestHandler):
         """Answer requests for as long as the connection lives."""
         try:
             await super().start()
-        except ValueError as error:  # aiohttp reads the host of an absolute target outside of all that it guards
+        except ValueError as error:  # aiohttp parses the host of an absolute target outside of its own error handling
             request_id = secrets.token_hex(6)
             _log.info("request unreadable", why=type(error).__name__, request=request_id)
             if self.transport is not None:
@@ -179,9 +180,9 @@ class Connection(web.RequestHandler):
         request: web.BaseRequest,
         status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
         exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002, aiohttp's own text, which quotes what was sent
+        message: str | None = None,  # noqa: ARG002, aiohttp's text, which quotes what was sent
     ) -> web.StreamResponse:
-        """What is answered to a request that never got to a route."""
+        """The answer to a request that could not be parsed, so that no middleware saw it."""
         if request.writer.output_size > 0:
             raise ConnectionError("A part of the answer is sent already.")
         request_id = secrets.token_hex(6)
@@ -189,25 +190,25 @@ class Connection(web.RequestHandler):
             _log.error("connection broke", request=request_id, exc_info=exc)
             text = f"The gateway made a mistake; its log tells more under request id {request_id}."
             return _refusal(500, "internal", text, request_id)
-        why = type(exc).__name__  # and not its text, which has what was sent, a token maybe
+        why = type(exc).__name__  # and not its text, which quotes what was sent, perhaps a token
         _log.info("request unreadable", why=why, request=request_id)
         text = "The request is not HTTP/1.1 as it should be: its first line, a header or its length."
         if isinstance(exc, LineTooLong):
-            text = f"The request line is over {_LONGEST_LINE} bytes, or a header over {_LONGEST_FIELD}."
+            text = f"The request line is over {_MAX_LINE} bytes, or a header over {_MAX_FIELD}."
         return _refusal(400, "bad_request", text, request_id)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer."""
-        if isinstance(resp, web.HTTPException):  # from before the middlewares, where only this header is looked at
+        if isinstance(resp, web.HTTPException):  # made before the middlewares, for the header Expect only
             text = "The header Expect asks for what is not known: only 100-continue is."
             resp = _refusal(400, "bad_request", text, secrets.token_hex(6))
         return await super().finish_response(request, resp, start_time)
 
 
 def _raw(text: str, request_id: str) -> bytes:
-    """A refusal as it goes over the wire, for where there is no request that it could be an answer to."""
+    """A refusal as bytes, for where aiohttp has no request to answer."""
     refusal = _refusal(HTTPStatus.BAD_REQUEST, "bad_request", text, request_id)
     body = cast(bytes, refusal.body)
     lines = [f"{name}: {value}" for name, value in (*refusal.headers.items(), ("Content-Length", str(len(body))))]
@@ -219,7 +220,7 @@ def _refusal(status: int, code: str, text: str, request_id: str) -> web.Response
     headers = {**SECURITY_HEADERS, "Server": SERVER, "X-Request-Id": request_id}
     refusal = web.json_response(content, status=status, headers=headers)
     refusal.force_close()
-    refusal.headers["Connection"] = "close"  # said also to a client whose version of HTTP nobody knows
+    refusal.headers["Connection"] = "close"  # also for an unknown version of HTTP
     return refusal
 
 

@@ -1,4 +1,4 @@
-"""The outermost middleware: who gets in, and the one shape of every error."""
+"""The outermost middleware: checks every request, and gives every error its shape."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from gateway.web.answers import SECURITY_HEADERS, SERVER
 BODY_LIMIT = 2**20
 
 _REQUEST_ID = web.RequestKey("request_id", str)
-# What somebody who does not belong here is answered: worth a line of the log.
+# statuses of refusals that are logged, since an attacker may cause them
 _SUSPECT = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST, HTTPStatus.TOO_MANY_REQUESTS)
 
 _log = structlog.get_logger()
 
 
 def guard(allowed_hosts: Collection[str], access: Access) -> Middleware:
-    """A middleware that checks every request, known path or not, and turns every error into an answer.
+    """A middleware that checks every request, also one of an unknown path, and turns every error into an answer.
 
-    allowed_hosts: names a Host header may have besides localhost and IP literals.
+    allowed_hosts: names that a Host header may have besides localhost and IP literals.
     """
     names = {"localhost", *(name.lower() for name in allowed_hosts)}
 
@@ -55,15 +55,15 @@ def guard(allowed_hosts: Collection[str], access: Access) -> Middleware:
             except RequestError as error:
                 return _refused(request, error)
             except web.HTTPException as error:
-                return _refused(request, _ours(request, error))
-            except Exception as error:  # noqa: BLE001, whatever it is: its traceback is for the log and not for the client
+                return _refused(request, _request_error(request, error))
+            except Exception as error:  # noqa: BLE001, any bug: its traceback goes to the log and not to the client
                 return _unexpected(request, error)
 
     return middleware
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Give an answer, before it is sent, the headers that every one has: a signal handler."""
+    """Add the headers that every answer has. A handler of aiohttp's signal on_response_prepare."""
     response.headers["Server"] = SERVER
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
@@ -72,7 +72,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 
 
 def _check_host(request: web.Request, names: Collection[str]) -> None:
-    """A rebinding attack needs a name, so only known names and plain addresses are served."""
+    """Serve known names and plain addresses only, since a rebinding attack needs a name of its own."""
     hosts = request.headers.getall("Host", [])
     if len(hosts) != 1 or not (_is_address(_name(hosts[0])) or _name(hosts[0]) in names):
         raise MisdirectedError(
@@ -91,16 +91,18 @@ def _is_address(name: str) -> bool:
         ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
-    return "%" not in name  # behind it, a zone can be any text
+    return "%" not in name  # a zone after % can be any text
 
 
 def _check_origin(request: web.Request) -> None:
-    """A browser says whose page sent the request; only our own may, but for a link to our page."""
+    """Refuse what a page of another site sends, by the browser's headers; only links to the gateway's page pass."""
     for site in request.headers.getall("Sec-Fetch-Site", []):
         if site not in ("none", "same-origin") and not _is_link_to_the_page(request):
             raise ForeignOriginError(f"The request comes from a page of another site (Sec-Fetch-Site: {site[:50]!a}).")
     for origin in request.headers.getall("Origin", []):
-        scheme, _, host = origin.partition("://")  # behind a proxy it is https, which is not seen here
+        scheme, _, host = origin.partition(
+            "://"
+        )  # the scheme is not compared: behind a proxy the page has https and this process http
         if scheme not in ("http", "https") or host.lower() != request.headers["Host"].lower():
             raise ForeignOriginError(f"The request comes from a page of another origin ({origin[:100]!a}).")
 
@@ -111,7 +113,7 @@ def _is_link_to_the_page(request: web.Request) -> bool:
 
 
 def _check_type(request: web.Request) -> None:
-    """A page of another site can send any body but JSON without asking first."""
+    """Take JSON only: without a preflight, a page of another site can send any other type."""
     if "Content-Encoding" in request.headers:
         raise UnsupportedTypeError("The body is compressed: send it as it is, without Content-Encoding.")
     if request.can_read_body and request.content_type != "application/json":
@@ -119,7 +121,7 @@ def _check_type(request: web.Request) -> None:
         raise UnsupportedTypeError(f"The body's type is {given!a}: send it with Content-Type: application/json.")
 
 
-def _ours(request: web.Request, error: web.HTTPException) -> RequestError:
+def _request_error(request: web.Request, error: web.HTTPException) -> RequestError:
     match error.status:
         case HTTPStatus.NOT_FOUND:
             return UnknownPathError(f"Nothing is served at {request.path[:200]!a}.")

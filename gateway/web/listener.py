@@ -1,4 +1,4 @@
-"""Where the service listens: on the sockets of systemd, or on addresses of its own."""
+"""The sockets that the service listens on: those of systemd, or its own."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import structlog
 
 from gateway.errors import StateError
 
-LOCALHOST = "localhost"  # every loopback address that the host has
+LOCALHOST = "localhost"  # stands for every loopback address of the host
 
 _BACKLOG = 1024  # connections that wait in the kernel, while the service starts or is out of descriptors
-_AT_ONCE = 16  # connections that are taken before those that are there get their turn
-_PAUSE = 1.0  # seconds until the next attempt to take one, where that failed
-_PORTS = 10  # free ports that are tried where any will do
+_AT_ONCE = 16  # connections that are accepted before the event loop goes on
+_PAUSE = 1.0  # seconds until the next attempt after a failed accept
+_PORTS = 10  # free ports that are tried for port 0
 
 _log = structlog.get_logger()
 
 
 class Listener:
-    """Takes the connections that come to a socket.
+    """Accepts the connections of a listening socket.
 
-    asyncio's own server, out of descriptors, logs as often as its backlog is long, and takes as many connections
-    before anybody can count them.
+    asyncio's own server, without free descriptors, logs once per connection in its backlog, and it accepts as many
+    connections before the service can count them.
     """
 
     def __init__(self, listening: socket.socket, factory: Callable[[], asyncio.Protocol]) -> None:
@@ -34,13 +34,13 @@ class Listener:
         self._factory = factory
         self._loop = asyncio.get_running_loop()
         self._paused: asyncio.TimerHandle | None = None
-        self._taken: set[asyncio.Task[object]] = set()
+        self._connecting: set[asyncio.Task[object]] = set()
         listening.setblocking(False)
         listening.listen(_BACKLOG)
         self._resume()
 
     def close(self) -> None:
-        """Take no more."""
+        """Accept no more."""
         if self._paused is not None:
             self._paused.cancel()
         self._loop.remove_reader(self._socket)
@@ -55,7 +55,7 @@ class Listener:
                 connection, _address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:  # out of descriptors, or of memory: they come back
+            except OSError as error:  # no free descriptor or memory, which may pass
                 _log.warning("no connection can be taken", error=error.strerror, again_in=_PAUSE)
                 self._loop.remove_reader(self._socket)
                 self._paused = self._loop.call_later(_PAUSE, self._resume)
@@ -63,13 +63,13 @@ class Listener:
             task: asyncio.Task[object] = self._loop.create_task(
                 self._loop.connect_accepted_socket(self._factory, connection), name="connection"
             )
-            self._taken.add(task)
-            task.add_done_callback(self._taken.discard)
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
 
 
-def outside_address(handed: list[socket.socket], host: str) -> str | None:
-    """An address that other hosts may reach, among those of systemd's sockets, or of a host where there are none."""
-    addresses = [one.getsockname()[0] for one in handed if one.family is not socket.AF_UNIX] if handed else [host]
+def outside_address(given: list[socket.socket], host: str) -> str | None:
+    """An address that other hosts may reach: among systemd's sockets if there are any, else `host`; None for none."""
+    addresses = [one.getsockname()[0] for one in given if one.family is not socket.AF_UNIX] if given else [host]
     outside = (address for address in addresses if address != LOCALHOST and not _is_loopback(address))
     return next(outside, None)
 
@@ -79,12 +79,12 @@ def _is_loopback(address: str) -> bool:
 
 
 def port(sockets: list[socket.socket]) -> int:
-    """The port of the sockets, 0 where none has one."""
+    """The port of the sockets, 0 for Unix sockets only."""
     return next((one.getsockname()[1] for one in sockets if one.family is not socket.AF_UNIX), 0)
 
 
 def bound(host: str, port: int) -> list[socket.socket]:
-    """Sockets on every address of a host, all on one port, where 0 is any that is free. Raises StateError."""
+    """Sockets on every address of a host, all on one port; port 0 is any free one. Raises StateError."""
     hosts = ("127.0.0.1", "::1") if host == LOCALHOST else (host,)
     for attempt in range(1, _PORTS + 1):
         try:

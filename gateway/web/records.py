@@ -1,4 +1,4 @@
-"""A job as the APIs show it."""
+"""A job as the data-analytics API and the jobs API show it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def record(snapshot: JobSnapshot, now: Instant | None = None) -> dict[str, Any]:
 
 
 def whole_record(snapshot: JobSnapshot, now: Instant | None = None) -> dict[str, Any]:
-    """All there is to say of a job but its output."""
+    """The whole record of a job, which has all but its output."""
     job = snapshot.job
     return record(snapshot, now) | {
         **({"status": Status.QUEUED} if isinstance(job.state, Queued) else {}),
@@ -84,7 +84,7 @@ def _result(job: Job) -> dict[str, Any]:
     match job.state:
         case Ended(ending=ending):
             return _ending(ending)
-        case Queued() | Running() | Cancelling():  # the loops of the published APIs' users go on at no other word
+        case Queued() | Running() | Cancelling():  # the published example loops stop at any other word
             return {"success": True, "status": Status.RUNNING, "exitCode": _NO_EXIT_CODE}
 
 
@@ -133,7 +133,7 @@ def _step(planned: PlannedStep, state: StepState, snapshot: JobSnapshot, now: In
 
 
 def _times(span: Span | None, given: Instant | None) -> dict[str, Any]:
-    """By the step's own record; of a step whose end nobody saw, only the beginning is known."""
+    """The times of a step by its supervisor's record; without one, only when the runner got the step."""
     if span is None:
         return {} if given is None else {"startedAt": rfc3339(given.wall)}
     return {

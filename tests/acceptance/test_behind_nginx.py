@@ -1,4 +1,4 @@
-"""Other hosts come through nginx, with the README's own lines."""
+"""Access from other hosts through nginx, configured as the README shows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Proxy:
         return subprocess.Popen([need("nginx"), "-p", str(self.folder), "-e", str(log), "-c", str(file)])
 
     def call(self, path: str, *options: str) -> tuple[int, dict[str, Any]]:
-        """What a client of another host is answered: status and body."""
+        """The status and the body of the answer to a client on another host."""
         to = ["--noproxy", "*", "--resolve", f"{NAME}:{self.port}:127.0.0.1", "--cacert", str(self.certificate)]
         command = ["curl", "-sS", *to, *options, "-w", "\n%{http_code}", f"https://{NAME}:{self.port}{path}"]
         said = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -58,7 +58,7 @@ class Proxy:
         return int(status), json.loads(body) if body else {}
 
     def listens(self) -> bool:
-        """Whether it takes connections."""
+        """Whether it accepts connections."""
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
@@ -83,7 +83,7 @@ def served(proxy: Proxy, guarded: access.Guarded, make_gateway: MakeGateway) -> 
             nginx.terminate()
 
 
-def test_a_caller_of_another_host_triggers_and_follows_with_a_token(served: Proxy, guarded: access.Guarded) -> None:
+def test_a_client_on_another_host_triggers_and_polls_with_a_token(served: Proxy, guarded: access.Guarded) -> None:
     token = ("-H", f"X-AUTH-TOKEN: {guarded.tokens['run']}")
     assert served.call(PATH)[0] == 401
     assert served.call("/healthz") == (200, {"status": "ok"})
@@ -96,13 +96,13 @@ def test_a_caller_of_another_host_triggers_and_follows_with_a_token(served: Prox
     assert record["audit"][0] | {"at": ""} == {"action": "triggered", "token": "run", "address": "127.0.0.1", "at": ""}
 
 
-def test_a_page_behind_the_proxy_is_the_same_origin_and_others_are_not(served: Proxy, guarded: access.Guarded) -> None:
+def test_a_page_behind_the_proxy_is_same_origin_and_others_are_refused(served: Proxy, guarded: access.Guarded) -> None:
     token = ("-H", f"X-AUTH-TOKEN: {guarded.tokens['read']}")
     assert served.call(PATH, *token, "-H", f"Origin: https://{NAME}")[0] == 200
     assert served.call(PATH, *token, "-H", "Origin: https://page.example")[0] == 403
 
 
-def test_a_name_that_is_not_allowed_is_not_served(
+def test_a_host_name_that_is_not_allowed_is_refused(
     proxy: Proxy, guarded: access.Guarded, make_gateway: MakeGateway
 ) -> None:
     gateway = make_gateway(guarded.folder, {"GATEWAY_ALLOWED_HOSTS": "[]"})

@@ -1,4 +1,4 @@
-"""The installed command, as a person or systemd runs it."""
+"""The installed command, as a user or systemd runs it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -17,14 +18,14 @@ import pytest
 
 from tests.support import bakehouse, projects, repositories
 from tests.support.command import CONFIGURATION, STATE, run, says
-from tests.support.gateway import DEADLINE, Gateway
+from tests.support.gateway import COMMAND, DEADLINE, Gateway
 
 
 def fabric(**dbt: Any) -> dict[str, Any]:
     return {"fabrics": {"local": {"dbt": dbt}}}
 
 
-NO_DBT = fabric(executable="/no/dbt")  # where it does not matter, for dbt takes seconds to tell its version
+NO_DBT = fabric(executable="/no/dbt")  # for tests that need no dbt: asking for its version takes seconds
 
 
 def test_version_is_the_installed_one(tmp_path: Path) -> None:
@@ -52,8 +53,20 @@ def test_each_command_explains_its_options(tmp_path: Path, command: str, options
 
 
 @pytest.mark.parametrize("arguments", [[], ["server"], ["serve", "--prot", "1"], ["init"]])
-def test_a_wrong_command_line_exits_2_with_the_usage(tmp_path: Path, arguments: list[str]) -> None:
+def test_an_invalid_command_line_exits_2_with_the_usage(tmp_path: Path, arguments: list[str]) -> None:
     says(run(*arguments, cwd=tmp_path), 2, "usage: pipeline-gateway")
+
+
+def test_a_closed_pipe_ends_the_command_with_1_and_silently(tmp_path: Path) -> None:
+    """As `| head` closes it. Python's own flush at the exit would complain."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [COMMAND, "init", "mine"], cwd=tmp_path, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize("command", ["serve", "check"])
@@ -69,7 +82,7 @@ def test_every_mistake_in_the_configuration_is_one_readable_line(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "mentions"),
     [
         ("enabled: [", "is not YAML"),
         ("- enabled", "found list"),
@@ -78,12 +91,12 @@ def test_every_mistake_in_the_configuration_is_one_readable_line(tmp_path: Path,
         ("fabrics: {local: {runner: cloud}}", "'cloud'"),
     ],
 )
-def test_a_wrong_file_exits_78_and_is_named(tmp_path: Path, text: str, told: str) -> None:
+def test_an_invalid_file_exits_78_and_is_named(tmp_path: Path, text: str, mentions: str) -> None:
     (tmp_path / "gateway.yaml").write_text(text)
-    says(run("serve", cwd=tmp_path), CONFIGURATION, "gateway.yaml", told)
+    says(run("serve", cwd=tmp_path), CONFIGURATION, "gateway.yaml", mentions)
 
 
-def test_a_configuration_that_is_not_there_exits_78(tmp_path: Path) -> None:
+def test_a_missing_configuration_exits_78(tmp_path: Path) -> None:
     says(run("serve", "--config", "other.yaml", cwd=tmp_path), CONFIGURATION, "other.yaml", "No such file")
     says(run("serve", "--config", tmp_path, cwd=tmp_path), CONFIGURATION, str(tmp_path))
 
@@ -105,7 +118,7 @@ def test_a_taken_port_is_named(project: Path) -> None:
         says(run("serve", cwd=project, PORT=port), STATE, port, "in use")
 
 
-def test_a_state_directory_that_can_not_be_one_is_named(project: Path) -> None:
+def test_an_impossible_state_directory_is_named(project: Path) -> None:
     (project / "file").touch()
     for state in ("file", "file/below"):
         says(run("serve", cwd=project, PORT="0", STATE_DIRECTORY=state), STATE, str(project / state))
@@ -120,7 +133,7 @@ def test_serve_ends_with_0_at_a_signal(gateway: Gateway, number: signal.Signals)
     assert '"event": "stopped"' in gateway.log.read_text()
 
 
-def test_env_file_gives_settings_that_the_environment_beats(tmp_path: Path) -> None:
+def test_the_environment_takes_precedence_over_an_env_file(tmp_path: Path) -> None:
     project = projects.make(tmp_path / "project", settings=NO_DBT)
     (project / "gateway.env").write_text("# ours\nexport PIPELINE_ENABLED=false\nENABLE_ELEMENTARY='false'\n\n")
     given = ("check", "--env-file", "gateway.env")
@@ -132,7 +145,7 @@ def test_env_file_gives_settings_that_the_environment_beats(tmp_path: Path) -> N
     says(run(*given, cwd=project), CONFIGURATION, "gateway.env")
 
 
-def test_init_makes_a_starter_in_which_check_finds_nothing_wrong(tmp_path: Path) -> None:
+def test_init_makes_a_starter_that_passes_check(tmp_path: Path) -> None:
     says(run("init", "mine", cwd=tmp_path), 0, "mine", "pipeline-gateway serve")
     done = run("check", cwd=tmp_path / "mine")
     says(done, 0, "triggers are on", "is dbt 1.", "OpenLineage is on")
@@ -142,7 +155,7 @@ def test_init_makes_a_starter_in_which_check_finds_nothing_wrong(tmp_path: Path)
     }
 
 
-def test_init_takes_an_empty_folder_and_never_one_with_files(tmp_path: Path) -> None:
+def test_init_uses_an_empty_folder_and_refuses_one_with_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     says(run("init", "empty", cwd=tmp_path), 0)
     (tmp_path / "full").mkdir()
@@ -153,13 +166,13 @@ def test_init_takes_an_empty_folder_and_never_one_with_files(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", ["init", "demo"])
-def test_a_folder_that_can_not_be_made_is_a_sentence(tmp_path: Path, command: str) -> None:
+def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path, command: str) -> None:
     (tmp_path / "file").touch()
     says(run(command, "file/below", cwd=tmp_path), 1, "file/below")
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "mentions"),
     [
         (fabric(executable="/no/dbt"), "/no/dbt was not found"),
         (fabric(target="prod"), "no target 'prod'"),
@@ -172,27 +185,27 @@ def test_a_folder_that_can_not_be_made_is_a_sentence(tmp_path: Path, command: st
         (NO_DBT | {"free_disk_floor": "1EB"}, "free_disk_floor"),
     ],
 )
-def test_check_names_what_is_wrong_and_exits_1(tmp_path: Path, settings: dict[str, Any], told: str) -> None:
+def test_check_names_what_is_wrong_and_exits_1(tmp_path: Path, settings: dict[str, Any], mentions: str) -> None:
     done = run("check", cwd=projects.make(tmp_path / "project", settings=settings))
     says(done, 1)
-    assert [line for line in done.stdout.splitlines() if line.startswith("WRONG") and told in line], done.stdout
+    assert [line for line in done.stdout.splitlines() if line.startswith("WRONG") and mentions in line], done.stdout
 
 
-def test_check_looks_at_the_commit_that_would_run_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_check_examines_the_commit_that_would_run_and_leaves_no_files(tmp_path: Path) -> None:
     folder = bakehouse.make(tmp_path / "bakery", project={"repository": "bakehouse", "directory": ".", "branch": "dev"})
-    (folder / "bakehouse/transform/dbt_project.yml").unlink()  # it is in the commit all the same
+    (folder / "bakehouse/transform/dbt_project.yml").unlink()  # the commit still has it
     commit = repositories.git(folder / "bakehouse", "rev-parse", "dev")
     done = run("check", cwd=folder)
     says(done, 0, f"33290: branch dev is the commit {commit[:12]}\n", "41459 on 33290: dbt project and profile")
     assert sorted(path.name for path in folder.iterdir()) == ["bakehouse", "gateway.yaml", "home"]
 
 
-def test_check_says_that_a_branch_is_not_there(tmp_path: Path) -> None:
+def test_check_names_a_missing_branch(tmp_path: Path) -> None:
     folder = bakehouse.make(tmp_path / "bakery", project={"branch": "prod"})
     says(run("check", cwd=folder), 1, "WRONG  41459 on 33290: The repository", "has no branch 'prod'")
 
 
-def test_check_takes_a_project_without_an_ingester_for_what_it_is(tmp_path: Path) -> None:
+def test_check_accepts_a_project_without_an_ingester(tmp_path: Path) -> None:
     settings = {"projects": {"p": {"dbt": "transform"}}, "default_project": "p"}
     done = run("check", cwd=projects.make(tmp_path / "project", settings=settings))
     says(done, 0)
@@ -200,24 +213,24 @@ def test_check_takes_a_project_without_an_ingester_for_what_it_is(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "mentions"),
     [
         ("echo dbt 2.0.9", "dbt 2.0.9, but the gateway drives dbt 1.x"),
         ("echo dbt-fusion 2.0.0-preview.9", "drives dbt 1.x"),
         ("exit 3", "dbt unknown"),
     ],
 )
-def test_check_refuses_another_dbt_than_1_shown_with_a_fake(tmp_path: Path, script: str, told: str) -> None:
+def test_check_refuses_a_fake_dbt_of_another_major_version_than_1(tmp_path: Path, script: str, mentions: str) -> None:
     fake = tmp_path / "dbt"
     fake.write_text(f"#!/bin/sh\n{script}\n")
     fake.chmod(0o755)
     done = run("check", cwd=projects.make(tmp_path / "project", settings=fabric(executable=str(fake))))
-    says(done, 1, told)
+    says(done, 1, mentions)
 
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A project in a folder that everybody can reach, which pytest's own is not. Its dbt is missing: that is quick."""
+    """A project in a folder that all users may enter, unlike pytest's own. It has no dbt, which saves time."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield projects.make(folder / "project", settings=NO_DBT)
@@ -225,7 +238,7 @@ def public() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can find out what another user may do")
-def test_check_as_another_user_says_what_that_user_can_and_can_not_do(public: Path) -> None:
+def test_check_as_another_user_shows_what_that_user_may_read_and_write(public: Path) -> None:
     transform = public / "transform"
     transform.chmod(0o700)
     says(
@@ -242,6 +255,6 @@ def test_check_as_another_user_says_what_that_user_can_and_can_not_do(public: Pa
     says(done, 1, f"ok     nobody can read {transform}\n", f"ok     nobody can write {transform}\n")
 
 
-def test_check_for_a_user_that_is_not_there_exits_78(tmp_path: Path) -> None:
+def test_check_for_an_unknown_user_exits_78(tmp_path: Path) -> None:
     project = projects.make(tmp_path / "project", settings=NO_DBT)
     says(run("check", "--user", "nobody-of-that-name", cwd=project), CONFIGURATION, "nobody-of-that-name")

@@ -1,4 +1,4 @@
-"""Steps in real containers: the truth about how each of them ended, and that it is over when the gateway says so."""
+"""Steps in real containers: how each of them ended, and that none runs once its job has ended."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests.support.gateway import Gateway, wait_for
 
 Serve = Callable[..., Gateway]
 
-# what depends on a look into the image
+# the toggles whose defaults depend on the image
 PLAIN = {"ENABLE_OPENLINEAGE": "false", "ENABLE_ELEMENTARY": "false"}
 WAIT = "until [ -e /shared/go ]; do sleep 0.05; done"
 FOR_EVER = "while :; do sleep 0.05; done"
-# writes down which signals it gets, and does nothing else about them
+# records the signals that it gets, and ignores them
 DEAF = "".join(f"trap 'echo {name} >> /shared/signals' {name}; " for name in ("INT", "TERM")) + "echo ready; "
 
 
 @pytest.fixture
 def serve(tmp_path: Path, engine: Engine, make_gateway: MakeGateway) -> Iterator[Serve]:
-    """Starts a gateway on a compose project of these services; the engine has none of their containers afterwards."""
+    """Start a gateway on a compose project of these services; all their containers are removed afterwards."""
 
     def start(
         fabric: Mapping[str, Any] | None = None,
@@ -66,22 +66,22 @@ def _cancel(gateway: Gateway, job: str) -> None:
 
 
 def _ending(record: Mapping[str, Any]) -> tuple[str, str | None, int | None]:
-    """A one-step job's status, why it failed, and the step's own exit code."""
+    """Of a job with one step: its status, its reason, and the step's exit code."""
     return record["status"], record.get("reason"), record["steps"][0]["exitCode"]
 
 
 def _ended_and_gone(gateway: Gateway, job: str, engine: Engine) -> dict[str, Any]:
-    """The record of a job once it has ended; at that moment no container of it runs, and soon there is none."""
+    """The record of an ended job; none of its containers runs then, and they are removed soon after."""
     record = gateway.finished(job)
     assert compose.containers_of(engine, job, all=False) == []
     wait_for(lambda: compose.containers_of(engine, job) == [], f"the containers of {job} to be removed")
     return record
 
 
-# How a step that ran has ended.
+# --- how a step ended ---
 
 
-def test_an_exit_code_is_the_containers_own_and_not_what_compose_makes_of_it(serve: Serve, engine: Engine) -> None:
+def test_the_exit_code_is_the_containers_and_not_that_of_compose(serve: Serve, engine: Engine) -> None:
     gateway = serve(ingester=compose.shell('exit "$(cat /shared/code)"'))
     for code in (0, 1, 3, 125, 126, 127, 255):
         (gateway.folder / "code").write_text(str(code))
@@ -106,13 +106,13 @@ def test_output_is_live_and_both_streams_are_in_order(serve: Serve) -> None:
     assert gateway.finished(job)["output"] == expected
 
 
-def test_a_last_line_without_its_end_is_kept(serve: Serve) -> None:
+def test_a_last_line_without_a_line_feed_is_kept(serve: Serve) -> None:
     gateway = serve(ingester=compose.shell("echo first; printf last; exit 3"))
     record = gateway.run(pipeline="ingester")
     assert (record["output"], record["exitCode"]) == ("first\nlast", 3)
 
 
-def test_out_of_memory_is_told_as_such(serve: Serve, engine: Engine) -> None:
+def test_a_container_that_ran_out_of_memory_is_reported_as_such(serve: Serve, engine: Engine) -> None:
     limits = {"mem_limit": "32m", "memswap_limit": "32m"}
     gateway = serve(ingester=compose.shell("head -c 200m /dev/zero | tail", **limits))
     job = gateway.trigger(pipeline="ingester")
@@ -121,7 +121,7 @@ def test_out_of_memory_is_told_as_such(serve: Serve, engine: Engine) -> None:
     assert "ran out of memory" in record["error"]
 
 
-def test_a_step_that_somebody_kills_is_killed(serve: Serve, engine: Engine) -> None:
+def test_a_container_killed_from_outside_fails_the_job_as_killed(serve: Serve, engine: Engine) -> None:
     gateway = serve(ingester=compose.shell(f"echo ready; {FOR_EVER}"))
     job = gateway.trigger(pipeline="ingester")
     _until_it_says(gateway, job, "ready")
@@ -131,19 +131,17 @@ def test_a_step_that_somebody_kills_is_killed(serve: Serve, engine: Engine) -> N
     assert "signal 9" in record["error"]
 
 
-def test_a_code_that_stands_for_a_signal_is_taken_for_it(serve: Serve) -> None:
+def test_an_exit_code_above_128_counts_as_a_signal(serve: Serve) -> None:
     gateway = serve(ingester=compose.shell('sh -c "kill -9 \\$\\$"; exit $?'))
     assert _ending(gateway.run(pipeline="ingester")) == ("failed", "killed", 137)
 
 
-def test_how_a_step_would_have_ended_is_unknown_where_somebody_removed_its_container(
-    serve: Serve, engine: Engine
-) -> None:
+def test_a_container_removed_from_outside_fails_the_job_as_unknown(serve: Serve, engine: Engine) -> None:
     gateway = serve(ingester=compose.shell(f"echo ready; {FOR_EVER}"))
     job = gateway.trigger(pipeline="ingester")
     _until_it_says(gateway, job, "ready")
     assert gateway.process is not None
-    # a gateway that looks between the end and the removal sees a killed container, and is right too
+    # between the container's end and its removal the gateway could see it as killed, which would be right as well
     gateway.process.send_signal(signal.SIGSTOP)
     try:
         engine.docker("rm", "--force", compose.name_of(job))
@@ -151,7 +149,7 @@ def test_how_a_step_would_have_ended_is_unknown_where_somebody_removed_its_conta
         gateway.process.send_signal(signal.SIGCONT)
     record = gateway.finished(job)
     assert _ending(record) == ("failed", "unknown", None)
-    assert "removed by somebody else" in record["error"]
+    assert "removed by another program" in record["error"]
     assert record["output"] == "ready\n"
 
 
@@ -168,7 +166,7 @@ def test_a_restart_policy_does_not_run_a_step_twice(serve: Serve, engine: Engine
     assert (record["output"], (gateway.folder / "runs").read_text()) == ("over\n", "run\n")
 
 
-# What never ran.
+# --- steps that never ran ---
 
 
 @pytest.mark.parametrize(
@@ -176,8 +174,8 @@ def test_a_restart_policy_does_not_run_a_step_twice(serve: Serve, engine: Engine
     [
         pytest.param({"dbt": compose.shell("true")}, ("no service ingester", "dbt", "compose file"), id="service"),
         pytest.param(
-            {"ingester": {"image": "nobody.invalid/nothing:1"}},
-            ("nobody.invalid/nothing:1", "docker compose pull ingester"),
+            {"ingester": {"image": "registry.invalid/nothing:1"}},
+            ("registry.invalid/nothing:1", "docker compose pull ingester"),
             id="image",
         ),
         pytest.param({"ingester": compose.service(command=["nosuch"])}, ("nosuch", "install it there"), id="program"),
@@ -225,7 +223,7 @@ def test_a_restart_policy_does_not_run_a_step_twice(serve: Serve, engine: Engine
         ),
     ],
 )
-def test_what_a_step_lacks_is_named_with_what_to_do(
+def test_a_missing_prerequisite_is_named_with_what_to_do(
     serve: Serve, engine: Engine, services: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     gateway = serve(**services)
@@ -248,7 +246,7 @@ def test_what_a_step_lacks_is_named_with_what_to_do(
         ),
     ],
 )
-def test_what_is_wrong_with_the_compose_file_is_said(
+def test_a_mistake_in_the_compose_file_is_named(
     serve: Serve, engine: Engine, file: str | None, words: tuple[str, ...]
 ) -> None:
     gateway = serve(ingester=compose.shell("true"))
@@ -259,7 +257,7 @@ def test_what_is_wrong_with_the_compose_file_is_said(
     _not_started(gateway, job, engine, *words)
 
 
-def test_a_variable_that_is_handed_on_must_be_set(serve: Serve, engine: Engine) -> None:
+def test_a_variable_that_is_passed_on_must_be_set(serve: Serve, engine: Engine) -> None:
     gateway = serve({"compose": {"environment": ["NOSUCH"]}}, ingester=compose.shell("true"))
     job = gateway.trigger(pipeline="ingester")
     _not_started(gateway, job, engine, "NOSUCH", "fabrics.containers.compose.environment", "set it")
@@ -272,7 +270,7 @@ def test_without_the_docker_command_nothing_is_started(serve: Serve, engine: Eng
 
 
 @pytest.mark.parametrize("make", ["create", "run --detach"], ids=["created", "running"])
-def test_a_container_that_has_the_name_already_is_named_and_left_alone(
+def test_a_foreign_container_with_the_steps_name_is_named_and_kept(
     serve: Serve, engine: Engine, tmp_path: Path, make: str
 ) -> None:
     service = f'"$docker" {make} --network=none "$word" {BUSYBOX_IMAGE} sleep 1000'
@@ -280,7 +278,7 @@ def test_a_container_that_has_the_name_already_is_named_and_left_alone(
     gateway = serve(environment={"PATH": f"{folder}:{os.environ['PATH']}"}, ingester=compose.shell("true"))
     job = gateway.trigger(pipeline="ingester")
     _not_started(gateway, job, engine, compose.name_of(job), "remove")
-    # released once the end of its step is recorded, and so before the end of the job is
+    # removed once the step's end is recorded, which is before the job's end
     assert engine.containers() == [compose.name_of(job)]
 
 
@@ -293,7 +291,7 @@ def _not_started(gateway: Gateway, job: str, engine: Engine, *words: str) -> Non
     assert "\n" not in error
 
 
-# How a step is ended.
+# --- how a step is stopped ---
 
 
 def test_a_cancelled_step_gets_sigterm_and_its_exit_code_is_recorded(serve: Serve, engine: Engine) -> None:
@@ -317,7 +315,7 @@ def test_a_cancelled_dbt_gets_sigint_first(serve: Serve, engine: Engine) -> None
 @pytest.mark.parametrize(
     ("pipeline", "signals"), [("ingester", "TERM\n"), ("dbt", "INT\nTERM\n")], ids=["ingester", "dbt"]
 )
-def test_a_step_that_ignores_its_signals_is_killed_after_their_graces(
+def test_a_step_that_ignores_its_signals_is_killed_after_its_grace(
     serve: Serve, engine: Engine, pipeline: str, signals: str
 ) -> None:
     gateway = serve(
@@ -332,7 +330,7 @@ def test_a_step_that_ignores_its_signals_is_killed_after_their_graces(
     assert (gateway.folder / "signals").read_text() == signals
 
 
-def test_a_job_ends_only_when_its_container_does_however_often_it_is_cancelled(serve: Serve, engine: Engine) -> None:
+def test_a_cancelled_job_ends_only_when_its_container_has_ended(serve: Serve, engine: Engine) -> None:
     gateway = serve(ingester=compose.shell(f"{DEAF} {WAIT}; exit 4"))
     job = gateway.trigger(pipeline="ingester")
     _until_it_says(gateway, job, "ready")
@@ -344,14 +342,14 @@ def test_a_job_ends_only_when_its_container_does_however_often_it_is_cancelled(s
     assert (record["status"], record["phase"]) == ("running", "cancelling")
     (gateway.folder / "go").touch()
     assert _ending(_ended_and_gone(gateway, job, engine)) == ("failed", "cancelled", 4)
-    assert signals.read_text() == "TERM\n"  # at a second one dlt would give up what it has begun
+    assert signals.read_text() == "TERM\n"  # a second signal would make dlt abandon its work
 
 
 MOMENTS = ["accepted", "decided", "asked for", "made", "started"]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_job_that_is_cancelled_while_it_starts_leaves_nothing(serve: Serve, engine: Engine, moment: str) -> None:
+def test_a_job_cancelled_while_it_starts_leaves_no_container(serve: Serve, engine: Engine, moment: str) -> None:
     gateway = serve({"compose": {"ingester": {"grace": 1}}}, ingester=compose.shell(FOR_EVER))
     job = gateway.trigger(pipeline="ingester")
     step = gateway.state / "jobs" / job / "1-ingester"
@@ -384,7 +382,7 @@ def test_a_paused_container_can_be_cancelled(serve: Serve, engine: Engine, pipel
 
 
 @pytest.mark.parametrize("pipeline", ["ingester", "dbt"])
-def test_a_step_that_takes_longer_than_its_limit_is_ended(serve: Serve, engine: Engine, pipeline: str) -> None:
+def test_a_step_over_its_time_limit_is_stopped(serve: Serve, engine: Engine, pipeline: str) -> None:
     script = f"trap 'exit 7' INT TERM; {FOR_EVER}"
     gateway = serve({"time_limit": 2}, ingester=compose.shell(script), dbt=_dbt_service(script))
     job = gateway.trigger(pipeline=pipeline, command="build")

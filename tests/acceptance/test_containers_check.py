@@ -1,4 +1,4 @@
-"""`pipeline-gateway check` finds what a trigger in containers would stumble over."""
+"""`pipeline-gateway check` finds what would fail a trigger in containers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def check(folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_project_whose_services_and_images_are_there_is_fine(tmp_path: Path, engine: Engine) -> None:
+def test_a_complete_project_passes_check(tmp_path: Path, engine: Engine) -> None:
     folder = compose.write(tmp_path, ingester=service(), dbt=service(entrypoint=["env", "dbt"]))
-    code, said = check(folder, engine.environment)
-    assert code == 0, said
-    assert f"service ingester: image {BUSYBOX_IMAGE}, entrypoint none" in said
-    assert f"service dbt: image {BUSYBOX_IMAGE}, entrypoint env dbt" in said
-    assert "WRONG" not in said
-    assert "warn" not in said
+    code, output = check(folder, engine.environment)
+    assert code == 0, output
+    assert f"service ingester: image {BUSYBOX_IMAGE}, entrypoint none" in output
+    assert f"service dbt: image {BUSYBOX_IMAGE}, entrypoint env dbt" in output
+    assert "WRONG" not in output
+    assert "warn" not in output
 
 
 @pytest.mark.parametrize(
@@ -39,19 +39,19 @@ def test_a_project_whose_services_and_images_are_there_is_fine(tmp_path: Path, e
     [
         ({"ingester": service()}, ["has no service dbt; it has ingester"]),
         (
-            {"ingester": service(), "dbt": {"image": "nobody/has-this:1"}},
-            ["The image nobody/has-this:1 of the service dbt is not there", "docker compose build dbt"],
+            {"ingester": service(), "dbt": {"image": "missing/image:1"}},
+            ["The image missing/image:1 of the service dbt is not there", "docker compose build dbt"],
         ),
         ({"ingester": service(), "dbt": {"build": "."}}, ["-dbt of the service dbt is not there"]),
         ({"ingester": service(), "dbt": service(nonsense=1)}, ["The compose project in ", "nonsense"]),
     ],
 )
-def test_what_is_missing_is_named_with_what_to_do(
+def test_a_missing_service_or_image_is_named_with_what_to_do(
     tmp_path: Path, engine: Engine, services: dict[str, Any], parts: list[str]
 ) -> None:
-    code, said = check(compose.write(tmp_path, **services), engine.environment)
+    code, output = check(compose.write(tmp_path, **services), engine.environment)
     assert code == 1
-    [wrong] = [line for line in said.splitlines() if line.startswith("WRONG")]
+    [wrong] = [line for line in output.splitlines() if line.startswith("WRONG")]
     assert [part for part in parts if part not in wrong] == []
 
 
@@ -62,20 +62,22 @@ def test_what_is_missing_is_named_with_what_to_do(
         ({"driver": "json-file", "options": {"max-size": "1m"}}, "a json-file log with max-size"),
     ],
 )
-def test_a_log_that_rotates_is_warned_of(tmp_path: Path, engine: Engine, logging: Mapping[str, Any], part: str) -> None:
-    code, said = check(compose.write(tmp_path, ingester=service(logging=logging), dbt=service()), engine.environment)
+def test_check_warns_of_a_log_that_rotates(
+    tmp_path: Path, engine: Engine, logging: Mapping[str, Any], part: str
+) -> None:
+    code, output = check(compose.write(tmp_path, ingester=service(logging=logging), dbt=service()), engine.environment)
     assert code == 0
-    [warning] = [line for line in said.splitlines() if line.startswith("warn")]
+    [warning] = [line for line in output.splitlines() if line.startswith("warn")]
     assert part in warning
     assert "service ingester" in warning
 
 
-def test_an_engine_that_does_not_run_is_wrong(tmp_path: Path, engine: Engine) -> None:
+def test_check_names_an_engine_that_does_not_run(tmp_path: Path, engine: Engine) -> None:
     folder = compose.write(tmp_path, ingester=service(), dbt=service())
-    code, said = check(folder, {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"})
+    code, output = check(folder, {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/missing.sock"})
     assert code == 1
-    assert "nobody.sock" in said
-    assert "start the Docker engine" in said
+    assert "missing.sock" in output
+    assert "start the Docker engine" in output
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_an_engine_that_does_not_run_is_wrong(tmp_path: Path, engine: Engine) ->
         ({"--version": "Docker version 28", "compose": ""}, "Compose v2 can't be used"),
     ],
 )
-def test_on_a_fake_docker_command_podman_and_old_compose_are_refused(
+def test_check_refuses_podman_and_old_compose_on_a_fake_docker_command(
     tmp_path: Path, answers: Mapping[str, str], part: str
 ) -> None:
     answers = {"version": "28.0.0 28.0.0", **answers}
@@ -96,13 +98,13 @@ def test_on_a_fake_docker_command_podman_and_old_compose_are_refused(
     fake.write_text(f'#!/bin/sh\ncase "$1" in\n{cases}*) exit 1;;\nesac\n')
     fake.chmod(0o755)
     folder = compose.write(tmp_path / "project", ingester=service(), dbt=service())
-    code, said = check(folder, {"PATH": f"{fake.parent}:/usr/bin:/bin"})
+    code, output = check(folder, {"PATH": f"{fake.parent}:/usr/bin:/bin"})
     assert code == 1
-    assert part in said
+    assert part in output
 
 
-def test_a_docker_command_that_is_not_there_is_wrong(tmp_path: Path) -> None:
+def test_check_names_a_missing_docker_command(tmp_path: Path) -> None:
     folder = compose.write(tmp_path / "project", ingester=service(), dbt=service())
-    code, said = check(folder, {"PATH": str(tmp_path)})
+    code, output = check(folder, {"PATH": str(tmp_path)})
     assert code == 1
-    assert "install the docker command line" in said
+    assert "install the docker command line" in output

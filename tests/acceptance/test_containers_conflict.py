@@ -1,4 +1,4 @@
-"""What somebody else started in the same services holds a trigger up, and is named."""
+"""Containers that were started outside of the gateway: which of them are conflicts, and that they are named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SERVICE = {"image": BUSYBOX_IMAGE, "network_mode": "none"}
 
 
 def make(folder: Path, project: str, **compose: Any) -> Path:
-    """A compose project whose ingester is done at once, and a dbt service that would wait."""
+    """A compose project whose ingester ends at once and whose dbt service waits."""
     services = {"ingester": {**SERVICE, "command": ["echo", "done"]}, "dbt": {**SERVICE, "command": WAIT}}
     write(folder / "compose.yaml", json.dumps({"name": project, "services": services}))
     settings = {"fabrics": {"docker": {"runner": "compose", "compose": compose}}, "enable_openlineage": False}
@@ -44,7 +44,7 @@ def trigger(gateway: Gateway, pipeline: str) -> tuple[int, Mapping[str, Any]]:
     return answer.status, answer.json
 
 
-def test_a_one_off_container_of_the_same_service_is_a_conflict_that_names_it(
+def test_a_one_off_container_of_the_same_service_is_a_named_conflict(
     tmp_path: Path, clean: Engine, make_gateway: MakeGateway
 ) -> None:
     folder = make(tmp_path, "one-off")
@@ -63,7 +63,7 @@ def test_a_one_off_container_of_the_same_service_is_a_conflict_that_names_it(
     assert gateway.run(pipeline="ingester")["exitCode"] == 0
 
 
-def test_an_up_container_is_a_conflict_that_says_how_to_declare_it_idle(
+def test_an_up_container_is_a_conflict_with_a_hint_at_the_idle_setting(
     tmp_path: Path, clean: Engine, make_gateway: MakeGateway
 ) -> None:
     folder = make(tmp_path, "up")
@@ -73,9 +73,8 @@ def test_an_up_container_is_a_conflict_that_says_how_to_declare_it_idle(
     assert "`fabrics.docker.compose.dbt.idle: true`" in answer["error"]
 
 
-def test_an_up_container_that_is_declared_idle_holds_nothing_up_but_a_one_off_does(
-    tmp_path: Path, clean: Engine, make_gateway: MakeGateway
-) -> None:
+def test_an_up_container_declared_idle_is_no_conflict(tmp_path: Path, clean: Engine, make_gateway: MakeGateway) -> None:
+    """A one-off container of that service still is."""
     folder = make(tmp_path, "idle", dbt={"idle": True})
     by_hand(clean, folder, "up", "--detach", "dbt")
     gateway = make_gateway(folder, clean.environment)
@@ -85,7 +84,7 @@ def test_an_up_container_that_is_declared_idle_holds_nothing_up_but_a_one_off_do
     assert (status, answer["conflict"]["container"]) == (409, "by-hand")
 
 
-def test_containers_of_other_services_projects_and_of_the_past_hold_nothing_up(
+def test_ended_containers_and_those_of_other_services_are_no_conflict(
     tmp_path: Path, clean: Engine, make_gateway: MakeGateway
 ) -> None:
     folder, other = make(tmp_path / "mine", "mine"), make(tmp_path / "other", "other")
@@ -98,9 +97,10 @@ def test_containers_of_other_services_projects_and_of_the_past_hold_nothing_up(
 RUNS = "/api/trigger/pipeline"
 
 
-def test_a_run_is_a_conflict_too_and_one_that_waited_says_who_came_in_the_meantime(
+def test_a_container_started_while_a_run_waits_fails_it_by_name(
     tmp_path: Path, clean: Engine, make_gateway: MakeGateway
 ) -> None:
+    """A new trigger is refused for it."""
     folder = make(tmp_path, "named")
     settings = json.loads((folder / "gateway.yaml").read_text())
     settings["fabrics"] = {"1": {"runner": "compose", "compose": {"ingester": {"command": WAIT}}}}
@@ -121,7 +121,7 @@ def test_a_run_is_a_conflict_too_and_one_that_waited_says_who_came_in_the_meanti
     assert gateway.call("GET", f"{RUNS}/{waiting}").json["errorMessage"] == record["error"]
 
 
-def test_an_engine_that_does_not_answer_is_503_and_nothing_is_recorded(
+def test_a_silent_engine_is_a_503_and_nothing_is_recorded(
     tmp_path: Path, own_engine: Engine, make_gateway: MakeGateway
 ) -> None:
     gateway = make_gateway(make(tmp_path, "silent"), own_engine.environment)

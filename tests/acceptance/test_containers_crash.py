@@ -1,4 +1,4 @@
-"""Kill -9 and lost engines around steps that run in containers: the same container, all of its output, the truth."""
+"""SIGKILL and lost engines while steps run in containers: one container, all of its output, the right outcome."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ TALKER = """
         echo "err $n" >&2
         sleep 0.002
     done
-    touch told
+    touch printed
     while [ ! -e go ]; do sleep 0.01; done
     printf 'done' >&2
     touch over
     exit {code}
 """
 LINES = 400
-# As much of dbt as makes its deps believed.
+# Enough of dbt's output for its `deps` to count.
 DBT = """
     echo run >> dbt_runs
     echo '{"info": {"name": "MainReportVersion", "level": "info", "msg": "Running with dbt=1.11.0"}}'
@@ -52,7 +52,7 @@ Victim = Callable[[Gateway, str], None]
 
 @pytest.fixture
 def lake(tmp_path: Path, make_gateway: MakeGateway, engine: Engine) -> Iterator[MakeLake]:
-    """Makes gateways on compose projects, on the engine of all tests; nothing of them is left at the end."""
+    """Make gateways on compose projects, on the shared engine; all they started is removed afterwards."""
     made: list[Gateway] = []
 
     def make(name: str = "lake", **how: Any) -> Gateway:
@@ -69,7 +69,7 @@ def lake(tmp_path: Path, make_gateway: MakeGateway, engine: Engine) -> Iterator[
 
 @pytest.fixture
 def own_lake(tmp_path: Path, make_gateway: MakeGateway, own_engine: Engine) -> MakeLake:
-    """The same on an engine of the test's own, which ends with all it has."""
+    """The same on an engine of the test's own, which is removed with its containers."""
 
     def make(name: str = "lake", **how: Any) -> Gateway:
         return make_gateway(project(tmp_path / name, **how), own_engine.environment)
@@ -94,12 +94,12 @@ def containers(engine: Engine, gateway: Gateway) -> list[str]:
 
 
 def instance(gateway: Gateway) -> str:
-    """The id that a gateway keeps in its state and gives to its containers."""
+    """The id of a gateway, which is a label of its containers."""
     return str(json.loads((gateway.state / "instance").read_text())["id"])
 
 
 def identity(engine: Engine, job: str) -> str:
-    """What no second container, and no second start of the same one, has in common with it."""
+    """What another container, or another start of the same one, would change."""
     return compose.inspect(engine, compose.name_of(job), "{{.Id}} {{.State.StartedAt}}")
 
 
@@ -109,7 +109,7 @@ def output(gateway: Gateway, job: str) -> bytes:
 
 
 def lines(text: bytes, stream: str) -> list[str]:
-    """The lines of one stream, which mark themselves; each stream is in order, whatever comes between its lines."""
+    """The lines of one stream, which begin with its name; each stream is in order by itself."""
     return [line for line in text.decode().splitlines() if line.startswith(stream)]
 
 
@@ -118,13 +118,13 @@ def numbered(stream: str, count: int = LINES) -> list[str]:
 
 
 def is_complete(text: bytes, count: int = LINES) -> bool:
-    """Whether it is what the talker says, without gap, repetition or anything else."""
+    """Whether it is exactly the talker's output, without gaps or repetitions."""
     ours = lines(text, "out") == numbered("out", count) and lines(text, "err") == numbered("err", count)
     return ours and len(text.splitlines()) == 2 * count + 1 and text.endswith(b"\ndone")
 
 
 def ran_once(gateway: Gateway, record: dict[str, Any], code: int = 7, count: int = LINES) -> bool:
-    """Whether the talker ran exactly once, and everything is known about it."""
+    """Whether the talker ran exactly once and its record is complete."""
     assert (record["status"], record["exitCode"]) == ("completed", code), record
     assert (gateway.folder / "runs").read_text() == "run\n"
     text = output(gateway, record["jobId"])
@@ -168,11 +168,11 @@ def kill_supervisor(gateway: Gateway, job: str) -> None:
 
 def kill_both(gateway: Gateway, job: str) -> None:
     kill_supervisor(gateway, job)
-    kill("\0logs\0", "\0--follow\0", compose.name_of(job))  # which the gateway may have found meanwhile
+    kill("\0logs\0", "\0--follow\0", compose.name_of(job))  # the gateway may have started another meanwhile
 
 
 def kill_all(gateway: Gateway, job: str) -> None:
-    kill_both(gateway, job)  # first, since none may be there, and it takes a gateway to have one
+    kill_both(gateway, job)  # first, because only a living gateway starts a copier if there is none
     gateway.kill()
     kill(str(gateway.state / "jobs" / job))
     kill("\0logs\0", compose.name_of(job))
@@ -180,7 +180,7 @@ def kill_all(gateway: Gateway, job: str) -> None:
 
 
 def soon(condition: Any, what: str) -> None:
-    """As wait_for, and hardly later than it is true."""
+    """As wait_for, but with almost no delay."""
     end = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < end, f"waited {DEADLINE:.0f} s for {what}"
@@ -190,7 +190,7 @@ def soon(condition: Any, what: str) -> None:
 # --- the gateway ---
 
 
-def test_a_killed_gateway_finds_the_same_container_and_takes_its_exit_code(lake: MakeLake, engine: Engine) -> None:
+def test_a_killed_gateway_adopts_the_container_and_its_exit_code(lake: MakeLake, engine: Engine) -> None:
     gateway = lake()
     job = gateway.trigger(pipeline="ingester")
     wait_for(lambda: "out 5\n" in gateway.poll(job)["output"], "some output")
@@ -205,9 +205,8 @@ def test_a_killed_gateway_finds_the_same_container_and_takes_its_exit_code(lake:
     wait_for(lambda: not containers(engine, gateway), "the removal of the container")
 
 
-def test_a_container_that_ended_while_the_gateway_was_down_has_all_its_output_and_its_exit_code(
-    lake: MakeLake, engine: Engine
-) -> None:
+def test_a_container_that_ended_without_a_gateway_is_recorded_whole(lake: MakeLake, engine: Engine) -> None:
+    """With all of its output and its exit code."""
     gateway = lake()
     job = gateway.trigger(pipeline="ingester")
     wait_for(lambda: "out 5\n" in gateway.poll(job)["output"], "some output")
@@ -219,7 +218,7 @@ def test_a_container_that_ended_while_the_gateway_was_down_has_all_its_output_an
     wait_for(lambda: not containers(engine, gateway), "the removal of the container")
 
 
-def test_a_container_that_ended_with_nobody_reading_its_log_has_all_its_output(lake: MakeLake, engine: Engine) -> None:
+def test_a_container_whose_log_had_no_reader_has_all_its_output(lake: MakeLake, engine: Engine) -> None:
     gateway = lake()
     job = gateway.trigger(pipeline="ingester")
     wait_for(lambda: "out 5\n" in gateway.poll(job)["output"], "some output")
@@ -252,27 +251,25 @@ _CONTAINER = "1-ingester/container-1"
         f"{_CONTAINER}/logs-2/started",
     ],
 )
-def test_a_gateway_killed_when_this_is_on_the_disk_runs_the_step_once(
-    lake: MakeLake, engine: Engine, moment: str
-) -> None:
+def test_a_gateway_killed_at_any_file_of_a_step_runs_the_step_once(lake: MakeLake, engine: Engine, moment: str) -> None:
     gateway = lake(ingester=TALKER.format(lines=20, code=3))
     job = gateway.trigger(pipeline="ingester")
     folder = gateway.state / "jobs" / job
-    if "logs-2" in moment:  # a container that ends at once may have no follower, and its log is read but once
+    if "logs-2" in moment:  # a container that ends at once may have no follower, only one read of its log
         soon((folder / _CONTAINER / "logs-1/started").exists, "a follower")
     (gateway.folder / "go").touch()
     if moment:
         soon((folder / moment).exists, moment)
     gateway.kill()
     gateway.start()
-    gateway.kill()  # and again, when it has just taken the job up
+    gateway.kill()  # and again, just after it has adopted the job
     gateway.start()
     assert ran_once(gateway, gateway.finished(job), code=3, count=20)
     wait_for(lambda: not containers(engine, gateway), "the removal of the container")
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_whoever_is_killed_at_whatever_moment_the_output_is_whole(lake: MakeLake, engine: Engine, seed: int) -> None:
+def test_output_is_complete_whatever_process_is_killed_at_any_time(lake: MakeLake, engine: Engine, seed: int) -> None:
     chance = random.Random(seed)
     victims: list[Victim] = [kill_gateway, kill_copier, kill_supervisor, kill_both, kill_all]
     gateway = lake()
@@ -289,7 +286,7 @@ def test_whoever_is_killed_at_whatever_moment_the_output_is_whole(lake: MakeLake
     wait_for(lambda: not containers(engine, gateway), "the removal of the container")
 
 
-def test_of_output_beyond_its_cap_the_last_part_is_kept_exactly_whoever_is_killed(lake: MakeLake) -> None:
+def test_output_over_its_cap_keeps_its_exact_end_across_kills(lake: MakeLake) -> None:
     torrent = """
         seq 1 60000
         touch half
@@ -323,7 +320,7 @@ def test_of_output_beyond_its_cap_the_last_part_is_kept_exactly_whoever_is_kille
 
 
 @pytest.mark.parametrize("victim", [kill_copier, kill_supervisor, kill_both])
-def test_whoever_reads_the_log_may_be_killed_again_and_again(lake: MakeLake, victim: Victim) -> None:
+def test_the_reader_of_the_log_may_be_killed_repeatedly(lake: MakeLake, victim: Victim) -> None:
     gateway = lake()
     job = gateway.trigger(pipeline="ingester")
     for number in (1, 100, 200, 300, LINES):
@@ -335,7 +332,7 @@ def test_whoever_reads_the_log_may_be_killed_again_and_again(lake: MakeLake, vic
 
 
 @pytest.mark.parametrize("moment", ["logs-2", "logs-2/spec.json", "logs-2/lock", "logs-2/started"])
-def test_a_gateway_killed_while_it_mends_a_broken_copy_mends_it_at_its_next_start(lake: MakeLake, moment: str) -> None:
+def test_a_repair_of_the_output_cut_off_by_a_kill_is_done_by_the_next(lake: MakeLake, moment: str) -> None:
     gateway = lake()
     job = gateway.trigger(pipeline="ingester")
     soon(lambda: b"out 200\n" in output(gateway, job), "half of the lines")
@@ -352,9 +349,7 @@ def _make_command(job: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_the_command_that_makes_the_container_may_be_killed_as_soon_as_it_runs(
-    lake: MakeLake, engine: Engine, times: int
-) -> None:
+def test_docker_compose_run_may_be_killed_as_soon_as_it_runs(lake: MakeLake, engine: Engine, times: int) -> None:
     gateway = lake(ingester=TALKER.format(lines=20, code=3))
     (gateway.folder / "go").touch()
     job = gateway.trigger(pipeline="ingester")
@@ -366,9 +361,7 @@ def test_the_command_that_makes_the_container_may_be_killed_as_soon_as_it_runs(
 
 
 @pytest.mark.parametrize("event", ["create", "start"])
-def test_the_command_that_makes_the_container_may_be_killed_when_it_was_made(
-    lake: MakeLake, engine: Engine, event: str
-) -> None:
+def test_docker_compose_run_may_be_killed_once_the_container_exists(lake: MakeLake, engine: Engine, event: str) -> None:
     gateway = lake(ingester=TALKER.format(lines=20, code=3))
     (gateway.folder / "go").touch()
     command = ["docker", "events", f"--since={int(time.time())}", "--filter=type=container", f"--filter=event={event}"]
@@ -383,7 +376,7 @@ def test_the_command_that_makes_the_container_may_be_killed_when_it_was_made(
     wait_for(lambda: not containers(engine, gateway), "the removal of the container")
 
 
-def test_the_supervisor_of_the_command_that_makes_the_container_may_be_killed(lake: MakeLake, engine: Engine) -> None:
+def test_the_supervisor_of_docker_compose_run_may_be_killed(lake: MakeLake, engine: Engine) -> None:
     gateway = lake(ingester=TALKER.format(lines=20, code=3))
     (gateway.folder / "go").touch()
     job = gateway.trigger(pipeline="ingester")
@@ -394,9 +387,8 @@ def test_the_supervisor_of_the_command_that_makes_the_container_may_be_killed(la
     wait_for(lambda: not containers(engine, gateway), "the removal of the container")
 
 
-def test_a_container_whose_making_is_killed_every_time_is_not_started_or_ran_once(
-    lake: MakeLake, engine: Engine
-) -> None:
+def test_killing_every_docker_compose_run_ends_the_job(lake: MakeLake, engine: Engine) -> None:
+    """It is `not_started`, or its container ran once."""
     gateway = lake(ingester=TALKER.format(lines=20, code=3))
     (gateway.folder / "go").touch()
     job = gateway.trigger(pipeline="ingester")
@@ -415,10 +407,10 @@ def test_a_container_whose_making_is_killed_every_time_is_not_started_or_ran_onc
     wait_for(lambda: not containers(engine, gateway), "the removal of the container")
 
 
-# --- what is left behind ---
+# --- leftovers ---
 
 
-def test_a_gateway_killed_as_soon_as_it_tells_of_the_end_leaves_no_container(lake: MakeLake, engine: Engine) -> None:
+def test_a_gateway_killed_once_the_job_has_ended_leaves_no_container(lake: MakeLake, engine: Engine) -> None:
     gateway = lake(ingester="echo hello\n")
     job = gateway.trigger(pipeline="ingester")
     soon(lambda: gateway.poll(job)["status"] != "running", "the end of the job")
@@ -428,12 +420,10 @@ def test_a_gateway_killed_as_soon_as_it_tells_of_the_end_leaves_no_container(lak
     wait_for(lambda: not containers(engine, gateway), "the removal of the container")
 
 
-def test_a_gateway_killed_as_soon_as_the_container_has_ended_leaves_no_container(
-    lake: MakeLake, engine: Engine
-) -> None:
+def test_a_gateway_killed_once_the_container_has_ended_leaves_none(lake: MakeLake, engine: Engine) -> None:
     gateway = lake()
     job = gateway.trigger(pipeline="ingester")
-    wait_for((gateway.folder / "told").exists, "the container")
+    wait_for((gateway.folder / "printed").exists, "the container")
     (gateway.folder / "go").touch()
     engine.docker("wait", compose.name_of(job))
     gateway.kill()
@@ -442,28 +432,27 @@ def test_a_gateway_killed_as_soon_as_the_container_has_ended_leaves_no_container
     wait_for(lambda: not containers(engine, gateway), "the removal of the container")
 
 
-def test_at_its_start_a_gateway_removes_its_own_containers_of_unknown_jobs_that_do_not_run_and_no_others(
-    lake: MakeLake, engine: Engine
-) -> None:
+def test_a_start_removes_its_own_stopped_containers_of_unknown_jobs(lake: MakeLake, engine: Engine) -> None:
+    """It removes no others."""
     gateway = lake()
     gateway.stop()
-    # an engine tells of the newest first, so the stranger's would be looked at before the others
+    # an engine lists the newest first, so the foreign container comes before the others
     made = [_by_hand(engine, instance(gateway)) for _ in range(2)]
-    stranger = _by_hand(engine, "0" * 16)
+    foreign = _by_hand(engine, "0" * 16)
     try:
         engine.docker("start", made[0])
-        engine.docker("start", stranger)
-        engine.docker("wait", made[0], stranger)
+        engine.docker("start", foreign)
+        engine.docker("wait", made[0], foreign)
         gateway.start()
         wait_for(lambda: not containers(engine, gateway), "the removal of the gateway's own")
         left = engine.docker("ps", "--all", "--quiet", "--no-trunc").split()
-        assert [one for one in (*made, stranger) if one in left] == [stranger]
+        assert [one for one in (*made, foreign) if one in left] == [foreign]
     finally:
-        engine.try_docker("rm", "--force", *made, stranger)
+        engine.try_docker("rm", "--force", *made, foreign)
 
 
-def test_a_container_of_an_unknown_job_that_runs_is_left_alone(lake: MakeLake, engine: Engine) -> None:
-    """The database may be a copy of another one's, or a restored one."""
+def test_a_running_container_of_an_unknown_job_is_kept(lake: MakeLake, engine: Engine) -> None:
+    """The database may be a copy or may have been restored."""
     gateway = lake()
     gateway.stop()
     running, ended = (_by_hand(engine, instance(gateway), *command) for command in (["sleep", "1000"], ["true"]))
@@ -478,13 +467,13 @@ def test_a_container_of_an_unknown_job_that_runs_is_left_alone(lake: MakeLake, e
 
 
 def _by_hand(engine: Engine, owner: str, *command: str) -> str:
-    """A container as a gateway makes them, of a job that there is not; its id."""
+    """Make a container as a gateway does, for a job that does not exist, and return its id."""
     labels = {INSTANCE_LABEL: owner, JOB_LABEL: "ingester-1-abcdef", STEP_LABEL: "1-ingester"}
     options = [f"--label={label}={value}" for label, value in labels.items()]
     return engine.docker("create", "--network=none", *options, BUSYBOX_IMAGE, *(command or ["true"])).strip()
 
 
-def test_gateways_that_share_an_engine_leave_each_other_alone(lake: MakeLake, engine: Engine) -> None:
+def test_gateways_that_share_an_engine_do_not_affect_each_other(lake: MakeLake, engine: Engine) -> None:
     first, second = lake("first"), lake("second")
     jobs = {gateway: gateway.trigger(pipeline="ingester") for gateway in (first, second)}
     for gateway, job in jobs.items():
@@ -515,14 +504,14 @@ STUBBORN = LATER.replace("trap 'echo trapped; exit 5' TERM", "")
 
 
 def unreachable(gateway: Gateway, job: str) -> bool:
-    """Whether the engine is known not to answer; the record must be there at once."""
+    """Whether the job's phase is `unreachable`; its record must be answered at once."""
     record = gateway.poll(job)
     assert record["status"] == "running", record
     return bool(record["phase"] == "unreachable")
 
 
 @pytest.mark.parametrize("ended", [Engine.stop, Engine.kill])
-def test_a_container_that_its_engine_leaves_alone_is_followed_when_the_engine_is_back(
+def test_a_container_that_outlives_its_engine_is_followed_again(
     own_lake: MakeLake, own_engine: Engine, ended: Callable[[Engine], None]
 ) -> None:
     own_engine.stop()
@@ -535,14 +524,14 @@ def test_a_container_that_its_engine_leaves_alone_is_followed_when_the_engine_is
     wait_for(lambda: unreachable(gateway, job), "the loss of the engine")
     own_engine.start(live_restore=True)
     wait_for(lambda: gateway.poll(job)["phase"] == "ingester", "the engine")
-    wait_for((gateway.folder / "told").exists, "the last lines")
+    wait_for((gateway.folder / "printed").exists, "the last lines")
     assert identity(own_engine, job) == before
     log = own_engine.try_docker("logs", compose.name_of(job))
     wait_for(lambda: numbered("err")[-1].encode() in output(gateway, job), "the last lines in the output")
     (gateway.folder / "go").touch()
     record = gateway.finished(job)
     assert (record["status"], record["exitCode"]) == ("completed", 7), record
-    # an engine may lose lines of its own at a restart; what its log has is the truth
+    # an engine may lose lines at a restart; the output must match its log
     text = output(gateway, job)
     assert lines(text, "out") == log.stdout.splitlines()
     assert lines(text, "err") == log.stderr.splitlines()
@@ -553,7 +542,7 @@ def test_a_container_that_its_engine_leaves_alone_is_followed_when_the_engine_is
 
 @pytest.mark.parametrize("ended", [Engine.stop, Engine.kill])
 @pytest.mark.parametrize("script", [LATER, STUBBORN], ids=["trapped", "not_trapped"])
-def test_a_container_that_ends_with_its_engine_ends_in_the_truth(
+def test_a_container_that_ends_with_its_engine_is_recorded_correctly(
     own_lake: MakeLake, own_engine: Engine, ended: Callable[[Engine], None], script: str
 ) -> None:
     gateway = own_lake(ingester=script)
@@ -580,27 +569,25 @@ def test_a_gateway_and_its_engine_may_go_down_together(own_lake: MakeLake, own_e
     wait_for(lambda: not containers(own_engine, gateway), "the removal of the container")
 
 
-def test_a_container_that_ended_while_gateway_and_engine_were_down_has_its_exit_code(
-    own_lake: MakeLake, own_engine: Engine
-) -> None:
+def test_an_end_while_gateway_and_engine_were_down_has_its_exit_code(own_lake: MakeLake, own_engine: Engine) -> None:
     gateway, job = _both_down(own_lake, own_engine)
     (gateway.folder / "go").touch()
     wait_for((gateway.folder / "over").exists, "the end of the container")
     own_engine.start(live_restore=True)
     record = gateway.finished(job)
     assert (record["status"], record["exitCode"]) == ("completed", 7), record
-    # what it said last had no engine to hear it
+    # without an engine its last word was not logged
     assert is_complete(output(gateway, job).removesuffix(b"done") + b"done")
     wait_for(lambda: not containers(own_engine, gateway), "the removal of the container")
 
 
 def _both_down(own_lake: MakeLake, own_engine: Engine) -> tuple[Gateway, str]:
-    """A gateway that was killed together with its engine and is back before it; its job's container runs on."""
+    """A gateway that was killed together with its engine and restarted before it; the job's container still runs."""
     own_engine.stop()
     own_engine.start(live_restore=True)
     gateway = own_lake()
     job = gateway.trigger(pipeline="ingester")
-    wait_for((gateway.folder / "told").exists, "the lines")
+    wait_for((gateway.folder / "printed").exists, "the lines")
     wait_for(lambda: numbered("err")[-1].encode() in output(gateway, job), "the lines in the output")
     gateway.kill()
     own_engine.kill()
@@ -609,10 +596,10 @@ def _both_down(own_lake: MakeLake, own_engine: Engine) -> tuple[Gateway, str]:
     return gateway, job
 
 
-def test_an_engine_that_does_not_answer_is_waited_for_and_polls_go_on(own_lake: MakeLake, own_engine: Engine) -> None:
+def test_a_silent_engine_is_waited_for_and_polls_go_on(own_lake: MakeLake, own_engine: Engine) -> None:
     gateway = own_lake()
     job = gateway.trigger(pipeline="ingester")
-    wait_for((gateway.folder / "told").exists, "the lines")
+    wait_for((gateway.folder / "printed").exists, "the lines")
     own_engine.pause()
     try:
         wait_for(lambda: unreachable(gateway, job), "the silence of the engine")
@@ -649,12 +636,12 @@ def test_a_trigger_without_an_engine_is_refused_and_nothing_is_recorded(
 
 @pytest.mark.parametrize("ended", [Engine.stop, Engine.kill])
 @pytest.mark.parametrize("seen", [False, True], ids=["end_not_seen", "end_seen"])
-def test_an_engine_that_goes_down_between_two_steps_ends_the_job_in_the_truth(
+def test_an_engine_that_stops_between_two_steps_costs_no_outcome(
     own_lake: MakeLake, own_engine: Engine, ended: Callable[[Engine], None], seen: bool
 ) -> None:
     gateway = own_lake(ingester=TALKER.format(lines=20, code=0))
     job = gateway.trigger(pipeline="full", command="deps", enableOpenlineage=False, enableElementary=False)
-    wait_for((gateway.folder / "told").exists, "the last act of the ingester")
+    wait_for((gateway.folder / "printed").exists, "the last act of the ingester")
     (gateway.folder / "go").touch()
     soon(lambda: output(gateway, job).endswith(b"done"), "its last word")
     if seen:
@@ -666,5 +653,5 @@ def test_an_engine_that_goes_down_between_two_steps_ends_the_job_in_the_truth(
     assert (ingester["status"], ingester["exitCode"]) == ("completed", 0), record
     assert (record["status"], record["exitCode"], deps["status"]) == ("completed", 0, "completed"), record
     assert (gateway.folder / "dbt_runs").read_text() == "run\n"
-    kill_gateway(gateway, job)  # the next start looks at once for what could not be removed without an engine
+    kill_gateway(gateway, job)  # the next start removes at once what could not be removed without an engine
     wait_for(lambda: not containers(own_engine, gateway), "the removal of the containers")

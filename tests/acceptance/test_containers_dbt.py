@@ -1,6 +1,6 @@
-"""How dbt is called in its service, and what is made of what it leaves.
+"""How dbt is called in its service, and how its results are read.
 
-dbt, dbt-ol and edr are fakes here, shell scripts that say how they were called; the real ones are run by
+dbt, dbt-ol and edr are fakes here, shell scripts that print how they were called; the real ones are run by
 test_containers_lakehouse.py.
 """
 
@@ -59,7 +59,7 @@ class Fake:
         variables: Mapping[str, str] | None = None,
         entrypoint: list[str] | None = None,
     ) -> Gateway:
-        """environment: the gateway's. variables, entrypoint: the dbt service's."""
+        """`environment` is the gateway's; `variables` and `entrypoint` are the dbt service's."""
         keys = {} if entrypoint is None else {"entrypoint": entrypoint}
         found = {"PATH": "/shared/bin:/bin", **(variables or {})}
         dbt = service(working_dir="/shared", environment=found, **keys)
@@ -83,7 +83,7 @@ def called(record: Mapping[str, Any]) -> list[str]:
     ("entrypoint", "wrapped"),
     [(None, False), (["dbt"], False), (["/shared/bin/dbt"], False), (["wrap"], True), (["wrap", "dbt"], True)],
 )
-def test_dbt_and_dbt_ol_are_run_whatever_entrypoint_the_service_has(
+def test_fake_dbt_and_dbt_ol_run_whatever_entrypoint_the_service_has(
     fake: Fake, entrypoint: list[str] | None, wrapped: bool
 ) -> None:
     gateway = fake.gateway(entrypoint=entrypoint)
@@ -94,7 +94,7 @@ def test_dbt_and_dbt_ol_are_run_whatever_entrypoint_the_service_has(
     assert ("wrapped" in plain["output"], "wrapped" in lineage["output"]) == (wrapped, wrapped)
 
 
-def test_what_is_configured_of_dbt_reaches_the_container_as_its_own_paths(fake: Fake) -> None:
+def test_dbt_settings_reach_the_container_as_its_own_paths(fake: Fake) -> None:
     (fake.folder / "sub").mkdir()
     chosen = {
         "dbt": {"target": "prod", "threads": 3, "arguments": ["--full-refresh"]},
@@ -121,7 +121,7 @@ def test_what_is_configured_of_dbt_reaches_the_container_as_its_own_paths(fake: 
     assert "in: /shared/sub\n" in record["output"]
 
 
-def test_variables_reach_the_container_by_name_and_a_services_own_stand(fake: Fake) -> None:
+def test_variables_reach_the_container_by_name_and_its_own_win(fake: Fake) -> None:
     chosen = {"environment": {"COLOUR": "blue"}, "compose": {"environment": ["TOKEN"]}}
     gateway = fake.gateway(chosen, {"TOKEN": "s3cret", "OTHER": "unseen"}, {"DO_NOT_TRACK": "theirs"})
     record = gateway.run(pipeline="dbt", command="build")
@@ -133,7 +133,7 @@ def test_variables_reach_the_container_by_name_and_a_services_own_stand(fake: Fa
     assert "s3cret" not in decided
 
 
-def test_lineage_goes_into_a_file_unless_the_service_says_where(fake: Fake) -> None:
+def test_lineage_goes_to_a_file_unless_the_service_sets_an_address(fake: Fake) -> None:
     gateway = fake.gateway()
     record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=True)
     assert "\nOPENLINEAGE__TRANSPORT__TYPE=file\n" in record["output"]
@@ -144,7 +144,7 @@ def test_lineage_goes_into_a_file_unless_the_service_says_where(fake: Fake) -> N
     assert "OPENLINEAGE__TRANSPORT" not in record["output"]
 
 
-def test_what_is_not_said_is_looked_up_in_the_service_and_the_record_tells(fake: Fake) -> None:
+def test_unset_toggles_depend_on_the_image_and_the_record_notes_it(fake: Fake) -> None:
     unsaid = {"ENABLE_OPENLINEAGE": "", "ENABLE_ELEMENTARY": ""}
     gateway = fake.gateway(environment=unsaid)
     record = gateway.run(pipeline="dbt")
@@ -153,7 +153,7 @@ def test_what_is_not_said_is_looked_up_in_the_service_and_the_record_tells(fake:
     assert whole["notes"] == ["Elementary is off: the project does not have its package."]
     (fake.folder / "bin/dbt-ol").unlink()
     (fake.folder / "packages.yml").write_text(PACKAGES)
-    gateway.stop()  # for a running one, an answer is good for two seconds
+    gateway.stop()  # a running gateway reuses an answer for two seconds
     gateway.start()
     assert called(gateway.run(pipeline="dbt")) == ["dbt deps", "dbt build", "dbt run"]
 
@@ -162,7 +162,7 @@ def test_what_is_not_said_is_looked_up_in_the_service_and_the_record_tells(fake:
     ("toggle", "part"),
     [("enableOpenlineage", "install openlineage-dbt in its image"), ("enableElementary", "add elementary-data")],
 )
-def test_what_is_wanted_but_not_there_fails_before_the_first_step(fake: Fake, toggle: str, part: str) -> None:
+def test_a_toggle_without_its_package_fails_before_the_first_step(fake: Fake, toggle: str, part: str) -> None:
     (fake.folder / "bin/dbt-ol").unlink()
     record = fake.gateway().run(**{"pipeline": "full", toggle: True})
     assert (record["status"], record["reason"]) == ("failed", "not_started")
@@ -170,7 +170,7 @@ def test_what_is_wanted_but_not_there_fails_before_the_first_step(fake: Fake, to
     assert record["steps"][0]["status"] == "skipped"
 
 
-def test_elementary_is_followed_by_its_report_which_is_fetched(fake: Fake, engine: Engine) -> None:
+def test_elementary_is_followed_by_its_report_which_is_copied_out(fake: Fake, engine: Engine) -> None:
     (fake.folder / "packages.yml").write_text(PACKAGES)
     gateway = fake.gateway({"dbt": {"edr": "edr"}}, entrypoint=["dbt"])
     record = gateway.run(pipeline="dbt", command="elementary")
@@ -180,7 +180,7 @@ def test_elementary_is_followed_by_its_report_which_is_fetched(fake: Fake, engin
     wait_for(lambda: compose.containers_of(engine, record["jobId"]) == [], "both containers to be removed")
 
 
-def test_an_exit_code_of_0_with_results_of_an_earlier_run_is_no_success(fake: Fake) -> None:
+def test_exit_code_0_with_the_results_of_an_earlier_run_is_a_failure(fake: Fake) -> None:
     gateway = fake.gateway()
     assert gateway.run(pipeline="dbt", command="build")["exitCode"] == 0
     old = {"metadata": {"invocation_id": "an-earlier-run"}, "results": []}

@@ -18,7 +18,7 @@ STEPS = ["ingester", "deps", "build"]
 
 @pytest.fixture
 def lakehouse(tmp_path: Path, engine: Engine) -> Path:
-    """What `init` gives; only the image is another, since no registry is in reach: it has this machine's Python."""
+    """The result of `init` with another image, which has this machine's Python, since no registry can be reached."""
     folder = tmp_path / "lakehouse"
     subprocess.run([COMMAND, "init", folder], check=True)
     service = {"image": HOST_IMAGE, "network_mode": "none", "volumes": python_mounts()}
@@ -33,9 +33,7 @@ def gateway(lakehouse: Path, engine: Engine, make_gateway: MakeGateway) -> Gatew
     return make_gateway(lakehouse, engine.environment)
 
 
-def test_a_folder_with_a_compose_project_needs_no_configuration_to_run_full_from_end_to_end(
-    gateway: Gateway, engine: Engine
-) -> None:
+def test_a_compose_project_runs_full_without_any_configuration(gateway: Gateway, engine: Engine) -> None:
     record = gateway.run(pipeline="full")
     assert (record["status"], record["exitCode"]) == ("completed", 0), record
     assert [(step["name"], step["status"], step["exitCode"]) for step in record["steps"]] == [
@@ -61,13 +59,13 @@ def test_a_folder_with_a_compose_project_needs_no_configuration_to_run_full_from
     }
     assert "Done. PASS=84 WARN=1 ERROR=0" in record["output"]
     wait_for(lambda: engine.containers() == [], "its containers to be removed")
-    # OpenLineage is on without a word, for dbt-ol is in the image
+    # OpenLineage is on by default, because dbt-ol is in the image
     events = (gateway.state / "jobs" / record["jobId"] / "3-build/lineage.ndjson").read_text().splitlines()
     assert {json.loads(event)["eventType"] for event in events} == {"START", "COMPLETE"}
     assert (gateway.state / "jobs" / record["jobId"] / "3-build/target/run_results.json").exists()
 
 
-def test_models_that_fail_are_told_as_on_this_host(gateway: Gateway, lakehouse: Path) -> None:
+def test_a_failed_model_is_reported_as_it_is_without_containers(gateway: Gateway, lakehouse: Path) -> None:
     assert gateway.run(pipeline="ingester")["exitCode"] == 0
     write(lakehouse / "transform/models/gold/broken.sql", "select nope from {{ ref('flight_details') }}")
     record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)
@@ -76,17 +74,17 @@ def test_models_that_fail_are_told_as_on_this_host(gateway: Gateway, lakehouse: 
     assert "nope" in record["firstFailure"]["message"]
 
 
-def test_results_of_an_earlier_run_are_not_taken_for_this_ones(gateway: Gateway, lakehouse: Path) -> None:
+def test_results_of_an_earlier_run_are_ignored(gateway: Gateway, lakehouse: Path) -> None:
     assert gateway.run(pipeline="ingester")["exitCode"] == 0
     assert gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)["exitCode"] == 0
     assert (lakehouse / "transform/target/run_results.json").exists()
-    write(lakehouse / "transform/models/gold/broken.sql", "{{ ref('nobody') }}")
+    write(lakehouse / "transform/models/gold/broken.sql", "{{ ref('no_such_model') }}")
     record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)
     assert (record["status"], record["exitCode"]) == ("completed", 2), record
-    assert "nobody" in record["firstFailure"]["message"]
+    assert "no_such_model" in record["firstFailure"]["message"]
 
 
-def test_without_a_target_in_reach_the_results_are_those_of_the_log(
+def test_without_a_readable_target_the_results_come_from_the_log(
     lakehouse: Path, engine: Engine, make_gateway: MakeGateway
 ) -> None:
     fabric = {"runner": "compose", "compose": {"dbt": {"target_path": "/dev/shm/target"}}}
@@ -101,7 +99,7 @@ def test_without_a_target_in_reach_the_results_are_those_of_the_log(
     assert (record["progress"]["done"], record["progress"]["error"]) == (86, 1)
 
 
-def test_a_cancelled_dbt_under_dbt_ol_ends_its_work_in_order(gateway: Gateway) -> None:
+def test_a_cancelled_dbt_under_dbt_ol_shuts_down_in_order(gateway: Gateway) -> None:
     assert gateway.run(pipeline="ingester")["exitCode"] == 0
     job = gateway.trigger(pipeline="dbt", command="build", enableOpenlineage=True)
     wait_for(lambda: (gateway.poll(job)["progress"] or {}).get("done"), "the first node to be done")

@@ -47,7 +47,7 @@ _OFF = {"enable_openlineage": False, "enable_elementary": False}
 
 @dataclass(frozen=True)
 class Shop:
-    """A repository with a compose project and a dbt project, its warehouse, and where a gateway of it would be."""
+    """A repository with a compose project and a dbt project, its warehouse, and the folder of its gateway."""
 
     repository: Path
     data: Path
@@ -60,7 +60,7 @@ class Shop:
         ingester: Mapping[str, Any] | None = None,
         toggles: Mapping[str, bool] = _OFF,
     ) -> None:
-        """Write gateway.yaml. dbt, ingester: settings of the fabric's services."""
+        """Write gateway.yaml; `dbt` and `ingester` are settings of the fabric's services."""
         services = {"dbt": dict(dbt or {}), "ingester": dict(ingester or {})}
         fabric = {
             "runner": "compose",
@@ -123,7 +123,7 @@ def trigger(gateway: Gateway, pipeline: str, **fields: Any) -> Answer:
 
 
 def run(gateway: Gateway, pipeline: str, **fields: Any) -> dict[str, Any]:
-    """The record of a run, once it has ended well."""
+    """The record of a run, which must succeed."""
     answer = trigger(gateway, pipeline, **fields)
     assert answer.status == 200, answer
     record = ended(gateway, answer.json["runId"])
@@ -144,19 +144,18 @@ def checkout(shop: Shop, gateway: Gateway, ref: str) -> list[str]:
 
 
 def made_containers(engine: Engine) -> list[str]:
-    """The names of the containers that steps ever had, as far as the engine remembers."""
+    """The names of all containers that steps had, from the engine's events."""
     said = engine.docker(
         "events", "--since=0", "--until=0s", "--filter=event=create", "--format={{.Actor.Attributes.name}}"
     )
     return [name for name in said.splitlines() if not name.startswith("pipeline-gateway-look-")]
 
 
-def test_a_version_runs_with_the_models_that_it_has_and_the_working_directory_stays_as_it_is(
-    shop: Shop, engine: Engine, make_gateway: MakeGateway
-) -> None:
+def test_a_version_runs_with_its_own_models(shop: Shop, engine: Engine, make_gateway: MakeGateway) -> None:
+    """The working directory does not change."""
     gateway = make_gateway(shop.folder, engine.environment)
     edited = "transform/models/gold/evens.sql"
-    (shop.repository / edited).write_text("somebody is just writing this", encoding="utf-8")
+    (shop.repository / edited).write_text("half-written text", encoding="utf-8")
     record = run(gateway, "build", version="1")
     assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
     assert record["commit"] == repositories.git(shop.repository, "rev-parse", "v1")
@@ -168,7 +167,7 @@ def test_a_version_runs_with_the_models_that_it_has_and_the_working_directory_st
     assert [line.split() for line in changed] == [["M", edited]]
     for commit in ("v1", "v2"):
         files = repositories.git(shop.repository, "ls-tree", "-r", "--name-only", commit).splitlines()
-        assert checkout(shop, gateway, commit) == sorted(files)  # nothing was written into it
+        assert checkout(shop, gateway, commit) == sorted(files)  # no step wrote into it
     wait_for(lambda: engine.containers() == [], "its containers to be removed")
 
 
@@ -186,21 +185,21 @@ def test_a_branch_runs_at_its_head_and_a_parameter_changes_the_rows(
     assert (shop.rows("numbers"), shop.rows("thirds")) == (4, 2)
 
 
-def test_a_parameter_reaches_the_ingester_as_an_argument_behind_the_services_own_command(
+def test_a_parameter_follows_the_command_of_the_ingesters_service(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
     gateway = make_gateway(shop.folder, engine.environment)
     broken = repositories.commit(shop.repository, {"ingest.py": "raise SystemExit(3)"})
     repositories.git(shop.repository, "revert", "--no-edit", broken)
     repositories.git(shop.repository, "tag", "v3", broken)
-    record = run(gateway, "load", parameters={"rows": 3}, version="3")  # its ingester has no part in that
+    record = run(gateway, "load", parameters={"rows": 3}, version="3")  # the ingester is not of the commit
     assert shop.rows("raw_numbers") == 3
     assert any("commit has no part in it" in note for note in record["notes"])
     assert run(gateway, "load", parameters={"rows": 4})["notes"] == []
     assert shop.rows("raw_numbers") == 4
 
 
-def test_the_ingester_is_that_of_the_commit_where_it_is_said_where_it_expects_its_project(
+def test_with_its_project_path_set_the_ingester_is_of_the_commit(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
     shop.configure(ingester={"project": "/shop"})
@@ -214,7 +213,7 @@ def test_the_ingester_is_that_of_the_commit_where_it_is_said_where_it_expects_it
     assert shop.rows("raw_numbers") == 10
 
 
-def test_a_process_stops_before_what_comes_after_it(shop: Shop, engine: Engine, make_gateway: MakeGateway) -> None:
+def test_a_run_up_to_a_process_stops_after_it(shop: Shop, engine: Engine, make_gateway: MakeGateway) -> None:
     gateway = make_gateway(shop.folder, engine.environment)
     record = run(gateway, "build", version="2", processName="numbers")
     assert (shop.rows("numbers"), shop.rows("evens"), shop.rows("odds")) == (8, None, None)
@@ -223,7 +222,7 @@ def test_a_process_stops_before_what_comes_after_it(shop: Shop, engine: Engine, 
     assert [step["name"] for step in record["steps"]] == ["ingester"]
 
 
-def test_an_unknown_process_is_refused_by_name_before_any_container_of_a_job_is_made(
+def test_an_unknown_process_is_refused_before_a_container_is_made(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
     gateway = make_gateway(shop.folder, engine.environment)
@@ -232,7 +231,7 @@ def test_an_unknown_process_is_refused_by_name_before_any_container_of_a_job_is_
     assert answer.status == 400
     assert "`odds` not found" in answer.json["msg"]
     assert "evens" in answer.json["msg"]
-    answer = trigger(gateway, "build", processName="nobody")  # of the project that the service has itself
+    answer = trigger(gateway, "build", processName="missing")  # of the service's own project
     assert answer.status == 400
     assert "odds" in answer.json["msg"]
     assert made_containers(engine) == before
@@ -246,7 +245,7 @@ def test_two_jobs_of_one_commit_share_its_checkout(shop: Shop, engine: Engine, m
     assert len(list((gateway.state / "checkouts" / FABRIC).iterdir())) == 1
 
 
-def test_a_service_that_mounts_its_project_at_the_very_place_has_the_commit_there_instead(
+def test_the_commit_replaces_a_services_own_mount_of_its_project(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
     shop.compose(dbt="./transform:/shop/transform/")
@@ -255,7 +254,7 @@ def test_a_service_that_mounts_its_project_at_the_very_place_has_the_commit_ther
     assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
 
 
-def test_the_project_may_be_expected_elsewhere_than_where_dbt_is_called(
+def test_the_projects_path_may_differ_from_the_working_directory(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
     shop.configure(dbt={"project": "/project", "profiles_directory": "/shop/transform"})
@@ -264,19 +263,19 @@ def test_the_project_may_be_expected_elsewhere_than_where_dbt_is_called(
     assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
 
 
-def test_packages_that_a_listing_needs_are_installed_into_the_checkout_first(
+def test_missing_packages_are_installed_into_the_checkout_for_a_listing(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
     _add_package(shop, "extra")
     gateway = make_gateway(shop.folder, engine.environment)
-    answer = trigger(gateway, "build", version="3", processName="nobody")
+    answer = trigger(gateway, "build", version="3", processName="missing")
     assert answer.status == 400
     assert "from_extra" in answer.json["msg"]
     root = gateway.state / "checkouts" / FABRIC / repositories.git(shop.repository, "rev-parse", "v3")
-    assert (root / "transform/dbt_packages/extra").is_symlink()  # to where it is in a container
+    assert (root / "transform/dbt_packages/extra").is_symlink()  # to its path in the container
 
 
-def test_whether_elementary_is_there_is_the_commits_to_say(
+def test_elementary_is_on_only_if_the_commit_has_its_package(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
     _add_package(shop, "elementary")
@@ -300,7 +299,7 @@ def _add_package(shop: Shop, name: str) -> None:
     repositories.tag(shop.repository, "v3")
 
 
-def test_a_job_of_a_commit_is_followed_to_its_end_by_the_next_gateway(
+def test_a_job_of_a_commit_is_adopted_by_the_next_gateway(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
     one = "select count(*) as n from range(20000000){{ ' union all ' if not loop.last }}"
@@ -318,7 +317,7 @@ def test_a_job_of_a_commit_is_followed_to_its_end_by_the_next_gateway(
     assert shop.rows("slow") == 300
 
 
-def test_a_commit_without_the_dbt_project_is_told_and_nothing_is_made_in_its_place(
+def test_a_commit_without_the_dbt_project_is_named_in_the_error(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
     repositories.git(shop.repository, "mv", "transform", "models")

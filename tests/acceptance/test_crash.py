@@ -1,4 +1,4 @@
-"""Kill -9 at the worst moment: nothing lost, nothing run twice, the same record as an undisturbed run."""
+"""SIGKILL at the worst time: no job is lost or run twice, and its record is that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TALKER = """
 
 
 def _outline(record: dict[str, Any]) -> dict[str, Any]:
-    """What of a record must not depend on whether the gateway was killed meanwhile."""
+    """The part of a record that must not depend on whether the gateway was killed."""
     return {
         "status": record["status"],
         "success": record["success"],
@@ -35,9 +35,7 @@ def _outline(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_a_killed_gateway_finds_its_job_running_and_takes_its_exit_code(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
+def test_a_killed_gateway_adopts_the_running_job_and_its_exit_code(tmp_path: Path, make_gateway: MakeGateway) -> None:
     folder = projects.make(tmp_path / "project", ingester=TALKER.format(code=7))
     gateway = make_gateway(folder)
     job = gateway.trigger(pipeline="ingester")
@@ -54,7 +52,7 @@ def test_a_killed_gateway_finds_its_job_running_and_takes_its_exit_code(
     assert (folder / "runs").read_text() == "run\n"
 
 
-def test_a_job_that_ended_while_the_gateway_was_down_has_ended_at_the_first_look(
+def test_a_job_that_ended_without_a_gateway_has_ended_at_the_first_poll(
     tmp_path: Path, make_gateway: MakeGateway
 ) -> None:
     folder = projects.make(tmp_path / "project", ingester=TALKER.format(code=3))
@@ -71,9 +69,7 @@ def test_a_job_that_ended_while_the_gateway_was_down_has_ended_at_the_first_look
     assert record["output"].endswith("waiting\ndone\n")
 
 
-def test_kill_9_in_the_middle_of_full_ends_with_the_same_record_as_an_undisturbed_run(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
+def test_sigkill_during_full_gives_the_record_of_an_undisturbed_run(tmp_path: Path, make_gateway: MakeGateway) -> None:
     undisturbed = make_gateway(projects.make(tmp_path / "undisturbed")).run(pipeline="full")
     assert undisturbed["exitCode"] == 0, undisturbed
     gateway = make_gateway(projects.make(tmp_path / "killed"))
@@ -87,7 +83,7 @@ def test_kill_9_in_the_middle_of_full_ends_with_the_same_record_as_an_undisturbe
     assert "Done. PASS=5 " in record["output"]
 
 
-def test_a_cancel_that_the_gateway_did_not_live_to_see_is_carried_out_by_the_next_one(
+def test_a_cancel_cut_off_by_a_kill_is_carried_out_by_the_next_gateway(
     tmp_path: Path, make_gateway: MakeGateway
 ) -> None:
     stubborn = """

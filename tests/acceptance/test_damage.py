@@ -1,4 +1,4 @@
-"""A state that was damaged or lost under a real gateway: what runs is found again, once, and ends as it ends."""
+"""A state directory damaged or lost under a real gateway: running jobs are adopted once and end normally."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def listed(gateway: Gateway) -> dict[str, dict[str, Any]]:
 
 
 def is_adopted(gateway: Gateway, job: str, before: dict[str, dict[str, Any]]) -> bool:
-    """Whether the job is found running, holds what it held, ran once and ends as it does; the others are as before."""
+    """Whether the job is running, holds its resources, runs once and ends normally, and the others are unchanged."""
     now = listed(gateway)
     assert now[job]["status"] == "running"
     assert {name: record for name, record in now.items() if name != job} == before
@@ -51,13 +51,13 @@ def is_adopted(gateway: Gateway, job: str, before: dict[str, dict[str, Any]]) ->
     return True
 
 
-def said(gateway: Gateway, event: str) -> list[dict[str, Any]]:
+def logged(gateway: Gateway, event: str) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in gateway.log.read_text().splitlines()]
     return [line for line in lines if line["event"] == event]
 
 
 @pytest.mark.parametrize("gone", [("",), SIDE_FILES], ids=["without_its_log", "with_its_log"])
-def test_without_its_database_a_gateway_finds_its_jobs_in_their_folders(
+def test_without_its_database_a_gateway_restores_jobs_from_their_folders(
     gateway: Gateway, gone: tuple[str, ...]
 ) -> None:
     before, job = listed(gateway), damage.waiting(gateway)
@@ -65,27 +65,27 @@ def test_without_its_database_a_gateway_finds_its_jobs_in_their_folders(
     for suffix in gone:
         (gateway.state / f"{DATABASE}{suffix}").unlink()
     gateway.start()
-    [told] = said(gateway, "records restored")
-    assert told["active"] == [job]
-    assert "may be gone" in told["lost"]
+    [event] = logged(gateway, "records restored")
+    assert event["active"] == [job]
+    assert "may be gone" in event["lost"]
     assert is_adopted(gateway, job, before)
 
 
 @pytest.mark.parametrize("how", [damage.noise, damage.header, damage.page, damage.truncated])
-def test_a_damaged_database_costs_a_running_job_nothing(gateway: Gateway, how: damage.Damage) -> None:
+def test_a_running_job_is_adopted_despite_a_damaged_database(gateway: Gateway, how: damage.Damage) -> None:
     before, job = listed(gateway), damage.waiting(gateway)
     gateway.kill()
     for suffix in SIDE_FILES[1:]:
         (gateway.state / f"{DATABASE}{suffix}").unlink()
     how(gateway.state / DATABASE, random.Random(1))
     gateway.start()
-    [told] = said(gateway, "database damaged")
-    assert [told["set_aside"]] == [str(aside) for aside in damage.set_aside(gateway.state)]
+    [event] = logged(gateway, "database damaged")
+    assert [event["set_aside"]] == [str(aside) for aside in damage.set_aside(gateway.state)]
     assert is_adopted(gateway, job, before)
 
 
 @pytest.mark.parametrize("left", [0.1, 0.5, 0.9])
-def test_a_torn_log_costs_a_running_job_nothing(gateway: Gateway, left: float) -> None:
+def test_a_running_job_is_adopted_despite_a_torn_write_ahead_log(gateway: Gateway, left: float) -> None:
     before, job = listed(gateway), damage.waiting(gateway)
     gateway.kill()
     log = gateway.state / f"{DATABASE}-wal"
@@ -95,7 +95,7 @@ def test_a_torn_log_costs_a_running_job_nothing(gateway: Gateway, left: float) -
 
 
 def went_down(gateway: Gateway) -> bool:
-    """Whether the gateway ends, asked some twenty times; until then each answer must be one that can be right."""
+    """Whether the gateway ends within twenty requests; each answer until then must be a valid one."""
     process = gateway.process
     assert process is not None
     for _ in range(10):
@@ -109,19 +109,20 @@ def went_down(gateway: Gateway) -> bool:
     return False
 
 
-def test_a_database_damaged_under_a_gateway_costs_nothing_whether_it_goes_down_loudly_or_never_reads_the_damage(
+def test_damage_under_a_running_gateway_loses_no_job(
     gateway: Gateway,
 ) -> None:
+    """The gateway ends with an error, or never reads the damaged pages."""
     before, job = listed(gateway), damage.waiting(gateway)
     for name in (DATABASE, f"{DATABASE}-wal"):
         file = gateway.state / name
         damage.overwrite(file, 0, random.Random(1).randbytes(file.stat().st_size))
     if went_down(gateway):
         assert gateway.stop() == BUG
-        assert said(gateway, "crashed")
-        assert said(gateway, "database damaged")
-        assert gateway.log.read_text().count("Traceback") <= 1  # the crash's own
-    else:  # what SQLite has in memory is good, and it writes that
+        assert logged(gateway, "crashed")
+        assert logged(gateway, "database damaged")
+        assert gateway.log.read_text().count("Traceback") <= 1  # that of the crash
+    else:  # SQLite's pages in memory are intact, and it writes those
         gateway.kill()
     gateway.start()
     assert listed(gateway)[job]["status"] == "running"
@@ -132,7 +133,7 @@ def test_a_database_damaged_under_a_gateway_costs_nothing_whether_it_goes_down_l
     assert all(record["status"] != "failed" for record in listed(gateway).values())
 
 
-def test_a_job_whose_record_and_folders_record_are_both_gone_is_told_and_the_rest_goes_on(gateway: Gateway) -> None:
+def test_a_job_that_lost_both_its_records_is_logged_and_the_others_stay(gateway: Gateway) -> None:
     before, job = listed(gateway), damage.waiting(gateway)
     gateway.kill()
     lost = next(iter(before))
@@ -140,8 +141,8 @@ def test_a_job_whose_record_and_folders_record_are_both_gone_is_told_and_the_res
     for suffix in SIDE_FILES:
         (gateway.state / f"{DATABASE}{suffix}").unlink()
     gateway.start()
-    [told] = said(gateway, "folders without a record")
-    assert lost in told["first"]
+    [event] = logged(gateway, "folders without a record")
+    assert lost in event["first"]
     del before[lost]
     now = listed(gateway)
     assert now.pop(job)["status"] == "running"

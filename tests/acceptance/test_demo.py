@@ -35,7 +35,7 @@ ROWS = {"airlines": "16", "airports": "1,458", "flights": "336,776", "planes": "
 
 @dataclass(frozen=True)
 class Ran:
-    """A demo that ran to its end, and what it printed."""
+    """A demo that ran to its end, and its output."""
 
     folder: Path
     code: int
@@ -62,7 +62,7 @@ def demo(folder: Path, *options: str) -> Ran:
 
 @contextmanager
 def demo_in_background(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A demo that goes on, and the file with what it printed so far."""
+    """A running demo, and the file with its output so far."""
     printed = folder.with_suffix(".printed")
     with (
         printed.open("wb") as out,
@@ -82,11 +82,11 @@ def demo_in_background(folder: Path, *options: str) -> Iterator[tuple[subprocess
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """The demo in a folder that was not there before."""
+    """The demo in a new folder."""
     return demo(tmp_path_factory.mktemp("demo") / "lakehouse")
 
 
-def test_the_demo_exits_0_and_says_where_everything_is(first: Ran) -> None:
+def test_the_demo_exits_0_and_names_its_folder_address_and_job(first: Ran) -> None:
     assert first.code == 0, first.text
     assert f"Lakehouse: {first.folder}\n" in first.text
     assert re.search(r"^Gateway:   http://localhost:[0-9]+$", first.text, re.MULTILINE)
@@ -104,13 +104,13 @@ def test_the_demo_shows_each_step_with_a_bar_and_counts(first: Ran) -> None:
     assert "Elementary is off: the project does not have its package." in first.text
 
 
-def test_the_demo_shows_the_rows_of_bronze_and_an_answer_of_gold(first: Ran) -> None:
+def test_the_demo_shows_the_row_counts_of_bronze_and_a_gold_table(first: Ran) -> None:
     for table, rows in ROWS.items():
         assert re.search(rf"^  {table} +{rows}$", first.text, re.MULTILINE)
     assert re.search(r"^   1  Hawaiian Airlines Inc\. +342 ", first.text, re.MULTILINE)
 
 
-def test_a_second_demo_in_the_folder_works_and_its_printed_lines_too(first: Ran) -> None:
+def test_a_second_demo_in_the_folder_and_the_commands_it_prints_work(first: Ran) -> None:
     need("bash"), need("curl")
     with demo_in_background(first.folder, "--serve", "--port", free_port()) as (process, printed):
         text = wait_for(lambda: _served(process, printed), "a demo that serves")
@@ -138,7 +138,7 @@ def cancelled(base: str, path: str) -> None:
     wait_for(lambda: bash(base, f'curl -s "{path}?wait=5"')["phase"] == "ended", f"the end of {path}")
 
 
-def test_a_model_that_is_broken_makes_the_demo_exit_1_and_say_which(first: Ran, tmp_path: Path) -> None:
+def test_a_broken_model_makes_the_demo_exit_1_and_name_it(first: Ran, tmp_path: Path) -> None:
     folder = shutil.copytree(first.folder, tmp_path / "lakehouse")
     (folder / "transform/models/gold/monthly_delays.sql").write_text(
         "select no_such_column from {{ ref('flights') }}\n"
@@ -179,9 +179,9 @@ def test_ctrl_c_cancels_the_job_of_the_demo(tmp_path: Path, moment: str) -> None
         "::1",
     ],
 )
-def test_where_port_3000_is_taken_the_demo_serves_on_another(tmp_path: Path, address: str) -> None:
+def test_if_port_3000_is_taken_the_demo_serves_on_another(tmp_path: Path, address: str) -> None:
     with ExitStack() as held:
-        with suppress(OSError):  # somebody else has it: just as well
+        with suppress(OSError):  # another process has the port, which is as good
             held.enter_context(listening(address, 3000))
         with demo_in_background(tmp_path / "lakehouse") as (process, printed):
             wait_for(lambda: "airlines" in printed.read_text() or process.poll() is not None, "the ingester")
@@ -192,14 +192,14 @@ def test_where_port_3000_is_taken_the_demo_serves_on_another(tmp_path: Path, add
 
 @contextmanager
 def listening(address: str, port: int) -> Iterator[int]:
-    """Hold a port of an address; the port."""
+    """Listen on a port of an address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, port), family=family) as holder:
         yield int(holder.getsockname()[1])
 
 
 def free_port() -> str:
-    """A port that nobody has now."""
+    """A port that is free now."""
     with listening("127.0.0.1", 0) as port:
         return str(port)
 
@@ -211,7 +211,7 @@ def _served(process: subprocess.Popen[bytes], printed: Path) -> str | None:
 
 
 def bash(base: str, line: str) -> dict[str, Any]:
-    """What a printed line answers."""
+    """Run a printed command and return its answer."""
     done = subprocess.run(
         ["bash", "-c", f"{base}\n{line}"], capture_output=True, text=True, timeout=DEADLINE, check=True
     )

@@ -1,4 +1,4 @@
-"""The demo's three pipelines, for real: dlt, dbt and DuckDB on its flights, by what is in the lakehouse then."""
+"""The demo's three pipelines with the real dlt, dbt and DuckDB, checked by the tables in its lakehouse."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Lakehouse:
         self.gateway = Gateway(folder / "demo", {"LAKEHOUSE_DUCKDB": str(self.database)}).start()
 
     def run(self, pipeline: str, **fields: Any) -> str:
-        """Run a pipeline, which must succeed; the run's id."""
+        """Run a pipeline, which must succeed, and return the run's id."""
         body = {"fabricId": 1, "projectId": "flights", "pipelineName": pipeline, **fields}
         answer = self.gateway.call("POST", PATH, body)
         assert answer.status == 200, answer
@@ -76,12 +76,12 @@ def lakehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lakehouse]:
     made.gateway.stop()
 
 
-def test_the_ingester_has_loaded_the_month_it_was_given_and_no_model_is_made(lakehouse: Lakehouse) -> None:
+def test_a_run_up_to_the_ingester_loads_its_month_and_builds_no_model(lakehouse: Lakehouse) -> None:
     assert lakehouse.rows("select distinct month from bronze.flights") == [(1,)]
     assert lakehouse.tables("gold") == set()
 
 
-def test_a_process_stops_before_the_gold_layer(lakehouse: Lakehouse) -> None:
+def test_a_run_up_to_a_silver_model_builds_no_gold_table(lakehouse: Lakehouse) -> None:
     lakehouse.run("carrier_report", processName="flight_details", version="2")
     assert "flight_details" in lakehouse.tables("silver")
     assert lakehouse.tables("gold") == set()
@@ -94,7 +94,7 @@ def test_parameters_change_the_rows_of_a_gold_table(lakehouse: Lakehouse) -> Non
     assert lakehouse.rows(REPORT) == [("AA", 1)]
 
 
-def test_a_version_has_the_models_of_its_time(lakehouse: Lakehouse) -> None:
+def test_a_version_builds_the_models_of_its_commit(lakehouse: Lakehouse) -> None:
     lakehouse.run("carrier_report", processName="flight_details", version="1")
     lakehouse.run("refresh", parameters={"month": 1}, version="1")
     assert "worst_days" not in lakehouse.tables("gold")
@@ -102,7 +102,7 @@ def test_a_version_has_the_models_of_its_time(lakehouse: Lakehouse) -> None:
     assert {"worst_days", "carrier_delays", "carrier_report"} <= lakehouse.tables("gold")
 
 
-def test_the_pipelines_of_the_demo_are_listed_with_the_parameters_a_person_would_use(lakehouse: Lakehouse) -> None:
+def test_the_demos_pipelines_are_listed_with_their_parameters(lakehouse: Lakehouse) -> None:
     listed = lakehouse.gateway.call("GET", "/api/v1/pipelines").json["pipelines"]
     parameters = {found["name"]: [parameter["name"] for parameter in found["parameters"]] for found in listed}
     assert parameters == {"refresh": ["month"], "gold": [], "carrier_report": ["carrier", "month"]}

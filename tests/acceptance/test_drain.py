@@ -1,4 +1,4 @@
-"""SIGTERM drains: new triggers are refused, polls answered, jobs left running, and all of it soon."""
+"""SIGTERM drains: triggers are refused, polls are answered, jobs keep running, and the exit comes soon."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAITING = """
         time.sleep(0.01)
 """
 TRIGGER = b'{"pipeline": "ingester"}'
-LIMIT = 10.0  # seconds that a stop may take, the contract with whoever runs `systemctl stop`
+LIMIT = 10.0  # seconds that `systemctl stop` may take
 
 
 def begun(gateway: Gateway) -> socket.socket:
@@ -32,14 +32,14 @@ def begun(gateway: Gateway) -> socket.socket:
 
 
 def terminated(gateway: Gateway) -> None:
-    """SIGTERM, and the gateway no longer listens."""
+    """Send SIGTERM and wait until the gateway no longer listens."""
     assert gateway.process is not None
     gateway.process.send_signal(signal.SIGTERM)
     wait_for(lambda: not listens(gateway.port), "the end of listening")
 
 
 def exit_code(gateway: Gateway) -> int:
-    """How it ends after one SIGTERM, as systemd sends one."""
+    """The exit code after the SIGTERM."""
     assert gateway.process is not None
     process, gateway.process = gateway.process, None
     return process.wait(DEADLINE)
@@ -52,7 +52,7 @@ def listens(port: int) -> bool:
 
 
 def answer(connection: socket.socket) -> tuple[int, dict[str, str]]:
-    """The status and the headers of what comes back."""
+    """The status and the headers of the answer."""
     received = b""
     with connection:
         while b"\r\n\r\n" not in received and (chunk := connection.recv(65536)):
@@ -62,7 +62,7 @@ def answer(connection: socket.socket) -> tuple[int, dict[str, str]]:
     return int(status.split()[1]), dict(line.split(": ", 1) for line in lines)
 
 
-def test_a_trigger_whose_body_arrives_while_draining_is_refused_and_told_when_to_come_again(
+def test_a_trigger_that_arrives_while_draining_gets_503_and_retry_after(
     tmp_path: Path, make_gateway: MakeGateway, tell: Tell
 ) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=WAITING))
@@ -85,12 +85,14 @@ def test_a_trigger_whose_body_arrives_while_draining_is_refused_and_told_when_to
     assert gateway.finished(job)["exitCode"] == 0
 
 
-def test_who_waits_for_a_change_is_answered_and_the_job_goes_on(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_a_waiting_poll_is_answered_while_draining_and_the_job_goes_on(
+    tmp_path: Path, make_gateway: MakeGateway
+) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=WAITING))
     job = gateway.trigger(pipeline="ingester")
     waiting = socket.create_connection(("127.0.0.1", gateway.port), timeout=DEADLINE)
     waiting.sendall(f"GET /api/v1/jobs/{job}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    # the answer to a later request on the same loop says that the waiting one has been taken up
+    # the answer to a later request shows that the loop has received the waiting one
     wait_for(lambda: "waiting" in gateway.poll(job)["output"], "the ingester")
     terminated(gateway)
     assert answer(waiting)[0] == 200
@@ -100,7 +102,7 @@ def test_who_waits_for_a_change_is_answered_and_the_job_goes_on(tmp_path: Path, 
     assert gateway.finished(job)["exitCode"] == 0
 
 
-def test_on_open_connections_polls_are_answered_and_triggers_refused_while_draining(
+def test_while_draining_open_connections_serve_polls_and_refuse_triggers(
     tmp_path: Path, make_gateway: MakeGateway
 ) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project"))
@@ -108,7 +110,7 @@ def test_on_open_connections_polls_are_answered_and_triggers_refused_while_drain
     kept = [http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=DEADLINE) for _ in range(2)]
     for connection in kept:
         assert asked(connection, "GET", f"{PATH}?jobId={job}") == 200
-    late = begun(gateway)  # for as long as this is on its way, it drains
+    late = begun(gateway)  # the gateway drains until this request is complete
     terminated(gateway)
     assert asked(kept[0], "GET", f"{PATH}?jobId={job}") == 200
     assert asked(kept[1], "POST", PATH, TRIGGER) == 503
@@ -120,7 +122,7 @@ def test_on_open_connections_polls_are_answered_and_triggers_refused_while_drain
 
 
 def asked(connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None) -> int:
-    """The status of the answer to a request on a connection that is there already."""
+    """The status of the answer to a request on an open connection."""
     connection.auto_open = 0
     if connection.sock is None:
         connection.connect()
@@ -130,9 +132,7 @@ def asked(connection: http.client.HTTPConnection, method: str, path: str, body: 
     return response.status
 
 
-def test_a_client_that_never_ends_its_request_holds_no_stop_up(
-    tmp_path: Path, make_gateway: MakeGateway, tell: Tell
-) -> None:
+def test_an_unfinished_request_does_not_delay_a_stop(tmp_path: Path, make_gateway: MakeGateway, tell: Tell) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project"))
     stuck = [begun(gateway) for _ in range(8)]
     since = time.monotonic()

@@ -1,37 +1,37 @@
-"""The failure table: what may happen to a gateway and its steps, and the test that shows what then does.
+"""The failure table: events that may hit a gateway and its steps, and the test of each.
 
 | event | test |
 |---|---|
-| the gateway is killed while a step runs | test_crash.py::test_a_killed_gateway_finds_its_job_running_and_takes_its_exit_code |
-| the gateway is killed, and the step ends meanwhile | test_crash.py::test_a_job_that_ended_while_the_gateway_was_down_has_ended_at_the_first_look |
-| the gateway is killed at random instants | test_kill_loop.py::test_no_job_is_lost_run_twice_wrong_or_stuck_however_the_gateway_is_killed |
-| the gateway dies between commit and spawn | test_write_boundaries.py::test_a_job_over_which_the_gateway_dies_ends_as_if_it_had_not |
-| the gateway dies at a boundary of a cancel | test_write_boundaries.py::test_a_cancel_that_was_recorded_is_carried_out_by_the_next_gateway |
-| a step is killed | test_data_analytics_endings.py::test_an_ingester_that_somebody_killed_fails_the_job_as_killed |
-| a step runs out of memory | test_failure_table.py::test_out_of_memory_takes_the_step_and_neither_its_supervisor_nor_the_gateway |
-| a container runs out of memory | test_containers.py::test_out_of_memory_is_told_as_such |
-| a shim is killed | test_faults.py::test_a_killed_supervisor_ends_its_job_as_unknown_with_nothing_of_it_alive |
+| the gateway is killed while a step runs | test_crash.py::test_a_killed_gateway_adopts_the_running_job_and_its_exit_code |
+| the gateway is killed, and the step ends meanwhile | test_crash.py::test_a_job_that_ended_without_a_gateway_has_ended_at_the_first_poll |
+| the gateway is killed at random instants | test_kill_loop.py::test_kills_at_random_instants_lose_repeat_or_block_no_job |
+| the gateway dies between commit and spawn | test_write_boundaries.py::test_a_job_whose_gateway_is_killed_ends_as_if_undisturbed |
+| the gateway dies at a boundary of a cancel | test_write_boundaries.py::test_a_recorded_cancel_is_carried_out_by_the_next_gateway |
+| a step is killed | test_data_analytics_endings.py::test_an_ingester_killed_from_outside_fails_the_job_as_killed |
+| a step runs out of memory | test_failure_table.py::test_out_of_memory_kills_only_the_step |
+| a container runs out of memory | test_containers.py::test_a_container_that_ran_out_of_memory_is_reported_as_such |
+| a shim is killed | test_faults.py::test_a_killed_supervisor_ends_its_job_as_unknown_with_its_step |
 | a shim is killed, what it leaves is stubborn | test_local_runner.py::test_what_a_killed_supervisor_left_is_ended_and_the_step_is_lost |
-| a shim dies at a boundary of its own | test_write_boundaries.py::test_a_supervisor_that_dies_there_ends_its_job_in_the_truth |
+| a shim dies at a boundary of its own | test_write_boundaries.py::test_a_supervisor_killed_at_any_point_gives_the_right_outcome |
 | a second shim for the same step | test_shim.py::test_a_second_one_is_refused_while_the_first_runs_and_after |
 | many shims at once for the same step | test_shim.py::test_of_many_at_once_one_runs |
 | a step ignores INT and TERM | test_local_runner.py::test_a_step_that_ignores_every_request_is_killed |
 | a grandchild keeps stdout open | test_local_runner.py::test_a_child_that_holds_the_output_open_holds_nothing_up |
 | a grandchild escapes with setsid | test_local_runner.py::test_a_runaway_grandchild_is_gone_when_the_step_has_ended |
 | a grandchild escapes, and the job is cancelled | test_local_runner.py::test_a_runaway_grandchild_is_gone_when_the_step_was_stopped |
-| a whole tree of processes is cancelled | test_data_analytics_endings.py::test_a_cancelled_job_has_ended_only_when_its_whole_process_tree_is_gone |
-| a second gateway on one state directory | test_failure_table.py::test_a_second_gateway_on_a_state_directory_leaves_the_first_and_its_job_alone |
+| a whole tree of processes is cancelled | test_data_analytics_endings.py::test_a_cancelled_job_ends_only_with_its_whole_process_tree |
+| a second gateway on one state directory | test_failure_table.py::test_a_second_gateway_on_a_state_directory_does_not_affect_the_first |
 | the disk is full while a step writes | test_shim.py::test_a_full_disk_costs_output_and_nothing_else_and_only_until_there_is_room |
 | the disk is full when a step ends | test_shim.py::test_the_end_is_written_on_a_full_disk |
-| the disk is full at a cancel | test_full_disk.py::test_a_job_can_be_cancelled_on_a_full_disk_and_ends_once_there_is_room |
-| the disk is full at a trigger | test_full_disk.py::test_under_the_floor_triggers_are_refused_and_all_else_goes_on_until_there_is_room |
-| the clock jumps by a day | test_failure_table.py::test_a_clock_that_jumps_by_a_day_hides_shows_ends_and_removes_nothing |
-| the host reboots while a step runs | test_failure_table.py::test_what_ran_when_the_host_was_rebooted_is_unknown_and_runs_no_second_time |
-| the host reboots before a step begins | test_failure_table.py::test_what_had_not_begun_when_the_host_was_rebooted_runs_once_after_it |
-| the engine is stopped or killed, with and without live-restore | test_containers_crash.py::test_a_container_that_ends_with_its_engine_ends_in_the_truth |
-| the engine is restarted and leaves containers alone | test_containers_crash.py::test_a_container_that_its_engine_leaves_alone_is_followed_when_the_engine_is_back |
-| the docker command is killed | test_containers_crash.py::test_whoever_reads_the_log_may_be_killed_again_and_again |
-| the docker command is killed while it makes a container | test_containers_crash.py::test_the_command_that_makes_the_container_may_be_killed_as_soon_as_it_runs |
+| the disk is full at a cancel | test_full_disk.py::test_a_job_cancelled_on_a_full_disk_ends_once_there_is_room |
+| the disk is full at a trigger | test_full_disk.py::test_below_the_floor_only_triggers_are_refused_until_there_is_room |
+| the clock jumps by a day | test_failure_table.py::test_a_clock_jump_of_a_day_hides_ends_and_removes_no_job |
+| the host reboots while a step runs | test_failure_table.py::test_a_step_cut_off_by_a_reboot_is_unknown_and_does_not_run_again |
+| the host reboots before a step begins | test_failure_table.py::test_a_step_that_had_not_begun_at_a_reboot_runs_once_after_it |
+| the engine is stopped or killed, with and without live-restore | test_containers_crash.py::test_a_container_that_ends_with_its_engine_is_recorded_correctly |
+| the engine is restarted and leaves containers alone | test_containers_crash.py::test_a_container_that_outlives_its_engine_is_followed_again |
+| the docker command is killed | test_containers_crash.py::test_the_reader_of_the_log_may_be_killed_repeatedly |
+| the docker command is killed while it makes a container | test_containers_crash.py::test_docker_compose_run_may_be_killed_as_soon_as_it_runs |
 """  # noqa: E501, a row of a table is a line
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def test_every_row_names_a_test_that_exists() -> None:
         assert re.search(rf"^(async )?def {named[2]}\(", file.read_text("utf-8"), re.MULTILINE), row
 
 
-# Takes more and more memory, in small pieces.
+# Allocates more and more memory, in small pieces.
 GLUTTON = """
     import os
     print("ready", flush=True)
@@ -84,13 +84,11 @@ GLUTTON = """
     while True:
         taken.append(b"x" * 1_000_000)
 """
-# Something that has a lot of it, as a gateway might, and is not marked as the one to go first.
+# A process with much memory, as a gateway may have, that is not marked as the first to be killed.
 BALLAST = "import sys; taken = b'x' * int(sys.argv[1]); print('taken', flush=True); sys.stdin.read()"
 
 
-def test_out_of_memory_takes_the_step_and_neither_its_supervisor_nor_the_gateway(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
+def test_out_of_memory_kills_only_the_step(tmp_path: Path, make_gateway: MakeGateway) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=GLUTTON))
     assert gateway.process is not None
     with memory_group(400 * MIB) as group:
@@ -101,7 +99,7 @@ def test_out_of_memory_takes_the_step_and_neither_its_supervisor_nor_the_gateway
             assert group.kills == 1
             assert gateway.process.poll() is None
             exit_file = gateway.state / "jobs" / record["jobId"] / "1-ingester" / "exit"
-            assert json.loads(exit_file.read_bytes())["signal"] == signal.SIGKILL  # so its supervisor was there to tell
+            assert json.loads(exit_file.read_bytes())["signal"] == signal.SIGKILL  # its supervisor lived to record this
         gateway.stop()
     assert (record["status"], record["success"], record["exitCode"]) == ("failed", False, -1)
     assert record["reason"] == "killed"
@@ -111,7 +109,7 @@ def test_out_of_memory_takes_the_step_and_neither_its_supervisor_nor_the_gateway
 
 @contextmanager
 def ballast(group: MemoryGroup, size: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has so much memory."""
+    """A process with this much memory."""
     command = ["sh", "-c", 'read go; exec "$@"', "sh", sys.executable, "-I", "-S", "-c", BALLAST, str(size)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -130,7 +128,7 @@ def gateway(dying: DyingGateway) -> DyingGateway:
     return dying
 
 
-def test_a_second_gateway_on_a_state_directory_leaves_the_first_and_its_job_alone(gateway: DyingGateway) -> None:
+def test_a_second_gateway_on_a_state_directory_does_not_affect_the_first(gateway: DyingGateway) -> None:
     gateway.start()
     gateway.hold()
     job = gateway.trigger(pipeline="ingester")
@@ -155,7 +153,7 @@ def test_a_second_gateway_on_a_state_directory_leaves_the_first_and_its_job_alon
 
 
 def state_of(gateway: Gateway, job: str) -> Any:
-    """What the record says, and which processes of steps there are."""
+    """The record, and the processes of steps."""
     record = gateway.poll(job)
     del record["durationSeconds"]
     for step in record["steps"]:
@@ -164,7 +162,7 @@ def state_of(gateway: Gateway, job: str) -> Any:
 
 
 def ran(gateway: DyingGateway, job: str) -> dict[str, Any]:
-    """The record of a job of one step, which ended as it must and ran once."""
+    """The record of a job of one step, which must complete and have run once."""
     record = gateway.finished(job)
     assert (record["status"], record["exitCode"], record.get("reason")) == ("completed", 0, None), record
     assert gateway.runs(job) == [1, 0]
@@ -173,17 +171,17 @@ def ran(gateway: DyingGateway, job: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("jump", [-DAY, DAY], ids=["back", "ahead"])
-def test_a_clock_that_jumps_by_a_day_hides_shows_ends_and_removes_nothing(gateway: DyingGateway, jump: float) -> None:
-    """It jumps while a step runs, for the gateway and the supervisor, and stays wrong over a restart."""
+def test_a_clock_jump_of_a_day_hides_ends_and_removes_no_job(gateway: DyingGateway, jump: float) -> None:
+    """The clock jumps while a step runs, for gateway and supervisor, and stays wrong across a restart."""
     wrong_by = gateway.folder / "clock"
     wrong_by.write_text("0")
-    # a step has an hour, a record half a day, so that a day too many would end the one and remove the other
+    # an error of a day would time out a step, which has an hour, and remove a record, which has half a day
     limits = {
         "GATEWAY_RECORD_DAYS": "0.5",
         "GATEWAY_FABRICS": "{local: {time_limit: 3600, resources: {ingester: warehouse}}}",
         "TEST_CLOCK": str(wrong_by),
     }
-    # by the hours since they ended
+    # hours since each job ended
     gateway.state.mkdir()
     asyncio.run(past(gateway.state, {"within-the-hour": 0.5, "of-today": 2.0, "expired": 13.0}))
     gateway.start_elsewhere(**limits)
@@ -200,7 +198,7 @@ def test_a_clock_that_jumps_by_a_day_hides_shows_ends_and_removes_nothing(gatewa
             gateway.start_elsewhere(**limits)
         assert list(gateway.listed()) == listed
         assert gateway.poll(running)["status"] == "running"
-    # the sweep of this start has taken what is too old, and that only
+    # the sweep at this start removed the expired record only
     wait_for(lambda: gateway.call("GET", f"{JOBS_API}/expired").status == 404, "the sweep")
     assert gateway.call("GET", f"{JOBS_API}/of-today").status == 200
     assert gateway.poll(earlier) == before
@@ -209,7 +207,7 @@ def test_a_clock_that_jumps_by_a_day_hides_shows_ends_and_removes_nothing(gatewa
     for timed in (record, *record["steps"]):
         assert 0 <= timed["durationSeconds"] < HOUR
     assert list(gateway.listed()) == listed
-    # and a clock that is set right again changes nothing either
+    # and correcting the clock changes nothing
     wrong_by.write_text("0")
     assert list(gateway.listed()) == listed
     assert gateway.poll(running) == record
@@ -220,7 +218,7 @@ def test_a_clock_that_jumps_by_a_day_hides_shows_ends_and_removes_nothing(gatewa
 
 
 async def past(state: Path, hours: dict[str, float]) -> None:
-    """Record jobs that ended so many hours ago, oldest first."""
+    """Record jobs that ended this many hours ago, oldest first."""
     store = await Store.open(state / "gateway.db")
     now = clock.now()
     for name, ago in sorted(hours.items(), key=lambda item: -item[1]):
@@ -231,7 +229,7 @@ async def past(state: Path, hours: dict[str, float]) -> None:
 
 
 def power_cut(gateway: DyingGateway) -> None:
-    """The gateway and all supervisors and steps are gone at once, and none of them saw another go."""
+    """Kill the gateway, all supervisors and all steps, so that none of them can notice the death of another."""
     gateway.kill()
     pids = [int(process.split()[0]) for process in process_facts.of_steps(gateway.state)]
     supervisors = [json.loads(file.read_bytes())["pid"] for file in gateway.jobs.glob("*/*/started")]
@@ -240,7 +238,7 @@ def power_cut(gateway: DyingGateway) -> None:
     wait_for(lambda: not process_facts.of_steps(gateway.state), "the end of all processes")
 
 
-def test_what_ran_when_the_host_was_rebooted_is_unknown_and_runs_no_second_time(gateway: DyingGateway) -> None:
+def test_a_step_cut_off_by_a_reboot_is_unknown_and_does_not_run_again(gateway: DyingGateway) -> None:
     gateway.serve()
     earlier = gateway.trigger(pipeline="ingester")
     before = ran(gateway, earlier)
@@ -266,7 +264,7 @@ def test_what_ran_when_the_host_was_rebooted_is_unknown_and_runs_no_second_time(
     all_is_well(gateway)
 
 
-def test_what_had_not_begun_when_the_host_was_rebooted_runs_once_after_it(gateway: DyingGateway) -> None:
+def test_a_step_that_had_not_begun_at_a_reboot_runs_once_after_it(gateway: DyingGateway) -> None:
     gateway.serve("living: after spec.json of 1")
     gateway.submit()
     gateway.died()

@@ -24,13 +24,13 @@ WAITING = """
 
 
 def waiting(gateway: Gateway) -> str:
-    """A job whose ingester runs until the file `go` is there."""
+    """A job whose ingester runs until there is a file `go`."""
     job = gateway.trigger(pipeline="ingester")
     wait_for(lambda: "waiting" in gateway.poll(job)["output"], "the ingester")
     return job
 
 
-def test_a_log_whose_reader_is_gone_costs_no_job_anything(tmp_path: Path) -> None:
+def test_a_closed_log_pipe_affects_no_job(tmp_path: Path) -> None:
     folder = projects.make(tmp_path / "project")
     gateway = Gateway(folder)
     process = subprocess.Popen([COMMAND, "serve"], cwd=folder, env=gateway.environment, stderr=subprocess.PIPE)
@@ -42,7 +42,7 @@ def test_a_log_whose_reader_is_gone_costs_no_job_anything(tmp_path: Path) -> Non
     assert gateway.stop() == 0
 
 
-def test_a_database_that_somebody_holds_is_waited_for(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_a_database_locked_by_another_process_is_waited_for(tmp_path: Path, make_gateway: MakeGateway) -> None:
     folder = projects.make(tmp_path / "project", ingester=WAITING)
     gateway = make_gateway(folder)
     job = waiting(gateway)
@@ -56,9 +56,7 @@ def test_a_database_that_somebody_holds_is_waited_for(tmp_path: Path, make_gatew
     assert gateway.finished(job)["exitCode"] == 0
 
 
-def test_a_killed_supervisor_ends_its_job_as_unknown_with_nothing_of_it_alive(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
+def test_a_killed_supervisor_ends_its_job_as_unknown_with_its_step(tmp_path: Path, make_gateway: MakeGateway) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=WAITING))
     job = waiting(gateway)
     shim = json.loads((gateway.state / "jobs" / job / "1-ingester/started").read_text())["pid"]
@@ -72,7 +70,7 @@ def test_a_killed_supervisor_ends_its_job_as_unknown_with_nothing_of_it_alive(
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is; a dead one may wait for whoever inherited it to take note."""
+    """Whether a process is alive; a zombie, which its parent has not yet reaped, is not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -80,14 +78,14 @@ def alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def test_who_waits_for_a_change_is_answered_when_the_service_stops(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_a_waiting_poll_is_answered_when_the_service_stops(tmp_path: Path, make_gateway: MakeGateway) -> None:
     folder = projects.make(tmp_path / "project", ingester=WAITING)
     gateway = make_gateway(folder)
     job = waiting(gateway)
     answers: list[Answer] = []
     waiter = threading.Thread(target=lambda: answers.append(gateway.call("GET", f"/api/v1/jobs/{job}?wait=60")))
     waiter.start()
-    # the answer to a later request on the same loop says that the waiting one has been taken up
+    # the answer to a later request shows that the loop has received the waiting one
     wait_for(lambda: gateway.call("GET", "/healthz").status == 200 and connected(gateway) > 0, "the waiter")
     assert gateway.stop() == 0
     waiter.join()
@@ -98,7 +96,7 @@ def test_who_waits_for_a_change_is_answered_when_the_service_stops(tmp_path: Pat
 
 
 def connected(gateway: Gateway) -> int:
-    """How many connections to the gateway are established, by the kernel's word."""
+    """The number of established connections to the gateway, from the kernel."""
     port = f":{gateway.port:04X}"
     rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(row[1].endswith(port) and row[3] == "01" for row in rows)

@@ -1,4 +1,4 @@
-"""A disk that fills up, on real small filesystems: no false promise, no false end, and all is well with room again."""
+"""A disk that fills up, on real small filesystems: no accepted job is lost, and every outcome is right."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import configparser
 import json
 import os
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -26,11 +25,11 @@ from gateway.storage.store import Store
 from tests.conftest import MakeGateway
 from tests.support import damage
 from tests.support.damage import STATE
-from tests.support.gateway import COMMAND, DEADLINE, PATH, Gateway, wait_for
+from tests.support.gateway import DEADLINE, PATH, Gateway, wait_for
 from tests.support.jobs import ended, make_job
 from tests.support.parts import mounted
 
-PASSING = 75  # on which systemd starts it again
+PASSING = 75  # exit code at which systemd restarts the service
 MIB = 2**20
 SIZE, FLOOR = "16m", 6 * MIB
 NOTHING, NEARLY = 0, FLOOR // 2  # bytes that are left free
@@ -68,7 +67,7 @@ def state_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def gateway(tmp_path: Path, make_gateway: MakeGateway) -> Iterator[Gateway]:
-    """A gateway on the disk of the test, which must come first; it is gone before that disk is."""
+    """A gateway on the test's disk; that fixture must come first, so that the gateway ends before the disk."""
     made = make_gateway(damage.project(tmp_path / "project"), {"GATEWAY_FREE_DISK_FLOOR": str(FLOOR)})
     yield made
     (made.folder / "go").touch()
@@ -76,7 +75,7 @@ def gateway(tmp_path: Path, make_gateway: MakeGateway) -> Iterator[Gateway]:
 
 
 def fill(disk: Path, left: int) -> Path:
-    """Something else takes the disk up to so many free bytes."""
+    """Fill the disk up to this many free bytes."""
     ballast = disk / "ballast"
     with ballast.open("ab") as opened:
         while (room := free(disk) - left) > 0:
@@ -98,7 +97,7 @@ def readiness(gateway: Gateway) -> tuple[int, dict[str, str]]:
 
 
 def trigger(gateway: Gateway) -> tuple[int, str]:
-    """The answer to a trigger of what no other job holds."""
+    """The answer to a trigger whose resource is free."""
     answer = gateway.call("POST", PATH, {"pipeline": "dbt", "command": "deps"})
     return answer.status, str(answer.json.get("error", answer.json.get("jobId")))
 
@@ -108,9 +107,7 @@ def is_sound(state: Path) -> bool:
         return connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_under_the_floor_triggers_are_refused_and_all_else_goes_on_until_there_is_room(
-    disk: Path, gateway: Gateway
-) -> None:
+def test_below_the_floor_only_triggers_are_refused_until_there_is_room(disk: Path, gateway: Gateway) -> None:
     job = damage.waiting(gateway)
     assert readiness(gateway)[0] == 200
     ballast = fill(disk, NEARLY)
@@ -134,14 +131,14 @@ def test_under_the_floor_triggers_are_refused_and_all_else_goes_on_until_there_i
     assert gateway.finished(new)["exitCode"] == 0
 
 
-def test_under_the_floor_a_job_can_be_cancelled(disk: Path, gateway: Gateway) -> None:
+def test_below_the_floor_a_job_can_be_cancelled(disk: Path, gateway: Gateway) -> None:
     job = damage.waiting(gateway)
     fill(disk, NEARLY)
     assert gateway.call("POST", f"/api/v1/jobs/{job}/cancel").status == 202
     assert gateway.finished(job)["reason"] == "cancelled"
 
 
-def test_a_job_that_fills_the_disk_itself_loses_output_and_not_its_end(disk: Path, gateway: Gateway) -> None:
+def test_a_job_that_fills_the_disk_loses_output_and_not_its_outcome(disk: Path, gateway: Gateway) -> None:
     (gateway.folder / "ingest.py").write_text(FLOODING.replace("\n    ", "\n"))
     job = gateway.trigger(pipeline="ingester")
     exit_file = gateway.state / "jobs" / job / "1-ingester/exit"
@@ -161,9 +158,7 @@ def over(gateway: Gateway, job: str) -> dict[str, object] | None:
     return None if record["status"] == "running" else record
 
 
-def test_a_job_that_ends_while_others_filled_the_disk_ends_truthfully_once_there_is_room(
-    disk: Path, gateway: Gateway
-) -> None:
+def test_a_job_that_ends_on_a_full_disk_is_recorded_once_there_is_room(disk: Path, gateway: Gateway) -> None:
     job = damage.waiting(gateway)
     ballast = fill(disk, NOTHING)
     (gateway.folder / "go").touch()
@@ -180,7 +175,7 @@ def test_a_job_that_ends_while_others_filled_the_disk_ends_truthfully_once_there
     assert damage.runs(gateway.folder) == 1
 
 
-def test_a_job_can_be_cancelled_on_a_full_disk_and_ends_once_there_is_room(disk: Path, gateway: Gateway) -> None:
+def test_a_job_cancelled_on_a_full_disk_ends_once_there_is_room(disk: Path, gateway: Gateway) -> None:
     job = damage.waiting(gateway)
     ballast = fill(disk, NOTHING)
     assert gateway.call("POST", f"/api/v1/jobs/{job}/cancel").status == 202
@@ -190,10 +185,10 @@ def test_a_job_can_be_cancelled_on_a_full_disk_and_ends_once_there_is_room(disk:
     assert gateway.finished(job)["reason"] == "cancelled"
 
 
-def test_no_trigger_is_accepted_in_vain_while_the_disk_fills_up(
+def test_no_accepted_job_is_lost_while_the_disk_fills_up(
     state_disk: Path, tmp_path: Path, make_gateway: MakeGateway
 ) -> None:
-    """There is no floor here, so that it is each write itself that meets the full disk."""
+    """Without a floor, each write itself meets the full disk."""
     unlimited = {"GATEWAY_FREE_DISK_FLOOR": "0", "GATEWAY_TRIGGER_RATE": "1000"}
     gateway = make_gateway(damage.project(tmp_path / "project"), unlimited)
     (gateway.folder / "how").write_text("0")
@@ -218,10 +213,8 @@ def test_no_trigger_is_accepted_in_vain_while_the_disk_fills_up(
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
-def test_a_start_on_a_full_disk_serves_or_waits_for_room_and_then_serves(
-    disk: Path, gateway: Gateway, how: str
-) -> None:
-    """Without room there is no database where there was none: after SIGTERM its log has to be made anew."""
+def test_a_start_on_a_full_disk_serves_at_once_or_once_there_is_room(disk: Path, gateway: Gateway, how: str) -> None:
+    """After SIGTERM, SQLite has to make its log anew, which needs room."""
     job = damage.waiting(gateway)
     (gateway.kill if how == "SIGKILL" else gateway.stop)()
     ballast = fill(disk, NOTHING)
@@ -241,19 +234,17 @@ def test_a_start_on_a_full_disk_serves_or_waits_for_room_and_then_serves(
 
 
 def begin(gateway: Gateway) -> bool:
-    """Start a gateway; whether it waits for room instead of serving."""
-    already = gateway.log.stat().st_size
-    with gateway.log.open("ab") as log:
-        gateway.process = subprocess.Popen([COMMAND, "serve"], cwd=gateway.folder, env=gateway.environment, stderr=log)
+    """Start a gateway and return whether it waits for room instead of serving."""
+    gateway.launch()
 
     def said() -> str:
-        text = gateway.log.read_bytes()[already:].decode()
+        text = gateway.logged()
         assert gateway.process is not None
         assert gateway.process.poll() is None, text
         return text
 
     words = ("database not usable yet", '"event": "serving"')
-    wait_for(lambda: any(word in said() for word in words), "a word of the gateway")
+    wait_for(lambda: any(word in said() for word in words), "a log line of the gateway")
     waits = words[1] not in said()
     if not waits:
         served(gateway)
@@ -261,7 +252,7 @@ def begin(gateway: Gateway) -> bool:
 
 
 def served(gateway: Gateway) -> None:
-    """Wait until the gateway that began serves, and know its port."""
+    """Wait until the started gateway serves, and set its port."""
 
     def line() -> str | None:
         lines = [line for line in gateway.log.read_text().splitlines() if '"event": "serving"' in line]
@@ -270,7 +261,7 @@ def served(gateway: Gateway) -> None:
     gateway.port = int(json.loads(wait_for(line, "a gateway that serves"))["port"])
 
 
-async def test_a_start_that_finds_no_room_for_long_ends_with_a_code_on_which_systemd_starts_it_again(
+async def test_a_start_that_waits_too_long_for_room_exits_for_systemd_to_retry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "_PATIENCE", 0.0)
@@ -284,7 +275,7 @@ async def test_a_start_that_finds_no_room_for_long_ends_with_a_code_on_which_sys
     assert str(PASSING) not in unit["Service"]["RestartPreventExitStatus"].split()
 
 
-async def test_what_is_over_the_cap_goes_also_from_a_full_disk(tmp_path: Path) -> None:
+async def test_files_over_the_cap_are_removed_from_a_full_disk_too(tmp_path: Path) -> None:
     with mounted(tmp_path / "state", SIZE) as state:
         kept = await Store.open(state / damage.DATABASE)
         try:

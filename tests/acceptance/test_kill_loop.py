@@ -1,6 +1,6 @@
-"""The kill loop: SIGKILL at random instants under four clients; nothing lost, run twice, wrong, out of turn or stuck.
+"""The kill loop: SIGKILL at random instants under four clients; no job is lost, repeated, wrong, unordered or stuck.
 
-`--kills N` says how often, `KILL_LOOP_SEED` repeats the dice of an earlier run.
+`--kills N` sets the number of kills, `KILL_LOOP_SEED` repeats the random choices of an earlier run.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("kills", [pytest.param(kills, marks=limit)])
 
 
-def test_no_job_is_lost_run_twice_wrong_or_stuck_however_the_gateway_is_killed(
-    tmp_path: Path, kills: int, tell: Tell
-) -> None:
+def test_kills_at_random_instants_lose_repeat_or_block_no_job(tmp_path: Path, kills: int, tell: Tell) -> None:
     seed = int(os.environ.get("KILL_LOOP_SEED", random.randrange(10**9)))
     loop = KillLoop(tmp_path / "project", seed)
     try:
@@ -50,14 +48,14 @@ def test_no_job_is_lost_run_twice_wrong_or_stuck_however_the_gateway_is_killed(
     finally:
         loop.gateway.stop()
     tell(audit.tally(seed))
-    assert not any(audit.faults.values()), audit.told(seed)
+    assert not any(audit.faults.values()), audit.report(seed)
     assert audit.lived_through_a_kill, "no step was disturbed"
     assert loop.ledger.queued, "no job waited"
-    assert min(loop.to_serving) < 10 * GOAL  # the one that a busy machine disturbed least
+    assert min(loop.to_serving) < 10 * GOAL  # the run that a busy machine disturbed least
 
 
 class Turn(NamedTuple):
-    """When a job that ran had something to itself, epoch seconds."""
+    """When a job held a resource, in epoch seconds."""
 
     came: float
     began: float
@@ -66,7 +64,7 @@ class Turn(NamedTuple):
 
 
 class Audit:
-    """What became of every job, by the gateway's word and by what the steps themselves left."""
+    """The outcome of every job, from the gateway's records and from the files that the steps left."""
 
     def __init__(self, loop: KillLoop) -> None:
         self.faults: dict[str, list[str]] = {"lost": [], "run twice": [], "wrong": [], "stuck": []}
@@ -80,7 +78,7 @@ class Audit:
         self._turns: dict[str, list[Turn]] = {}
 
     def run(self) -> None:
-        """Wait for the end of all jobs, then look at each."""
+        """Wait for the end of all jobs, then check each."""
         self._wait_for_all_ends()
         self._runs = Counter({file.name: file.read_text().count("run\n") for file in self._runs_folder.iterdir()})
         for job in sorted(self._known()):
@@ -97,10 +95,10 @@ class Audit:
         self.faults["wrong"] += self._ledger.surprises
 
     def tally(self, seed: int) -> str:
-        """What is printed."""
+        """The summary to print."""
         loop, lived = self._loop, self._lived
         instants = ", ".join(f"{number} while {instant}" for instant, number in loop.instants.items())
-        faults = ", ".join(f"{len(told)} {kind}" for kind, told in self.faults.items())
+        faults = ", ".join(f"{len(report)} {kind}" for kind, report in self.faults.items())
         median, most = (1000 * seconds for seconds in (statistics.median(loop.to_serving), max(loop.to_serving)))
         return f"""\
 kill loop: {sum(loop.instants.values())} kills ({instants}; KILL_LOOP_SEED={seed}) under {CLIENTS} clients
@@ -112,9 +110,9 @@ steps: {lived["run"]} run, {lived["re-attached"]} re-attached, {lived["ended"]} 
 {faults}
 kill to serving: median {median:.0f} ms, max {most:.0f} ms of {len(loop.to_serving)}"""
 
-    def told(self, seed: int) -> str:
+    def report(self, seed: int) -> str:
         """The tally and the first faults of each kind."""
-        faults = (f"{kind}: {one}" for kind, told in self.faults.items() for one in told[:_TOLD])
+        faults = (f"{kind}: {one}" for kind, report in self.faults.items() for one in report[:_TOLD])
         return "\n\n".join((self.tally(seed), *faults))
 
     @property
@@ -137,13 +135,13 @@ kill to serving: median {median:.0f} ms, max {most:.0f} ms of {len(loop.to_servi
         return {job["jobId"]: job for job in self._gateway.call("GET", PATH).json["jobs"]}
 
     def _wait_for_all_ends(self) -> None:
-        with suppress(AssertionError):  # those that are stuck are told one by one
+        with suppress(AssertionError):  # stuck jobs are reported one by one
             wait_for(lambda: all(job["phase"] == "ended" for job in self._listed().values()), "the end of all jobs")
             wait_for(lambda: not alive(self._gateway.state), "the end of all that was started")
         self.faults["stuck"] += [f"{folder}: something of it is alive" for folder in alive(self._gateway.state)]
 
     def _known(self) -> set[str]:
-        """The jobs that somebody knows of: a client, the list, a conflict, the disk, or a step that ran."""
+        """All jobs that a client, the list, a conflict, the disk or a step that ran has named."""
         ran = {name.rpartition(".")[0] for name in self._runs}
         on_disk = {folder.name for folder in self._jobs_folder.iterdir()}
         known = {*self._listed(), *self._ledger.conflicts, *on_disk, *ran}
@@ -174,7 +172,7 @@ kill to serving: median {median:.0f} ms, max {most:.0f} ms of {len(loop.to_servi
     def _wrongs(self, job: str, record: dict[str, Any]) -> Iterator[str]:
         wanted = self._ledger.wanted.get(record["pipeline"])
         if wanted is None:
-            yield "nobody asked for it"
+            yield "no client asked for it"
             return
         before = self._ledger.ended.get(job, record)
         if outline(before) != outline(record) or before["output"] != record["output"]:
@@ -188,7 +186,7 @@ kill to serving: median {median:.0f} ms, max {most:.0f} ms of {len(loop.to_servi
         yield from self._wrong_output(job, record, wanted)
 
     def _ended_right(self, job: str, record: dict[str, Any], wanted: Wanted) -> bool:
-        """As it does undisturbed; or cancelled at any moment, if somebody asked for that."""
+        """Whether it ended as undisturbed, or as cancelled if a client cancelled it."""
         undisturbed = steps_of(wanted)
         steps = [(step["status"], step["exitCode"]) for step in record["steps"]]
         if (record["status"], record["success"]) == ("completed", True):
@@ -217,7 +215,7 @@ kill to serving: median {median:.0f} ms, max {most:.0f} ms of {len(loop.to_servi
             text = program.output(f"{job}.{n}-{step['name']}")
             must += text if step["status"] == "completed" else ""
             may += text if step["status"] in ("completed", "failed") else ""
-        # what a stopped step had printed is some of its lines
+        # a stopped step printed only some of its lines
         if not (whole.startswith(must) and may.startswith(whole) and whole[-1:] in ("", "\n")):
             yield f"of {len(must)} to {len(may)} characters of output there are {len(whole)}: {whole[-200:]!r}"
 
@@ -240,7 +238,7 @@ kill to serving: median {median:.0f} ms, max {most:.0f} ms of {len(loop.to_servi
 
 
 def steps_of(wanted: Wanted) -> list[tuple[str, int | None]]:
-    """Status and exit code of each step of a job that nobody disturbs."""
+    """Status and exit code of each step of an undisturbed job."""
     steps: list[tuple[str, int | None]] = []
     for code in PROGRAMS[wanted.project].codes[: wanted.steps]:
         failed = any(code for _, code in steps)
@@ -250,8 +248,8 @@ def steps_of(wanted: Wanted) -> list[tuple[str, int | None]]:
 
 def outline(record: dict[str, Any]) -> dict[str, Any]:
     """How a job ended."""
-    told = {name: record.get(name) for name in ("status", "success", "exitCode", "reason", "error", "finishedAt")}
-    return told | {"steps": [(step["name"], step["status"], step["exitCode"]) for step in record["steps"]]}
+    report = {name: record.get(name) for name in ("status", "success", "exitCode", "reason", "error", "finishedAt")}
+    return report | {"steps": [(step["name"], step["status"], step["exitCode"]) for step in record["steps"]]}
 
 
 def seconds(time: str) -> float:
@@ -260,10 +258,10 @@ def seconds(time: str) -> float:
 
 
 def alive(state: Path) -> list[str]:
-    """The folders of steps of this state directory of which something is alive: a shim, or the step itself."""
+    """The folders of this state directory's steps that have a living process: a shim, or the step itself."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it is gone, or somebody else's
+        with suppress(OSError):  # the process has ended, or is another user's
             variables = os.fsdecode((process / "environ").read_bytes()).split("\0")
             found += [value for name, _, value in (pair.partition("=") for pair in variables) if name == MARKER]
     return [folder for folder in found if folder.startswith(f"{state}/")]

@@ -1,4 +1,4 @@
-"""Many connections, slow ones, and no descriptors left: whoever polls is answered, and all of it passes."""
+"""Many connections, slow clients, and no free descriptors: polls are answered, and the gateway recovers."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ TALKATIVE = """
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 POST = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
 MOST = 1000
-REFUSED = 200  # of as many that wait for a change
-ABOVE = 32  # connections that are on their way in or out while many come
-NONE_FREE = 3  # a limit under which nothing can be opened any more
+REFUSED = 200  # of MOST clients that wait for a change
+ABOVE = 32  # connections that are being opened or closed at the time
+NONE_FREE = 3  # a limit below which no file can be opened
 
 
 @pytest.fixture(autouse=True)
 def _descriptors() -> Iterator[None]:
-    """Enough of them for the clients of these tests, and for the gateways, which inherit the limit."""
+    """Allow enough descriptors for the clients of these tests and for the gateways, which inherit the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = 4096
     if soft < enough:
@@ -53,21 +53,21 @@ def _descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def connected(gateway: Gateway, said: bytes = b"") -> socket.socket:
+def connected(gateway: Gateway, data: bytes = b"") -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=DEADLINE)
-    connection.sendall(said)
+    connection.sendall(data)
     return connection
 
 
 @contextlib.contextmanager
-def many(gateway: Gateway, number: int, said: bytes = b"") -> Iterator[list[socket.socket]]:
-    """That many connections, on each of which the same was said."""
+def many(gateway: Gateway, number: int, data: bytes = b"") -> Iterator[list[socket.socket]]:
+    """Open this many connections and send the same bytes on each."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(connected(gateway, said)) for _ in range(number)]
+        yield [stack.enter_context(connected(gateway, data)) for _ in range(number)]
 
 
 def answered(connections: list[socket.socket], expected: int) -> list[bytes]:
-    """The answers that come on that many of the connections; b"" for one that is closed."""
+    """The first `expected` answers on these connections; b"" for a closed one."""
     answers: list[bytes] = []
     end = time.monotonic() + DEADLINE
     with selectors.DefaultSelector() as selector:
@@ -90,7 +90,7 @@ def received(connection: Any) -> bytes:
 
 
 def waiting(gateway: Gateway) -> str:
-    """A job whose ingester runs until the file `go` is there."""
+    """A job whose ingester runs until there is a file `go`."""
     job = gateway.trigger(pipeline="ingester")
     wait_for(lambda: "waiting" in gateway.poll(job)["output"], "the ingester")
     return job
@@ -101,13 +101,13 @@ def logged(gateway: Gateway) -> list[dict[str, Any]]:
 
 
 def most_of_a_kind_in_a_second(gateway: Gateway) -> int:
-    """Of lines with one event, or of one logger, within any second that the log's own clock has."""
+    """The largest number of log lines with one event within one second."""
     return max(Counter((line["event"], line["timestamp"][:19]) for line in logged(gateway)).values())
 
 
 @contextlib.contextmanager
 def open_files(limit: int, of: int) -> Iterator[None]:
-    """A process that may open only so many files. of: its pid, 0 for this one and what it starts meanwhile."""
+    """Limit the open files of the process `of`; 0 is this one, with the processes that it starts meanwhile."""
     before = resource.prlimit(of, resource.RLIMIT_NOFILE)
     resource.prlimit(of, resource.RLIMIT_NOFILE, (limit, before[1]))
     try:
@@ -116,9 +116,8 @@ def open_files(limit: int, of: int) -> Iterator[None]:
         resource.prlimit(of, resource.RLIMIT_NOFILE, before)
 
 
-def test_with_1500_idle_connections_the_next_poll_is_answered_and_afterwards_all_is_as_before(
-    tmp_path: Path, make_gateway: MakeGateway, tell: Tell
-) -> None:
+def test_with_1500_idle_connections_a_poll_is_answered(tmp_path: Path, make_gateway: MakeGateway, tell: Tell) -> None:
+    """Afterwards the gateway has the descriptors and the memory that it had before."""
     gateway = make_gateway(quick_project(tmp_path / "project"))
     before = warm_up(gateway)
     memory = process_facts.memory(pid(gateway)).heap
@@ -141,7 +140,7 @@ def test_with_1500_idle_connections_the_next_poll_is_answered_and_afterwards_all
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_when_all_wait_for_a_change_and_go_away_a_job_can_be_triggered_and_cancelled(
+def test_after_a_thousand_dropped_waits_triggers_and_cancels_work(
     tmp_path: Path, make_gateway: MakeGateway, method: str
 ) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=WAITING))
@@ -151,14 +150,13 @@ def test_when_all_wait_for_a_change_and_go_away_a_job_can_be_triggered_and_cance
         with many(gateway, MOST, waits):
             pass
         assert gateway.call("POST", PATH, {"pipeline": "ingester"}).status == 409
-        assert gateway.call("POST", "/api/v1/jobs/nobody/cancel").status == 404
+        assert gateway.call("POST", "/api/v1/jobs/unknown/cancel").status == 404
     (gateway.folder / "go").touch()
     assert gateway.finished(job)["exitCode"] == 0
 
 
-def test_when_all_wait_for_a_change_the_next_who_waits_is_told_to_come_again_and_a_poll_is_answered(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
+def test_beside_a_thousand_waits_the_next_wait_gets_503(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    """It gets Retry-After; a poll is answered."""
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=WAITING))
     job = waiting(gateway)
     waits = f"GET /api/v1/jobs/{job}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
@@ -170,15 +168,16 @@ def test_when_all_wait_for_a_change_the_next_who_waits_is_told_to_come_again_and
         assert gateway.call("GET", f"/api/v1/jobs/{job}?wait=1").status == 503
         assert gateway.call("POST", PATH, {"pipeline": "ingester"}).status == 409
         (gateway.folder / "go").touch()
-        told = answered(clients, MOST)
-        assert sum(answer.startswith(b"HTTP/1.1 200 ") for answer in told) == MOST - REFUSED
+        reported = answered(clients, MOST)
+        assert sum(answer.startswith(b"HTTP/1.1 200 ") for answer in reported) == MOST - REFUSED
     assert gateway.finished(job)["exitCode"] == 0
 
 
-def test_beside_a_thousand_bodies_that_do_not_come_a_poll_is_answered(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
-    settings = {"trigger_rate": 100_000, "trigger_burst": 100_000}  # else most are refused before their body is read
+def test_beside_a_thousand_unsent_bodies_a_poll_is_answered(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    settings = {
+        "trigger_rate": 100_000,
+        "trigger_burst": 100_000,
+    }  # else the rate limit refuses most before their body is read
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=TALKATIVE, settings=settings))
     job = gateway.run(pipeline="ingester")["jobId"]
     with many(gateway, MOST, POST + b"Content-Length: 100\r\n\r\n") as clients:
@@ -188,7 +187,7 @@ def test_beside_a_thousand_bodies_that_do_not_come_a_poll_is_answered(
     assert set(statuses) == {b"503", b"408"}
 
 
-def test_who_stops_waiting_makes_room_for_who_waits(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_waits_that_end_make_room_for_others(tmp_path: Path, make_gateway: MakeGateway) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=WAITING))
     job = waiting(gateway)
     waits = f"GET /api/v1/jobs/{job}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
@@ -202,7 +201,7 @@ def test_who_stops_waiting_makes_room_for_who_waits(tmp_path: Path, make_gateway
 
 
 def dripping(connection: socket.socket, content: bytes) -> tuple[float, bytes]:
-    """Send content over and over, byte by byte, for as long as that can be; after how long it ended, what came back."""
+    """Send content repeatedly, byte by byte, until the connection ends; return the seconds and the answer."""
     since = time.monotonic()
     got = b""
     connection.settimeout(0.25)
@@ -222,7 +221,7 @@ def dripping(connection: socket.socket, content: bytes) -> tuple[float, bytes]:
 
 
 def never_reading(gateway: Gateway, poll: bytes) -> float:
-    """Ask for a great deal and read none of it; after how long the connection was reset."""
+    """Request much and read nothing of it; return the seconds until the connection was reset."""
     since = time.monotonic()
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -232,13 +231,15 @@ def never_reading(gateway: Gateway, poll: bytes) -> float:
             try:
                 connection.send(poll * 100)
             except BlockingIOError:
-                select.select([], [connection], [], DEADLINE)  # until it takes more, or is closed
+                select.select([], [connection], [], DEADLINE)  # until it can send more, or is closed
             except OSError:
                 break
     return time.monotonic() - since
 
 
-def test_who_sends_or_reads_too_slowly_is_let_go_of(tmp_path: Path, make_gateway: MakeGateway, tell: Tell) -> None:
+def test_clients_that_send_or_read_too_slowly_are_disconnected(
+    tmp_path: Path, make_gateway: MakeGateway, tell: Tell
+) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=TALKATIVE))
     job = gateway.run(pipeline="ingester")["jobId"]
     before = at_rest(gateway)
@@ -256,7 +257,7 @@ def test_who_sends_or_reads_too_slowly_is_let_go_of(tmp_path: Path, make_gateway
         "a chunk's extension": lambda: dripping(
             connected(gateway, POST + b"Transfer-Encoding: chunked\r\n\r\n1;"), b"a"
         ),
-        "a body nobody reads": lambda: dripping(
+        "an ignored body": lambda: dripping(
             connected(gateway, HEAD + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"), b" "
         ),
         "reading": lambda: (never_reading(gateway, poll), b""),
@@ -265,7 +266,9 @@ def test_who_sends_or_reads_too_slowly_is_let_go_of(tmp_path: Path, make_gateway
         running = {name: pool.submit(case) for name, case in cases.items()}
         assert gateway.poll(job)["status"] == "completed"
         ended = {name: one.result() for name, one in running.items()}
-    tell("who is slow is let go of after: " + ", ".join(f"{name} {took:.0f} s" for name, (took, _) in ended.items()))
+    tell(
+        "slow clients are disconnected after: " + ", ".join(f"{name} {took:.0f} s" for name, (took, _) in ended.items())
+    )
     assert {name: took for name, (took, _) in ended.items() if took > (45 if name == "reading" else 25)} == {}
     statuses = {name: got[9:12] for name, (_, got) in ended.items()}
     assert statuses == {
@@ -274,15 +277,14 @@ def test_who_sends_or_reads_too_slowly_is_let_go_of(tmp_path: Path, make_gateway
         "a body": b"408",
         "a chunked body": b"408",
         "a chunk's extension": b"408",
-        "a body nobody reads": b"200",
+        "an ignored body": b"200",
         "reading": b"",
     }
     assert settled(gateway, before).descriptors == before.descriptors
 
 
-def test_out_of_descriptors_nothing_is_lost_or_told_wrong_and_it_recovers_by_itself(
-    tmp_path: Path, make_gateway: MakeGateway, tell: Tell
-) -> None:
+def test_without_free_descriptors_every_answer_is_right(tmp_path: Path, make_gateway: MakeGateway, tell: Tell) -> None:
+    """Nothing is lost, and the gateway recovers by itself."""
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=WAITING))
     job = waiting(gateway)
     before = process_facts.facts(pid(gateway))
@@ -298,7 +300,7 @@ def test_out_of_descriptors_nothing_is_lost_or_told_wrong_and_it_recovers_by_its
         assert asked("/healthz")[0] == 200
         short.enter_context(open_files(NONE_FREE, of=pid(gateway)))
         clients = short.enter_context(many(gateway, 50, HEAD + b"\r\n"))
-        end = time.monotonic() + 3  # for what would flood the log
+        end = time.monotonic() + 3  # long enough for a flood of the log
         (gateway.folder / "go").touch()
         while time.monotonic() < end:
             status, record = asked(f"{PATH}?jobId={job}")
@@ -306,7 +308,7 @@ def test_out_of_descriptors_nothing_is_lost_or_told_wrong_and_it_recovers_by_its
             assert (record["status"], record["exitCode"]) in (("running", -1), ("completed", 0)), record
             status, answer = asked(PATH, b'{"pipeline": "dbt", "command": "deps"}')
             assert status in (409, 429, 503, 507), answer
-            time.sleep(0.05)  # as a script that asks again and again
+            time.sleep(0.05)  # as a script that polls in a loop
         since = time.monotonic()
         resource.prlimit(pid(gateway), resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
         assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answered(clients, 50))
@@ -317,15 +319,13 @@ def test_out_of_descriptors_nothing_is_lost_or_told_wrong_and_it_recovers_by_its
     assert len(gateway.call("GET", PATH).json["jobs"]) == 1
     assert gateway.run(pipeline="ingester")["exitCode"] == 0
     attempts = [line for line in logged(gateway) if line["event"] == "no connection can be taken"]
-    assert 0 < len(attempts) <= 2 * 10  # once a second on each address
+    assert 0 < len(attempts) <= 2 * 10  # one a second for each address
     assert most_of_a_kind_in_a_second(gateway) <= 10
     gone = dict.fromkeys(before.descriptors)
     assert [one for one in settled(gateway, before).descriptors if one not in gone] == []
 
 
-def test_with_few_descriptors_it_serves_fewer_connections_and_still_runs_steps(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
+def test_with_few_descriptors_it_serves_fewer_clients_and_runs_steps(tmp_path: Path, make_gateway: MakeGateway) -> None:
     folder = projects.make(tmp_path / "project")
     with open_files(256, of=0):
         gateway = make_gateway(folder)
@@ -335,17 +335,17 @@ def test_with_few_descriptors_it_serves_fewer_connections_and_still_runs_steps(
         assert process_facts.descriptors(pid(gateway)) < 256
 
 
-def test_who_floods_it_with_what_is_not_http_does_not_flood_the_log(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_a_flood_of_malformed_requests_does_not_flood_the_log(tmp_path: Path, make_gateway: MakeGateway) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project"))
     for _ in range(5):
         with many(gateway, 100, b"\x16\x03\x01\r\n\r\n") as clients:
             assert all(answer.startswith(b"HTTP/1.0 400 ") for answer in answered(clients, 100))
 
-    def told() -> bool:
+    def reported() -> bool:
         lines = logged(gateway)
         kept_back = [line["lines"] for line in lines if line["event"] == "lines kept back"]
-        told_at_once = [line for line in lines if line["event"] == "request unreadable"]
-        return bool(len(told_at_once) + sum(kept_back) == 500)
+        written = [line for line in lines if line["event"] == "request unreadable"]
+        return bool(len(written) + sum(kept_back) == 500)
 
-    wait_for(told, "how many lines were kept back")
-    assert most_of_a_kind_in_a_second(gateway) <= 20  # a second of the clock may have the ends of two of ours
+    wait_for(reported, "how many lines were kept back")
+    assert most_of_a_kind_in_a_second(gateway) <= 20  # a second of the clock may overlap two windows of the limit

@@ -1,7 +1,7 @@
-"""Every example of the published reference, as printed but for the host, the port and the job's id.
+"""Every example of the published reference, as printed except for the host, the port and the job's id.
 
 A real gateway process, real bash, curl and jq, the real dbt and dbt-ol on DuckDB. Elementary is a stand-in package:
-the real one comes from the dbt hub. What only a terminal would show of an answer, its status and headers, comes from
+the real one comes from the dbt hub. The status and the headers of an answer, which the commands do not print, come from
 curl's own configuration file, so that the commands stay as they are.
 """
 
@@ -25,7 +25,7 @@ LOCATION = re.compile(re.escape(PATH) + r"\?jobId=(?P<id>[A-Za-z0-9][A-Za-z0-9_.
 
 
 def poll_until_done(gateway: Gateway, job: str) -> dict[str, Any]:
-    """The record that the reference's loop ends with."""
+    """The record with which the reference's loop ends."""
     text = bash(gateway, POLL_UNTIL_DONE.replace("dbt-1710460800000-abc123", job)).text
     *statuses, last = text.partition("{")[0].splitlines()
     assert set(statuses) <= {"Status: running"}
@@ -40,7 +40,7 @@ def step_folder(gateway: Gateway, record: dict[str, Any], name: str) -> Path:
 
 
 def built(gateway: Gateway, record: dict[str, Any]) -> list[str]:
-    """The models that the steps of a job built, one entry a time."""
+    """The models that the steps of a job built, one entry for each time."""
     files = (gateway.state / "jobs" / record["jobId"]).glob("*/target/run_results.json")
     nodes = [result["unique_id"] for file in files for result in json.loads(file.read_bytes())["results"]]
     return sorted(node for node in nodes if node.startswith("model."))
@@ -115,7 +115,7 @@ def builds_everything_once(gateway: Gateway, record: dict[str, Any]) -> None:
     assert bool(in_build) == ("elementary" not in [step["name"] for step in record["steps"]])
 
 
-def test_the_quick_start_is_accepted_and_its_poll_reads_running(gateway: Gateway) -> None:
+def test_the_quick_start_is_accepted_and_reads_as_running(gateway: Gateway) -> None:
     answer = bash(gateway, QUICK_START)
     job = answer.json["jobId"]
     assert (answer.status, answer.json["output"]) == (202, 'Pipeline "full" started in background.')
@@ -171,7 +171,7 @@ curl -s -X POST "$BASE/api/data-analytics/pipeline/trigger" \\
 
 
 @pytest.mark.parametrize(
-    ("script", "status", "told"),
+    ("script", "status", "mentions"),
     [
         (trigger('{"pipeline": "everything"}'), 400, "everything"),
         (trigger('{"pipeline": "dbt", "command": "drop"}'), 400, "drop"),
@@ -179,22 +179,22 @@ curl -s -X POST "$BASE/api/data-analytics/pipeline/trigger" \\
         (POLL.replace("<jobId>", "dbt-1710460800000-abc123"), 404, "dbt-1710460800000-abc123"),
     ],
 )
-def test_a_refusal_has_the_reference_s_status_and_prints_why(
-    gateway: Gateway, script: str, status: int, told: str
+def test_a_refusal_has_the_status_of_the_reference_and_its_reason(
+    gateway: Gateway, script: str, status: int, mentions: str
 ) -> None:
     answer = bash(gateway, script)
     assert (answer.status, answer.json["success"]) == (status, False)
-    assert told in answer.json["error"]
+    assert mentions in answer.json["error"]
 
 
-def test_403_where_pipelines_are_disabled(project: Path, make_gateway: MakeGateway) -> None:
+def test_a_trigger_gets_403_if_pipelines_are_disabled(project: Path, make_gateway: MakeGateway) -> None:
     gateway = make_gateway(project, {"PIPELINE_ENABLED": "false"})
     answer = bash(gateway, trigger('{"pipeline": "ingester"}'))
     assert (answer.status, answer.json["success"]) == (403, False)
     assert "PIPELINE_ENABLED" in answer.json["error"]
 
 
-def test_409_where_the_ingester_or_dbt_runs_already(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_a_trigger_gets_409_if_the_ingester_runs_already(tmp_path: Path, make_gateway: MakeGateway) -> None:
     waiting = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=waiting))
     job = gateway.trigger(pipeline="ingester")

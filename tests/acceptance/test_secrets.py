@@ -1,4 +1,4 @@
-"""Secrets stay secret: canaries that a job prints in every way are nowhere in what is told, kept or logged."""
+"""Secrets stay secret: canaries that a job prints in every encoding are in no answer, file or log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.canaries import Canaries
 from tests.support.docker import Engine
 from tests.support.gateway import Gateway, wait_for
 
-# Prints its environment's secrets and the token in every way there is, in halves with a pause, at every border.
+# Prints its secrets and the token in every encoding, in halves with a pause, and across every buffer border.
 TALKER = """
     import json, os, pathlib, sys, time
     from urllib.parse import quote
@@ -31,7 +31,7 @@ TALKER = """
     os.write(1, secrets[0][9:].encode() + b"\\n")
     for number in range(4000):
         os.write(1 + number % 2, b"-" * (number % 97) + secrets[number % len(secrets)].encode() + b"\\n")
-    pathlib.Path("told").touch()
+    pathlib.Path("printed").touch()
     print("the end")
     if pathlib.Path("fail").exists():
         sys.exit("x" * 470 + " ".join(secrets))
@@ -44,7 +44,7 @@ MODEL = """
 
 
 def planted(folder: Path, canaries: Canaries) -> Path:
-    """A project whose steps know the canaries: two by the fabric's environment, the others by the gateway's own."""
+    """A project whose steps have the canaries: two from the fabric's environment, the others from the gateway's."""
     own = {name: canaries.environment[name] for name in ("WAREHOUSE_PIN", "LOADER_PASSWORD")}
     settings = {
         "secrets": ["*_PIN", "*PASSWORD*", "*PRIVATE_KEY*", "DBT_ENV_SECRET_*"],
@@ -66,7 +66,7 @@ def output(gateway: Gateway, job: str) -> bytes:
     return OutputRing(gateway.state / "jobs" / job).read(0, 1 << 30).data
 
 
-def test_what_steps_print_and_fail_with_is_masked_everywhere(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_secrets_that_steps_print_are_masked_everywhere(tmp_path: Path, make_gateway: MakeGateway) -> None:
     canaries = Canaries()
     gateway = make_gateway(planted(tmp_path / "project", canaries), inherited(canaries))
     (gateway.folder / "fail").touch()
@@ -85,7 +85,7 @@ def test_what_steps_print_and_fail_with_is_masked_everywhere(tmp_path: Path, mak
     assert canaries.found_in(b"".join(file.read_bytes() for file in gateway.state.glob("gateway.db*"))) == []
 
 
-def test_what_the_end_of_an_output_cuts_off_is_masked(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_a_secret_cut_off_by_the_end_of_the_output_is_masked(tmp_path: Path, make_gateway: MakeGateway) -> None:
     canaries = Canaries()
     gateway = make_gateway(planted(tmp_path / "project", canaries), inherited(canaries))
     (gateway.folder / "go").touch()
@@ -95,9 +95,7 @@ def test_what_the_end_of_an_output_cuts_off_is_masked(tmp_path: Path, make_gatew
     assert canaries.everywhere(gateway, record["jobId"]) == {}
 
 
-def test_what_dbt_leaves_and_fails_with_is_masked_in_all_that_is_told_of_it(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
+def test_secrets_in_dbts_results_are_masked_in_every_answer(tmp_path: Path, make_gateway: MakeGateway) -> None:
     """The secret is where the message of its results is cut."""
     canaries = Canaries()
     gateway = make_gateway(planted(tmp_path / "project", canaries), inherited(canaries))
@@ -105,17 +103,17 @@ def test_what_dbt_leaves_and_fails_with_is_masked_in_all_that_is_told_of_it(
     assert record["firstFailure"]["node"] == "model.small.evens", record
     assert "xxx ***" in record["firstFailure"]["message"]
     left = gateway.state / "jobs" / record["jobId"] / "1-build/target/run_results.json"
-    assert canaries.found_in(left.read_bytes())  # it is dbt's own file, and nobody else's to read
+    assert canaries.found_in(left.read_bytes())  # dbt's own file, which only its user may read
     assert canaries.everywhere(gateway, record["jobId"]) == {}
 
 
-def test_nobody_else_may_look_into_the_state_directory(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_an_open_state_directory_is_made_private(tmp_path: Path, make_gateway: MakeGateway) -> None:
     folder = projects.make(tmp_path / "project")
     (folder / ".pipeline-gateway").mkdir(mode=0o755)
     assert make_gateway(folder).state.stat().st_mode & 0o777 == 0o700
 
 
-# The same in a container, whose own environment has two secrets that the gateway hears of from its engine only.
+# The same in a container whose service has a secret that the gateway learns of from Compose only.
 CONTAINER = """
     n=0
     while [ $n -lt 300 ]; do
@@ -129,7 +127,7 @@ CONTAINER = """
 """
 
 
-def test_what_containers_print_is_masked_and_whole_whoever_is_killed(
+def test_output_of_containers_is_masked_and_complete_across_kills(
     tmp_path: Path, make_gateway: MakeGateway, engine: Engine
 ) -> None:
     canaries = Canaries()
@@ -165,7 +163,7 @@ def test_what_containers_print_is_masked_and_whole_whoever_is_killed(
 
 
 def _kill_copier(gateway: Gateway, job: str) -> None:
-    """SIGKILL to the supervisor of the command that follows the log, then to that."""
+    """Kill the supervisor of the command that follows the log, then that command."""
     folder = gateway.state / "jobs" / job
     name = container_name(folder / "1-ingester")
     for words in ((b"shim.py", b"logs-"), (b"\0logs\0", name.encode())):

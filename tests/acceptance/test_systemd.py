@@ -1,7 +1,7 @@
 """The service under a real systemd: a booted Debian, installed by the README's own commands.
 
-Where this host has the cgroups of version 1, as a container's systemd sees them the limits of memory and tasks of the
-unit are not in force: that they are what the unit says is all that is shown of them here.
+On a host with cgroups of version 1, a systemd in a container does not enforce the unit's limits of memory and tasks;
+there these tests only show that the limits are set.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GOAL_BROKEN = 1  # requests that a restart may break
 GOAL_SERVING = 0.3  # seconds from SIGKILL to serving
 
 
-def test_the_readmes_install_of_at_most_five_commands_serves_at_once_and_after_a_boot(service: Installed) -> None:
+def test_the_readmes_five_install_commands_serve_at_once_and_after_a_boot(service: Installed) -> None:
     assert len(readme.block(0).splitlines()) <= 5
     assert service.shown("ActiveState", "SubState", "Type", "StatusText") == [
         "active",
@@ -49,9 +49,9 @@ def test_the_readmes_install_of_at_most_five_commands_serves_at_once_and_after_a
     assert service.ended_right(job)
 
 
-def test_the_readmes_other_commands_work_as_they_are_written(service: Installed) -> None:
+def test_the_readmes_other_commands_work_as_written(service: Installed) -> None:
     machine = service.machine
-    assert readme.block(1).splitlines()[0].startswith("install -D")  # the drop-ins: ran at the installation
+    assert readme.block(1).splitlines()[0].startswith("install -D")  # the drop-ins, which the installation ran
     assert FOLDER in machine.run("systemctl", "show", UNIT, "-p", "ReadWritePaths")
     *check, timer, log = readme.block(2).splitlines()
     assert "STATE_DIRECTORY" in check[0]
@@ -61,7 +61,7 @@ def test_the_readmes_other_commands_work_as_they_are_written(service: Installed)
     assert '"event": "serving"' in machine.shell(log)
 
 
-def test_restarts_in_mid_job_refuse_nobody_and_the_job_ends_right(service: Installed, tell: Tell) -> None:
+def test_restarts_during_a_job_refuse_no_client_and_the_job_completes(service: Installed, tell: Tell) -> None:
     job = service.waiting()
     with polling(service, f"{PATH}?jobId={job}", clients=4) as answers:
         for _ in range(RESTARTS):
@@ -78,7 +78,7 @@ def test_restarts_in_mid_job_refuse_nobody_and_the_job_ends_right(service: Insta
 
 @contextmanager
 def polling(service: Installed, path: str, clients: int) -> Iterator[Counter[str]]:
-    """Clients that ask again and again, each request on a connection of its own as curl's are; what came of them."""
+    """Clients that poll in a loop, each request on its own connection as with curl; yields the counted results."""
     counts: Counter[str] = Counter()
     over = threading.Event()
 
@@ -106,7 +106,7 @@ def polling(service: Installed, path: str, clients: int) -> Iterator[Counter[str
             thread.join()
 
 
-def test_a_stop_leaves_the_job_running_and_the_next_start_takes_it_up(service: Installed, tell: Tell) -> None:
+def test_a_stop_leaves_the_job_running_and_the_next_start_adopts_it(service: Installed, tell: Tell) -> None:
     job = service.waiting()
     step = service.started(job)
     since = time.monotonic()
@@ -128,7 +128,8 @@ def test_a_stop_leaves_the_job_running_and_the_next_start_takes_it_up(service: I
     )
 
 
-def test_a_stopped_service_is_started_by_the_next_request_and_a_stopped_socket_stops_both(service: Installed) -> None:
+def test_a_request_starts_a_stopped_service(service: Installed) -> None:
+    """A stopped socket stops both."""
     service.machine.run("systemctl", "stop", UNIT)
     assert service.call("GET", PATH).status == 200
     assert service.shown("ActiveState") == ["active"]
@@ -140,7 +141,7 @@ def test_a_stopped_service_is_started_by_the_next_request_and_a_stopped_socket_s
     assert service.call("GET", PATH).status == 200
 
 
-def test_a_killed_service_serves_again_and_the_job_ends_right(service: Installed, tell: Tell) -> None:
+def test_a_killed_service_serves_again_and_the_job_completes(service: Installed, tell: Tell) -> None:
     job = service.waiting()
     took = []
     for _ in range(RESTARTS):
@@ -155,28 +156,28 @@ def test_a_killed_service_serves_again_and_the_job_ends_right(service: Installed
 
 
 def answers(service: Installed) -> bool:
-    """Whether a request is answered; it waits in the port of systemd where nobody takes it yet."""
+    """Whether a request is answered; while no service runs it waits in systemd's socket."""
     try:
         return service.call("GET", PATH).status == 200
     except ConnectionRefusedError:
         raise
-    except (OSError, http.client.HTTPException):  # it was in the hands of the one that was killed
+    except (OSError, http.client.HTTPException):  # the killed process had accepted it
         return False
 
 
-def test_a_service_that_hangs_is_ended_by_the_watchdog_and_started_anew(service: Installed) -> None:
+def test_a_hanging_service_is_restarted_by_the_watchdog(service: Installed) -> None:
     service.drop_in("watchdog", "[Service]\nWatchdogSec=5s\n")
     service.machine.run("systemctl", "restart", UNIT)
     job = service.waiting()
     hung = service.signal(signal.SIGSTOP)
-    assert service.call("GET", PATH).status == 200  # waits for the next one
+    assert service.call("GET", PATH).status == 200  # waits for the next process
     assert service.shown("MainPID") != [str(hung)]
     assert "Watchdog timeout" in service.journal()
     service.go()
     assert service.ended_right(job)
 
 
-def test_the_timer_triggers_and_a_refused_trigger_is_a_failed_unit(service: Installed) -> None:
+def test_the_timer_triggers_and_a_refused_trigger_fails_its_unit(service: Installed) -> None:
     machine = service.machine
     timer = "pipeline-trigger@ingester.timer"
     service.drop_in("soon", "[Timer]\nOnCalendar=\nOnActiveSec=1s\nRandomizedDelaySec=0\n", timer)
@@ -187,7 +188,9 @@ def test_the_timer_triggers_and_a_refused_trigger_is_a_failed_unit(service: Inst
     refused = machine.try_run("systemctl", "start", "pipeline-trigger@ingester")
     assert refused.returncode != 0
     assert machine.run("systemctl", "show", "pipeline-trigger@ingester", "-P", "Result") == "exit-code\n"
-    assert job in machine.run("journalctl", "-u", "pipeline-trigger@ingester", "-o", "cat")  # whom it ran into
+    assert job in machine.run(
+        "journalctl", "-u", "pipeline-trigger@ingester", "-o", "cat"
+    )  # the job that it conflicts with
     service.go()
     assert service.ended_right(job)
     machine.run("systemctl", "stop", timer)
@@ -205,7 +208,7 @@ def test_the_journal_has_a_json_object_per_line(service: Installed) -> None:
     assert service.ended_right(job)
 
 
-def test_a_wrong_configuration_stops_it_once_with_a_sentence_and_closes_the_port(service: Installed) -> None:
+def test_an_invalid_configuration_stops_the_service_and_closes_the_port(service: Installed) -> None:
     since = service.position()
     service.configure("enabled: perhaps\n")
     with polling(service, PATH, clients=2) as answers:

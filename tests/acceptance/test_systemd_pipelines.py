@@ -1,4 +1,4 @@
-"""What the hardened service still can do, and what its owner does with it, by the README's commands."""
+"""Pipelines under the hardened service, and its maintenance with the README's commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.support.installed import CLONE, FOLDER, SETTINGS, UNIT, Installed
 GIT = "git init -q clone && cd clone && git -c user.name=a -c user.email=a@localhost commit -q --allow-empty -m b"
 
 
-def test_an_upgrade_in_mid_job_and_then_dlt_dbt_and_git_run_under_the_hardened_service(service: Installed) -> None:
+def test_dlt_dbt_and_git_run_under_the_hardened_service(service: Installed) -> None:
+    """After an upgrade in the middle of a job."""
     machine = service.machine
     job = service.waiting()
     machine.shell(readme.block(3).replace("install .", "install '.[demo]'"), CLONE)
@@ -46,7 +47,7 @@ def ingester(command: list[str]) -> str:
     return yaml.safe_dump({**SETTINGS, "projects": {"lakehouse": project}})
 
 
-def test_a_branch_of_root_s_own_repository_runs_under_the_hardened_service(service: Installed) -> None:
+def test_a_branch_of_roots_repository_runs_under_the_hardened_service(service: Installed) -> None:
     machine = service.machine
     repository = machine.path("/srv/shop")
     shutil.rmtree(repository, ignore_errors=True)
@@ -79,7 +80,9 @@ def test_with_the_docker_drop_in_steps_run_in_containers(service: Installed, eng
     socket = machine.path("/srv/docker.sock")
     socket.unlink(missing_ok=True)
     try:
-        os.link(engine.environment["DOCKER_HOST"].removeprefix("unix://"), socket)  # the same one, seen from inside
+        os.link(
+            engine.environment["DOCKER_HOST"].removeprefix("unix://"), socket
+        )  # the same socket, inside of the machine
     except OSError as error:
         parts.missing(f"the engine's socket can't be had in the machine: {error}")
     machine.shell("chgrp docker /srv/docker.sock; chmod 660 /srv/docker.sock")
@@ -88,7 +91,7 @@ def test_with_the_docker_drop_in_steps_run_in_containers(service: Installed, eng
     compose.write(service.folder, ingester=compose.service(command=["sh", "-c", "echo in a container"]))
     project = service.folder / "compose.yaml"
     settings = yaml.safe_load(project.read_text())
-    del settings["services"]["ingester"]["volumes"]  # the engine doesn't see the machine's files by their names
+    del settings["services"]["ingester"]["volumes"]  # the engine can't see the machine's files under these names
     project.write_text(yaml.safe_dump(settings))
     fabric = {"runner": "compose", "compose": {"directory": FOLDER}}
     service.configure(yaml.safe_dump({"enabled": True, "fabrics": {"containers": fabric}}))
@@ -98,7 +101,7 @@ def test_with_the_docker_drop_in_steps_run_in_containers(service: Installed, eng
     machine.path("/etc/pipeline-gateway/environment").unlink()
 
 
-def test_with_tokens_the_timer_has_its_own_and_nobody_else_gets_in(service: Installed) -> None:
+def test_with_tokens_the_timer_uses_its_own_and_others_are_refused(service: Installed) -> None:
     machine = service.machine
     folder = machine.path("/etc/pipeline-gateway")
     try:
@@ -118,7 +121,7 @@ def test_with_tokens_the_timer_has_its_own_and_nobody_else_gets_in(service: Inst
         machine.shell("rm -f /etc/pipeline-gateway/tokens /etc/pipeline-gateway/trigger-header")
 
 
-def test_a_backup_in_mid_job_brings_everything_back(service: Installed) -> None:
+def test_a_backup_taken_during_a_job_is_restored_completely(service: Installed) -> None:
     job = service.waiting()
     service.machine.shell(readme.block(4))
     service.go()
@@ -126,13 +129,13 @@ def test_a_backup_in_mid_job_brings_everything_back(service: Installed) -> None:
     service.machine.run("systemctl", "stop", "pipeline-gateway.socket")
     service.machine.shell(readme.block(5))
     record = service.finished(job)
-    assert record["reason"] == "unknown", record  # it ran when the copy was made, and the copy is all there is of it
+    assert record["reason"] == "unknown", record  # it ran when the backup was made, and only the backup is left
     assert "line 5\n" in service.output(job)
     assert "records restored" not in service.journal().rpartition("Started")[2]
     service.machine.run("rm", "-r", "/var/backups/pipeline-gateway")
 
 
-def test_an_uninstall_leaves_only_what_is_yours_and_an_install_finds_it_again(service: Installed) -> None:
+def test_an_uninstall_keeps_user_data_and_the_next_install_uses_it(service: Installed) -> None:
     machine = service.machine
     job = service.waiting()
     service.go()

@@ -1,4 +1,4 @@
-"""Tokens as a person makes them: the command, then the service that reads them."""
+"""Tokens from the command that makes them to the service that reads them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def create(folder: Path, *arguments: str) -> str:
-    """A new token's text: all that is on standard output."""
+    """A new token's text, which is the whole standard output."""
     done = run("token", "create", *arguments, cwd=folder)
     says(done, 0, HINT)
     assert re.fullmatch(r"pgw_[A-Za-z0-9_-]{43}\n", done.stdout)
@@ -37,7 +37,7 @@ def status(gateway: Gateway, method: str, token: str | None, path: str = PATH) -
     return gateway.call(method, path, {"pipeline": "dbt"} if method == "POST" else None, headers).status
 
 
-def test_a_person_makes_tokens_serves_with_them_and_revokes_one(folder: Path, make_gateway: MakeGateway) -> None:
+def test_tokens_are_created_used_and_revoked(folder: Path, make_gateway: MakeGateway) -> None:
     reader, runner = create(folder, "page", "--scope", "read"), create(folder, "nightly", "--scope=run")
     gateway = make_gateway(folder)
     assert [status(gateway, "GET", token) for token in (None, reader, runner)] == [401, 200, 200]
@@ -51,7 +51,7 @@ def test_a_person_makes_tokens_serves_with_them_and_revokes_one(folder: Path, ma
     assert not re.search(rf"{reader}|{runner}", gateway.log.read_text())
 
 
-def test_the_list_shows_names_scopes_and_ends_and_no_token(folder: Path) -> None:
+def test_the_list_shows_names_scopes_and_expiry_and_no_token(folder: Path) -> None:
     text = create(folder, "page", "--scope", "read", "--expires", "90d")
     create(folder, "nightly", "--scope", "run")
     done = run("token", "list", cwd=folder)
@@ -63,7 +63,7 @@ def test_the_list_shows_names_scopes_and_ends_and_no_token(folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "mentions"),
     [
         (["create", "x"], "--scope"),
         (["create", "x", "--scope", "root"], "invalid choice: 'root'"),
@@ -73,21 +73,21 @@ def test_the_list_shows_names_scopes_and_ends_and_no_token(folder: Path) -> None
         ([], "ACTION"),
     ],
 )
-def test_a_wrong_word_is_named(folder: Path, arguments: list[str], told: str) -> None:
-    says(run("token", *arguments, cwd=folder), 2, told)
+def test_an_invalid_argument_is_named(folder: Path, arguments: list[str], mentions: str) -> None:
+    says(run("token", *arguments, cwd=folder), 2, mentions)
     assert not (folder / "tokens").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "mentions"),
     [
         (["create", "../x", "--scope", "run"], "The name '../x' can't be"),
-        (["revoke", "nobody"], "There is no token named 'nobody'"),
+        (["revoke", "unknown"], "There is no token named 'unknown'"),
     ],
 )
-def test_what_can_not_be_done_is_one_sentence(folder: Path, arguments: list[str], told: str) -> None:
+def test_a_refused_change_is_explained_in_one_line(folder: Path, arguments: list[str], mentions: str) -> None:
     create(folder, "page", "--scope", "read")
-    says(run("token", *arguments, cwd=folder), 1, told)
+    says(run("token", *arguments, cwd=folder), 1, mentions)
 
 
 def test_without_a_tokens_file_the_command_says_what_to_set(project: Path) -> None:
@@ -97,7 +97,7 @@ def test_without_a_tokens_file_the_command_says_what_to_set(project: Path) -> No
     assert (project / "elsewhere").exists()
 
 
-def test_a_tokens_file_that_is_missing_damaged_or_everybodys_stops_the_start(folder: Path) -> None:
+def test_a_missing_damaged_or_public_tokens_file_stops_the_start(folder: Path) -> None:
     says(run("serve", cwd=folder, PORT="0"), CONFIGURATION, "there is no such tokens file", "token create")
     create(folder, "page", "--scope", "read")
     (folder / "tokens").chmod(0o644)
@@ -110,7 +110,7 @@ def test_a_tokens_file_that_is_missing_damaged_or_everybodys_stops_the_start(fol
     assert "is no tokens file" in done.stdout
 
 
-def test_check_names_the_tokens_that_are_good_and_warns_of_those_that_are_not(folder: Path) -> None:
+def test_check_names_the_valid_tokens_and_warns_of_expired_ones(folder: Path) -> None:
     create(folder, "page", "--scope", "read")
     create(folder, "old", "--scope", "run", "--expires", "1h")
     file = folder / "tokens"
@@ -122,7 +122,7 @@ def test_check_names_the_tokens_that_are_good_and_warns_of_those_that_are_not(fo
     assert "warn   the token old has expired" in said
 
 
-def test_a_host_that_is_allowed_without_tokens_is_warned_of(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_a_warning_names_a_host_that_is_allowed_without_tokens(tmp_path: Path, make_gateway: MakeGateway) -> None:
     project = projects.make(tmp_path / "open", settings={"allowed_hosts": ["pipelines.example.com"]})
     assert (
         "warn   the host pipelines.example.com is allowed, and there are no tokens" in run("check", cwd=project).stdout
@@ -130,7 +130,7 @@ def test_a_host_that_is_allowed_without_tokens_is_warned_of(tmp_path: Path, make
     assert "hosts are allowed without tokens" in make_gateway(project).log.read_text()
 
 
-def test_with_tokens_other_hosts_are_served_and_without_only_this_one(folder: Path, make_gateway: MakeGateway) -> None:
+def test_with_tokens_other_hosts_are_served(folder: Path, make_gateway: MakeGateway) -> None:
     token = create(folder, "nightly", "--scope", "run")
     gateway = make_gateway(folder, {"HOST": "0.0.0.0"})
     address = outside_address()
@@ -138,11 +138,11 @@ def test_with_tokens_other_hosts_are_served_and_without_only_this_one(folder: Pa
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "401"
     header = folder / "header"
     header.write_text(f"X-AUTH-TOKEN: {token}\n")
-    command += ["-H", f"@{header}"]  # as the README has it: in no command line
+    command += ["-H", f"@{header}"]  # as the README shows: in no command line
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "200"
 
 
-def test_the_log_says_who_gets_in(folder: Path, tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_the_log_says_which_tokens_grant_access(folder: Path, tmp_path: Path, make_gateway: MakeGateway) -> None:
     create(folder, "nightly", "--scope", "run")
     assert f'"lets_in": "tokens of {folder}/tokens: nightly"' in make_gateway(folder).log.read_text()
     open_to_all = make_gateway(projects.make(tmp_path / "open"))
@@ -150,7 +150,7 @@ def test_the_log_says_who_gets_in(folder: Path, tmp_path: Path, make_gateway: Ma
 
 
 def outside_address() -> str:
-    """An address of this host that is not loopback, where it has one; nothing is sent for that."""
+    """An address of this host that is not loopback, if it has one; no packet is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))

@@ -1,4 +1,4 @@
-"""Versions, parameters, processes and the queue with the real dbt, git and DuckDB, by what is in the warehouse then."""
+"""Versions, parameters, processes and the queue with the real dbt, git and DuckDB, checked in the warehouse."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def franchises(gateway: Gateway) -> set[int]:
     return {found for (found,) in bakehouse.rows(gateway.folder, "select franchise_id from franchise_summary")}
 
 
-def test_a_version_that_lacks_a_model_does_not_make_it_and_one_that_has_it_does(gateway: Gateway) -> None:
+def test_a_version_builds_the_models_of_its_commit_and_no_others(gateway: Gateway) -> None:
     succeeds(gateway, version="1")
     assert bakehouse.tables(gateway.folder) == {"franchises", "franchise_summary"}
     succeeds(gateway, version="2")
@@ -69,18 +69,18 @@ def test_a_parameter_changes_the_rows_of_a_gold_table(gateway: Gateway) -> None:
     for given in ("3000008", 3000009):
         succeeds(gateway, version="2", parameters={"franchise_id": given})
         assert franchises(gateway) == {int(given)}
-    succeeds(gateway, version="2")  # no parse of a run with a parameter is left to it
+    succeeds(gateway, version="2")  # it must not reuse the parse of a run with a parameter
     assert franchises(gateway) == FRANCHISES
 
 
-def test_a_process_stops_before_gold_and_runs_no_test_that_reaches_beyond(gateway: Gateway) -> None:
+def test_a_run_up_to_a_silver_model_runs_neither_gold_nor_its_tests(gateway: Gateway) -> None:
     run = triggered(gateway, version="2", processName="franchise_reviews")
     assert ended(gateway, run)["runStatus"] == "SUCCEEDED"
     assert bakehouse.tables(gateway.folder) == {"franchises", "franchise_reviews"}
     assert "nothing_lost" not in gateway.poll(run)["output"]
 
 
-def test_a_process_of_a_pipeline_with_a_selection_stays_within_it(gateway: Gateway) -> None:
+def test_a_run_up_to_a_model_stays_within_the_pipelines_selection(gateway: Gateway) -> None:
     succeeds(gateway, version="2")
     run = triggered(gateway, pipelineName="gold", version="2", processName="franchise_summary")
     assert ended(gateway, run)["runStatus"] == "SUCCEEDED"
@@ -97,7 +97,7 @@ def test_an_unknown_process_is_refused_by_name_and_nothing_runs(gateway: Gateway
         answer = post(gateway, processName=process, **source)
         assert answer.status == 400, answer
         assert f"Process `{process}` not found" in answer.json["msg"]
-        assert "franchise_reviews" in answer.json["msg"], "it says what there is"
+        assert "franchise_reviews" in answer.json["msg"], "the refusal names the processes that exist"
     for process in ("+franchises", "franchises+", "tag:x", "models/silver", "a b", "--full-refresh", "*", "{{ x }}"):
         answer = post(gateway, processName=process, **source)
         assert answer.status == 400, answer
@@ -106,7 +106,7 @@ def test_an_unknown_process_is_refused_by_name_and_nothing_runs(gateway: Gateway
     assert not (gateway.folder / "home/warehouse.duckdb").exists()
 
 
-def test_a_process_of_a_project_that_dbt_can_t_read_is_refused_with_dbt_s_words(gateway: Gateway) -> None:
+def test_a_process_of_a_broken_project_is_refused_in_dbts_words(gateway: Gateway) -> None:
     model = gateway.folder / "bakehouse/transform/models/gold/lost.sql"
     model.write_text("select * from {{ ref('nowhere') }}")
     answer = post(gateway, processName="franchises")
@@ -114,7 +114,7 @@ def test_a_process_of_a_project_that_dbt_can_t_read_is_refused_with_dbt_s_words(
     assert "depends on a node named 'nowhere' which was not found" in answer.json["msg"]
 
 
-def test_a_process_in_a_checkout_whose_packages_are_not_installed_yet_is_found(gateway: Gateway) -> None:
+def test_a_process_is_found_in_a_checkout_without_installed_packages(gateway: Gateway) -> None:
     repository = gateway.folder / "bakehouse"
     package = gateway.folder / "home/shared"
     projects.write(package / "dbt_project.yml", "name: shared\nversion: '1.0'\n")
@@ -132,9 +132,7 @@ def test_a_process_in_a_checkout_whose_packages_are_not_installed_yet_is_found(g
     assert bakehouse.tables(gateway.folder) == {"best"}
 
 
-def test_elementary_is_on_where_the_commit_has_it_and_off_where_it_has_not(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
+def test_elementary_is_on_only_if_the_commit_has_its_package(tmp_path: Path, make_gateway: MakeGateway) -> None:
     pipelines = {"daily": {"dbt": {"select": "franchises"}}}
     folder = bakehouse.make(tmp_path / "bakery", project={"pipelines": pipelines})
     repository = folder / "bakehouse"
@@ -148,7 +146,7 @@ def test_elementary_is_on_where_the_commit_has_it_and_off_where_it_has_not(
         assert gateway.poll(run)["steps"][-1]["name"] == last
 
 
-def test_a_selection_in_which_there_is_nothing_is_an_error_and_no_success(gateway: Gateway) -> None:
+def test_an_empty_selection_is_an_error(gateway: Gateway) -> None:
     repository = gateway.folder / "bakehouse"
     repositories.git(repository, "rm", "-r", "--quiet", "transform/models/gold", "transform/tests")
     repositories.commit(repository, {})
@@ -160,7 +158,7 @@ def test_a_selection_in_which_there_is_nothing_is_an_error_and_no_success(gatewa
     )
 
 
-def test_what_fails_first_is_told_with_how_many_more(gateway: Gateway) -> None:
+def test_the_first_failure_is_named_with_the_number_of_others(gateway: Gateway) -> None:
     models = gateway.folder / "bakehouse/transform/models/gold"
     (models / "broken_too.sql").write_text("select 1 as one from nowhere_else")
     message = ran(gateway)["errorMessage"]
@@ -169,7 +167,7 @@ def test_what_fails_first_is_told_with_how_many_more(gateway: Gateway) -> None:
     assert message.endswith("(1 more failed)")
 
 
-def test_runs_that_wait_survive_the_gateway_in_their_order(gateway: Gateway) -> None:
+def test_queued_runs_survive_a_killed_gateway_in_order(gateway: Gateway) -> None:
     wait = gateway.folder / "home/wait"
     wait.touch()
     runs = [triggered(gateway, version="2", processName="ingester", parameters={"source": s}) for s in SOURCES]
@@ -189,7 +187,7 @@ def test_runs_that_wait_survive_the_gateway_in_their_order(gateway: Gateway) -> 
 SOURCES = ("reviews", "orders", "reviews")
 
 
-def test_a_run_of_a_commit_survives_the_gateway_and_the_loss_of_its_checkout(gateway: Gateway) -> None:
+def test_a_run_of_a_commit_survives_a_kill_and_the_loss_of_its_checkout(gateway: Gateway) -> None:
     wait = gateway.folder / "home/wait"
     wait.touch()
     first = triggered(gateway, processName="ingester")

@@ -1,4 +1,4 @@
-"""The examples of the trigger pipeline API's reference, as printed but for host, token and run id.
+"""The examples of the trigger pipeline API's reference, as printed except for host, token and run id.
 
 A real gateway process behind a token, real curl, real git, and the real dbt on DuckDB.
 """
@@ -22,7 +22,7 @@ from tests.support.reference import RUN_FIELDS, RUN_ID, RUN_STATUS, TRIGGER_PIPE
 
 
 class Client:
-    """Somebody with the reference before them, an address and a token."""
+    """A client that calls the reference's examples with an address and a token."""
 
     def __init__(self, gateway: Gateway, token: str) -> None:
         self._gateway = gateway
@@ -82,21 +82,26 @@ def test_the_trigger_and_its_status_work_as_printed(folder: Path, client: Client
     assert bakehouse.rows(folder, "select distinct franchise_id from franchise_reviews") == [(3000007,)]
 
 
-def test_an_unknown_fabric_is_refused_with_the_reference_s_words(client: Client) -> None:
+def test_an_unknown_fabric_is_refused_in_the_words_of_the_reference(client: Client) -> None:
     answer = client.call(TRIGGER_PIPELINE.replace("33290", "2290"))
     assert (answer.status, answer.json["success"]) == (404, False)
     assert UNKNOWN_FABRIC in answer.json["msg"]
 
 
-def test_a_wrong_token_and_an_unknown_run_are_refused_in_the_reference_s_shape(client: Client) -> None:
+def test_an_invalid_token_and_an_unknown_run_get_the_references_shape(client: Client) -> None:
     unknown = client.call(RUN_STATUS)
     assert (unknown.status, set(unknown.json), unknown.json["success"]) == (404, {"success", "msg"}, False)
     assert RUN_ID in unknown.json["msg"]
-    stranger = client.call(TRIGGER_PIPELINE.replace("<prophecy-pat>", "pgw_wrong"))
-    assert (stranger.status, set(stranger.json), stranger.json["success"]) == (401, {"success", "msg"}, False)
+    unauthorized = client.call(TRIGGER_PIPELINE.replace("<prophecy-pat>", "pgw_wrong"))
+    assert (unauthorized.status, set(unauthorized.json), unauthorized.json["success"]) == (
+        401,
+        {"success", "msg"},
+        False,
+    )
 
 
-def test_a_run_that_fails_is_an_error_with_a_message_and_its_status_a_success(client: Client) -> None:
+def test_a_failed_run_has_status_error_and_a_message(client: Client) -> None:
+    """`success` is about the request, which succeeded."""
     example = TRIGGER_PIPELINE.replace('"version": "2"', '"branch": "main"').replace(
         '"processName": "franchise_reviews"', '"processName": "broken"'
     )

@@ -1,4 +1,4 @@
-"""The unit files, as systemd's own tools judge them; nothing is booted."""
+"""The unit files, checked by systemd's own tools without a boot."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.source import ROOT
 UNITS = sorted((ROOT / "systemd").glob("pipeline-*"))
 SERVICE = ROOT / "systemd/pipeline-gateway.service"
 EXPOSURE = 15  # tenths: 1.5 of 10
-# What the tool lists although the unit has chosen it: these kinds of sockets are what a service of the network needs,
-# and the device list is the one of PrivateDevices.
+# The tool lists these although the unit sets them: a network service needs these kinds of sockets, and the device
+# list is that of PrivateDevices.
 CHOSEN = {"RestrictAddressFamilies", "DeviceAllow"}
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """How systemd-analyze ended."""
+    """Run systemd-analyze."""
     if shutil.which("systemd-analyze") is None:
         parts.missing("systemd-analyze is not installed")
     command = ["systemd-analyze", *arguments]
@@ -30,7 +30,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
-def test_a_unit_has_no_mistake_but_that_nothing_is_installed_here(unit: Path, tmp_path: Path) -> None:
+def test_a_unit_passes_systemd_analyze_but_for_missing_programs(unit: Path, tmp_path: Path) -> None:
     for file in UNITS:
         shutil.copy(file, tmp_path)
     name = unit.name.replace("@.", "@full.")
@@ -39,12 +39,12 @@ def test_a_unit_has_no_mistake_but_that_nothing_is_installed_here(unit: Path, tm
     assert [line for line in said if not absent.search(line)] == []
 
 
-def test_the_service_is_as_little_exposed_as_promised() -> None:
+def test_the_services_exposure_is_below_the_threshold() -> None:
     judged = analyze("security", "--offline=true", f"--threshold={EXPOSURE}", "--no-pager", str(SERVICE))
     assert judged.returncode == 0, judged.stdout
 
 
-def test_what_the_service_is_not_hardened_by_has_its_reason_beside_it() -> None:
+def test_every_unused_hardening_option_has_its_reason_in_the_unit() -> None:
     judged = analyze("security", "--offline=true", "--no-pager", str(SERVICE)).stdout
     flagged = {name for line in judged.splitlines() if line.startswith("✗") for name in [re.split(r"[ =]", line)[1]]}
     assert "PrivateNetwork" in flagged
@@ -53,7 +53,7 @@ def test_what_the_service_is_not_hardened_by_has_its_reason_beside_it() -> None:
 
 
 def reasons() -> Iterator[str]:
-    """What the closing comment of the unit gives a reason for."""
+    """The options for which the unit's closing comment gives a reason."""
     comment = SERVICE.read_text("utf-8").partition("# What is not hardened, and why:\n")[2].partition("\n\n")[0]
     for line in comment.splitlines():
         names, _, reason = line.removeprefix("# ").partition("  ")
@@ -61,7 +61,7 @@ def reasons() -> Iterator[str]:
         yield from (name.partition("=")[0] for name in names.split(", "))
 
 
-def test_the_readme_names_no_unit_that_is_not_there() -> None:
+def test_the_readme_names_only_units_that_exist() -> None:
     named = set(re.findall(r"pipeline-[\w-]+(?:@\w*)?\.(?:service|socket|timer)", (ROOT / "README.md").read_text()))
     there = {unit.name for unit in UNITS}
     assert named

@@ -1,4 +1,4 @@
-"""The command on state directories of every schema there was, and on one of a schema to come."""
+"""The command on state directories of every earlier schema, and on one of a later schema."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ UNUSABLE = 73
 
 @pytest.fixture(params=schemas())
 def supervised(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
-    """The state of a gateway of that schema that was killed, with its running job really running."""
+    """The state of a killed gateway of that schema, whose job is really running."""
     kept = Kept(request.param, tmp_path / "project")
     kept.supervise()
     yield kept
     (kept.folder / "go").touch()
 
 
-def test_a_job_begun_by_an_older_version_is_adopted_with_its_output_and_its_exit_code(
+def test_a_job_begun_by_an_older_version_is_adopted_with_its_output(
     make_gateway: MakeGateway, supervised: Kept
 ) -> None:
     kept = supervised
@@ -50,10 +50,10 @@ def test_a_job_begun_by_an_older_version_is_adopted_with_its_output_and_its_exit
 
 
 @pytest.mark.parametrize("schema", schemas())
-def test_a_job_of_an_older_version_whose_host_was_rebooted_meanwhile_is_run_once_at_most(
+def test_a_job_of_an_older_version_runs_once_after_a_reboot(
     tmp_path: Path, make_gateway: MakeGateway, schema: int
 ) -> None:
-    """Its step's folder has a spec only: it was never started."""
+    """Its step's folder has only a spec: it was never started."""
     kept = Kept(schema, tmp_path / "project")
     (kept.folder / "go").touch()
     gateway = make_gateway(kept.folder)
@@ -61,7 +61,7 @@ def test_a_job_of_an_older_version_whose_host_was_rebooted_meanwhile_is_run_once
     assert (kept.folder / "runs").read_text() == "run\n" * len(kept.active)
 
 
-def test_a_newer_schema_is_refused_in_one_line_and_its_file_is_left_alone(tmp_path: Path) -> None:
+def test_a_newer_schema_is_refused_in_one_line_and_its_file_kept(tmp_path: Path) -> None:
     folder = projects.make(tmp_path / "project")
     gateway = Gateway(folder)
     gateway.start()

@@ -1,6 +1,6 @@
-"""Whoever writes dies once at every boundary of what is written; the next gateway makes it good.
+"""The gateway or a supervisor is killed once at every boundary between two writes; the next gateway recovers.
 
-The calls are wrapped from outside (tests/support/dying_gateway.py, patched_shim.py); the product has no hook for it.
+The calls are wrapped from outside (tests/support/dying_gateway.py, patched_shim.py); the product has no hooks for this.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ MIB = 2**20
 
 
 @pytest.mark.parametrize("point", points("accepting"))
-def test_a_trigger_over_which_the_gateway_dies_is_no_job_or_one_that_ends_right(
-    dying: DyingGateway, point: str
-) -> None:
+def test_a_trigger_cut_off_by_a_kill_is_no_job_or_one_that_completes(dying: DyingGateway, point: str) -> None:
     dying.serve(point)
     answered = dying.submit()
     dying.died()
@@ -47,7 +45,7 @@ def test_a_trigger_over_which_the_gateway_dies_is_no_job_or_one_that_ends_right(
 
 
 @pytest.mark.parametrize("point", points("living"))
-def test_a_job_over_which_the_gateway_dies_ends_as_if_it_had_not(dying: DyingGateway, point: str) -> None:
+def test_a_job_whose_gateway_is_killed_ends_as_if_undisturbed(dying: DyingGateway, point: str) -> None:
     dying.serve(point)
     answered = dying.submit()
     dying.died()
@@ -59,9 +57,7 @@ def test_a_job_over_which_the_gateway_dies_ends_as_if_it_had_not(dying: DyingGat
 
 
 @pytest.mark.parametrize("point", points("queueing"))
-def test_a_job_that_has_to_wait_is_queued_or_no_job_when_the_gateway_dies_over_it(
-    dying: DyingGateway, point: str
-) -> None:
+def test_a_queued_trigger_cut_off_by_a_kill_is_queued_or_no_job(dying: DyingGateway, point: str) -> None:
     dying.hold()
     dying.serve(point)
     first = submitted(dying)
@@ -78,9 +74,7 @@ def test_a_job_that_has_to_wait_is_queued_or_no_job_when_the_gateway_dies_over_i
 
 
 @pytest.mark.parametrize("point", points("promoting"))
-def test_a_turn_that_comes_while_the_gateway_dies_is_neither_lost_nor_given_twice(
-    dying: DyingGateway, point: str
-) -> None:
+def test_a_promotion_cut_off_by_a_kill_happens_exactly_once(dying: DyingGateway, point: str) -> None:
     dying.hold()
     dying.serve(point)
     first = submitted(dying)
@@ -93,9 +87,7 @@ def test_a_turn_that_comes_while_the_gateway_dies_is_neither_lost_nor_given_twic
 
 
 @pytest.mark.parametrize("point", [*points("not given up"), *points("given up")])
-def test_a_job_that_is_cancelled_while_it_waits_runs_or_is_cancelled_by_what_was_recorded(
-    dying: DyingGateway, point: str
-) -> None:
+def test_a_queued_jobs_cancel_holds_exactly_if_it_was_recorded(dying: DyingGateway, point: str) -> None:
     dying.hold()
     dying.serve(point)
     first = submitted(dying)
@@ -116,7 +108,7 @@ def test_a_job_that_is_cancelled_while_it_waits_runs_or_is_cancelled_by_what_was
 
 
 @pytest.mark.parametrize("point", points("not cancelled"))
-def test_a_cancel_that_the_gateway_never_recorded_or_answered_stops_nothing(dying: DyingGateway, point: str) -> None:
+def test_a_cancel_that_was_neither_recorded_nor_answered_has_no_effect(dying: DyingGateway, point: str) -> None:
     dying.hold()
     dying.serve(point)
     job = submitted(dying)
@@ -129,7 +121,7 @@ def test_a_cancel_that_the_gateway_never_recorded_or_answered_stops_nothing(dyin
 
 
 @pytest.mark.parametrize("point", points("cancelled"))
-def test_a_cancel_that_was_recorded_is_carried_out_by_the_next_gateway(dying: DyingGateway, point: str) -> None:
+def test_a_recorded_cancel_is_carried_out_by_the_next_gateway(dying: DyingGateway, point: str) -> None:
     dying.hold()
     dying.serve(point)
     job = submitted(dying)
@@ -142,12 +134,10 @@ def test_a_cancel_that_was_recorded_is_carried_out_by_the_next_gateway(dying: Dy
 
 
 @pytest.mark.parametrize("point", points("expiring"))
-def test_a_removal_that_the_gateway_did_not_live_to_finish_is_finished_by_the_next_one(
-    dying: DyingGateway, point: str
-) -> None:
+def test_a_removal_cut_off_by_a_kill_is_finished_by_the_next_gateway(dying: DyingGateway, point: str) -> None:
     old, active = killed(dying)
     dying.environment["GATEWAY_RECORD_DAYS"] = "0.00000001"
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     for job in old:
@@ -163,13 +153,13 @@ def test_a_removal_that_the_gateway_did_not_live_to_finish_is_finished_by_the_ne
 
 
 @pytest.mark.parametrize("point", points("shrinking"))
-def test_files_over_their_cap_go_all_the_same_and_no_record_with_them(dying: DyingGateway, point: str) -> None:
+def test_a_cut_off_sweep_of_files_over_the_cap_is_finished_later(dying: DyingGateway, point: str) -> None:
     old, active = killed(dying)
     for job in (*old, active):
         (dying.jobs / job / STEPS[0] / "large").touch()
         os.truncate(dying.jobs / job / STEPS[0] / "large", 4 * MIB)
     dying.environment["GATEWAY_STATE_CAP"] = "1MiB"
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     for job in old:
@@ -185,7 +175,7 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# Of a supervisor that dies there: status, exitCode and reason of the job, statuses of its steps, runs of its first.
+# Where a supervisor dies: status, exitCode and reason of the job, statuses of its steps, runs of the first step.
 NOT_STARTED: tuple[Any, ...] = ("failed", -1, "not_started", ["failed", "skipped"], 0)
 NEVER_RAN: tuple[Any, ...] = ("failed", -1, "unknown", ["failed", "skipped"], 0)
 RAN: tuple[Any, ...] = ("failed", -1, "unknown", ["failed", "skipped"], 1)
@@ -210,7 +200,7 @@ def _ended_so(gateway: DyingGateway, job: str) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("point", SUPERVISOR)
-def test_a_supervisor_that_dies_there_ends_its_job_in_the_truth(dying: DyingGateway, point: str) -> None:
+def test_a_supervisor_killed_at_any_point_gives_the_right_outcome(dying: DyingGateway, point: str) -> None:
     dying.serve(point)
     job = dying.submit()
     assert job is not None
@@ -225,9 +215,7 @@ def test_a_supervisor_that_dies_there_ends_its_job_in_the_truth(dying: DyingGate
 
 
 @pytest.mark.parametrize("point", ["before exit", "after exit"])
-def test_a_supervisor_that_dies_while_no_gateway_is_there_ends_its_job_in_the_truth(
-    dying: DyingGateway, point: str
-) -> None:
+def test_a_supervisor_killed_without_a_gateway_gives_the_right_outcome(dying: DyingGateway, point: str) -> None:
     dying.hold()
     dying.serve(point)
     job = submitted(dying)
@@ -241,7 +229,7 @@ def test_a_supervisor_that_dies_while_no_gateway_is_there_ends_its_job_in_the_tr
 
 @pytest.mark.parametrize("point", ["step runs", "output copied"])
 @pytest.mark.parametrize("gateway_dies", [False, True], ids=["gateway lives", "gateway dies too"])
-def test_a_supervisor_that_dies_with_its_step_alive_leaves_nothing_alive(
+def test_a_supervisor_killed_during_its_step_leaves_no_process(
     dying: DyingGateway, gateway_dies: bool, point: str
 ) -> None:
     dying.hold()
@@ -261,9 +249,7 @@ def test_a_supervisor_that_dies_with_its_step_alive_leaves_nothing_alive(
 
 
 @pytest.mark.parametrize("gateway_dies", [False, True], ids=["gateway lives", "gateway dies too"])
-def test_a_supervisor_that_dies_while_it_stops_its_step_leaves_nothing_alive(
-    dying: DyingGateway, gateway_dies: bool
-) -> None:
+def test_a_supervisor_killed_while_it_stops_its_step_leaves_no_process(dying: DyingGateway, gateway_dies: bool) -> None:
     dying.hold()
     dying.serve("stop has begun")
     job = submitted(dying)

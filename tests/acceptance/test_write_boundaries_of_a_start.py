@@ -1,4 +1,4 @@
-"""Whoever starts dies once at every boundary of what a start writes; the next one makes it good.
+"""A starting gateway is killed once at every boundary between two writes; the next start recovers.
 
 The calls are wrapped from outside, as in test_write_boundaries.py.
 """
@@ -19,15 +19,15 @@ from tests.support.gateway import PATH, wait_for
 
 
 @pytest.mark.parametrize("point", points("restoring"))
-def test_a_lost_database_is_rebuilt_however_often_that_is_cut_off(dying: DyingGateway, point: str) -> None:
+def test_a_restore_of_a_lost_database_may_be_cut_off(dying: DyingGateway, point: str) -> None:
     old, active = killed(dying)
     for file in dying.state.glob("gateway.db*"):
         file.unlink()
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     assert sorted(dying.listed()) == sorted([*old, active])
-    # what the job holds was rebuilt with it
+    # the job's claims were restored with it
     refused = dying.call("POST", PATH, {"pipeline": "ingester"})
     assert (refused.status, refused.json.get("conflict", {}).get("jobId")) == (409, active), refused
     dying.release()
@@ -37,9 +37,7 @@ def test_a_lost_database_is_rebuilt_however_often_that_is_cut_off(dying: DyingGa
 
 
 @pytest.mark.parametrize("point", points("restoring a queue"))
-def test_a_queue_whose_database_is_lost_is_in_its_order_however_often_that_is_cut_off(
-    dying: DyingGateway, point: str
-) -> None:
+def test_a_restore_of_a_lost_queue_may_be_cut_off_and_keeps_the_order(dying: DyingGateway, point: str) -> None:
     dying.hold()
     dying.serve()
     first = submitted(dying)
@@ -48,7 +46,7 @@ def test_a_queue_whose_database_is_lost_is_in_its_order_however_often_that_is_cu
     dying.kill()
     for file in dying.state.glob("gateway.db*"):
         file.unlink()
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     refused = dying.call("POST", PATH, {"pipeline": "ingester"})
@@ -59,13 +57,13 @@ def test_a_queue_whose_database_is_lost_is_in_its_order_however_often_that_is_cu
 
 
 @pytest.mark.parametrize("point", points("recovering"))
-def test_a_gateway_that_dies_while_it_recovers_leaves_it_to_the_next_one(dying: DyingGateway, point: str) -> None:
+def test_a_recovery_cut_off_by_a_kill_is_done_by_the_next_gateway(dying: DyingGateway, point: str) -> None:
     dying.hold()
     dying.serve()
     jobs = [dying.submit(resources=[resource]) for resource in ("warehouse", "other")]
     wait_for(lambda: all(dying.runs(str(job))[0] for job in jobs), "the first steps")
     dying.kill()
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     dying.release()
@@ -75,10 +73,10 @@ def test_a_gateway_that_dies_while_it_recovers_leaves_it_to_the_next_one(dying: 
 
 
 @pytest.mark.parametrize("point", points("migrating"))
-def test_a_migration_that_was_cut_off_is_done_by_the_next_gateway(dying: DyingGateway, point: str) -> None:
+def test_a_migration_cut_off_by_a_kill_is_done_by_the_next_gateway(dying: DyingGateway, point: str) -> None:
     old, active = killed(dying)
     _turn_back(dying.state / "gateway.db")
-    dying.launch(point)
+    dying.launch_until(point)
     dying.died()
     dying.start()
     assert sorted(dying.listed()) == sorted([*old, active])
@@ -93,7 +91,7 @@ def test_a_migration_that_was_cut_off_is_done_by_the_next_gateway(dying: DyingGa
 
 
 def _turn_back(file: Path) -> None:
-    """Make the database one of the first schema, with what it has."""
+    """Rewrite the database in the first schema, with the same jobs."""
     with closing(sqlite3.connect(file)) as connection:
         jobs = connection.execute(
             "SELECT seq, id, state, ended_at, ended_uptime, ended_boot, record FROM job"
@@ -102,13 +100,13 @@ def _turn_back(file: Path) -> None:
     for old in file.parent.glob("gateway.db*"):
         old.unlink()
     with closing(sqlite3.connect(file)) as connection, connection:
-        connection.executescript(resources.files("gateway.jobs").joinpath("schema.sql").read_text(encoding="utf-8"))
+        connection.executescript(resources.files("gateway.storage").joinpath("schema.sql").read_text(encoding="utf-8"))
         connection.executemany("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?)", jobs)
         connection.executemany("INSERT INTO claim VALUES (?, ?, ?)", claims)
         connection.execute("PRAGMA user_version = 1")
 
 
-# whether gateway.db and its -wal are where they were
+# whether gateway.db and its -wal are still in place
 HALF_ASIDE = {
     "setting aside: before gateway.db": (True, True),
     "setting aside: between gateway.db and its -wal": (False, True),
@@ -118,16 +116,16 @@ HALF_ASIDE = {
 
 
 @pytest.mark.parametrize("point", HALF_ASIDE)
-def test_a_damaged_database_that_is_half_set_aside_is_no_obstacle(dying: DyingGateway, point: str) -> None:
+def test_setting_aside_a_damaged_database_may_be_cut_off(dying: DyingGateway, point: str) -> None:
     old, active = killed(dying)
     database, log = (dying.state / name for name in ("gateway.db", "gateway.db-wal"))
     with closing(sqlite3.connect(database)) as reader:
-        # somebody reads it: else SQLite removes the log when the gateway lets go of it, and there is no second file
+        # with this reader SQLite keeps the log when the gateway closes the database, so that there is a second file
         assert reader.execute("SELECT count(*) FROM job").fetchall() == [(3,)]
-        # by another process: this one's locks would be gone as soon as it closed the file
+        # by another process: closing the file would release this process's own locks
         overwrite = f"head -c {database.stat().st_size} /dev/zero | tr '\\0' x 1<>gateway.db"
         subprocess.run(["sh", "-c", overwrite], cwd=dying.state, check=True)
-        dying.launch(point)
+        dying.launch_until(point)
         dying.died()
         assert (database.exists(), log.exists()) == HALF_ASIDE[point]
     dying.start()
@@ -140,8 +138,8 @@ def test_a_damaged_database_that_is_half_set_aside_is_no_obstacle(dying: DyingGa
 
 
 @pytest.mark.parametrize("point", points("first start"))
-def test_a_first_start_that_is_cut_off_is_none(dying: DyingGateway, point: str) -> None:
-    dying.launch(point)
+def test_a_first_start_may_be_cut_off(dying: DyingGateway, point: str) -> None:
+    dying.launch_until(point)
     dying.died()
     dying.start()
     assert dying.listed() == {}

@@ -1,4 +1,4 @@
-"""Who triggers, cancels and reads what, how fast, and what is remembered of it."""
+"""Access over HTTP: tokens and scopes, the rate limit, the audit trail and the log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_refused(answer: Answer, status: int, code: str) -> None:
 
 
 @pytest.mark.parametrize("header", ["Authorization: Bearer {}", "Authorization: bearer  {}", "X-AUTH-TOKEN: {}"])
-async def test_a_token_is_taken_in_either_header(tmp_path: Path, make_api: MakeApi, header: str) -> None:
+async def test_a_token_is_accepted_in_either_header(tmp_path: Path, make_api: MakeApi, header: str) -> None:
     project = access.project(tmp_path / "project")
     api = await make_api(project.folder, token=project.tokens["admin"])
     assert api.base.port is not None
@@ -30,7 +30,7 @@ async def test_a_token_is_taken_in_either_header(tmp_path: Path, make_api: MakeA
     assert (await send(api.base.port, request("GET", PATH, line))).status == 200
 
 
-async def test_a_good_token_counts_whatever_else_is_sent(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_a_valid_token_wins_over_other_credentials(tmp_path: Path, make_api: MakeApi) -> None:
     project = access.project(tmp_path / "project")
     api = await make_api(project.folder, token=project.tokens["admin"])
     assert api.base.port is not None
@@ -39,7 +39,9 @@ async def test_a_good_token_counts_whatever_else_is_sent(tmp_path: Path, make_ap
 
 
 @pytest.mark.parametrize("header", [b"X-AUTH-TOKEN: anything", b"Authorization: Bearer anything"])
-async def test_without_tokens_whatever_is_sent_is_ignored(tmp_path: Path, make_api: MakeApi, header: bytes) -> None:
+async def test_without_configured_tokens_credentials_are_ignored(
+    tmp_path: Path, make_api: MakeApi, header: bytes
+) -> None:
     api = await make_api(projects.make(tmp_path / "project"))
     assert api.base.port is not None
     assert (await send(api.base.port, request("GET", PATH, header))).status == 200
@@ -58,20 +60,19 @@ async def test_the_order_of_refusals_is_401_403_400_404(tmp_path: Path, make_api
     is_refused(await api.call("GET", f"{PATH}?jobId=x"), 404, "unknown_job")
 
 
-async def test_the_record_says_who_triggered_and_who_cancelled_it_also_after_a_restart(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
+async def test_the_audit_trail_survives_a_restart(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    """The record names the token that triggered the job and the one that cancelled it, each once."""
     project = access.project(tmp_path / "project")
     projects.write(project.folder / "ingest.py", SLEEPER)
     gateway = make_gateway(project.folder)
     run, admin = ({"X-AUTH-TOKEN": project.tokens[name]} for name in ("run", "admin"))
     job = gateway.call("POST", PATH, {"pipeline": "ingester"}, run).json["jobId"]
-    for _ in range(3):  # once is enough, and more is nobody's act
+    for _ in range(3):  # only the first is recorded
         gateway.call("POST", f"/api/v1/jobs/{job}/cancel", headers=admin)
     answer = gateway.call("GET", f"/api/v1/jobs/{job}?wait=60", headers=run).json
     while answer["phase"] != "ended":
         answer = gateway.call("GET", f"/api/v1/jobs/{job}?wait=60", headers=run).json
-    gateway.call("POST", f"/api/v1/jobs/{job}/cancel", headers=run)  # it has ended: nobody cancels it again
+    gateway.call("POST", f"/api/v1/jobs/{job}/cancel", headers=run)  # it has ended: this is not recorded
     assert gateway.log.read_text().count('"event": "job cancelled"') == 1
     gateway.kill()
     gateway.start()
@@ -83,27 +84,23 @@ async def test_the_record_says_who_triggered_and_who_cancelled_it_also_after_a_r
     assert answer["createdAt"] == audit[0]["at"] < audit[1]["at"] < answer["finishedAt"]
 
 
-async def test_the_log_says_who_did_what_under_the_request_id_of_the_answer(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
+async def test_log_lines_have_the_token_name_and_the_request_id(tmp_path: Path, make_gateway: MakeGateway) -> None:
     project = access.project(tmp_path / "project")
     gateway = make_gateway(project.folder)
     accepted = gateway.call("POST", PATH, {"pipeline": "ingester"}, {"X-AUTH-TOKEN": project.tokens["run"]})
-    refused = gateway.call("POST", PATH, {"pipeline": "ingester"}, {"X-AUTH-TOKEN": "pgw_somebody"})
+    refused = gateway.call("POST", PATH, {"pipeline": "ingester"}, {"X-AUTH-TOKEN": "pgw_unknown"})
     gateway.stop()
     lines = [json.loads(line) for line in gateway.log.read_text().splitlines()]
-    [told] = [line for line in lines if line["event"] == "job accepted"]
-    assert (told["job"], told["token"], told["address"]) == (accepted.json["jobId"], "run", "127.0.0.1")
-    assert told["request"] == accepted.headers["X-Request-Id"]
-    [told] = [line for line in lines if line["event"] == "request refused"]
-    assert (told["code"], told["address"], told["path"]) == ("unauthorized", "127.0.0.1", PATH)
-    assert told["request"] == refused.headers["X-Request-Id"]
-    assert not re.search("|".join([*project.tokens.values(), "pgw_somebody"]), gateway.log.read_text())
+    [entry] = [line for line in lines if line["event"] == "job accepted"]
+    assert (entry["job"], entry["token"], entry["address"]) == (accepted.json["jobId"], "run", "127.0.0.1")
+    assert entry["request"] == accepted.headers["X-Request-Id"]
+    [entry] = [line for line in lines if line["event"] == "request refused"]
+    assert (entry["code"], entry["address"], entry["path"]) == ("unauthorized", "127.0.0.1", PATH)
+    assert entry["request"] == refused.headers["X-Request-Id"]
+    assert not re.search("|".join([*project.tokens.values(), "pgw_unknown"]), gateway.log.read_text())
 
 
-async def test_every_answer_has_a_request_id_of_its_own_and_none_of_the_clients(
-    tmp_path: Path, make_api: MakeApi
-) -> None:
+async def test_every_answer_has_its_own_request_id_and_not_the_clients(tmp_path: Path, make_api: MakeApi) -> None:
     api = await make_api(projects.make(tmp_path / "project"))
     mine = {"X-Request-Id": "mine"}
     answers = [await api.call("GET", path, headers=mine) for path in ("/healthz", "/no", PATH, f"{PATH}?jobId=x")]
@@ -112,7 +109,7 @@ async def test_every_answer_has_a_request_id_of_its_own_and_none_of_the_clients(
     assert all(re.fullmatch(r"[0-9a-f]{12}", one) for one in ids)
 
 
-async def test_triggers_beyond_the_burst_get_429_and_when_to_come_back(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_triggers_beyond_the_burst_get_429_with_retry_after(tmp_path: Path, make_api: MakeApi) -> None:
     settings: dict[str, Any] = {"trigger_rate": 0.5, "trigger_burst": 3}
     project = access.project(tmp_path / "project", settings)
     api = await make_api(project.folder, token=project.tokens["run"])
@@ -123,14 +120,14 @@ async def test_triggers_beyond_the_burst_get_429_and_when_to_come_back(tmp_path:
         assert "trigger_rate" in answer.json["error"]
         assert answer.headers["Retry-After"] in ("1", "2")
     [job, *_] = [answer.json["jobId"] for answer in triggers if answer.status == 202]
-    for _ in range(20):  # polls and cancels are never slowed down
+    for _ in range(20):  # polls and cancels are not limited
         assert (await api.call("GET", f"{PATH}?jobId={job}")).status == 200
         assert (await api.call("POST", f"/api/v1/jobs/{job}/cancel")).status in (200, 202)
-    api.token = project.tokens["admin"]  # another token has a pace of its own
+    api.token = project.tokens["admin"]  # another token has its own limit
     assert (await api.call("POST", PATH, {"pipeline": "dbt"})).status in (202, 409)
 
 
-async def test_what_is_refused_by_who_asks_costs_nobodys_pace(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_requests_that_the_guard_refuses_do_not_use_up_the_rate_limit(tmp_path: Path, make_api: MakeApi) -> None:
     project = access.project(tmp_path / "project", {"trigger_rate": 0.01, "trigger_burst": 1})
     api = await make_api(project.folder, token=project.tokens["run"])
     assert api.base.port is not None

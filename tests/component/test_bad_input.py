@@ -1,4 +1,4 @@
-"""Whatever is sent: a refusal that names the problem, nothing recorded, nothing of the inside, and service goes on."""
+"""Malformed requests: a refusal that names the problem, no record, no internals in the answer, and service goes on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG = "a" * 10_000
 
 @pytest.fixture
 async def port(tmp_path: Path) -> AsyncIterator[int]:
-    """The port of the service as `serve` starts it; its dbt is missing, so that what is accepted ends at once."""
+    """The port of the service as `serve` starts it; its dbt is missing, so that an accepted job ends at once."""
     dbt = {"executable": "/no/dbt"}
     folder = projects.make(tmp_path / "project", settings={"fabrics": {"local": {"dbt": dbt}}, "trigger_rate": 1e6})
     environment = {"HOST": "127.0.0.1", "PORT": "0"}
@@ -34,29 +34,29 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
     await server.close()
 
 
-def is_refused(answer: Answer, status: int, *told: str) -> None:
+def is_refused(answer: Answer, status: int, *mentions: str) -> None:
     assert answer.status == status, answer
     assert answer.headers["Content-Type"].startswith("application/json")
     assert (answer.json["success"], answer.json["output"]) == (False, answer.json["error"])
     assert answer.json["code"].replace("_", "").isalpha()
-    for word in told:
+    for word in mentions:
         assert word in answer.json["error"], answer
-    tells_nothing_of_the_inside(answer)
+    reveals_no_internals(answer)
 
 
-def tells_nothing_of_the_inside(answer: Answer) -> None:
+def reveals_no_internals(answer: Answer) -> None:
     for inside in (b"Traceback", b".py", b"File ", b"site-packages"):
         assert inside not in answer.body
 
 
-async def goes_on(port: int) -> None:
+async def is_still_serving(port: int) -> None:
     """Nothing was recorded and the service answers."""
     assert (await send(port, request("GET", PATH))).json == EMPTY
     assert (await send(port, request("GET", "/healthz"))).status == 200
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "mentioned"),
     [
         (None, "not JSON"),
         (b"", "not JSON"),
@@ -95,21 +95,21 @@ async def goes_on(port: int) -> None:
         (b'{"pipeline": "dbt", "x": %s%s}' % (b"[" * 900, b"]" * 900), "'x'"),
     ],
 )
-async def test_a_body_that_is_no_trigger_gets_400_and_a_short_text(port: int, body: bytes | None, told: str) -> None:
+async def test_a_malformed_trigger_gets_400_and_a_short_message(port: int, body: bytes | None, mentioned: str) -> None:
     answer = await send(port, request("POST", PATH, JSON, body=body))
-    is_refused(answer, 400, told)
+    is_refused(answer, 400, mentioned)
     assert len(answer.json["error"]) < 500
-    await goes_on(port)
+    await is_still_serving(port)
 
 
-async def test_no_depth_of_a_body_is_a_mistake_of_ours(port: int) -> None:
+async def test_a_body_nested_to_any_depth_gets_400(port: int) -> None:
     for depth in (*range(5, 900, 50), *range(900, 1010)):
         for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
             nested = opening * depth + b"1" + closing * depth
             for field in (b"x", b"pipeline", b"command", b"enableElementary"):
                 answer = await send(port, request("POST", PATH, JSON, body=b'{"%s": %s}' % (field, nested)))
                 assert answer.status == 400, (depth, field, answer)
-    await goes_on(port)
+    await is_still_serving(port)
 
 
 @pytest.mark.parametrize(
@@ -123,13 +123,13 @@ async def test_no_depth_of_a_body_is_a_mistake_of_ours(port: int) -> None:
         b"X-No-Content-Type: at all",
     ],
 )
-async def test_a_body_that_is_not_json_by_its_own_word_gets_415(port: int, content_type: bytes) -> None:
+async def test_a_body_whose_content_type_is_not_json_gets_415(port: int, content_type: bytes) -> None:
     answer = await send(port, request("POST", PATH, content_type, body=b'{"pipeline": "ingester"}'))
     is_refused(answer, 415, "application/json")
-    await goes_on(port)
+    await is_still_serving(port)
 
 
-async def test_a_charset_is_fine(port: int) -> None:
+async def test_a_charset_in_the_content_type_is_accepted(port: int) -> None:
     content_type = b"Content-Type: application/json; charset=utf-8"
     is_refused(await send(port, request("POST", PATH, content_type, body=b"{}")), 400, "'pipeline'")
 
@@ -137,34 +137,32 @@ async def test_a_charset_is_fine(port: int) -> None:
 async def test_a_body_over_1_mib_gets_413(port: int) -> None:
     body = b'{"pipeline": "%s"}' % (b"x" * 2**21)
     is_refused(await send(port, request("POST", PATH, JSON, body=body)), 413, "1048576 bytes")
-    await goes_on(port)
+    await is_still_serving(port)
 
 
 async def test_a_gzip_bomb_is_refused(port: int) -> None:
     bomb = gzip.compress(b" " * 50_000_000)
     answer = await send(port, request("POST", PATH, JSON, b"Content-Encoding: gzip", body=bomb))
     assert answer.status in (413, 415)
-    tells_nothing_of_the_inside(answer)
-    await goes_on(port)
+    reveals_no_internals(answer)
+    await is_still_serving(port)
 
 
-async def test_a_body_that_is_not_in_its_encoding_is_refused(port: int) -> None:
+async def test_a_body_that_does_not_match_its_encoding_is_refused(port: int) -> None:
     answer = await send(port, request("POST", PATH, JSON, b"Content-Encoding: gzip", body=b"no gzip"))
     assert answer.status in (400, 415)
 
 
-async def test_a_body_that_takes_its_time_gets_408_and_a_closed_connection(
-    port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_body_gets_408_and_a_closed_connection(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_body, "_SECONDS", 0.1)
     whole = request("POST", PATH, JSON, body=b'{"pipeline": "ingester"}')
     answer = await send(port, whole.replace(b"Connection: close\r\n", b"")[:-1])
     is_refused(answer, 408, "did not arrive")
     assert answer.headers["Connection"] == "close"
-    await goes_on(port)
+    await is_still_serving(port)
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_mistake_of_the_gateway(
+async def test_a_client_that_disconnects_within_its_body_causes_no_traceback(
     port: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -172,7 +170,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_mistake_of_t
     await writer.drain()
     writer.close()
     await writer.wait_closed()
-    await goes_on(port)
+    await is_still_serving(port)
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
@@ -197,22 +195,22 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_mistake_of_t
         f"{PATH}?jobId=.",
     ],
 )
-async def test_an_id_that_no_job_can_have_gets_404_and_reaches_no_file(port: int, target: str) -> None:
+async def test_an_invalid_job_id_gets_404_and_reaches_no_file(port: int, target: str) -> None:
     answer = await send(port, request("GET", target))
     is_refused(answer, 404)
     assert len(answer.json["error"]) < 300
     assert "X-Injected" not in answer.headers
-    await goes_on(port)
+    await is_still_serving(port)
 
 
 @pytest.mark.parametrize(
     "host",
     [b"evil.com", b"evil.com:3000", b"localhost.evil.com", b"127.0.0.1.evil.com", b"", b"[::1", b"a:b", b"a" * 4000],
 )
-async def test_a_host_of_somebody_else_gets_421(port: int, host: bytes) -> None:
+async def test_a_foreign_host_header_gets_421(port: int, host: bytes) -> None:
     is_refused(await send(port, request("GET", PATH, b"Host: " + host)), 421, "Host", "localhost")
     assert (await send(port, request("POST", PATH, b"Host: " + host, JSON, body=b"{}"))).status == 421
-    await goes_on(port)
+    await is_still_serving(port)
 
 
 async def test_a_request_without_a_host_gets_421(port: int) -> None:
@@ -222,11 +220,11 @@ async def test_a_request_without_a_host_gets_421(port: int) -> None:
 @pytest.mark.parametrize(
     "host", [b"localhost", b"LOCALHOST:80", b"127.0.0.1:3000", b"[::1]:3000", b"[::1]", b"10.1.2.3"]
 )
-async def test_localhost_and_addresses_are_served_with_any_port(port: int, host: bytes) -> None:
+async def test_localhost_and_ip_addresses_are_served_with_any_port(port: int, host: bytes) -> None:
     assert (await send(port, request("GET", PATH, b"Host: " + host))).json == EMPTY
 
 
-async def test_a_configured_name_is_served(tmp_path: Path) -> None:
+async def test_a_configured_host_name_is_served(tmp_path: Path) -> None:
     folder = projects.make(tmp_path / "project", settings={"allowed_hosts": ["Pipelines.example"]})
     environment = {"HOST": "127.0.0.1", "PORT": "0"}
     server = Server(config.load(folder / "gateway.yaml", environment), {})
@@ -249,7 +247,7 @@ async def test_a_configured_name_is_served(tmp_path: Path) -> None:
         b"Sec-Fetch-Site: same-site",
     ],
 )
-async def test_a_page_of_somebody_else_gets_403_and_no_cors_header(port: int, header: bytes) -> None:
+async def test_a_cross_origin_page_gets_403_and_no_cors_header(port: int, header: bytes) -> None:
     for data in (
         request("GET", PATH, header),
         request("OPTIONS", PATH, header, b"Access-Control-Request-Method: POST"),
@@ -258,11 +256,11 @@ async def test_a_page_of_somebody_else_gets_403_and_no_cors_header(port: int, he
         answer = await send(port, data)
         is_refused(answer, 403, "page of another")
         assert not [name for name in answer.headers if name.lower().startswith("access-control")]
-    await goes_on(port)
+    await is_still_serving(port)
 
 
 @pytest.mark.parametrize(
     "header", [b"Origin: http://localhost", b"Sec-Fetch-Site: same-origin", b"Sec-Fetch-Site: none"]
 )
-async def test_our_own_pages_and_people_are_served(port: int, header: bytes) -> None:
+async def test_same_origin_pages_and_direct_requests_are_served(port: int, header: bytes) -> None:
     assert (await send(port, request("GET", PATH, header))).json == EMPTY

@@ -1,4 +1,4 @@
-"""A bug of the gateway's own: the job it hits ends loudly, with nothing of it alive, and the others go on."""
+"""A bug in the gateway: the job that it hits fails with none of its processes alive, and the other jobs go on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def broken(*_: Any) -> Any:
     raise RuntimeError("a bug")
 
 
-async def test_a_job_that_a_bug_hits_ends_as_failed_and_names_an_incident(
+async def test_a_bug_ends_its_job_as_failed_with_an_incident_id(
     tmp_path: Path, make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await make_api(projects.make(tmp_path / "project"))
@@ -38,7 +38,7 @@ async def test_a_job_that_a_bug_hits_ends_as_failed_and_names_an_incident(
     assert (await api.run(pipeline="ingester"))["exitCode"] == 0
 
 
-async def test_what_a_bug_left_running_is_stopped_before_its_job_ends(
+async def test_a_step_left_running_by_a_bug_is_stopped_before_the_job_ends(
     tmp_path: Path, make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = LocalRunner.wait

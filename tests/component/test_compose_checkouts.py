@@ -1,4 +1,4 @@
-"""What containers leave in checkouts, by a gateway that is not root, as its user in the group docker is not."""
+"""Files that root of a container left in a checkout, under a gateway that is not root."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _LEFT = "mkdir /there/made && touch /there/made/file && chmod 700 /there/made"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A gateway's state with a project that runs in containers, owned by a user who is not root."""
+class GatewayState:
+    """The state directory of a gateway that is not root, with a project that runs in containers."""
 
     settings: Settings
     environment: dict[str, str]
     repository: Path
     engine: Engine
 
-    def sources(self) -> Checkouts:
+    def checkouts(self) -> Checkouts:
         return FabricRegistry(self.settings, self.environment, "feed").checkouts
 
-    async def checkout(self, sources: Checkouts) -> Checkout:
-        """The checkout of the newest commit, which is there."""
-        found = await sources.resolve("shop", "main", None)
+    async def checkout(self, checkouts: Checkouts) -> Checkout:
+        """The checkout of the newest commit, ready for a job."""
+        found = await checkouts.resolve("shop", "main", None)
         assert found is not None
-        made = sources.checkout("containers", found)
+        made = checkouts.checkout("containers", found)
         assert await made.prepare("job") is None
         made.remove_user("job")
         return made
@@ -49,28 +49,28 @@ class Kept:
         commit = repositories.head(self.repository)
         return self.settings.state_directory / "checkouts/containers" / commit
 
-    def leave(self) -> None:
-        """Have root of a container leave there what only root can remove."""
+    def leave_files_of_root(self) -> None:
+        """Let root of a container make files there that only root can remove."""
         volume = f"--volume={self.root}:/there"
         self.engine.docker("run", "--rm", "--network=none", volume, BUSYBOX_IMAGE, "sh", "-c", _LEFT)
         assert (self.root / "made").stat().st_uid == 0
 
-    def age(self) -> None:
-        """Have it unused for long."""
+    def make_old(self) -> None:
+        """Make the checkout look unused for long."""
         os.utime(self.root, (0, 0))
 
     async def make(self) -> None:
-        """Have the checkout made, or put right, for a job."""
-        await self.checkout(self.sources())
+        """Make the checkout, or reset it, for a job."""
+        await self.checkout(self.checkouts())
 
     async def sweep(self) -> None:
-        """Remove what no job has used for long."""
-        await self.sources().sweep([])
+        """Remove unused checkouts."""
+        await self.checkouts().sweep([])
 
 
 @pytest.fixture
-def kept(engine: Engine) -> Iterator[Kept]:
-    folder = Path(tempfile.mkdtemp(prefix="checkouts-", dir="/tmp"))  # where every user gets
+def kept(engine: Engine) -> Iterator[GatewayState]:
+    folder = Path(tempfile.mkdtemp(prefix="checkouts-", dir="/tmp"))  # that every user may enter
     repositories.repository(folder / "shop", {"models/one.sql": "select 1\n"})
     compose.write(folder, fabric={}, dbt=compose.service(), ingester=compose.service())
     with (folder / "gateway.yaml").open("a", encoding="utf-8") as file:
@@ -81,18 +81,18 @@ def kept(engine: Engine) -> Iterator[Kept]:
         os.chown(path, _NOBODY, _NOBODY)
     engine.folder.chmod(0o755)
     (engine.folder / "docker.sock").chmod(0o666)
-    plugin = folder / "config/cli-plugins/docker-compose"  # the engine's own may be where only root gets
+    plugin = folder / "config/cli-plugins/docker-compose"  # the engine's own may be in a folder of root
     plugin.parent.mkdir(parents=True)
     shutil.copy(engine.folder / "config/cli-plugins/docker-compose", plugin)
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **engine.environment}
     environment["DOCKER_CONFIG"] = str(folder / "config")
     settings = load(folder / "gateway.yaml", {**environment, "STATE_DIRECTORY": str(state)})
-    yield Kept(settings, environment, folder / "shop", engine)
+    yield GatewayState(settings, environment, folder / "shop", engine)
     shutil.rmtree(folder)
 
 
 def as_nobody(work: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Run it in a child that is not root; its failures are this process's."""
+    """Run it in a child process as the user nobody; a failure there fails the test."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -110,29 +110,29 @@ def as_nobody(work: Callable[[], Coroutine[None, None, None]]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "see what the child printed"
 
 
-def test_an_unused_checkout_is_removed_with_what_root_of_a_container_left_there(kept: Kept) -> None:
+def test_an_unused_checkout_is_removed_with_the_files_that_root_left(kept: GatewayState) -> None:
     as_nobody(kept.make)
-    kept.leave()
-    kept.age()
+    kept.leave_files_of_root()
+    kept.make_old()
     as_nobody(kept.sweep)
     assert not kept.root.exists()
     assert kept.root.parent.exists()
     assert kept.engine.containers() == []
 
 
-def test_a_checkout_in_which_root_of_a_container_left_something_is_put_right_for_the_next_job(kept: Kept) -> None:
+def test_files_that_root_left_in_a_checkout_are_removed_for_the_next_job(kept: GatewayState) -> None:
     as_nobody(kept.make)
-    kept.leave()
+    kept.leave_files_of_root()
     as_nobody(kept.make)
     assert [path.name for path in kept.root.iterdir()] == ["models"]
     assert (kept.root / "models/one.sql").read_text() == "select 1\n"
 
 
-def test_where_the_engine_is_gone_the_checkout_stays_and_nothing_else_happens(kept: Kept) -> None:
+def test_without_an_engine_a_checkout_with_files_of_root_stays(kept: GatewayState) -> None:
     kept.environment["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
 
     as_nobody(kept.make)
-    kept.leave()
-    kept.age()
+    kept.leave_files_of_root()
+    kept.make_old()
     as_nobody(kept.sweep)
     assert (kept.root / "made/file").exists()

@@ -1,4 +1,4 @@
-"""A state directory whose files were damaged: the service starts, and what had a folder is right."""
+"""A state directory with damaged files: the service starts, and every job that has a folder is right."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ TEARS = 50
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    """What a killed gateway left."""
+    """The state directory of a killed gateway."""
     return damage.killed(tmp_path_factory.mktemp("killed"))
 
 
-def in_folders(jobs: Path) -> dict[str, Job]:
-    """What the jobs' own folders say."""
+def records_in_folders(jobs: Path) -> dict[str, Job]:
+    """The records in the jobs' own folders."""
     found = {folder.name: job_file.read(folder) for folder in jobs.iterdir()}
     return {name: job for name, job in found.items() if job is not None}
 
 
 @asynccontextmanager
 async def restored(state: Path, jobs: Path) -> AsyncIterator[tuple[dict[str, Job], Store]]:
-    """Every job of a state directory as the next gateway finds it, and the store that has them."""
+    """Every job of a state directory as the next gateway restores it, and its store."""
     store = await Store.open(state / DATABASE)
     try:
         await restore.restore(store, jobs)
@@ -56,8 +56,8 @@ async def restored(state: Path, jobs: Path) -> AsyncIterator[tuple[dict[str, Job
 
 
 async def _is_whole(state: Path, jobs: Path) -> None:
-    """No job lacks, each is as its folder says, what runs holds its resource, and the database is sound."""
-    expected = in_folders(jobs)
+    """No job is missing, each is as its folder says, running jobs hold their resources, and the database is sound."""
+    expected = records_in_folders(jobs)
     async with restored(state, jobs) as (found, store):
         assert found == expected
         for job in expected.values():
@@ -69,23 +69,23 @@ async def _is_whole(state: Path, jobs: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["truncated", "flipped", "flipped_in_many_places"])
-async def test_a_log_torn_anywhere_costs_no_job_that_has_a_folder(tmp_path: Path, killed: Killed, how: str) -> None:
+async def test_a_torn_write_ahead_log_loses_no_job_that_has_a_folder(tmp_path: Path, killed: Killed, how: str) -> None:
     for case in range(TEARS):
-        chance = random.Random(case)
+        rng = random.Random(case)
         state = tmp_path / f"{case}"
         state.mkdir()
         for suffix in SIDE_FILES:
             shutil.copyfile(killed.folder / STATE / f"{DATABASE}{suffix}", state / f"{DATABASE}{suffix}")
         log = state / f"{DATABASE}-wal"
         if how == "truncated":
-            damage.truncated(log, chance)
+            damage.truncated(log, rng)
         for _ in range({"truncated": 0, "flipped": 1}.get(how, 40)):
-            damage.byte(log, chance)
+            damage.byte(log, rng)
         await _is_whole(state, killed.jobs)
 
 
-async def test_the_log_that_the_tests_tear_has_more_than_the_database(tmp_path: Path, killed: Killed) -> None:
-    """Else none of them would tear anything."""
+async def test_the_write_ahead_log_has_jobs_that_the_database_lacks(tmp_path: Path, killed: Killed) -> None:
+    """Without them, the tests that tear the log would prove nothing."""
     shutil.copyfile(killed.folder / STATE / DATABASE, tmp_path / DATABASE)
     store = await Store.open(tmp_path / DATABASE)
     known = await store.known()
@@ -112,14 +112,14 @@ FINDABLE: dict[str, list[Damage]] = {
     "no text": many(damage.in_record(b'"pipeline":"i', b'"pipeline":"\xff'), 2),
     "no JSON": many(damage.in_record(b'{"id":"', b'{"id"::'), 2),
 }
-# What may have hit nothing that is read: a free place in a page, a name of nothing.
+# May damage bytes that are never read, such as free space in a page.
 OTHER: dict[str, list[Damage]] = {
     "byte": many(damage.byte, 12),
     "block": many(damage.block, 12),
     "page of another place": many(damage.swapped, 4),
     "empty": [damage.empty],
 }
-# Beside a database that lags behind its log.
+# The files beside a database that is older than its write-ahead log.
 SIDE: dict[str, list[Damage]] = {
     "log": [damage.beside("-wal", how) for how in (damage.noise, damage.empty, damage.truncated)],
     "index of the log": [damage.beside("-shm", how) for how in (damage.noise, damage.empty, damage.truncated)],
@@ -135,38 +135,38 @@ def cases(kinds: dict[str, list[Damage]]) -> list[Any]:
 
 
 @pytest.mark.parametrize(("how", "seed"), cases(FINDABLE))
-async def test_a_damaged_database_is_set_aside_with_its_date_and_no_job_is_wrong(
+async def test_a_damaged_database_is_set_aside_and_every_job_is_restored(
     tmp_path: Path, aiohttp_client: AiohttpClient, killed: Killed, how: Damage, seed: int
 ) -> None:
     folder = killed.copy(tmp_path / "project", checkpointed=True)
     state = folder / STATE
     how(state / DATABASE, random.Random(seed))
     damaged = (state / DATABASE).read_bytes()
-    said = await _serves_all(folder, aiohttp_client, killed)
+    events = await _serves_all(folder, aiohttp_client, killed)
     [aside] = damage.set_aside(state)
     assert aside.read_bytes() == damaged
-    [told] = [entry for entry in said if entry["event"] == "database damaged"]
-    assert told["set_aside"] == str(aside)
-    assert told["found"]
-    [told] = [entry for entry in said if entry["event"] == "records restored"]
-    assert told["jobs"] == len(killed.records)
-    assert sorted(told["active"]) == sorted(killed.meanwhile)
-    assert "may be gone" in told["lost"]
+    [event] = [entry for entry in events if entry["event"] == "database damaged"]
+    assert event["set_aside"] == str(aside)
+    assert event["found"]
+    [event] = [entry for entry in events if entry["event"] == "records restored"]
+    assert event["jobs"] == len(killed.records)
+    assert sorted(event["active"]) == sorted(killed.meanwhile)
+    assert "may be gone" in event["lost"]
 
 
 @pytest.mark.parametrize(("how", "seed"), cases(OTHER))
-async def test_damage_anywhere_is_set_aside_or_does_no_harm(
+async def test_damage_anywhere_in_the_database_is_set_aside_or_harmless(
     tmp_path: Path, aiohttp_client: AiohttpClient, killed: Killed, how: Damage, seed: int
 ) -> None:
     folder = killed.copy(tmp_path / "project", checkpointed=True)
     how(folder / STATE / DATABASE, random.Random(1000 + seed))
-    said = await _serves_all(folder, aiohttp_client, killed)
-    told = [entry["set_aside"] for entry in said if entry["event"] == "database damaged"]
-    assert told == [str(aside) for aside in damage.set_aside(folder / STATE)]
+    events = await _serves_all(folder, aiohttp_client, killed)
+    paths = [entry["set_aside"] for entry in events if entry["event"] == "database damaged"]
+    assert paths == [str(aside) for aside in damage.set_aside(folder / STATE)]
 
 
 @pytest.mark.parametrize(("how", "seed"), cases(SIDE))
-async def test_damage_to_the_files_beside_the_database_costs_nothing_that_has_a_folder(
+async def test_a_damaged_wal_or_shm_file_loses_no_job_that_has_a_folder(
     tmp_path: Path, aiohttp_client: AiohttpClient, killed: Killed, how: Damage, seed: int
 ) -> None:
     folder = killed.copy(tmp_path / "project")
@@ -175,10 +175,10 @@ async def test_damage_to_the_files_beside_the_database_costs_nothing_that_has_a_
 
 
 async def _serves_all(folder: Path, aiohttp_client: AiohttpClient, killed: Killed) -> list[Any]:
-    """What the service says while it starts; then every job is right, none ran again, and a new one runs."""
-    with capture_logs() as said:
+    """The log of the start, after which every job must be right, none may run again, and a new one must run."""
+    with capture_logs() as events:
         api = await _started(folder, aiohttp_client)
-    async with asyncio.timeout(DEADLINE / 2):  # a job that reads running for ever must not be waited for as long
+    async with asyncio.timeout(DEADLINE / 2):  # shorter than the fixture's own deadline
         for job, expected in killed.records.items():
             await api.finished(job)
             ended_anew = job in killed.meanwhile
@@ -188,16 +188,16 @@ async def _serves_all(folder: Path, aiohttp_client: AiohttpClient, killed: Kille
         assert damage.runs(folder) == killed.runs
         assert (await api.run(pipeline="ingester"))["exitCode"] == 0
     assert damage.runs(folder) == killed.runs + 1
-    return list(said)
+    return list(events)
 
 
 async def _started(folder: Path, aiohttp_client: AiohttpClient) -> Api:
-    """The service, whose end waits for no job: not the fixture for services that are sound."""
+    """The service. The usual fixture waits for all jobs at its end, which damage may make impossible."""
     client = await aiohttp_client(app(folder))
     return Api(client.session, client.make_url("/"), folder)
 
 
-async def test_at_most_three_damaged_databases_are_kept_and_these_are_the_newest(tmp_path: Path) -> None:
+async def test_only_the_three_newest_damaged_databases_are_kept(tmp_path: Path) -> None:
     file = tmp_path / DATABASE
     old = [f"{DATABASE}.damaged-2026-0{month}-01T00-00-00Z" for month in range(1, 7)]
     for name in old:
@@ -213,21 +213,21 @@ async def test_at_most_three_damaged_databases_are_kept_and_these_are_the_newest
 
 
 @pytest.mark.parametrize("content", [b"", b'{"id": "', b"\0" * 600, bytes(range(256)), b"{}", None])
-async def test_a_damaged_record_in_a_folder_is_skipped_and_told_and_the_rest_is_right(
+async def test_a_damaged_job_record_is_skipped_and_logged(
     tmp_path: Path, aiohttp_client: AiohttpClient, killed: Killed, content: bytes | None
 ) -> None:
-    """None: it is the record of another job. The database is gone, so there is nothing but the folders."""
+    """`None` puts another job's record there. The database is deleted, so that only the folders are left."""
     folder = killed.copy(tmp_path / "project")
     _without_database(folder)
     others = [job for job in killed.records if job not in killed.meanwhile]
     file = folder / STATE / "jobs" / others[3] / job_file.NAME
     file.write_bytes((file.parents[1] / others[4] / job_file.NAME).read_bytes() if content is None else content)
-    with capture_logs() as said:
+    with capture_logs() as events:
         api = await _started(folder, aiohttp_client)
     expected = [job for job in killed.records if job != others[3]]
     assert [job["jobId"] for job in await api.jobs()] == expected
-    [told] = [entry for entry in said if entry["event"] == "folders without a record"]
-    assert (told["jobs"], Path(told["first"]).name) == (1, others[3])
+    [event] = [entry for entry in events if entry["event"] == "folders without a record"]
+    assert (event["jobs"], Path(event["first"]).name) == (1, others[3])
     for job in expected:
         assert (await api.finished(job))["exitCode"] == killed.records[job]["exitCode"]
 
@@ -238,9 +238,7 @@ def _without_database(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"id": 5}', b"\0" * 80, bytes(range(128, 256))])
-async def test_a_damaged_id_of_the_gateway_is_made_anew(
-    tmp_path: Path, aiohttp_client: AiohttpClient, content: bytes
-) -> None:
+async def test_a_damaged_instance_id_is_replaced(tmp_path: Path, aiohttp_client: AiohttpClient, content: bytes) -> None:
     folder = damage.project(tmp_path / "project")
     (folder / STATE).mkdir()
     (folder / STATE / "instance").write_bytes(content)
@@ -261,7 +259,7 @@ BROKEN_FILES = {
 @pytest.mark.parametrize("name", ["spec.json", "started", "exit"])
 @pytest.mark.parametrize("content", BROKEN_FILES.values(), ids=BROKEN_FILES)
 @pytest.mark.parametrize("ends_first", [True, False], ids=["ended_meanwhile", "running"])
-async def test_a_job_whose_steps_files_are_damaged_ends_and_the_service_goes_on(
+async def test_damaged_files_of_a_step_end_its_job_and_not_the_service(
     tmp_path: Path, aiohttp_client: AiohttpClient, name: str, content: bytes, ends_first: bool
 ) -> None:
     folder = damage.project(tmp_path / "project")
@@ -284,12 +282,12 @@ async def test_a_job_whose_steps_files_are_damaged_ends_and_the_service_goes_on(
     right = ("completed", 7, None)
     assert (record["status"], record["exitCode"], record.get("reason")) in (right, ("failed", -1, "unknown"))
     if name == "spec.json" or (name == "started" and ends_first):
-        assert record["exitCode"] == 7  # what is damaged is not needed any more
+        assert record["exitCode"] == 7  # the damaged file is not needed any more
     assert damage.runs(folder) == 1
     assert not next_one[BROKEN].done()
 
 
-async def test_two_thousand_jobs_come_back_from_their_folders(
+async def test_two_thousand_jobs_are_restored_from_their_folders(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     made = [make_job(f"job-{number}", created=later(number)) for number in range(2000)]

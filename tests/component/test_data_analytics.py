@@ -16,7 +16,7 @@ from tests.support.api import Api, until
 from tests.support.gateway import PATH, Answer
 
 COMMANDS = ("daily", "run", "build", "test", "deps", "elementary")
-# Ends when somebody makes the file `go` beside it.
+# Ends once there is a file `go` beside it.
 WAITING = """
     import pathlib, time
     print("ready", flush=True)
@@ -38,7 +38,7 @@ async def waiting(tmp_path: Path, make_api: MakeApi) -> Api:
 
 
 def refusal(answer: Answer, status: int, code: str) -> str:
-    """The text of an error, which must have the one shape."""
+    """The text of an error, which must have the common shape."""
     assert answer.status == status, answer
     assert set(answer.json) >= {"success", "code", "error", "output"}
     assert (answer.json["success"], answer.json["code"]) == (False, code), answer
@@ -47,7 +47,7 @@ def refusal(answer: Answer, status: int, code: str) -> str:
 
 
 @pytest.mark.parametrize("body", [{"pipeline": "ingester"}, {"pipeline": "spark"}, {}, b"{", None])
-async def test_triggers_that_are_off_are_refused_before_the_body_is_looked_at(
+async def test_disabled_triggers_are_refused_before_the_body_is_read(
     tmp_path: Path, make_api: MakeApi, body: Any
 ) -> None:
     api = await make_api(projects.make(tmp_path / "off", settings={"enabled": False}))
@@ -56,7 +56,7 @@ async def test_triggers_that_are_off_are_refused_before_the_body_is_looked_at(
     assert await api.jobs() == []
 
 
-def test_reading_and_cancelling_go_on_where_triggers_are_off(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_reads_and_cancels_work_while_triggers_are_disabled(tmp_path: Path, make_gateway: MakeGateway) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=WAITING))
     job = gateway.trigger(pipeline="ingester")
     gateway.stop()
@@ -70,7 +70,7 @@ def test_reading_and_cancelling_go_on_where_triggers_are_off(tmp_path: Path, mak
 
 
 @pytest.mark.parametrize(
-    ("body", "code", "told"),
+    ("body", "code", "mentions"),
     [
         ({}, "missing_field", ["'pipeline'"]),
         ({"command": "daily"}, "missing_field", ["'pipeline'"]),
@@ -92,11 +92,11 @@ def test_reading_and_cancelling_go_on_where_triggers_are_off(tmp_path: Path, mak
         ({"pipeline": "dbt", "enable_elementary": 5}, "unknown_field", ["'enable_elementary'", "5"]),
     ],
 )
-async def test_a_wrong_body_is_refused_with_a_text_that_names_field_value_and_what_is_allowed(
-    api: Api, body: Any, code: str, told: list[str]
+async def test_an_invalid_field_is_refused_with_its_value_and_the_choices(
+    api: Api, body: Any, code: str, mentions: list[str]
 ) -> None:
     text = refusal(await api.call("POST", PATH, body), 400, code)
-    for word in told:
+    for word in mentions:
         assert word in text
     assert await api.jobs() == []
 
@@ -108,7 +108,9 @@ async def test_a_wrong_body_is_refused_with_a_text_that_names_field_value_and_wh
         ({"pipeline": "dbt", "fullRefresh": 5}, ["pipeline", "command", "enableOpenlineage", "enableElementary"]),
     ],
 )
-async def test_a_missing_or_unknown_field_is_told_what_is_allowed(api: Api, body: Any, allowed: list[str]) -> None:
+async def test_a_missing_or_unknown_field_is_refused_with_what_is_allowed(
+    api: Api, body: Any, allowed: list[str]
+) -> None:
     answer = await api.call("POST", PATH, body)
     assert answer.status == 400
     for word in allowed:
@@ -116,7 +118,7 @@ async def test_a_missing_or_unknown_field_is_told_what_is_allowed(api: Api, body
 
 
 @pytest.mark.parametrize(("value", "shown"), [(True, "true"), (None, "null")])
-async def test_a_value_is_named_as_json_writes_it(api: Api, value: Any, shown: str) -> None:
+async def test_a_refused_value_is_quoted_as_json(api: Api, value: Any, shown: str) -> None:
     answer = await api.call("POST", PATH, {"pipeline": value})
     assert answer.status == 400
     assert shown in answer.json["error"]
@@ -131,7 +133,7 @@ async def test_every_command_of_the_reference_is_accepted(tmp_path: Path, make_a
     assert steps == (["deps", "build"] if command == "daily" else [command])
 
 
-async def test_null_is_the_same_as_nothing_for_every_optional_field(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_null_means_absent_for_every_optional_field(tmp_path: Path, make_api: MakeApi) -> None:
     api = await make_api(projects.make(tmp_path / "project", settings={"fabrics": NO_DBT}))
     given = await api.run(pipeline="full", command=None, enableOpenlineage=None, enableElementary=None)
     nothing = await api.run(pipeline="full")
@@ -140,13 +142,14 @@ async def test_null_is_the_same_as_nothing_for_every_optional_field(tmp_path: Pa
     assert given["command"] == "daily"
 
 
-async def test_for_the_ingester_the_other_fields_are_validated_and_ignored(api: Api) -> None:
+async def test_the_ingester_pipeline_validates_and_ignores_the_other_fields(api: Api) -> None:
     record = await api.run(pipeline="ingester", command="test", enableOpenlineage=True, enableElementary=True)
     assert [step["name"] for step in record["steps"]] == ["ingester"]
     assert (record["status"], record["exitCode"]) == ("completed", 0)
 
 
-async def test_a_trigger_is_answered_with_202_the_reference_s_body_and_a_location_that_works(api: Api) -> None:
+async def test_a_trigger_gets_202_with_a_location_that_works(api: Api) -> None:
+    """The body is that of the reference."""
     answer = await api.call("POST", PATH, {"pipeline": "ingester"})
     assert answer.status == 202
     job = answer.json["jobId"]
@@ -161,15 +164,16 @@ async def test_a_trigger_is_answered_with_202_the_reference_s_body_and_a_locatio
     assert (await api.get(answer.headers["Location"]))["jobId"] == job
 
 
-async def test_a_second_trigger_gets_409_that_names_the_holder_and_leaves_nothing_behind(waiting: Api) -> None:
+async def test_a_second_trigger_gets_409_that_names_the_holder(waiting: Api) -> None:
+    """It leaves neither a record nor a folder."""
     holder = await waiting.trigger(pipeline="ingester")
-    await until(lambda: _said(waiting, holder, "ready"), "the ingester")
+    await until(lambda: _has_output(waiting, holder, "ready"), "the ingester")
     since = (await waiting.poll(holder))["createdAt"]
     for body in ({"pipeline": "ingester"}, {"pipeline": "dbt"}, {"pipeline": "full", "command": "test"}):
         answer = await waiting.call("POST", PATH, body)
         text = refusal(answer, 409, "already_running")
         assert answer.json["conflict"] == {"jobId": holder, "since": since, "step": "ingester"}
-        assert "jobId" not in answer.json, "a script would poll somebody else's job as its own"
+        assert "jobId" not in answer.json, "a script would poll another caller's job as its own"
         assert holder in text
         assert int(answer.headers["Retry-After"]) > 0
     assert [job["jobId"] for job in await waiting.jobs()] == [holder]
@@ -179,7 +183,7 @@ async def test_a_second_trigger_gets_409_that_names_the_holder_and_leaves_nothin
     assert (await waiting.call("POST", PATH, {"pipeline": "ingester"})).status == 202
 
 
-async def test_of_many_triggers_at_once_exactly_one_is_accepted(waiting: Api) -> None:
+async def test_of_simultaneous_triggers_exactly_one_is_accepted(waiting: Api) -> None:
     answers = await asyncio.gather(*(waiting.call("POST", PATH, {"pipeline": "ingester"}) for _ in range(20)))
     assert sorted(answer.status for answer in answers) == [202] + [409] * 19
     assert len(await waiting.jobs()) == 1
@@ -194,7 +198,7 @@ async def test_the_list_is_newest_first_and_without_output(api: Api) -> None:
     assert [job["status"] for job in listed["jobs"]] == ["completed"] * 3
 
 
-async def test_a_job_leaves_the_list_after_its_hour_and_stays_in_the_jobs_api(project: Path, make_api: MakeApi) -> None:
+async def test_a_job_leaves_the_list_after_job_ttl_and_stays_in_the_jobs_api(project: Path, make_api: MakeApi) -> None:
     api = await make_api(project, {"JOB_TTL": "0.2"})
     job = (await api.run(pipeline="ingester"))["jobId"]
 
@@ -207,15 +211,15 @@ async def test_a_job_leaves_the_list_after_its_hour_and_stays_in_the_jobs_api(pr
     assert (await api.get(f"/api/v1/jobs/{job}"))["status"] == "completed"
 
 
-async def test_an_active_job_stays_in_the_list_however_short_the_hour(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_an_active_job_stays_in_the_list_after_job_ttl(tmp_path: Path, make_api: MakeApi) -> None:
     api = await make_api(projects.make(tmp_path / "project", ingester=WAITING), {"JOB_TTL": "0.001"})
     job = await api.trigger(pipeline="ingester")
-    await until(lambda: _said(api, job, "ready"), "the ingester")
+    await until(lambda: _has_output(api, job, "ready"), "the ingester")
     assert [listed["jobId"] for listed in await api.jobs()] == [job]
 
 
 @pytest.mark.parametrize(
-    ("query", "status", "code", "told"),
+    ("query", "status", "code", "mentions"),
     [
         ("jobId=", 400, "invalid_field", "'jobId'"),
         ("job=x", 400, "unknown_field", "'job'"),
@@ -224,10 +228,10 @@ async def test_an_active_job_stays_in_the_list_however_short_the_hour(tmp_path: 
         ("jobId=dbt-1710460800000-abc123", 404, "unknown_job", "dbt-1710460800000-abc123"),
     ],
 )
-async def test_a_question_that_names_no_job_is_refused_by_name(
-    api: Api, query: str, status: int, code: str, told: str
+async def test_an_invalid_query_is_refused_naming_the_parameter(
+    api: Api, query: str, status: int, code: str, mentions: str
 ) -> None:
-    assert told in refusal(await api.call("GET", f"{PATH}?{query}"), status, code)
+    assert mentions in refusal(await api.call("GET", f"{PATH}?{query}"), status, code)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +246,7 @@ async def test_a_question_that_names_no_job_is_refused_by_name(
         ("PATCH", PATH, 405, "method_not_allowed"),
     ],
 )
-async def test_unknown_paths_and_methods_answer_in_the_one_error_shape(
+async def test_unknown_paths_and_methods_get_the_common_error_shape(
     api: Api, method: str, path: str, status: int, code: str
 ) -> None:
     answer = await api.call(method, path)
@@ -250,7 +254,7 @@ async def test_unknown_paths_and_methods_answer_in_the_one_error_shape(
     assert ("Allow" in answer.headers) == (status == 405)
 
 
-async def test_a_500_names_a_request_id_and_nothing_of_the_inside(
+async def test_a_500_has_a_request_id_and_reveals_no_internals(
     project: Path, make_api: MakeApi, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def broken(_: web.Request) -> web.Response:
@@ -268,5 +272,5 @@ async def test_a_500_names_a_request_id_and_nothing_of_the_inside(
     assert "secret of the inside" in logged
 
 
-async def _said(api: Api, job: str, text: str) -> bool:
+async def _has_output(api: Api, job: str, text: str) -> bool:
     return text in (await api.poll(job))["output"]

@@ -1,4 +1,4 @@
-"""How jobs end, as both APIs tell it: real processes under the real service; dbt only where it is the point."""
+"""How jobs end, in both APIs: real processes under the real service; dbt only where a test is about it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEAVES_A_MARK = """
     import pathlib
     pathlib.Path("ran").touch()
 """
-# A grandchild in a session of its own, deaf to SIGTERM, that lives until somebody makes the file `go`.
+# A grandchild in its own session that ignores SIGTERM and lives until there is a file `go`.
 FAMILY = """
     import pathlib, signal, subprocess, sys
     subprocess.Popen([sys.executable, "deaf.py"], start_new_session=True)
@@ -52,7 +52,7 @@ def project_settings(**more: Any) -> dict[str, Any]:
 
 
 async def failed(api: Api, job: str, reason: str) -> dict[str, Any]:
-    """The record of a job that must have failed for this reason; the data-analytics API tells the same."""
+    """The record of a job that must have failed for this reason; both APIs say the same."""
     whole, polled = await api.finished(job), await api.poll(job)
     for record in (whole, polled):
         assert (record["status"], record["success"], record["exitCode"]) == ("failed", False, -1), record
@@ -77,9 +77,8 @@ async def test_an_ingester_that_exits_0_completes_the_job_with_its_progress(proj
     assert record["createdAt"] <= step["startedAt"] <= step["finishedAt"] <= record["finishedAt"]
 
 
-async def test_an_ingester_that_exits_7_completes_the_job_with_7_and_its_last_words(
-    tmp_path: Path, make_api: MakeApi
-) -> None:
+async def test_an_ingester_that_exits_7_completes_the_job_with_exit_code_7(tmp_path: Path, make_api: MakeApi) -> None:
+    """The first failure quotes its last line, and the steps after it are skipped."""
     ingester = """
         import sys
         print("connecting")
@@ -98,9 +97,7 @@ async def test_an_ingester_that_exits_7_completes_the_job_with_7_and_its_last_wo
     ]
 
 
-async def test_after_a_failed_ingester_the_plan_goes_on_where_the_configuration_says_so(
-    tmp_path: Path, make_api: MakeApi
-) -> None:
+async def test_ingester_failure_continue_runs_the_steps_after_a_failure(tmp_path: Path, make_api: MakeApi) -> None:
     folder = projects.make(tmp_path / "p", ingester="raise SystemExit(3)", settings={"ingester_failure": "continue"})
     record = await (await make_api(folder)).run(pipeline="full", command="deps")
     assert [(step["name"], step["status"], step["exitCode"]) for step in record["steps"]] == [
@@ -110,7 +107,7 @@ async def test_after_a_failed_ingester_the_plan_goes_on_where_the_configuration_
     assert (record["status"], record["exitCode"]) == ("completed", 3)
 
 
-async def test_an_ingester_that_somebody_killed_fails_the_job_as_killed(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_an_ingester_killed_from_outside_fails_the_job_as_killed(tmp_path: Path, make_api: MakeApi) -> None:
     killed = "import os; os.kill(os.getpid(), 9)"
     api = await make_api(projects.make(tmp_path / "project", ingester=killed))
     record = await failed(api, await api.trigger(pipeline="ingester"), "killed")
@@ -118,9 +115,7 @@ async def test_an_ingester_that_somebody_killed_fails_the_job_as_killed(tmp_path
     assert (record["steps"][0]["status"], record["steps"][0]["exitCode"]) == ("failed", 128 + signal.SIGKILL)
 
 
-async def test_a_step_that_passes_its_time_limit_is_stopped_and_fails_the_job(
-    tmp_path: Path, make_api: MakeApi
-) -> None:
+async def test_a_step_over_its_time_limit_is_stopped_and_fails_the_job(tmp_path: Path, make_api: MakeApi) -> None:
     folder = projects.make(tmp_path / "project", ingester=WAITING, settings=fabric(time_limit=0.5))
     api = await make_api(folder)
     record = await failed(api, await api.trigger(pipeline="full"), "timed_out")
@@ -128,7 +123,7 @@ async def test_a_step_that_passes_its_time_limit_is_stopped_and_fails_the_job(
     assert [step["status"] for step in record["steps"]] == ["failed", "skipped", "skipped"]
 
 
-async def test_a_cancel_is_answered_202_and_200_once_the_job_has_ended(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_a_cancel_gets_202_and_200_once_the_job_has_ended(tmp_path: Path, make_api: MakeApi) -> None:
     api = await make_api(projects.make(tmp_path / "project", ingester=WAITING))
     job = await api.trigger(pipeline="full")
     cancel = f"/api/v1/jobs/{job}/cancel"
@@ -140,9 +135,7 @@ async def test_a_cancel_is_answered_202_and_200_once_the_job_has_ended(tmp_path:
     assert (await api.call("POST", "/api/v1/jobs/dbt-1-abcdef/cancel")).status == 404
 
 
-async def test_a_cancelled_job_has_ended_only_when_its_whole_process_tree_is_gone(
-    tmp_path: Path, make_api: MakeApi
-) -> None:
+async def test_a_cancelled_job_ends_only_with_its_whole_process_tree(tmp_path: Path, make_api: MakeApi) -> None:
     folder = projects.make(tmp_path / "project", ingester=FAMILY)
     projects.write(folder / "deaf.py", DEAF)
     api = await make_api(folder)
@@ -169,7 +162,7 @@ async def test_a_cancelled_job_has_ended_only_when_its_whole_process_tree_is_gon
 
 
 @pytest.mark.parametrize(
-    ("request_", "settings", "told"),
+    ("request_", "settings", "mentions"),
     [
         ("ingester", project_settings(ingester={"command": ["/no/loader", "x"]}), ["/no/loader", "`projects.small"]),
         ("ingester", project_settings(ingester={"command": ["python3"], "directory": "gone"}), ["gone", "directory"]),
@@ -182,33 +175,33 @@ async def test_a_cancelled_job_has_ended_only_when_its_whole_process_tree_is_gon
         ("full", {"enable_elementary": True}, ["Elementary", "packages.yml"]),
     ],
 )
-async def test_what_is_missing_fails_the_job_before_its_first_step_with_a_sentence(
-    tmp_path: Path, make_api: MakeApi, request_: str, settings: dict[str, Any], told: list[str]
+async def test_a_missing_prerequisite_fails_the_job_before_its_first_step(
+    tmp_path: Path, make_api: MakeApi, request_: str, settings: dict[str, Any], mentions: list[str]
 ) -> None:
     folder = projects.make(tmp_path / "project", ingester=LEAVES_A_MARK, settings=settings)
     api = await make_api(folder)
     record = await failed(api, await api.trigger(pipeline=request_), "not_started")
-    for word in told:
+    for word in mentions:
         assert word in record["error"]
     assert not (folder / "ran").exists(), "the ingester ran though a later step could not"
     assert not [step for step in record["steps"] if step["startedAt"]]
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "mentions"),
     [
         ({"enableElementary": True}, ["add elementary-data/elementary to packages.yml"]),
         ({"enableOpenlineage": True}, ["/no/dbt-ol", "install openlineage-dbt"]),
     ],
 )
-async def test_a_toggle_set_to_true_without_the_thing_fails_before_the_first_step(
-    tmp_path: Path, make_api: MakeApi, fields: dict[str, bool], told: list[str]
+async def test_a_toggle_without_its_package_fails_before_the_first_step(
+    tmp_path: Path, make_api: MakeApi, fields: dict[str, bool], mentions: list[str]
 ) -> None:
     settings = fabric(dbt={"openlineage_executable": "/no/dbt-ol"})
     folder = projects.make(tmp_path / "project", ingester=LEAVES_A_MARK, settings=settings)
     api = await make_api(folder)
     record = await failed(api, await api.trigger(pipeline="full", **fields), "not_started")
-    for word in told:
+    for word in mentions:
         assert word in record["error"]
     assert not (folder / "ran").exists()
 

@@ -1,4 +1,4 @@
-"""What a client sees of a job while it runs: its output as a terminal shows it, and its changes."""
+"""What a client sees of a running job: its output as a terminal shows it, and its changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_output_is_the_last_10_240_bytes_cut_at_a_character(
     assert KEPT - 3 < len(shown.encode()) <= KEPT
 
 
-async def test_short_output_is_all_there_of_stdout_and_stderr(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_short_output_is_complete_from_stdout_and_stderr(tmp_path: Path, make_api: MakeApi) -> None:
     ingester = """
         import sys
         print("to stdout", flush=True)
@@ -120,7 +120,7 @@ async def test_a_wait_answers_when_the_job_changes(tmp_path: Path, make_api: Mak
     assert (await api.finished(job))["status"] == "completed"
 
 
-async def test_a_wait_without_a_change_answers_304_to_who_knows_the_record(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_a_wait_without_a_change_answers_304_to_a_matching_etag(tmp_path: Path, make_api: MakeApi) -> None:
     api = await make_api(projects.make(tmp_path / "project", ingester=WAITING))
     job = await api.trigger(pipeline="ingester")
     await until(lambda: is_running(api, job), "the ingester")
@@ -131,7 +131,7 @@ async def test_a_wait_without_a_change_answers_304_to_who_knows_the_record(tmp_p
     assert (await api.call("GET", f"/api/v1/jobs/{job}?wait=0.1")).status == 200
 
 
-async def test_the_tag_of_an_ended_job_stays(project: Path, make_api: MakeApi) -> None:
+async def test_the_etag_of_an_ended_job_does_not_change(project: Path, make_api: MakeApi) -> None:
     api = await make_api(project)
     job = (await api.run(pipeline="ingester"))["jobId"]
     tags = {(await api.call("GET", f"/api/v1/jobs/{job}?wait=60")).headers["ETag"] for _ in range(2)}
@@ -141,7 +141,7 @@ async def test_the_tag_of_an_ended_job_stays(project: Path, make_api: MakeApi) -
 
 
 @pytest.mark.parametrize("wait", ["61", "-1", "nan", "inf", "soon", "", "1&wait=2"])
-async def test_a_wait_that_is_no_number_up_to_60_is_refused_by_name(
+async def test_a_wait_that_is_not_a_number_up_to_60_is_refused_by_name(
     project: Path, make_api: MakeApi, wait: str
 ) -> None:
     answer = await (await make_api(project)).call("GET", f"/api/v1/jobs/x?wait={wait}")

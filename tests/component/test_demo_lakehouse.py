@@ -53,7 +53,7 @@ class Lakehouse:
         return [sys.executable, str(self.folder / "ingester" / "flights.py")]
 
     def run(self, command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run to the end, by default in a folder that has nothing to do with the lakehouse."""
+        """Run to the end, by default in a folder outside the lakehouse."""
         environment = {name: value for name, value in os.environ.items() if name != "LAKEHOUSE_DUCKDB"}
         return subprocess.run(
             command,
@@ -109,13 +109,13 @@ def progress(output: str) -> list[dict[str, Any]]:
 
 
 def warned(target: Path) -> list[int]:
-    """How many rows each test found that warned."""
+    """The number of rows that each warning test found."""
     results = json.loads((target / "run_results.json").read_text())["results"]
     return [result["failures"] for result in results if result["status"] == "warn"]
 
 
 def failed(target: Path) -> list[str]:
-    """The names of what failed."""
+    """The names of the failed nodes."""
     results = json.loads((target / "run_results.json").read_text())["results"]
     return [result["unique_id"].split(".")[2] for result in results if result["status"] in ("fail", "error")]
 
@@ -182,11 +182,11 @@ def test_a_missing_value_is_null_and_a_time_is_a_time(loaded: Loaded) -> None:
     assert types["temp"] == "DOUBLE"
 
 
-def test_neither_the_ingester_nor_dbt_leaves_files_in_the_lakehouse_but_the_database(loaded: Loaded) -> None:
+def test_ingester_and_dbt_write_only_the_database_into_the_lakehouse(loaded: Loaded) -> None:
     assert loaded.lakehouse.files() - loaded.files_before == {"lakehouse.duckdb"}
 
 
-def test_running_the_ingester_again_gives_the_same_rows_and_keeps_no_more_than_before(lakehouse: Lakehouse) -> None:
+def test_a_second_load_gives_the_same_rows_and_keeps_no_more_files(lakehouse: Lakehouse) -> None:
     kept = sorted(path.name for path in lakehouse.folder.glob(".dlt-pipelines/flights/*/*"))
     again = lakehouse.ingest()
     assert again.returncode == 0, again.stderr
@@ -200,9 +200,8 @@ def test_a_deleted_database_is_loaded_anew(lakehouse: Lakehouse) -> None:
     assert lakehouse.bronze_rows() == ROWS
 
 
-def test_one_month_is_loaded_alone_with_the_whole_of_the_tables_that_have_no_months(
-    lakehouse: Lakehouse, tmp_path: Path
-) -> None:
+def test_a_month_is_loaded_alone(lakehouse: Lakehouse, tmp_path: Path) -> None:
+    """The tables that have no months are loaded whole."""
     march = ROWS | {"weather": 2227, "flights": 28834}
     load = lakehouse.ingest("--month=3")
     assert load.returncode == 0, load.stderr
@@ -220,7 +219,7 @@ def test_one_month_is_loaded_alone_with_the_whole_of_the_tables_that_have_no_mon
 
 
 @pytest.mark.parametrize("argument", ["0", "13", "03", "-3", "3.0", "march", "", "3 4", "\u0663", "9" * 5000])
-def test_what_is_no_month_is_refused_with_one_line_and_nothing_is_loaded(loaded: Loaded, argument: str) -> None:
+def test_an_invalid_month_is_refused_with_one_line_and_loads_nothing(loaded: Loaded, argument: str) -> None:
     modified = loaded.lakehouse.database.stat().st_mtime_ns
     refused = loaded.lakehouse.ingest(f"--month={argument}")
     assert (refused.returncode, refused.stdout) == (2, "")
@@ -229,16 +228,17 @@ def test_what_is_no_month_is_refused_with_one_line_and_nothing_is_loaded(loaded:
 
 
 @pytest.mark.parametrize("argument", ["--mon=3", "--months=3", "3", "--full-refresh"])
-def test_an_argument_that_the_ingester_does_not_have_is_refused_with_one_line(loaded: Loaded, argument: str) -> None:
+def test_an_unknown_argument_is_refused_with_one_line(loaded: Loaded, argument: str) -> None:
     refused = loaded.lakehouse.ingest(argument)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == f"unrecognized arguments: {argument}\n"
 
 
 @pytest.mark.parametrize("tables", range(5))
-def test_an_ingester_killed_after_any_table_leaves_no_half_table_and_the_next_run_is_right(
+def test_a_killed_ingester_leaves_no_partly_loaded_table(
     lakehouse: Lakehouse, watched: Callable[[Lakehouse], subprocess.Popen[str]], tables: int
 ) -> None:
+    """The next run loads every row."""
     process = watched(lakehouse)
     assert process.stdout is not None
     for _ in range(tables):
@@ -272,7 +272,7 @@ def pending(lakehouse: Lakehouse) -> list[Path]:
     return jobs
 
 
-def test_a_half_loaded_package_is_finished_before_everything_is_extracted_anew(
+def test_a_half_loaded_package_is_finished_before_the_next_extraction(
     lakehouse: Lakehouse, pending: list[Path]
 ) -> None:
     again = lakehouse.ingest()
@@ -281,7 +281,7 @@ def test_a_half_loaded_package_is_finished_before_everything_is_extracted_anew(
     assert {line["table"]: line["rows"] for line in progress(again.stdout)} == ROWS == lakehouse.bronze_rows()
 
 
-def test_a_half_loaded_package_that_cannot_be_finished_is_dropped_and_said_so(
+def test_a_half_loaded_package_that_can_not_finish_is_dropped_and_named(
     lakehouse: Lakehouse, pending: list[Path]
 ) -> None:
     for job in pending:
@@ -292,7 +292,7 @@ def test_a_half_loaded_package_that_cannot_be_finished_is_dropped_and_said_so(
     assert {line["table"]: line["rows"] for line in progress(again.stdout)} == ROWS == lakehouse.bronze_rows()
 
 
-def test_an_unreadable_working_folder_is_dropped_and_said_so(lakehouse: Lakehouse) -> None:
+def test_an_unreadable_working_folder_is_dropped_and_named(lakehouse: Lakehouse) -> None:
     (lakehouse.folder / ".dlt-pipelines" / "flights" / "state.json").write_bytes(b"")
     again = lakehouse.ingest()
     assert again.returncode == 0, again.stderr
@@ -316,9 +316,8 @@ def holder(lakehouse: Lakehouse) -> Iterator[int]:
     process.communicate()
 
 
-def test_a_database_in_use_is_refused_with_one_line_that_names_it_its_holder_and_what_to_do(
-    lakehouse: Lakehouse, holder: int
-) -> None:
+def test_a_database_in_use_is_refused_with_one_line(lakehouse: Lakehouse, holder: int) -> None:
+    """The line names the database, the process that holds it, and what to do."""
     refused = lakehouse.ingest()
     assert refused.returncode == 1
     assert refused.stdout == ""
@@ -327,7 +326,7 @@ def test_a_database_in_use_is_refused_with_one_line_that_names_it_its_holder_and
     )
 
 
-def test_dbt_says_who_holds_a_database_in_use(lakehouse: Lakehouse, holder: int, tmp_path: Path) -> None:
+def test_dbt_names_the_process_that_holds_the_database(lakehouse: Lakehouse, holder: int, tmp_path: Path) -> None:
     refused = lakehouse.build(tmp_path / "target")
     assert refused.returncode == 2
     assert f"(PID {holder})" in refused.stdout
@@ -343,7 +342,7 @@ def test_a_missing_data_package_is_refused_with_one_line(lakehouse: Lakehouse) -
     assert lakehouse.bronze_rows() == ROWS
 
 
-def test_the_project_has_enough_models_and_tests_and_all_but_the_one_warning_pass(loaded: Loaded) -> None:
+def test_every_model_succeeds_and_one_test_warns_on_purpose(loaded: Loaded) -> None:
     results = loaded.artifact("run_results.json")["results"]
     status = {result["unique_id"]: result["status"] for result in results}
     models = [name for name in status if name.startswith("model.")]
@@ -356,7 +355,7 @@ def test_the_project_has_enough_models_and_tests_and_all_but_the_one_warning_pas
     assert sum(status[name] == "pass" for name in tests) == len(tests) - 1
 
 
-def test_dbt_has_nothing_to_warn_of_but_that_test(loaded: Loaded) -> None:
+def test_dbt_warns_of_nothing_but_that_test(loaded: Loaded) -> None:
     infos = [json.loads(line)["info"] for line in loaded.build.stdout.splitlines()]
     assert {info["name"] for info in infos if info["level"] in ("warn", "error")} == {
         "LogTestResult",
@@ -366,12 +365,12 @@ def test_dbt_has_nothing_to_warn_of_but_that_test(loaded: Loaded) -> None:
     assert loaded.build.stderr == ""
 
 
-def test_models_are_in_the_schemas_they_are_named_after_and_nowhere_else(loaded: Loaded) -> None:
+def test_models_are_only_in_the_schemas_they_are_named_after(loaded: Loaded) -> None:
     schemas = loaded.lakehouse.query("select distinct schema_name from duckdb_tables() order by all")
     assert schemas == [("bronze",), ("bronze_staging",), ("gold",), ("silver",)]
 
 
-def test_every_model_says_what_it_is(loaded: Loaded) -> None:
+def test_every_model_has_a_description(loaded: Loaded) -> None:
     nodes = loaded.artifact("manifest.json")["nodes"].values()
     assert [node["name"] for node in nodes if node["resource_type"] == "model" and not node["description"]] == []
 
@@ -384,7 +383,7 @@ def test_carrier_delays_ranks_every_carrier_from_the_best_to_the_worst(loaded: L
     assert [row[0] for row in rows] == list(range(1, 17))
     assert sum(row[2] for row in rows) == ROWS["flights"]
     assert [row[4] for row in rows] == sorted((row[4] for row in rows), reverse=True)
-    # what anyone can count in the source file
+    # counted in the source file
     assert rows[0][1:] == ("Hawaiian Airlines Inc.", 342, 4.9, 87.1, 0.0)
 
 
@@ -398,16 +397,14 @@ def test_without_variables_the_carrier_report_is_about_all_flights(loaded: Loade
     assert loaded.lakehouse.query(REPORT) == [(ROWS["flights"], "9E", "YV", "2013-01-01", "2013-12-31")]
 
 
-def test_the_variables_choose_carrier_and_month_of_the_report_and_nothing_else(
-    lakehouse: Lakehouse, tmp_path: Path
-) -> None:
+def test_the_variables_filter_the_carrier_report_and_nothing_else(lakehouse: Lakehouse, tmp_path: Path) -> None:
     others = "select count(*), sum(flights), sum(avg_arrival_delay_minutes) from gold.{}"
     tables = ("carrier_delays", "daily_performance", "monthly_delays", "route_delays", "worst_routes")
     before = [lakehouse.query(others.format(table)) for table in tables]
     build = lakehouse.build(tmp_path / "target", '--vars={"carrier": "AA", "month": 3}')
     assert build.returncode == 0, build.stdout
     assert warned(tmp_path / "target") == [WITHOUT_TAIL_NUMBER]
-    # what anyone can count in the source file
+    # counted in the source file
     assert lakehouse.query(REPORT) == [(2787, "AA", "AA", "2013-03-01", "2013-03-31")]
     assert [lakehouse.query(others.format(table)) for table in tables] == before
 
@@ -430,7 +427,7 @@ def test_the_report_follows_each_variable(
 
 
 @pytest.mark.parametrize("variables", [{"carrier": "' or true --"}, {"month": "1 or true"}, {"month": 13}])
-def test_a_carrier_or_month_that_is_none_fails_and_is_never_more_than_a_value(
+def test_an_invalid_carrier_or_month_fails_and_is_never_run_as_sql(
     lakehouse: Lakehouse, tmp_path: Path, variables: dict[str, Any]
 ) -> None:
     build = lakehouse.build(tmp_path / "target", "--select=carrier_report", f"--vars={json.dumps(variables)}")

@@ -1,4 +1,4 @@
-"""Words that try to be more, sent wherever a request takes one: none reaches a program, an option or a variable."""
+"""Injection attempts in every field of a request: none reaches a program, an option or a variable."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Request = tuple[str, str, Any]
 
 
 def requests(word: str) -> Iterator[Request]:
-    """The word in every field, query parameter and piece of a path, as a value and as a name."""
+    """The word in every field, query parameter and path segment, as a value and as a name."""
     for field in FIELDS:
         for value in (word, [word], {"x": word}):
             yield "POST", PATH, {"pipeline": "dbt", "command": "run", field: value}
@@ -63,7 +63,7 @@ def requests(word: str) -> Iterator[Request]:
 
 
 async def refused(api: Api, asked: Request, *also: int) -> None:
-    """also: statuses that are right too."""
+    """`also` are statuses that are right as well."""
     method, path, body = asked
     answer = await api.call(method, path, body)
     assert 400 <= answer.status < 500 or answer.status in also, (asked, answer)
@@ -88,7 +88,7 @@ def stand_ins(tmp_path: Path) -> StandIns:
     return StandIns(tmp_path / "stand-ins")
 
 
-PACE = {"trigger_rate": 100_000, "trigger_burst": 100_000}  # all of it is to be looked at
+PACE = {"trigger_rate": 100_000, "trigger_burst": 100_000}  # no request may be refused for its rate
 
 
 async def served(make_api: MakeApi, folder: Path, stand_ins: StandIns, fabrics: dict[str, Any]) -> Api:
@@ -96,19 +96,19 @@ async def served(make_api: MakeApi, folder: Path, stand_ins: StandIns, fabrics: 
 
 
 @pytest.mark.parametrize("fabrics", [local, in_containers])
-async def test_every_word_in_every_place_of_a_request_is_refused_and_no_program_is_called(
+async def test_hostile_words_in_a_trigger_are_refused_and_call_no_program(
     tmp_path: Path, make_api: MakeApi, stand_ins: StandIns, fabrics: Any
 ) -> None:
     api = await served(make_api, tmp_path / "project", stand_ins, fabrics(stand_ins))
     for word in WORDS:
         await asyncio.gather(*(refused(api, asked) for asked in requests(word)))
-    # from time to time the gateway asks the engine by itself whether containers were left behind
+    # the gateway itself asks the engine now and then for containers that were left behind
     meanwhile = [call for call in stand_ins.calls() if call.arguments[:2] != ["ps", "--no-trunc"]]
     assert meanwhile == []
     assert CANARY not in json.dumps([[call.arguments, call.environment] for call in stand_ins.calls()])
     assert await api.jobs() == []
     assert found_in(tmp_path) == []
-    # and it would have been written down
+    # and a call would have been recorded
     answer = await api.call("POST", PATH, {"pipeline": "dbt", "command": "run", "enableOpenlineage": False})
     if answer.status == 202:
         await api.finished(answer.json["jobId"])
@@ -116,7 +116,7 @@ async def test_every_word_in_every_place_of_a_request_is_refused_and_no_program_
 
 
 def found_in(folder: Path) -> list[Path]:
-    """What an injection has made."""
+    """The files that an injection made."""
     return list(folder.rglob(CANARY))
 
 
@@ -137,7 +137,7 @@ PIPELINES: dict[str, Any] = {
 
 
 def runs(word: str) -> Iterator[Request]:
-    """The word in every field of a trigger of the trigger pipeline API, and as the name of one; and in a run's id."""
+    """The word in every field of a trigger of the trigger pipeline API, as the name of a field, and as a run's id."""
     for field in (*RUN, "branch", "version", "processName"):
         for value in (word, [word], {"x": word}):
             yield "POST", TRIGGER, {**RUN, field: value}
@@ -152,7 +152,7 @@ def runs(word: str) -> Iterator[Request]:
 
 
 @pytest.mark.parametrize("fabrics", [local, in_containers])
-async def test_every_word_in_every_place_of_a_run_is_refused_and_reaches_no_program(
+async def test_hostile_words_in_a_run_are_refused_and_reach_no_program(
     tmp_path: Path, make_api: MakeApi, stand_ins: StandIns, fabrics: Any
 ) -> None:
     [fabric] = fabrics(stand_ins).values()
@@ -160,15 +160,15 @@ async def test_every_word_in_every_place_of_a_run_is_refused_and_reaches_no_prog
     settings = {"fabrics": {1: fabric}, "projects": {"small": small}, **PACE}
     api = await make_api(projects.make(tmp_path / "project", settings=settings), {"PATH": stand_ins.path})
     for word in WORDS:
-        # a word that may be a branch or a model's name is looked for, with a git and an engine that only note things
-        await asyncio.gather(*(refused(api, asked, 503) for asked in runs(word) if not is_a_value(asked)))
+        # a word that may be a branch or a model is looked up, by stand-ins for git and the engine that record calls
+        await asyncio.gather(*(refused(api, asked, 503) for asked in runs(word) if not is_valid_value(asked)))
     assert CANARY not in json.dumps([[call.arguments, call.environment] for call in stand_ins.calls()])
     assert await api.jobs() == []
     assert found_in(tmp_path) == []
 
 
-def is_a_value(asked: Request) -> bool:
-    """Whether a word is nothing but a value that a parameter takes: a number, a date, true."""
+def is_valid_value(asked: Request) -> bool:
+    """Whether a word is a valid value of its parameter: a number, a date, true."""
     given = (asked[2] or {}).get("parameters")
     declared = {
         name: Parameter(ParameterType(kind))
@@ -183,7 +183,7 @@ def is_a_value(asked: Request) -> bool:
     return True
 
 
-async def test_a_word_that_is_not_escaped_is_refused_too(
+async def test_hostile_words_that_are_not_escaped_are_refused(
     tmp_path: Path, make_api: MakeApi, stand_ins: StandIns
 ) -> None:
     api = await served(make_api, tmp_path / "project", stand_ins, local(stand_ins))
@@ -192,12 +192,12 @@ async def test_a_word_that_is_not_escaped_is_refused_too(
         sent = word.encode(errors="surrogatepass")
         for target in (f"{JOBS}/".encode() + sent, f"{PATH}?jobId=".encode() + sent):
             answer = await send(api.base.port, request("GET", target))
-            # a fragment, or what follows a space, is nobody's; what is left may be a list that is empty
+            # a fragment, or text after a space, is ignored; the remaining request may answer with an empty list
             assert 400 <= answer.status < 500 or answer.json.get("jobs") == [], (target, answer)
     assert stand_ins.calls() == []
 
 
-async def test_from_requests_no_variable_is_set_and_no_argument_added(
+async def test_requests_set_no_variable_and_add_no_argument(
     tmp_path: Path, make_api: MakeApi, stand_ins: StandIns
 ) -> None:
     api = await served(make_api, tmp_path / "project", stand_ins, local(stand_ins))
@@ -221,7 +221,7 @@ async def test_from_requests_no_variable_is_set_and_no_argument_added(
 
 
 def without_its_folder(call: Call) -> tuple[str, list[str], dict[str, str]]:
-    """A call with the folder of its job, which is the step's marker, taken out of it."""
+    """A call without the folder of its step, which is in the marker variable."""
     step = call.environment[MARKER]
     return (
         call.program,
@@ -231,18 +231,18 @@ def without_its_folder(call: Call) -> tuple[str, list[str], dict[str, str]]:
 
 
 def string(word: str) -> str:
-    """The argument that gives dbt this string."""
+    """The argument that passes this string to dbt."""
     return vars_argument(resolve_values({"x": Parameter(ParameterType.STRING)}, {"x": word}))
 
 
 @pytest.fixture(scope="module")
 def arguments() -> list[str]:
-    """What the words become that the validators of dbt's arguments let through."""
+    """The arguments made of the words that the validators of dbt's arguments accept."""
     return [make(word) for make in (select, exclude, select_up_to, string) for word in WORDS if not refusal(make, word)]
 
 
 async def called(tmp_path: Path, stand_ins: StandIns, command: Command) -> list[str]:
-    """The arguments that reach the program of a step."""
+    """The arguments that reach the step's program."""
     runner, folder = LocalRunner(1 << 20), tmp_path / "job/1-build"
     await runner.start(folder, command)
     outcome = await runner.wait(folder, lambda _: None)
@@ -257,7 +257,7 @@ def dbt_command(stand_ins: StandIns, arguments: list[str]) -> Command:
     return dbt.command(made, DbtStep("build", tuple(arguments)), paths, {}, grace=1, time_limit=60, mask=Mask())
 
 
-async def test_each_word_that_is_let_through_reaches_dbt_as_one_argument_in_its_place(
+async def test_each_accepted_word_reaches_dbt_as_one_argument(
     tmp_path: Path, stand_ins: StandIns, arguments: list[str]
 ) -> None:
     assert len(arguments) > 250
@@ -267,7 +267,7 @@ async def test_each_word_that_is_let_through_reaches_dbt_as_one_argument_in_its_
     assert all(argument.startswith(("--select=", "--exclude=", "--vars={")) for argument in got[at:])
 
 
-async def test_each_word_that_is_let_through_reaches_a_container_behind_its_service(
+async def test_each_accepted_word_reaches_a_container_after_its_service(
     tmp_path: Path, stand_ins: StandIns, arguments: list[str]
 ) -> None:
     service = ComposeService("transform", "image", ("dbt",), {}, log_driver=None, log_rotates=False)
@@ -281,7 +281,7 @@ async def test_each_word_that_is_let_through_reaches_a_container_behind_its_serv
     assert (behind[0], behind[-len(arguments) :]) == ("transform", arguments)
 
 
-async def test_each_ref_that_is_let_through_reaches_git_by_its_full_name(tmp_path: Path, stand_ins: StandIns) -> None:
+async def test_each_accepted_ref_reaches_git_by_its_full_name(tmp_path: Path, stand_ins: StandIns) -> None:
     refs = [make(word) for make in (branch_ref, tag_ref) for word in WORDS if not refusal(make, word)]
     assert len(refs) > 80
     argv = (str(stand_ins.folder / "git"), "fetch", "--", "origin", *refs)
@@ -292,7 +292,7 @@ async def test_each_ref_that_is_let_through_reaches_git_by_its_full_name(tmp_pat
 
 @pytest.fixture
 async def api(tmp_path: Path, make_api: MakeApi) -> Api:
-    """A service whose dbt and ingester are missing, so that what is accepted ends at once."""
+    """A service whose dbt and ingester are missing, so that an accepted job ends at once."""
     small = {"dbt": "transform", "ingester": {"command": ["/no/ingester"]}}
     more = {"fabrics": {"local": {"dbt": {"executable": "/no/dbt"}}}, "projects": {"small": small}, **PACE}
     return await make_api(projects.make(tmp_path / "project", settings=more))
@@ -300,7 +300,7 @@ async def api(tmp_path: Path, make_api: MakeApi) -> Api:
 
 @pytest.fixture
 def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids that the database is asked for."""
+    """The ids that are looked up in the database."""
     found = []
     get = Store.get
 
@@ -316,7 +316,7 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @given(word=st.text(min_size=1) | st.text(st.sampled_from("aZ09._-/%\\\0\n \u00e9"), min_size=1))
 @example("full-1700000000000-abc123")
 @example("a\n")
-async def test_no_id_that_no_job_has_is_found_and_only_what_could_be_one_is_looked_up(
+async def test_an_unknown_id_gets_404_and_only_valid_ids_are_looked_up(
     api: Api, looked_up: list[str], word: str
 ) -> None:
     for sent in as_sent(word):
@@ -344,8 +344,8 @@ KNOWN = st.fixed_dictionaries(
 )
 
 
-def is_meant(body: dict[str, Any]) -> bool:
-    """Whether a body is what the API takes, said once more in other words."""
+def is_valid(body: dict[str, Any]) -> bool:
+    """Whether a body is valid, stated independently of the API's own code."""
     return (
         set(body) <= set(FIELDS)
         and body.get("pipeline") in ("ingester", "dbt", "full")
@@ -356,7 +356,7 @@ def is_meant(body: dict[str, Any]) -> bool:
 
 @settings(max_examples=150)
 @given(body=KNOWN | st.builds(dict.__or__, KNOWN, st.dictionaries(LETTERS, VALUES, max_size=1)))
-async def test_a_body_is_taken_where_all_of_it_is_meant_and_else_refused(api: Api, body: dict[str, Any]) -> None:
+async def test_a_body_is_accepted_only_if_all_of_its_fields_are_valid(api: Api, body: dict[str, Any]) -> None:
     answer = await api.call("POST", PATH, body)
-    assert answer.status in ((202, 409) if is_meant(body) else (400,)), (body, answer)
+    assert answer.status in ((202, 409) if is_valid(body) else (400,)), (body, answer)
     assert len(answer.body) < 3000

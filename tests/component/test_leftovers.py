@@ -1,4 +1,4 @@
-"""How long a container that is no step's may live: as long as somebody may be waiting for it."""
+"""How long a container that runs no step may live: as long as a caller may be waiting for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def swept(engine: Docker, store: Store, times: int) -> Leftovers:
     return made
 
 
-async def test_a_look_that_goes_on_is_left_alone_until_nobody_can_be_waiting_for_it(
+async def test_a_running_inspection_is_kept_while_a_caller_may_wait_for_it(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await Store.open(tmp_path / "gateway.db")
@@ -40,7 +40,7 @@ async def test_a_look_that_goes_on_is_left_alone_until_nobody_can_be_waiting_for
         look(engine, "listing", "sleep", "1000")
         made = await swept(on(engine), store, 3)
         assert engine.containers() == ["listing"]
-        monkeypatch.setattr(leftovers, "_LOOK_TAKES", 0.0)
+        monkeypatch.setattr(leftovers, "_ONE_OFF_TAKES", 0.0)
         await made.sweep(on(engine))
         assert engine.containers() == []
     finally:
@@ -48,7 +48,7 @@ async def test_a_look_that_goes_on_is_left_alone_until_nobody_can_be_waiting_for
         await store.close()
 
 
-async def test_a_look_that_has_ended_is_removed_by_the_second_sweep(tmp_path: Path, engine: Engine) -> None:
+async def test_an_ended_inspection_is_removed_by_the_second_sweep(tmp_path: Path, engine: Engine) -> None:
     store = await Store.open(tmp_path / "gateway.db")
     try:
         look(engine, "ended", "true")

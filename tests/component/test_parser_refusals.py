@@ -1,4 +1,4 @@
-"""What aiohttp refuses before any code of ours: one shape, our headers, and nothing of what was sent."""
+"""Requests that aiohttp refuses before any handler: the common shape and headers, and no echo of the request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.errors import ConfigError
 from gateway.settings import settings as config
 from gateway.web import body as web_body
 from gateway.web.answers import SECURITY_HEADERS
-from gateway.web.connections import Connection, must_have_its_extensions
+from gateway.web.connections import Connection, must_have_extensions
 from tests.support.gateway import COMMAND, PATH, Answer
 from tests.support.raw import JSON, request, send
 
@@ -35,7 +35,7 @@ async def port(project: Path) -> AsyncIterator[int]:
     await server.close()
 
 
-def is_ours(answer: Answer, status: int, code: str) -> None:
+def is_gateway_error(answer: Answer, status: int, code: str) -> None:
     assert answer.status == status, answer
     assert answer.headers["Content-Type"].startswith("application/json")
     assert (answer.headers["Server"], answer.headers["Connection"]) == ("pipeline-gateway", "close")
@@ -80,24 +80,24 @@ def is_ours(answer: Answer, status: int, code: str) -> None:
         CHUNKED + b"2\r\n{}\r\n0\r\n" + b"X: hunter2\r\n" * 1000 + b"\r\n",
     ],
 )
-async def test_what_is_not_http_gets_400_in_the_one_shape(port: int, data: bytes) -> None:
-    is_ours(await send(port, data), 400, "bad_request")
+async def test_malformed_http_gets_400_in_the_common_error_shape(port: int, data: bytes) -> None:
+    is_gateway_error(await send(port, data), 400, "bad_request")
     assert (await send(port, request("GET", PATH))).json == {"success": True, "jobs": []}
 
 
 @pytest.mark.parametrize("target", [PATH, "/nowhere"])
-async def test_an_expectation_that_nobody_knows_gets_400_in_the_one_shape(port: int, target: str) -> None:
-    is_ours(await send(port, request("POST", target, JSON, b"Expect: hunter2", body=b"{}")), 400, "bad_request")
+async def test_an_unknown_expect_header_gets_400_in_the_common_error_shape(port: int, target: str) -> None:
+    is_gateway_error(
+        await send(port, request("POST", target, JSON, b"Expect: hunter2", body=b"{}")), 400, "bad_request"
+    )
 
 
-async def test_a_chunk_that_is_none_after_a_good_beginning_is_a_body_that_never_arrives(
-    port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_malformed_chunk_after_a_valid_one_gets_408_or_400(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_body, "_SECONDS", 0.5)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(CHUNKED + b"2\r\n{}\r\n")
     await writer.drain()
-    await asyncio.sleep(0.1)  # it is being read then; where it is not yet, it gets 400
+    await asyncio.sleep(0.1)  # the handler reads the body by then; if not, the answer is 400
     writer.write(b"hunter2\r\n")
     answer = await reader.readuntil(b"}")
     writer.close()
@@ -106,7 +106,7 @@ async def test_a_chunk_that_is_none_after_a_good_beginning_is_a_body_that_never_
     assert SENT not in answer
 
 
-async def test_what_follows_a_good_request_gets_an_answer_of_its_own(port: int) -> None:
+async def test_bytes_after_a_valid_request_get_their_own_answer(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(UPGRADE + b"\x00hunter2\r\n\r\n")
     answers = await reader.read()
@@ -126,17 +126,17 @@ async def test_what_follows_a_good_request_gets_an_answer_of_its_own(port: int) 
         request("GET", PATH, b"Host: evil.com"),
     ],
 )
-async def test_no_answer_says_what_the_service_is_made_of(port: int, data: bytes) -> None:
+async def test_no_answer_names_the_http_server(port: int, data: bytes) -> None:
     answer = await send(port, data)
     assert answer.headers["Server"] == "pipeline-gateway"
 
 
-async def test_the_log_has_nothing_of_what_was_sent(port: int, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_the_log_does_not_repeat_an_unreadable_request(port: int, capfd: pytest.CaptureFixture[str]) -> None:
     await send(port, b"GET /hunter2 HTTP/1.1\r\nhunter2 : 1\r\n\r\n")
     await send(port, CHUNKED + b"hunter2\r\n")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request("POST", PATH, b"Transfer-Encoding: chunked") + b"2\r\n{}\r\n")
-    await reader.readuntil(b"}")  # refused before its body is read, the rest of which aiohttp reads then
+    await reader.readuntil(b"}")  # the refusal comes before the body is read; aiohttp then reads the rest
     writer.write(b"hunter2\r\n")
     await writer.drain()
     writer.close()
@@ -147,16 +147,16 @@ async def test_the_log_has_nothing_of_what_was_sent(port: int, capfd: pytest.Cap
     assert "Traceback" not in logged
 
 
-async def test_a_mistake_of_ours_outside_of_all_routes_is_told_by_its_id_alone(
+async def test_a_bug_outside_all_routes_shows_only_its_request_id(
     port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("gateway.web.guard._refused", None)
     answer = await send(port, request("GET", "/nowhere"))
-    is_ours(answer, 500, "internal")
+    is_gateway_error(answer, 500, "internal")
     assert answer.json["error"].rpartition(" ")[2].rstrip(".") in "".join(capfd.readouterr())
 
 
-def test_without_its_extensions_aiohttp_is_not_served_with(project: Path) -> None:
+def test_serve_refuses_aiohttp_without_its_c_extensions(project: Path) -> None:
     environment = {**os.environ, "PORT": "0", "AIOHTTP_NO_EXTENSIONS": "1"}
     done = subprocess.run(
         [COMMAND, "serve"], cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=30
@@ -166,10 +166,10 @@ def test_without_its_extensions_aiohttp_is_not_served_with(project: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
-def test_a_wheel_without_extensions_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.web.connections.HttpRequestParser", Connection)  # any class that Python made
+def test_a_wheel_without_c_extensions_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.web.connections.HttpRequestParser", Connection)  # any class written in Python
     with pytest.raises(ConfigError, match="pip install"):
-        must_have_its_extensions()
+        must_have_extensions()
     monkeypatch.undo()
-    must_have_its_extensions()
+    must_have_extensions()
     assert http.HttpRequestParser.__module__ == "aiohttp._http_parser"

@@ -1,4 +1,4 @@
-"""/readyz: 200 where a trigger would be taken and could run, else 503 with what is in the way."""
+"""/readyz: 200 if a trigger would be accepted and could run, else 503 with the reason."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_a_gateway_that_can_run_its_project_is_ready(project: Path, make_a
     assert await ready(await make_api(project)) == (200, OK)
 
 
-async def test_a_gateway_whose_triggers_are_off_is_ready_to_answer_so(project: Path, make_api: MakeApi) -> None:
+async def test_a_gateway_with_disabled_triggers_is_ready(project: Path, make_api: MakeApi) -> None:
     assert await ready(await make_api(project, {"PIPELINE_ENABLED": "false"})) == (200, OK)
 
 
@@ -64,7 +64,7 @@ async def test_without_a_dbt_project_an_ingester_needs_no_dbt(tmp_path: Path, ma
     assert await ready(await make_api(folder)) == (200, OK)
 
 
-async def test_a_program_that_comes_makes_it_ready_without_a_restart(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_installing_the_program_makes_it_ready_without_a_restart(tmp_path: Path, make_api: MakeApi) -> None:
     settings = {"fabrics": {"local": {"dbt": {"executable": str(tmp_path / "dbt")}}}}
     api = await make_api(projects.make(tmp_path / "project", settings=settings))
     assert (await ready(api))[0] == 503
@@ -73,9 +73,7 @@ async def test_a_program_that_comes_makes_it_ready_without_a_restart(tmp_path: P
     assert await ready(api) == (200, OK)
 
 
-async def test_under_the_floor_of_its_disk_it_is_not_ready_and_says_how_much_is_free(
-    project: Path, make_api: MakeApi
-) -> None:
+async def test_below_free_disk_floor_it_is_not_ready_and_shows_the_free_space(project: Path, make_api: MakeApi) -> None:
     status, checks = await ready(await make_api(project, {"GATEWAY_FREE_DISK_FLOOR": "1000000TiB"}))
     assert status == 503
     assert checks == {**OK, "status": "not ready", "disk": checks["disk"]}
@@ -84,17 +82,17 @@ async def test_under_the_floor_of_its_disk_it_is_not_ready_and_says_how_much_is_
     assert "free_disk_floor" in checks["disk"]
 
 
-async def test_with_a_fake_runner_that_can_not_look_a_recovered_job_keeps_it_from_being_ready_and_a_new_one_does_not(
+async def test_a_recovered_job_on_a_fake_silent_engine_makes_it_not_ready(
     tmp_path: Path, make_api: MakeApi, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fake is an engine that doesn't answer: the real one is stopped in the tests of containers."""
+    """A job that it started itself doesn't. The tests of containers stop a real engine."""
     folder = damage.project(tmp_path / "project")
     (folder / "how").write_text("wait")
     client = await aiohttp_client(app(folder))
     first = Api(client.session, client.make_url("/"), folder)
     job = await first.trigger(pipeline="ingester")
     await until(damage.has(folder / "runs"), "the ingester")
-    assert await ready(first) == (200, OK)  # it runs, but nobody doubts it
+    assert await ready(first) == (200, OK)  # it runs, and its state is known
     await client.close()
     real, answers = LocalRunner.wait, asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What is kept and for how long: a real database and real files."""
+"""Retention of records and files, with a real database and real files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DONE = Completed(0, None)
 
 
 class Kept:
-    """A state directory with jobs and their files, and what sweeps it."""
+    """A state directory with jobs and their files, and its retention."""
 
     def __init__(self, folder: Path, store: Store) -> None:
         self.jobs = folder / "jobs"
@@ -39,7 +39,7 @@ class Kept:
         self.retention = Retention(settings, store, Checkouts(settings, {}))
 
     async def add(self, job_id: str, *, ended_at: Instant | None, size: int = 1000) -> None:
-        """A job, ended at that moment or active, with files of that size."""
+        """Add a job, ended at that time or active, with files of that size."""
         job = make_job(job_id, plan=planned("build", resources=[job_id]))
         await self.store.insert(job)
         if ended_at is None:
@@ -59,7 +59,7 @@ class Kept:
             os.truncate(file, part)
 
     def files(self) -> list[str]:
-        """The jobs that have any besides their record."""
+        """The jobs that have files besides their record."""
         return sorted(folder.name for folder in self.jobs.iterdir() if job_file.has_more(folder))
 
     async def records(self) -> list[str]:
@@ -73,7 +73,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
     await store.close()
 
 
-async def test_a_record_goes_with_its_files_after_its_days_and_not_before(kept: Kept) -> None:
+async def test_a_record_and_its_files_are_removed_after_record_days(kept: Kept) -> None:
     now = clock.now()
     await kept.add("expired", ended_at=later(-30 * DAY - 60, now))
     await kept.add("kept", ended_at=later(-30 * DAY + 600, now))
@@ -82,7 +82,7 @@ async def test_a_record_goes_with_its_files_after_its_days_and_not_before(kept: 
     assert kept.files() == await kept.records() == ["active", "kept"]
 
 
-async def test_an_expired_record_whose_files_are_gone_already_goes_all_the_same(kept: Kept) -> None:
+async def test_an_expired_record_without_files_is_removed(kept: Kept) -> None:
     await kept.add("expired", ended_at=later(-31 * DAY, clock.now()))
     (kept.jobs / "expired" / f"output.{0:020}").unlink()
     (kept.jobs / "expired" / "1-build" / "target" / "manifest.json").unlink()
@@ -92,8 +92,8 @@ async def test_an_expired_record_whose_files_are_gone_already_goes_all_the_same(
 
 
 @pytest.mark.parametrize("jump", [-40 * DAY, 40 * DAY])
-async def test_a_clock_that_jumps_expires_nothing_and_keeps_nothing_longer(kept: Kept, jump: float) -> None:
-    """The jobs ended when the wall clock was that much off; since then it was set right."""
+async def test_a_clock_jump_does_not_change_when_a_job_expires(kept: Kept, jump: float) -> None:
+    """The jobs ended while the wall clock was wrong by that much; since then it was corrected."""
     now = clock.now()
     for job_id, age in (("expired", 31 * DAY), ("kept", 1 * DAY)):
         at = later(-age, now)
@@ -102,7 +102,7 @@ async def test_a_clock_that_jumps_expires_nothing_and_keeps_nothing_longer(kept:
     assert kept.files() == await kept.records() == ["kept"]
 
 
-async def test_however_many_expired_some_sweeps_remove_them_all(kept: Kept) -> None:
+async def test_a_thousand_expired_records_are_removed_by_two_sweeps(kept: Kept) -> None:
     at = later(-31 * DAY, clock.now())
     jobs = [make_job(f"job-{number}", plan=planned("run", resources=[f"r{number}"])) for number in range(1001)]
     await asyncio.gather(*(kept.store.insert(job) for job in jobs))
@@ -112,7 +112,7 @@ async def test_however_many_expired_some_sweeps_remove_them_all(kept: Kept) -> N
     assert await kept.records() == []
 
 
-async def test_the_database_and_the_parse_files_count_too(kept: Kept) -> None:
+async def test_the_database_and_the_parse_files_count_towards_the_cap(kept: Kept) -> None:
     await kept.add("ended", ended_at=clock.now(), size=30 * MIB)
     parse = kept.jobs.parent / "parse"
     parse.mkdir()
@@ -126,7 +126,7 @@ async def test_the_database_and_the_parse_files_count_too(kept: Kept) -> None:
     assert (parse / "new.msgpack").exists()
 
 
-async def test_a_parse_file_that_no_run_renewed_for_the_days_of_a_record_goes(kept: Kept) -> None:
+async def test_a_parse_file_unused_for_record_days_is_removed(kept: Kept) -> None:
     parse = kept.jobs.parent / "parse"
     parse.mkdir()
     for name, age in (("old", 31 * DAY), ("young", 29 * DAY)):
@@ -137,7 +137,8 @@ async def test_a_parse_file_that_no_run_renewed_for_the_days_of_a_record_goes(ke
     assert [file.name for file in parse.iterdir()] == ["young"]
 
 
-async def test_over_the_cap_the_oldest_ended_files_go_first_and_their_records_stay(kept: Kept) -> None:
+async def test_over_the_cap_the_oldest_files_of_ended_jobs_are_removed_first(kept: Kept) -> None:
+    """The records of their jobs stay."""
     now = clock.now()
     for number in range(5):
         await kept.add(f"job-{number}", ended_at=later(number - 3600, now), size=30 * MIB)
@@ -149,7 +150,7 @@ async def test_over_the_cap_the_oldest_ended_files_go_first_and_their_records_st
     assert kept.files() == ["job-3", "job-4", "job-5"]
 
 
-async def test_an_active_job_loses_nothing_however_much_it_has(kept: Kept) -> None:
+async def test_an_active_job_keeps_its_files_over_the_cap(kept: Kept) -> None:
     await kept.add("oldest-active", ended_at=None, size=300 * MIB)
     await kept.add("ended", ended_at=clock.now())
     await kept.retention.sweep()
@@ -158,7 +159,7 @@ async def test_an_active_job_loses_nothing_however_much_it_has(kept: Kept) -> No
     assert await kept.records() == ["ended", "oldest-active"]
 
 
-async def test_what_an_active_job_has_counts_once_it_ended_with_all_that_came_meanwhile(kept: Kept) -> None:
+async def test_files_written_by_an_active_job_count_once_it_has_ended(kept: Kept) -> None:
     await kept.add("first", ended_at=None)
     await kept.retention.sweep()
     (kept.jobs / "first" / "1-build" / "late").touch()
@@ -170,7 +171,7 @@ async def test_what_an_active_job_has_counts_once_it_ended_with_all_that_came_me
     assert kept.files() == []
 
 
-async def test_under_the_cap_nothing_goes_and_without_any_files_nothing_breaks(kept: Kept) -> None:
+async def test_under_the_cap_or_without_any_files_nothing_is_removed(kept: Kept) -> None:
     await kept.add("small", ended_at=clock.now())
     await kept.retention.sweep()
     assert kept.files() == ["small"]
@@ -180,8 +181,8 @@ async def test_under_the_cap_nothing_goes_and_without_any_files_nothing_breaks(k
     assert await kept.records() == ["small"]
 
 
-async def test_files_that_vanish_while_they_are_looked_at_are_no_harm(kept: Kept) -> None:
-    """Somebody cleans up by hand, over and over, while the sweeps run."""
+async def test_files_that_vanish_during_a_sweep_do_no_harm(kept: Kept) -> None:
+    """A thread makes and removes files while the sweeps run."""
     stop = threading.Event()
 
     def churn() -> None:

@@ -1,4 +1,4 @@
-"""The jobs on disk: a real SQLite database, opened again as after a crash."""
+"""The job store: a real SQLite database, opened again as after a crash."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 async def after_a_crash(folder: Path) -> Store:
-    """The database as the next process finds it: nothing was closed."""
+    """The database as the next process finds it, never closed."""
     crashed = folder / "crashed"
     crashed.mkdir(exist_ok=True)
     for name in ("gateway.db", "gateway.db-wal"):
@@ -40,7 +40,7 @@ async def after_a_crash(folder: Path) -> Store:
     return await Store.open(crashed / "gateway.db")
 
 
-async def test_an_accepted_job_is_durable_without_the_store_being_closed(store: Store, tmp_path: Path) -> None:
+async def test_an_accepted_job_is_durable_before_the_store_is_closed(store: Store, tmp_path: Path) -> None:
     job = make_job("a", plan=planned("ingester", "deps", resources=["x", "y"]))
     assert await held_by(store, job) is None
     again = await after_a_crash(tmp_path)
@@ -50,7 +50,7 @@ async def test_an_accepted_job_is_durable_without_the_store_being_closed(store: 
     await again.close()
 
 
-async def test_a_record_comes_back_as_it_was_in_every_state(store: Store) -> None:
+async def test_a_record_reads_back_unchanged_in_every_state(store: Store) -> None:
     failure = Failure("model.small.ümlaut 日本", "no such column", 2)
     progress = Progress(done=3, total=5, passed=1, warn=1, error=1, skip=0, current="orders")
     states: list[StepState] = [
@@ -84,7 +84,7 @@ async def test_a_conflict_names_the_holder_and_leaves_nothing_behind(store: Stor
         assert await held_by(store, make_job(f"next-{resource}", plan=planned("run", resources=[resource]))) is None
 
 
-async def test_a_loser_in_a_group_does_not_take_the_others_with_it(store: Store, tmp_path: Path) -> None:
+async def test_a_conflict_in_a_group_commit_does_not_affect_the_others(store: Store, tmp_path: Path) -> None:
     holder = make_job("holder")
     await store.insert(holder)
     jobs = [make_job(f"job-{n}", plan=planned("run", resources=[f"r{n}"])) for n in range(5)]
@@ -102,14 +102,14 @@ async def test_a_loser_in_a_group_does_not_take_the_others_with_it(store: Store,
     await again.close()
 
 
-async def test_an_id_that_was_taken_is_not_taken_twice(store: Store) -> None:
+async def test_a_job_id_is_accepted_only_once(store: Store) -> None:
     await store.insert(make_job("a"))
     with pytest.raises(sqlite3.IntegrityError):
         await store.insert(make_job("a", plan=planned("run", resources=["other"])))
     assert await held_by(store, make_job("b", plan=planned("run", resources=["other"]))) is None
 
 
-async def test_what_a_job_holds_is_released_when_it_ends_and_not_before(store: Store) -> None:
+async def test_resources_are_released_when_the_job_ends_and_not_before(store: Store) -> None:
     job = make_job("a", plan=planned("run", resources=["x", "y"]))
     await store.insert(job)
     for step in (Active(NOON, 0), Finished(Exited(0, SPAN), None, None)):
@@ -144,7 +144,7 @@ async def test_exactly_one_of_200_simultaneous_triggers_wins(store: Store) -> No
 
 
 @pytest.mark.parametrize("jump", [-DAY, 0.0, DAY])
-async def test_a_clock_that_jumps_shows_and_hides_nothing_of_the_list(store: Store, jump: float) -> None:
+async def test_a_clock_jump_does_not_change_the_list(store: Store, jump: float) -> None:
     for job_id, age in (("old", 3600), ("recent", 3599), ("now", 0)):
         job = make_job(job_id)
         await store.insert(job)
@@ -155,7 +155,7 @@ async def test_a_clock_that_jumps_shows_and_hides_nothing_of_the_list(store: Sto
     assert await store.ended_before(now, 3600) == ["old"]
 
 
-async def test_after_a_reboot_the_wall_clock_tells_how_old_a_job_is(store: Store) -> None:
+async def test_after_a_reboot_the_wall_clock_gives_the_age_of_a_job(store: Store) -> None:
     for job_id, age in (("old", 3600), ("recent", 3599)):
         job = make_job(job_id)
         await store.insert(job)
@@ -165,7 +165,7 @@ async def test_after_a_reboot_the_wall_clock_tells_how_old_a_job_is(store: Store
     assert await store.ended_before(now, 3600) == ["old"]
 
 
-async def test_lists_are_in_the_order_the_jobs_came_in_whatever_the_clock_said(store: Store) -> None:
+async def test_lists_are_in_order_of_acceptance_whatever_the_clock_says(store: Store) -> None:
     for number, wall in enumerate((5.0, 1.0, 9.0)):
         job = make_job(f"job-{number}", created=later(-wall))
         await store.insert(job)
@@ -176,7 +176,7 @@ async def test_lists_are_in_the_order_the_jobs_came_in_whatever_the_clock_said(s
     assert [job.id for job in await store.recent(later(1), 3600)] == names[::-1]
 
 
-async def test_however_many_jobs_ended_lately_the_list_has_the_ones_that_run(store: Store) -> None:
+async def test_active_jobs_are_listed_however_many_ended_recently(store: Store) -> None:
     await store.insert(make_job("active"))
     jobs = [make_job(f"job-{number}", plan=planned("run", resources=[f"r{number}"])) for number in range(1000)]
     await asyncio.gather(*(store.insert(job) for job in jobs))
@@ -184,7 +184,7 @@ async def test_however_many_jobs_ended_lately_the_list_has_the_ones_that_run(sto
     assert "active" in [job.id for job in await store.recent(later(1), 3600)]
 
 
-async def test_only_an_ended_job_is_forgotten_and_with_all_of_it(store: Store, tmp_path: Path) -> None:
+async def test_only_an_ended_job_is_deleted_and_its_claims_with_it(store: Store, tmp_path: Path) -> None:
     job = make_job("a")
     await store.insert(job)
     await store.delete("a")
@@ -198,8 +198,8 @@ async def test_only_an_ended_job_is_forgotten_and_with_all_of_it(store: Store, t
     connection.close()
 
 
-async def test_nobody_knows_a_job_that_never_was(store: Store) -> None:
-    assert await store.get("nobody") is None
+async def test_an_unknown_job_is_none(store: Store) -> None:
+    assert await store.get("unknown") is None
 
 
 async def test_closing_twice_is_harmless_and_any_use_afterwards_raises(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ async def test_closing_twice_is_harmless_and_any_use_afterwards_raises(tmp_path:
     await asyncio.sleep(0)
     await store.close()
     await store.close()
-    assert await waiting == [None] * 9  # what waited was written first
+    assert await waiting == [None] * 9  # pending writes were done first
     for use in (store.insert(make_job("x")), store.save(make_job("x")), store.delete("x"), store.get("x")):
         with pytest.raises(StateError, match="closed"):
             await use
@@ -222,7 +222,7 @@ async def test_closing_twice_is_harmless_and_any_use_afterwards_raises(tmp_path:
     await again.close()
 
 
-async def test_a_caller_that_gives_up_leaves_its_operation_done(store: Store) -> None:
+async def test_a_cancelled_caller_does_not_cancel_its_write(store: Store) -> None:
     task = asyncio.create_task(store.insert(make_job("a")))
     await asyncio.sleep(0)
     task.cancel()

@@ -1,4 +1,4 @@
-"""What the store says of a database or a disk that it can't use."""
+"""Databases and disks that the store can't use, and what it says."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ async def refusal(file: Path) -> str:
     return str(refused.value)
 
 
-async def test_a_database_of_a_newer_version_is_refused_with_what_to_do_and_left_alone(tmp_path: Path) -> None:
+async def test_a_database_of_a_newer_schema_is_refused_and_left_unchanged(tmp_path: Path) -> None:
+    """The refusal says what to do."""
     file = tmp_path / "gateway.db"
     await (await Store.open(file)).close()
     connection = sqlite3.connect(file)
@@ -41,7 +42,7 @@ async def test_a_database_of_a_newer_version_is_refused_with_what_to_do_and_left
 
 
 @pytest.mark.parametrize("content", [b"This is not a database, but a longer text. " * 100, os.urandom(8192)])
-async def test_a_file_that_is_no_database_is_set_aside_whole_and_a_new_one_made(tmp_path: Path, content: bytes) -> None:
+async def test_a_file_that_is_not_a_database_is_set_aside_and_replaced(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "gateway.db"
     file.write_bytes(content)
     store = await Store.open(file)
@@ -54,7 +55,7 @@ def set_aside(folder: Path) -> list[Path]:
     return list(folder.glob("gateway.db.damaged-*Z"))
 
 
-async def test_a_folder_that_is_missing_or_in_the_way_is_refused(tmp_path: Path) -> None:
+async def test_a_missing_folder_or_a_folder_with_the_files_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gateway.db").mkdir()
     for file in (tmp_path / "missing" / "gateway.db", tmp_path / "gateway.db"):
         assert (await refusal(file)).startswith(f"{file}: the database can't be used: ")
@@ -67,8 +68,8 @@ async def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_record_that_can_not_be_written_is_an_error_of_its_caller_alone(tmp_path: Path) -> None:
-    """Half a surrogate pair is no text, so no JSON; the next caller, and a restart, must not pay for it."""
+async def test_a_record_that_can_not_be_written_fails_its_caller_only(tmp_path: Path) -> None:
+    """Half a surrogate pair can't be encoded. The next caller and the next start must not fail for it."""
     store = await Store.open(tmp_path / "gateway.db")
     await store.insert(make_job("a"))
     saving = asyncio.create_task(store.save(ended(make_job("a"), Completed(1, Failure("\ud800", "message")))))
@@ -81,7 +82,7 @@ async def test_a_record_that_can_not_be_written_is_an_error_of_its_caller_alone(
 
 
 async def test_a_store_whose_writer_died_still_closes(tmp_path: Path) -> None:
-    """The process goes down when a service-wide task dies; waiting for that task for ever would keep it up."""
+    """The process ends when a service-wide task dies; waiting for that task would keep it alive for ever."""
     store = await Store.open(tmp_path / "gateway.db")
     store.committer.cancel()
     await asyncio.wait([store.committer])
@@ -92,7 +93,7 @@ async def test_a_store_whose_writer_died_still_closes(tmp_path: Path) -> None:
 
 
 async def closed(store: Store) -> bool:
-    """Whether the store closes by itself; closed it is in any case."""
+    """Whether the store closes by itself; afterwards it is closed in any case."""
     _, late = await asyncio.wait([asyncio.create_task(store.close())], timeout=30)
     for task in late:
         task.cancel()
@@ -108,7 +109,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def filled(store: Store) -> list[Job]:
-    """The jobs that the store took until it refused one."""
+    """The jobs that the store accepted until it refused one."""
     accepted: list[Job] = []
     with pytest.raises(StorageError, match=r"database can't be used now .*free disk space"):
         await fill(store, accepted)
@@ -122,7 +123,7 @@ async def fill(store: Store, accepted: list[Job]) -> None:
         accepted.append(job)
 
 
-async def test_a_full_disk_refuses_new_jobs_in_a_sentence_while_reading_goes_on(small_disk: Path) -> None:
+async def test_a_full_disk_refuses_new_jobs_and_reads_go_on(small_disk: Path) -> None:
     store = await Store.open(small_disk / "gateway.db")
     accepted = await filled(store)
     assert accepted
@@ -132,11 +133,11 @@ async def test_a_full_disk_refuses_new_jobs_in_a_sentence_while_reading_goes_on(
     assert await store.active() == accepted
     await store.close()
     again = await Store.open(small_disk / "gateway.db")
-    assert await again.active() == accepted  # every one of them, and none of the refused
+    assert await again.active() == accepted  # all accepted jobs and no refused one
     await again.close()
 
 
-async def test_once_there_is_room_again_writing_goes_on(small_disk: Path) -> None:
+async def test_writes_go_on_once_the_disk_has_room_again(small_disk: Path) -> None:
     store = await Store.open(small_disk / "gateway.db")
     (small_disk / "ballast").write_bytes(b"x" * 2**20)
     accepted = await filled(store)
@@ -146,7 +147,7 @@ async def test_once_there_is_room_again_writing_goes_on(small_disk: Path) -> Non
     await store.close()
 
 
-async def test_a_disk_that_is_read_only_is_refused_at_the_start(small_disk: Path) -> None:
+async def test_a_read_only_disk_is_refused_at_the_start(small_disk: Path) -> None:
     store = await Store.open(small_disk / "gateway.db")
     await store.insert(make_job("a"))
     await store.close()
@@ -154,7 +155,7 @@ async def test_a_disk_that_is_read_only_is_refused_at_the_start(small_disk: Path
     assert (await refusal(small_disk / "gateway.db")).endswith("check the disk and the owner")
 
 
-async def test_a_write_that_the_system_refuses_is_told_while_reading_goes_on(tmp_path: Path) -> None:
+async def test_a_write_that_the_system_refuses_raises_and_reads_go_on(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "gateway.db")
     await store.insert(make_job("a"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -176,8 +177,8 @@ CLAIMS = """
 """
 
 
-@pytest.mark.parametrize("script", ["DROP INDEX claim_holder", CLAIMS], ids=["two can hold", "nobody can wait"])
-async def test_a_schema_that_no_longer_keeps_jobs_apart_or_in_a_queue_is_set_aside(tmp_path: Path, script: str) -> None:
+@pytest.mark.parametrize("script", ["DROP INDEX claim_holder", CLAIMS], ids=["two can hold", "no job can wait"])
+async def test_a_schema_without_the_constraints_of_claims_is_set_aside(tmp_path: Path, script: str) -> None:
     file = tmp_path / "gateway.db"
     await (await Store.open(file)).close()
     with closing(sqlite3.connect(file)) as connection:

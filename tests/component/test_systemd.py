@@ -1,4 +1,4 @@
-"""What the service tells systemd and takes from it, over real sockets; tests/acceptance meets systemd."""
+"""The protocol with systemd over real sockets; tests/acceptance runs under systemd itself."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from gateway import systemd
 from gateway.app import STORE
 from tests.support import access, api, projects
 from tests.support.api import until
-from tests.support.gateway import COMMAND, DEADLINE, PATH, Gateway, wait_for
+from tests.support.gateway import COMMAND, DEADLINE, PATH, Gateway
 
-# systemd gives descriptors from 3 on, and names the process that they are for
+# systemd passes descriptors from 3 on, and LISTEN_PID names the process that they are for
 LAUNCHER = """
 import os, sys
 for number, given in enumerate(map(int, sys.argv[1].split(",")), 3):
@@ -39,19 +39,20 @@ SHOWS_WHAT_IT_HAS = """
 """
 
 
-INTERVAL = 0.05  # seconds between two signs of life
+INTERVAL = 0.05  # seconds between two watchdog signals
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT max(i) FROM n"
 
 
 class Activated(Gateway):
-    """A gateway that is handed its sockets."""
+    """A gateway that gets its sockets passed."""
 
     def __init__(self, folder: Path, listeners: list[socket.socket], environment: Mapping[str, str]) -> None:
         super().__init__(folder, {"LISTEN_FDS": str(len(listeners)), **environment})
         self._listeners = listeners
 
-    def launch(self) -> subprocess.Popen[bytes]:
-        """Start it, and not wait."""
+    def launch(self) -> None:
+        """Start it without waiting."""
+        self._begin_log()
         given = [one.fileno() for one in self._listeners]
         numbers = ",".join(map(str, given))
         with self.log.open("ab") as log:
@@ -62,14 +63,6 @@ class Activated(Gateway):
                 stderr=log,
                 pass_fds=given,
             )
-        return self.process
-
-    def start(self) -> Activated:
-        """Start it and wait until it serves."""
-        already = self.log.stat().st_size if self.log.exists() else 0
-        self.launch()
-        self.port = int(wait_for(lambda: self._said("serving", already), "the service")["port"])
-        return self
 
 
 @pytest.fixture
@@ -85,8 +78,8 @@ def listeners() -> Iterator[list[socket.socket]]:
 
 
 @pytest.fixture
-def systemds_ear(tmp_path: Path) -> Iterator[socket.socket]:
-    """Where systemd listens."""
+def notify_socket(tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket that systemd would listen on."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.settimeout(DEADLINE)
         ear.bind(str(tmp_path / "notify"))
@@ -103,11 +96,11 @@ def test_notify_reaches_both_kinds_of_sockets(tmp_path: Path, abstract: bool) ->
 
 
 @pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "/nonexistent/notify"}])
-def test_notify_is_harmless_where_nobody_listens(environment: dict[str, str]) -> None:
+def test_notify_without_a_listener_is_harmless(environment: dict[str, str]) -> None:
     systemd.notify(environment, "READY=1")
 
 
-def test_notify_to_a_systemd_that_does_not_read_does_not_wait_forever(tmp_path: Path) -> None:
+def test_notify_does_not_block_if_systemd_does_not_read(tmp_path: Path) -> None:
     name = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf, socket.socket(deaf.family, deaf.type) as talker:
         deaf.bind(name)
@@ -116,12 +109,12 @@ def test_notify_to_a_systemd_that_does_not_read_does_not_wait_forever(tmp_path: 
         with contextlib.suppress(BlockingIOError):
             while True:
                 talker.send(b"WATCHDOG=1")
-        told = threading.Thread(target=systemd.notify, args=({"NOTIFY_SOCKET": name}, "WATCHDOG=1"))
-        told.start()
-        told.join(DEADLINE / 10)
-        waits = told.is_alive()
-        deaf.close()  # frees who waits
-        told.join()
+        sending = threading.Thread(target=systemd.notify, args=({"NOTIFY_SOCKET": name}, "WATCHDOG=1"))
+        sending.start()
+        sending.join(DEADLINE / 10)
+        waits = sending.is_alive()
+        deaf.close()  # ends a blocked send
+        sending.join()
         assert not waits
 
 
@@ -135,18 +128,18 @@ def test_notify_to_a_systemd_that_does_not_read_does_not_wait_forever(tmp_path: 
         ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": "1"}, None),
     ],
 )
-def test_a_watchdog_is_heeded_if_it_is_meant_for_this_process(
+def test_a_watchdog_counts_only_if_it_is_meant_for_this_process(
     environment: dict[str, str], seconds: float | None
 ) -> None:
     assert systemd.watchdog(environment) == seconds
 
 
 @pytest.mark.parametrize("environment", [{}, {"LISTEN_FDS": "1"}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"}])
-def test_sockets_that_were_handed_to_another_process_are_left_alone(environment: dict[str, str]) -> None:
+def test_sockets_passed_to_another_process_are_ignored(environment: dict[str, str]) -> None:
     assert systemd.sockets(environment) == []
 
 
-def test_handed_sockets_are_closed_in_whatever_the_service_executes(listeners: list[socket.socket]) -> None:
+def test_passed_sockets_are_not_inherited_by_programs_it_executes(listeners: list[socket.socket]) -> None:
     shows = "import os\nfrom gateway import systemd\nfound = systemd.sockets(os.environ)\n"
     shows += "print([(one.getsockname()[1], one.get_inheritable()) for one in found])"
     given = [one.fileno() for one in listeners]
@@ -156,45 +149,45 @@ def test_handed_sockets_are_closed_in_whatever_the_service_executes(listeners: l
     assert done.stdout.strip() == str([(listeners[0].getsockname()[1], False)] * 2)
 
 
-def test_the_service_says_that_it_is_ready_alive_and_stopping(
-    tmp_path: Path, listeners: list[socket.socket], systemds_ear: socket.socket
+def test_the_service_notifies_ready_watchdog_and_stopping(
+    tmp_path: Path, listeners: list[socket.socket], notify_socket: socket.socket
 ) -> None:
-    address = {"NOTIFY_SOCKET": systemds_ear.getsockname(), "WATCHDOG_USEC": "200000"}
+    address = {"NOTIFY_SOCKET": notify_socket.getsockname(), "WATCHDOG_USEC": "200000"}
     gateway = Activated(projects.make(tmp_path / "project"), listeners, address).start()
-    said = [systemds_ear.recv(1024).decode() for _ in range(4)]  # the first sign of life may come before READY
+    said = [notify_socket.recv(1024).decode() for _ in range(4)]  # the first watchdog signal may come before READY
     assert set(said) == {f"READY=1\nSTATUS=Serving on port {gateway.port}", "WATCHDOG=1"}
     assert gateway.stop() == 0
-    while (last := systemds_ear.recv(1024)) == b"WATCHDOG=1":
+    while (last := notify_socket.recv(1024)) == b"WATCHDOG=1":
         pass
     assert last == b"STOPPING=1"
 
 
-async def test_while_the_database_does_not_answer_there_is_no_sign_of_life(
-    tmp_path: Path, systemds_ear: socket.socket
+async def test_no_watchdog_signal_is_sent_while_the_database_is_silent(
+    tmp_path: Path, notify_socket: socket.socket
 ) -> None:
-    address = {"NOTIFY_SOCKET": systemds_ear.getsockname(), "WATCHDOG_USEC": str(int(2e6 * INTERVAL))}
+    address = {"NOTIFY_SOCKET": notify_socket.getsockname(), "WATCHDOG_USEC": str(int(2e6 * INTERVAL))}
     app = api.app(projects.make(tmp_path / "project"), address)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        assert await until(lambda: heard(systemds_ear), "a sign of life")
+        assert await until(lambda: watchdog_signals(notify_socket), "a watchdog signal")
         reader = app[STORE]._reader
         asking = asyncio.create_task(reader.execute_fetchall(ENDLESS))
-        # timers of one loop fire in their order, so a sign that was due would be given before this goes on
+        # timers of one loop fire in order, so a signal that was due would be sent before this continues
         await asyncio.sleep(10 * INTERVAL)
-        await heard(systemds_ear)
+        await watchdog_signals(notify_socket)
         await asyncio.sleep(10 * INTERVAL)
-        assert not await heard(systemds_ear)
+        assert not await watchdog_signals(notify_socket)
         await reader.interrupt()
         with pytest.raises(sqlite3.OperationalError, match="interrupted"):
             await asking
-        assert await until(lambda: heard(systemds_ear), "a sign of life")
+        assert await until(lambda: watchdog_signals(notify_socket), "a watchdog signal")
     finally:
         await runner.cleanup()
 
 
-async def heard(ear: socket.socket) -> int:
-    """How many signs of life have come since the last look."""
+async def watchdog_signals(ear: socket.socket) -> int:
+    """The number of watchdog signals since the last call."""
     ear.setblocking(False)
     signs = 0
     with contextlib.suppress(BlockingIOError):
@@ -203,7 +196,7 @@ async def heard(ear: socket.socket) -> int:
     return signs
 
 
-def test_the_service_serves_on_the_sockets_it_is_handed_whatever_port_is_set(
+def test_passed_sockets_take_precedence_over_the_configured_port(
     tmp_path: Path, listeners: list[socket.socket]
 ) -> None:
     gateway = Activated(projects.make(tmp_path / "project"), listeners, {"PORT": "1"}).start()
@@ -215,11 +208,11 @@ def test_the_service_serves_on_the_sockets_it_is_handed_whatever_port_is_set(
     assert gateway.stop() == 0
 
 
-def test_steps_inherit_neither_the_sockets_nor_what_systemd_said_of_them(
-    tmp_path: Path, listeners: list[socket.socket], systemds_ear: socket.socket
+def test_steps_inherit_neither_the_sockets_nor_systemds_variables(
+    tmp_path: Path, listeners: list[socket.socket], notify_socket: socket.socket
 ) -> None:
     folder = projects.make(tmp_path / "project", ingester=SHOWS_WHAT_IT_HAS)
-    said = {"NOTIFY_SOCKET": systemds_ear.getsockname(), "WATCHDOG_USEC": "30000000"}
+    said = {"NOTIFY_SOCKET": notify_socket.getsockname(), "WATCHDOG_USEC": "30000000"}
     gateway = Activated(folder, listeners, said).start()
     record = gateway.run(pipeline="ingester")
     assert record["exitCode"] == 0
@@ -230,7 +223,7 @@ def test_steps_inherit_neither_the_sockets_nor_what_systemd_said_of_them(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_who_connects_while_nothing_serves_is_answered_by_the_next_service(
+def test_a_connection_made_between_two_services_is_served_by_the_next(
     tmp_path: Path, listeners: list[socket.socket], number: signal.Signals
 ) -> None:
     gateway = Activated(projects.make(tmp_path / "project"), listeners, {}).start()
@@ -245,18 +238,20 @@ def test_who_connects_while_nothing_serves_is_answered_by_the_next_service(
 
 
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")])
-def test_a_socket_that_the_world_can_reach_is_refused(
+def test_a_socket_that_other_hosts_can_reach_is_refused(
     tmp_path: Path, family: socket.AddressFamily, address: str
 ) -> None:
     with socket.socket(family) as open_to_all:
         open_to_all.bind((address, 0))
         open_to_all.listen()
         gateway = Activated(projects.make(tmp_path / "project"), [open_to_all], {})
-        assert gateway.launch().wait(DEADLINE) == 78
+        gateway.launch()
+        assert gateway.process is not None
+        assert gateway.process.wait(DEADLINE) == 78
         assert f"Other hosts may reach {address}" in gateway.log.read_text()
 
 
-def test_with_tokens_a_socket_that_the_world_can_reach_is_served(tmp_path: Path) -> None:
+def test_with_tokens_a_socket_that_other_hosts_can_reach_is_served(tmp_path: Path) -> None:
     project = access.project(tmp_path / "project")
     with socket.socket() as open_to_all:
         open_to_all.bind(("0.0.0.0", 0))
@@ -267,7 +262,7 @@ def test_with_tokens_a_socket_that_the_world_can_reach_is_served(tmp_path: Path)
         assert gateway.stop() == 0
 
 
-def test_a_unix_socket_serves_too(tmp_path: Path) -> None:
+def test_a_unix_socket_is_served(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         listener.listen()

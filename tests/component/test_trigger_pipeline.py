@@ -28,7 +28,7 @@ async def api(tmp_path: Path, make_api: MakeApi) -> Api:
 
 
 async def triggered(api: Api, **fields: Any) -> str:
-    """Trigger a pipeline, which must be accepted; the run's id."""
+    """Trigger a pipeline, which must be accepted, and return the run's id."""
     answer = await api.call("POST", PATH, {**LOAD, **fields})
     assert answer.status == 200, answer
     assert set(answer.json) == {"success", "runId", "msg"}
@@ -37,12 +37,12 @@ async def triggered(api: Api, **fields: Any) -> str:
 
 
 async def refused(api: Api, status: int, **fields: Any) -> str:
-    """Why a trigger is refused."""
+    """The text of a trigger's refusal."""
     return message(await api.call("POST", PATH, {**LOAD, **fields}), status)
 
 
 def message(answer: Answer, status: int) -> str:
-    """The text of a refusal, which must have this API's one shape."""
+    """The text of a refusal, which must have this API's shape."""
     assert answer.status == status, answer
     assert set(answer.json) == {"success", "msg"}, answer
     assert answer.json["success"] is False
@@ -64,13 +64,14 @@ async def output(api: Api, run: str) -> str:
 
 
 def wait_for_go(api: Api) -> Path:
-    """A file; ingesters wait while it is there."""
+    """Make the file that ingesters wait for until it is removed."""
     file = api.folder / "home" / "wait"
     file.touch()
     return file
 
 
-async def test_a_run_reads_running_then_succeeded_with_just_the_fields_of_the_reference(api: Api) -> None:
+async def test_a_run_reads_as_running_and_then_as_succeeded(api: Api) -> None:
+    """Its status has the fields of the reference and no others."""
     go = wait_for_go(api)
     before = datetime.now(UTC).replace(tzinfo=None)
     run = await triggered(api)
@@ -93,7 +94,7 @@ async def test_a_run_reads_running_then_succeeded_with_just_the_fields_of_the_re
     assert before <= created < updated <= datetime.now(UTC).replace(tzinfo=None)
 
 
-async def test_a_moment_on_the_very_second_has_six_digits_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_whole_second_is_written_with_six_digits(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.clock.time.time", lambda: 1781000000.0)
     run = await triggered(api)
     assert (await ended(api, run))["createdAt"] == "2026-06-09T10:13:20.000000"
@@ -102,9 +103,8 @@ async def test_a_moment_on_the_very_second_has_six_digits_too(api: Api, monkeypa
 FAILING = {"command": ["sh", "-c", "echo no such bucket; exit 3"]}
 
 
-async def test_the_get_of_a_run_that_failed_is_a_success_and_says_what_failed_first(
-    tmp_path: Path, make_api: MakeApi
-) -> None:
+async def test_the_status_of_a_failed_run_names_its_first_failure(tmp_path: Path, make_api: MakeApi) -> None:
+    """`success` is about the request, which succeeded."""
     api = await make_api(bakehouse.make(tmp_path / "bakery", project={"ingester": FAILING}))
     status = await ended(api, await triggered(api))
     assert (status["success"], status["runStatus"]) == (True, "ERROR")
@@ -118,7 +118,7 @@ async def test_the_get_of_a_run_that_failed_is_a_success_and_says_what_failed_fi
         (["sh", "-c", "kill -9 $$"], "The step ingester was ended by signal 9 that was not the gateway's"),
     ],
 )
-async def test_a_run_that_did_not_do_its_work_says_why_in_a_sentence(
+async def test_a_run_that_could_not_do_its_work_says_why(
     tmp_path: Path, make_api: MakeApi, command: list[str], sentence: str
 ) -> None:
     api = await make_api(bakehouse.make(tmp_path / "bakery", project={"ingester": {"command": command}}))
@@ -127,7 +127,7 @@ async def test_a_run_that_did_not_do_its_work_says_why_in_a_sentence(
     assert status["errorMessage"].startswith(sentence)
 
 
-async def test_a_cancelled_run_and_one_that_took_too_long_say_so(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_a_cancelled_run_and_a_timed_out_run_say_so(tmp_path: Path, make_api: MakeApi) -> None:
     api = await make_api(bakehouse.make(tmp_path / "bakery"))
     wait_for_go(api)
     run = await triggered(api)
@@ -141,19 +141,19 @@ async def test_a_cancelled_run_and_one_that_took_too_long_say_so(tmp_path: Path,
 
 @pytest.mark.parametrize("fabric", [33290, "33290"])
 @pytest.mark.parametrize("project", ["41459", 41459])
-async def test_ids_are_taken_as_numbers_and_as_strings(api: Api, fabric: object, project: object) -> None:
+async def test_ids_are_accepted_as_numbers_and_as_strings(api: Api, fabric: object, project: object) -> None:
     run = await triggered(api, fabricId=fabric, projectId=project)
     status = await ended(api, run)
     assert (status["fabricId"], status["projectId"]) == ("33290", "41459")
 
 
-async def test_null_is_the_same_as_not_given(api: Api) -> None:
+async def test_null_means_absent(api: Api) -> None:
     nothing = dict.fromkeys(("parameters", "branch", "version", "processName"))
     assert (await ended(api, await triggered(api, **nothing)))["runStatus"] == "SUCCEEDED"
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "mentions"),
     [
         ({"fabricId": None}, ["fabricId", "null"]),
         ({"fabricId": "bakery"}, ["fabricId", '"bakery"', "integer"]),
@@ -176,9 +176,9 @@ async def test_null_is_the_same_as_not_given(api: Api) -> None:
         ({"processname": "ingester"}, ["processname", "not known", "processName"]),
     ],
 )
-async def test_a_wrong_field_is_refused_by_its_name(api: Api, fields: dict[str, Any], told: list[str]) -> None:
+async def test_an_invalid_field_is_refused_by_its_name(api: Api, fields: dict[str, Any], mentions: list[str]) -> None:
     text = await refused(api, 400, **fields)
-    assert [part for part in told if part not in text] == []
+    assert [part for part in mentions if part not in text] == []
     assert len(text) < 1000
 
 
@@ -189,12 +189,12 @@ async def test_a_missing_field_is_refused_by_its_name(api: Api, field: str) -> N
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', None])
-async def test_a_body_that_is_no_json_object_is_refused(api: Api, body: bytes | None) -> None:
+async def test_a_body_that_is_not_a_json_object_is_refused(api: Api, body: bytes | None) -> None:
     assert "JSON" in message(await api.call("POST", PATH, body), 400)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "mentions"),
     [
         ({"fabricId": 2290}, "Fabric with uid `2290` not found"),
         ({"fabricId": "2290"}, "Fabric with uid `2290` not found"),
@@ -208,28 +208,26 @@ async def test_a_body_that_is_no_json_object_is_refused(api: Api, body: bytes | 
         ({"pipelineName": "\x1b[31m\u202e"}, r"Pipeline with name `\x1b[31m\u202e` not found"),
     ],
 )
-async def test_what_there_is_not_is_a_404_that_names_it_and_what_there_is(
-    api: Api, fields: dict[str, Any], told: str
+async def test_an_unknown_fabric_project_or_pipeline_is_a_404_that_names_it(
+    api: Api, fields: dict[str, Any], mentions: str
 ) -> None:
-    assert told in await refused(api, 404, **fields)
+    assert mentions in await refused(api, 404, **fields)
 
 
-async def test_a_project_that_is_not_on_the_fabric_is_a_404_that_names_its_fabrics(
-    tmp_path: Path, make_api: MakeApi
-) -> None:
+async def test_a_project_not_on_the_fabric_is_a_404_that_names_its_fabrics(tmp_path: Path, make_api: MakeApi) -> None:
     folder = bakehouse.make(tmp_path / "bakery", project={"fabrics": ["33290"]}, fabrics={7: {}})
     api = await make_api(folder)
     assert "not found on fabric `7`; it is on 33290" in await refused(api, 404, fabricId=7)
 
 
 @pytest.mark.parametrize("run", ["load-1710460800000-abc123", "..", "%2e%2e%2fgateway.db", "x" * 500, "MDAw-xZGY=="])
-async def test_a_run_that_there_is_not_is_a_404_that_names_it(api: Api, run: str) -> None:
+async def test_an_unknown_run_is_a_404_that_names_it(api: Api, run: str) -> None:
     answer = await api.call("GET", f"{PATH}/{run}")
     assert "Run with id `" in message(answer, 404)
     assert len(answer.body) < 1000
 
 
-async def test_every_refusal_under_the_prefix_has_its_shape(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_every_refusal_under_the_prefix_has_the_shape_of_this_api(tmp_path: Path, make_api: MakeApi) -> None:
     project = access.project(tmp_path / "guarded")
     api = await make_api(project.folder)
     assert "token" in message(await api.call("POST", PATH, LOAD), 401)
@@ -246,9 +244,7 @@ async def test_every_refusal_under_the_prefix_has_its_shape(tmp_path: Path, make
     assert message(await api.call("POST", PATH, LOAD, {"Host": "example.com"}), 421)
 
 
-async def test_triggers_that_are_off_are_refused_before_anything_is_looked_at(
-    tmp_path: Path, make_api: MakeApi
-) -> None:
+async def test_disabled_triggers_are_refused_before_the_body_is_read(tmp_path: Path, make_api: MakeApi) -> None:
     api = await make_api(bakehouse.make(tmp_path / "bakery", settings={"enabled": False}))
     for body in (LOAD, {}, b"{"):
         assert "PIPELINE_ENABLED" in message(await api.call("POST", PATH, body), 403)
@@ -264,7 +260,7 @@ async def test_a_job_has_one_record_whichever_api_started_it(api: Api) -> None:
     assert (status["pipelineName"], status["projectId"], status["fabricId"]) == ("ingester", PROJECT, "33290")
 
 
-async def test_a_run_stays_readable_when_it_has_left_the_list(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_a_run_stays_readable_after_it_has_left_the_list(tmp_path: Path, make_api: MakeApi) -> None:
     api = await make_api(bakehouse.make(tmp_path / "bakery", settings={"job_ttl": 0.1}))
     run = await triggered(api)
     await ended(api, run)
@@ -276,7 +272,7 @@ async def test_a_run_stays_readable_when_it_has_left_the_list(tmp_path: Path, ma
     assert (await api.get(f"{PATH}/{run}"))["runStatus"] == "SUCCEEDED"
 
 
-async def test_one_run_waits_for_another_and_reads_running_meanwhile(api: Api) -> None:
+async def test_a_run_that_waits_for_another_reads_as_running(api: Api) -> None:
     go = wait_for_go(api)
     runs = [await triggered(api) for _ in range(3)]
     assert [(await api.get(f"{PATH}/{run}"))["runStatus"] for run in runs] == ["RUNNING"] * 3
@@ -297,7 +293,7 @@ async def test_one_run_waits_for_another_and_reads_running_meanwhile(api: Api) -
     assert [(await ended(api, run))["runStatus"] for run in (runs[0], runs[2])] == ["SUCCEEDED"] * 2
 
 
-async def test_parameters_reach_the_ingester_as_words_of_their_own(api: Api) -> None:
+async def test_parameters_reach_the_ingester_as_separate_arguments(api: Api) -> None:
     run = await triggered(api, pipelineName=PIPELINE, parameters={"source": "orders"}, processName="ingester")
     assert (await ended(api, run))["runStatus"] == "SUCCEEDED"
     assert "ingester --source=orders in" in await output(api, run)
@@ -306,14 +302,14 @@ async def test_parameters_reach_the_ingester_as_words_of_their_own(api: Api) -> 
     assert [step["name"] for step in record["steps"]] == ["ingester"]
 
 
-async def test_without_a_value_the_default_goes_there(api: Api) -> None:
+async def test_a_parameter_without_a_value_gets_its_default(api: Api) -> None:
     run = await triggered(api, pipelineName=PIPELINE, parameters={"source": None}, processName="ingester")
     await ended(api, run)
     assert "ingester --source=reviews in" in await output(api, run)
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "mentions"),
     [
         ({"franchise": "3000007"}, "'franchise' is refused: it must be one of those declared (franchise_id, source)"),
         ({"franchise_id": "x"}, "franchise_id = 'x' is refused: it must be an integer from 3000001 to 3999999"),
@@ -326,21 +322,21 @@ async def test_without_a_value_the_default_goes_there(api: Api) -> None:
         ({"--source": "orders"}, "'--source' is refused"),
     ],
 )
-async def test_a_parameter_that_is_not_declared_or_does_not_fit_is_refused_by_name(
-    api: Api, parameters: dict[str, Any], told: str
+async def test_an_undeclared_or_invalid_parameter_is_refused_by_name(
+    api: Api, parameters: dict[str, Any], mentions: str
 ) -> None:
-    assert told in await refused(api, 400, pipelineName=PIPELINE, parameters=parameters)
+    assert mentions in await refused(api, 400, pipelineName=PIPELINE, parameters=parameters)
     assert await api.jobs() == []
 
 
-async def test_a_run_without_branch_and_version_is_that_of_the_directory_as_it_is(api: Api) -> None:
+async def test_without_branch_and_version_a_run_uses_the_directory_as_it_is(api: Api) -> None:
     run = await triggered(api)
     await ended(api, run)
     assert f"in {api.folder / 'bakehouse'}" in await output(api, run)
     assert (await api.get(f"/api/v1/jobs/{run}"))["commit"] is None
 
 
-async def test_a_branch_and_a_version_run_on_a_checkout_of_just_that_commit(api: Api) -> None:
+async def test_a_branch_or_version_runs_on_a_checkout_of_exactly_its_commit(api: Api) -> None:
     repository = api.folder / "bakehouse"
     dev, version = (repositories.git(repository, "rev-parse", f"{ref}^{{commit}}") for ref in ("dev", "v2"))
     for fields, commit in (({"branch": "dev"}, dev), ({"version": "2"}, version), ({"version": "v2"}, version)):
@@ -358,7 +354,7 @@ def files(folder: Path) -> list[str]:
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 
 
-async def test_the_branch_s_head_is_that_of_the_moment(api: Api) -> None:
+async def test_a_branch_means_its_head_at_the_time_of_the_trigger(api: Api) -> None:
     await ended(api, await triggered(api, branch="main"))
     commit = repositories.commit(api.folder / "bakehouse", {"new": ""})
     run = await triggered(api, branch="main")
@@ -366,9 +362,7 @@ async def test_the_branch_s_head_is_that_of_the_moment(api: Api) -> None:
     await ended(api, run)
 
 
-async def test_the_working_branch_and_the_latest_version_are_what_is_configured(
-    tmp_path: Path, make_api: MakeApi
-) -> None:
+async def test_a_project_can_default_to_a_branch_or_to_the_latest_version(tmp_path: Path, make_api: MakeApi) -> None:
     for number, (project, ref) in enumerate([({"branch": "dev"}, "dev"), ({"version": "latest"}, "v2")]):
         api = await make_api(bakehouse.make(tmp_path / str(number), project=project))
         commit = repositories.git(api.folder / "bakehouse", "rev-parse", f"{ref}^{{commit}}")
@@ -380,7 +374,7 @@ async def test_the_working_branch_and_the_latest_version_are_what_is_configured(
         await api.end()
 
 
-async def test_a_repository_alone_is_enough(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_a_project_needs_only_a_repository(tmp_path: Path, make_api: MakeApi) -> None:
     project = {"repository": "bakehouse", "directory": ".", "branch": "main"}
     api = await make_api(bakehouse.make(tmp_path / "bakery", project=project))
     run = await triggered(api)
@@ -389,7 +383,7 @@ async def test_a_repository_alone_is_enough(tmp_path: Path, make_api: MakeApi) -
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "mentions"),
     [
         ({"version": "9"}, "has no version '9': none of the tags 9, v9, 41459/9, 41459/v9, bakehouse/9"),
         ({"branch": "prod"}, "has no branch 'prod'"),
@@ -402,23 +396,21 @@ async def test_a_repository_alone_is_enough(tmp_path: Path, make_api: MakeApi) -
         ({"version": "2:refs/heads/main"}, "is refused"),
     ],
 )
-async def test_a_ref_that_there_is_not_or_that_tries_to_be_more_is_refused_by_name(
-    api: Api, fields: dict[str, str], told: str | None
+async def test_an_unknown_or_hostile_ref_is_refused_by_name(
+    api: Api, fields: dict[str, str], mentions: str | None
 ) -> None:
     repository = api.folder / "bakehouse"
     repositories.git(repository, "switch", "--quiet", "--orphan", "other")
     repositories.commit(repository, {"ingest.py": "print('another history')"})
-    if told is None:  # this one is on that branch
+    if mentions is None:  # this version is on that branch
         await ended(api, await triggered(api, **fields))
         return
-    assert told in await refused(api, 400, **fields)
+    assert mentions in await refused(api, 400, **fields)
     assert await api.jobs() == []
     assert list(api.folder.rglob("injected")) == []
 
 
-async def test_all_that_is_in_the_repository_is_the_commit_s_also_beside_the_project_s_directory(
-    tmp_path: Path, make_api: MakeApi
-) -> None:
+async def test_files_outside_the_projects_directory_are_of_the_commit_too(tmp_path: Path, make_api: MakeApi) -> None:
     project = {
         "directory": "bakehouse/transform",
         "dbt": ".",
@@ -431,12 +423,12 @@ async def test_all_that_is_in_the_repository_is_the_commit_s_also_beside_the_pro
     assert (await output(api, run)).strip() == str(api.folder / ".pipeline-gateway/checkouts/33290" / commit)
 
 
-async def test_a_dbt_project_that_is_not_in_the_repository_has_no_versions(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_a_dbt_project_outside_the_repository_has_no_versions(tmp_path: Path, make_api: MakeApi) -> None:
     api = await make_api(bakehouse.make(tmp_path / "bakery", project={"dbt": "../elsewhere"}))
     assert "is not in the repository" in await refused(api, 400, version="2")
 
 
-async def test_a_process_is_shown_as_it_can_be_shown_and_bounded(api: Api) -> None:
+async def test_a_refused_process_name_is_shown_printable_and_shortened(api: Api) -> None:
     for process in ("\x1b]0;pwned\x07\x1b[31mred", "x" * 60_000, "no-such"):
         answer = await api.call("POST", PATH, {**LOAD, "processName": process})
         text = message(answer, 400)
@@ -444,9 +436,7 @@ async def test_a_process_is_shown_as_it_can_be_shown_and_bounded(api: Api) -> No
         assert text.isprintable()
 
 
-async def test_a_directory_without_git_serves_neither_branch_nor_version_and_says_so(
-    tmp_path: Path, make_api: MakeApi
-) -> None:
+async def test_a_directory_without_git_has_neither_branches_nor_versions(tmp_path: Path, make_api: MakeApi) -> None:
     api = await make_api(bakehouse.make(tmp_path / "bakery"))
     (api.folder / "bakehouse" / ".git").rename(api.folder / "no.git")
     for fields in ({"branch": "main"}, {"version": "2"}):
@@ -454,7 +444,7 @@ async def test_a_directory_without_git_serves_neither_branch_nor_version_and_say
     assert (await ended(api, await triggered(api)))["runStatus"] == "SUCCEEDED"
 
 
-async def test_a_repository_that_is_not_there_is_a_503_with_a_sentence(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_a_missing_repository_is_a_503_that_names_it(tmp_path: Path, make_api: MakeApi) -> None:
     project = {"repository": "gone.git", "directory": ".", "branch": "main"}
     api = await make_api(bakehouse.make(tmp_path / "bakery", project=project))
     answer = await api.call("POST", PATH, LOAD)
@@ -462,7 +452,7 @@ async def test_a_repository_that_is_not_there_is_a_503_with_a_sentence(tmp_path:
     assert answer.headers["Retry-After"] == "30"
 
 
-async def test_runs_of_one_commit_at_once_share_its_checkout(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_simultaneous_runs_of_one_commit_share_its_checkout(tmp_path: Path, make_api: MakeApi) -> None:
     api = await make_api(bakehouse.make(tmp_path / "bakery"))
     go = wait_for_go(api)
     runs = await asyncio.gather(*(triggered(api, version="2") for _ in range(5)))
@@ -472,7 +462,9 @@ async def test_runs_of_one_commit_at_once_share_its_checkout(tmp_path: Path, mak
     assert len(folders) == 1
 
 
-async def test_what_a_run_changed_in_its_checkout_is_put_right_for_the_next(tmp_path: Path, make_api: MakeApi) -> None:
+async def test_changes_that_a_run_made_in_its_checkout_are_undone_for_the_next(
+    tmp_path: Path, make_api: MakeApi
+) -> None:
     spoil = "grep -c . transform/dbt_project.yml; ls; echo >> transform/dbt_project.yml; touch leftover; rm .gitignore"
     api = await make_api(bakehouse.make(tmp_path / "bakery", project={"ingester": {"command": ["sh", "-c", spoil]}}))
     said = []
@@ -484,7 +476,7 @@ async def test_what_a_run_changed_in_its_checkout_is_put_right_for_the_next(tmp_
     assert "leftover" not in said[1]
 
 
-async def test_the_working_directory_of_the_user_is_not_touched(api: Api) -> None:
+async def test_the_users_working_directory_is_not_changed(api: Api) -> None:
     repository = api.folder / "bakehouse"
     (repository / "uncommitted").write_text("mine")
     before = contents(repository)
@@ -498,7 +490,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in found}
 
 
-async def test_the_pipelines_are_listed_with_what_they_take_and_their_last_run(api: Api) -> None:
+async def test_pipelines_are_listed_with_their_parameters_and_last_run(api: Api) -> None:
     first, second, third = (await api.get("/api/v1/pipelines"))["pipelines"]
     assert first == {
         "name": PIPELINE,

@@ -1,4 +1,4 @@
-"""Databases and folders of every schema there was: they open, and nothing in them is other than it was."""
+"""State directories of every earlier schema: they open, and their records are unchanged."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_there_is_a_state_directory_of_every_schema() -> None:
     assert schemas() == list(range(1, CURRENT + 1))
 
 
-def test_the_kept_state_directories_are_small_and_name_no_machine() -> None:
+def test_the_recorded_state_directories_are_small_and_name_no_machine() -> None:
     files = [file for file in HERE.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
     assert sum(file.stat().st_size for file in files) < 150_000 * CURRENT
     for file in HERE.glob("schema-*/**/spec.json"):
@@ -48,17 +48,17 @@ def test_the_kept_state_directories_are_small_and_name_no_machine() -> None:
 
 
 @pytest.mark.parametrize("schema", schemas())
-async def test_every_record_is_after_the_upgrade_what_that_version_answered(
+async def test_every_record_after_the_upgrade_is_what_its_version_answered(
     tmp_path: Path, make_api: MakeApi, monkeypatch: pytest.MonkeyPatch, schema: int
 ) -> None:
     kept = Kept(schema, tmp_path / "project")
     with closing(sqlite3.connect(kept.state / DATABASE)) as connection, connection:
         connection.execute("PRAGMA foreign_keys = ON")
-        for job in kept.active:  # its supervisor is the business of another test
+        for job in kept.active:  # another test is about its supervisor
             shutil.rmtree(kept.state / "jobs" / job)
             connection.execute("DELETE FROM job WHERE id = ?", (job,))
     now = kept.soon_after()
-    monkeypatch.setattr(clock, "now", lambda: now)  # the list is that of an hour
+    monkeypatch.setattr(clock, "now", lambda: now)  # the list shows jobs of one hour
     api = await make_api(kept.folder)
     for job, expected in kept.answers["records"].items():
         assert await api.get(f"/api/v1/jobs/{job}") == {**NEW_FIELDS, **expected}
@@ -69,7 +69,7 @@ async def test_every_record_is_after_the_upgrade_what_that_version_answered(
 
 
 @pytest.mark.parametrize("schema", schemas())
-async def test_the_upgrade_leaves_the_database_as_it_was_beside_the_new_one(tmp_path: Path, schema: int) -> None:
+async def test_the_upgrade_keeps_a_copy_of_the_old_database(tmp_path: Path, schema: int) -> None:
     kept = Kept(schema, tmp_path / "project")
     before = rows(kept.state / DATABASE)
     for _ in range(2):
@@ -83,7 +83,7 @@ async def test_the_upgrade_leaves_the_database_as_it_was_beside_the_new_one(tmp_
 
 
 @pytest.mark.parametrize("schema", [schema for schema in schemas() if schema < CURRENT])
-async def test_an_upgrade_that_was_cut_off_is_done_by_the_next_start(
+async def test_an_interrupted_upgrade_is_done_by_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schema: int
 ) -> None:
     kept = Kept(schema, tmp_path / "project")
@@ -99,10 +99,8 @@ async def test_an_upgrade_that_was_cut_off_is_done_by_the_next_start(
 
 
 @pytest.mark.parametrize("schema", schemas())
-async def test_a_database_that_is_lost_after_the_upgrade_comes_back_from_the_folders(
-    tmp_path: Path, schema: int
-) -> None:
-    """Also that of a version whose folders had no record: the first sweep writes it."""
+async def test_a_database_lost_after_the_upgrade_is_restored_from_the_folders(tmp_path: Path, schema: int) -> None:
+    """Also for a version whose folders had no record: the first sweep writes it."""
     kept = Kept(schema, tmp_path / "project")
     settings = load(tmp_path, f"{{state_directory: {kept.state}, record_days: 36500}}")
     for turn in range(2):

@@ -1,4 +1,4 @@
-"""The guard stands before every route that there is: this walks the router, so a new one is looked at by itself."""
+"""The guard covers every route. The tests walk the router, so a new route is covered without a change here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.api import Api, app
 from tests.support.gateway import PATH, Answer
 from tests.support.raw import JSON, request, send
 
-# Contract section 4: whoever changes this list opens a door.
+# Contract section 4: a path added here is served without a token.
 PUBLIC = {"/", "/healthz", "/readyz"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 UNKNOWN = (
@@ -50,7 +50,7 @@ class Doors:
     known: list[tuple[str, str]]
 
     async def knock(self, method: str, path: str, *headers: bytes, token: str | None = None) -> Answer:
-        """What a request gets that is good but for what the test makes of it."""
+        """The answer to a request that is valid except for what the test changes."""
         given = [] if token is None else [b"X-AUTH-TOKEN: " + self.tokens[token].encode()]
         body = b"{}" if method == "POST" else None
         return await send(self.port, request(method, path, JSON, *given, *headers, body=body))
@@ -60,7 +60,8 @@ class Doors:
 async def doors(tmp_path: Path, make_api: MakeApi) -> Doors:
     project = guarded.project(tmp_path / "project")
     api = await make_api(project.folder, token=project.tokens["admin"])
-    other = app(guarded.project(tmp_path / "other").folder)  # only to be looked at: its router is made at the start
+    # a second application, whose router the test may read once it is set up
+    other = app(guarded.project(tmp_path / "other").folder)
     runner = web.AppRunner(other)
     await runner.setup()
     known = [
@@ -108,7 +109,7 @@ async def test_nothing_but_the_public_list_answers_without_a_token(doors: Doors)
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_a_token_of_another_gateway_an_expired_one_and_half_of_one_are_none(doors: Doors) -> None:
+async def test_foreign_expired_and_truncated_tokens_are_refused(doors: Doors) -> None:
     half = doors.tokens["admin"][:-1]
     for header in (
         b"Authorization: Bearer pgw_" + b"A" * 43,
@@ -127,7 +128,7 @@ async def test_a_token_of_another_gateway_an_expired_one_and_half_of_one_are_non
     is_refused(await doors.knock("GET", in_the_query), 401, "unauthorized", in_the_query)
 
 
-async def test_a_token_to_read_reads_everything_and_starts_nothing(doors: Doors) -> None:
+async def test_a_read_token_reads_everything_and_starts_nothing(doors: Doors) -> None:
     for method, path in [*doors.known, *((method, PATH) for method in METHODS)]:
         answer = await doors.knock(method, path, token="read")
         if method in ("GET", "HEAD"):
@@ -136,7 +137,7 @@ async def test_a_token_to_read_reads_everything_and_starts_nothing(doors: Doors)
             is_refused(answer, 403, "insufficient_scope", (method, path))
 
 
-async def test_a_token_to_run_does_what_routes_do_and_no_more(doors: Doors) -> None:
+async def test_a_run_token_may_use_every_route_and_no_other_method(doors: Doors) -> None:
     for method, path in [*doors.known, *((method, PATH) for method in METHODS)]:
         answer = await doors.knock(method, path, token="run")
         if method in ("GET", "HEAD", "POST"):
@@ -160,14 +161,14 @@ async def test_a_token_to_run_does_what_routes_do_and_no_more(doors: Doors) -> N
         (b"Origin: http://localhost\r\nOrigin: http://page.example", 403, "foreign_origin"),
     ],
 )
-async def test_a_page_of_somebody_else_gets_in_nowhere_whatever_its_token(
+async def test_a_cross_origin_page_is_refused_everywhere_with_any_token(
     doors: Doors, header: bytes, status: int, code: str
 ) -> None:
     for method, path in [*doors.known, *(("GET", path) for path in UNKNOWN)]:
         is_refused(await doors.knock(method, path, header, token="admin"), status, code, (method, path))
 
 
-async def test_a_link_to_the_page_may_be_followed_from_anywhere_but_nothing_else(doors: Doors) -> None:
+async def test_cross_site_navigation_is_allowed_to_the_page_and_nothing_else(doors: Doors) -> None:
     link = (b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Mode: navigate", b"Sec-Fetch-Dest: document")
     assert (await doors.knock("GET", "/", *link)).status != 403
     assert (await doors.knock("GET", "/healthz", *link)).status == 403
@@ -175,14 +176,14 @@ async def test_a_link_to_the_page_may_be_followed_from_anywhere_but_nothing_else
     assert (await doors.knock("GET", "/", *link[:2], b"Sec-Fetch-Dest: iframe")).status == 403
 
 
-async def test_a_body_that_is_no_json_gets_in_nowhere(doors: Doors) -> None:
+async def test_a_body_that_is_not_json_is_refused_everywhere(doors: Doors) -> None:
     token = b"X-AUTH-TOKEN: " + doors.tokens["admin"].encode()
     for method, path in doors.known:
         answer = await send(doors.port, request(method, path, b"Content-Type: text/plain", token, body=b"x=1"))
         is_refused(answer, 415, "unsupported_type", (method, path))
 
 
-async def test_no_answer_lets_another_page_read_it(doors: Doors) -> None:
+async def test_no_answer_can_be_read_by_a_cross_origin_page(doors: Doors) -> None:
     for method, path in [*doors.known, *(("GET", path) for path in UNKNOWN)]:
         answer = await doors.knock(method, path, b"Access-Control-Request-Method: POST", token="admin")
         assert [name for name in answer.headers if name.lower().startswith("access-control-")] == []

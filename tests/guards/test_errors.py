@@ -1,4 +1,4 @@
-"""One tree of errors, and one shape of every answer made of them."""
+"""One tree of errors, and one shape of their answers."""
 
 from __future__ import annotations
 
@@ -55,24 +55,24 @@ def made(error: type[RequestError]) -> RequestError:
     return error("What, why.")
 
 
-def test_every_refusal_is_of_the_one_tree_and_in_its_module() -> None:
+def test_every_request_error_is_a_gateway_error_in_the_same_module() -> None:
     assert [error for error in REFUSALS if error.__module__ != errors.__name__] == []
     assert all(issubclass(error, GatewayError) for error in REFUSALS)
 
 
 @pytest.mark.parametrize("error", REFUSALS)
-def test_every_refusal_has_a_status_of_the_contract_and_a_stable_code(error: type[RequestError]) -> None:
+def test_every_request_error_has_a_documented_status_and_a_code(error: type[RequestError]) -> None:
     assert error.status in STATUSES
     assert CODE.fullmatch(made(error).code)
     assert error.__doc__
 
 
-def test_no_two_refusals_have_the_same_code() -> None:
+def test_no_two_request_errors_have_the_same_code() -> None:
     codes = [made(error).code for error in REFUSALS]
     assert sorted(codes) == sorted(set(codes))
 
 
-def test_what_keeps_the_service_from_starting_has_an_exit_code() -> None:
+def test_errors_that_prevent_the_start_have_an_exit_code() -> None:
     assert (errors.ConfigError.exit_code, errors.StateError.exit_code) == (78, 73)
 
 
@@ -93,7 +93,9 @@ async def asked(aiohttp_client: AiohttpClient, error: BaseException) -> tuple[in
 
 
 @pytest.mark.parametrize("error", REFUSALS)
-async def test_every_refusal_answers_in_the_one_shape(aiohttp_client: AiohttpClient, error: type[RequestError]) -> None:
+async def test_every_request_error_answers_in_the_common_shape(
+    aiohttp_client: AiohttpClient, error: type[RequestError]
+) -> None:
     refusal = made(error)
     status, answer, headers = await asked(aiohttp_client, refusal)
     text = str(refusal)
@@ -103,7 +105,7 @@ async def test_every_refusal_answers_in_the_one_shape(aiohttp_client: AiohttpCli
     if error is ConflictError:
         shape["conflict"] = {"jobId": "full-1-abc"}
     assert answer == shape
-    assert "jobId" not in answer  # a script would poll somebody else's job as its own
+    assert "jobId" not in answer  # a script would poll another caller's job as its own
     assert refusal.headers.items() <= headers.items()
     assert ("Retry-After" in headers) == (status in (409, 429, 503, 507))
 
@@ -117,7 +119,7 @@ async def test_every_refusal_answers_in_the_one_shape(aiohttp_client: AiohttpCli
         (web.HTTPBadRequest(), 400, "bad_request"),
     ],
 )
-async def test_what_the_framework_refuses_answers_in_the_same_shape(
+async def test_aiohttps_own_refusals_answer_in_the_common_shape(
     aiohttp_client: AiohttpClient, error: web.HTTPException, status: int, code: str
 ) -> None:
     got, answer, _ = await asked(aiohttp_client, error)
@@ -125,9 +127,10 @@ async def test_what_the_framework_refuses_answers_in_the_same_shape(
     assert answer["error"] == answer["output"] != ""
 
 
-async def test_a_bug_answers_in_the_same_shape_with_a_request_id_and_nothing_of_the_inside(
+async def test_a_bug_answers_in_the_common_shape_with_a_request_id(
     aiohttp_client: AiohttpClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """The answer reveals no internals."""
     status, answer, _ = await asked(aiohttp_client, RuntimeError("/secret/path and the inside"))
     assert (status, answer["success"], answer["code"]) == (500, False, "internal")
     assert answer["error"] == answer["output"]

@@ -1,4 +1,4 @@
-"""Fifty jobs: all side by side, and nothing of them left behind."""
+"""Fifty jobs run in parallel and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def ended(service: JobService, job: Job) -> Ended:
 
 
 def held() -> dict[str, list[str]]:
-    """What this process has: descriptors by what they are, threads, children."""
+    """What this process has: descriptors by kind, threads, child processes, tasks."""
     descriptors = []
     for entry in Path("/proc/self/fd").iterdir():
         try:
@@ -87,13 +87,13 @@ def held() -> dict[str, list[str]]:
 
 
 def started_in(folder: Path) -> list[str]:
-    """Processes that are about this folder: steps, and the supervisors of steps."""
+    """Processes that work in this folder: steps and their supervisors."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             about = process.joinpath("cmdline").read_bytes() + bytes((process / "cwd").readlink())
         except OSError:
-            continue  # gone meanwhile
+            continue  # it ended meanwhile
         if str(folder).encode() in about and process.name != str(os.getpid()):
             found.append(about.decode(errors="replace"))
     return found
@@ -112,7 +112,7 @@ async def test_fifty_jobs_leave_no_descriptor_thread_child_or_task_behind(servic
     async def all_is_as_before() -> bool:
         return held() == before and not started_in(tmp_path)
 
-    await until(all_is_as_before, f"{held()} to be {before}, and nobody at {started_in(tmp_path)}")
+    await until(all_is_as_before, f"{held()} to be {before}, and no process in {started_in(tmp_path)}")
     assert [name for name in held()["tasks"] if name.startswith(("job-", "follow-"))] == []
     assert held()["children"] == []
 

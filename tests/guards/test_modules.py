@@ -1,4 +1,4 @@
-"""What holds for every module."""
+"""Rules for every module."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_the_package_runs_as_the_command(tmp_path: Path) -> None:
     assert done.stdout.startswith("pipeline-gateway ")
 
 
-def test_every_module_can_be_read_in_one_sitting() -> None:
+def test_no_module_is_over_the_length_limit() -> None:
     lengths = {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in MODULES.items()}
     assert {name: lines for name, lines in lengths.items() if lines > LONGER.get(name, LONGEST)} == {}
 
 
-def test_every_module_says_what_is_inside() -> None:
+def test_every_module_has_a_docstring() -> None:
     assert [name for name, tree in trees(NAMES) if not ast.get_docstring(tree)] == []
 
 
@@ -69,11 +69,12 @@ def test_only_the_command_prints() -> None:
         for node in nodes(tree, ast.Name)
         if isinstance(node, ast.Name) and node.id in ("print", "pprint", "breakpoint")
     }
-    assert printing == {"gateway.cli.main"}
+    assert "gateway.cli.main" in printing
+    assert {name for name in printing if not name.startswith("gateway.cli.")} == set()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_module_knows_which_database_the_users_projects_have(name: str) -> None:
+def test_no_module_names_the_database_of_the_users_projects(name: str) -> None:
     tokens = tokenize.generate_tokens(io.StringIO(MODULES[name].read_text(encoding="utf-8")).readline)
     documentation = docstrings(name)
     said = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import signal
 import sqlite3
@@ -19,7 +18,6 @@ from tests.support import process_facts, projects
 from tests.support.dying_gateway import NEVER
 from tests.support.gateway import DEADLINE, PATH, Gateway, wait_for
 from tests.support.kill_loop_gateway import SUBMIT
-from tests.support.source import ROOT
 
 JOBS_API = "/api/v1/jobs"
 # Counts its runs in a file named by its folder, prints on both streams, waits as long as there is a file `hold`.
@@ -50,26 +48,25 @@ class DyingGateway(Gateway):
     def __init__(self, folder: Path) -> None:
         projects.make(folder, ingester=STEP, settings=_settings())
         (folder / "runs").mkdir()
-        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        super().__init__(folder, {"PYTHONPATH": python_path})
+        super().__init__(folder)
         self.jobs = self.state / "jobs"
-        self._point, self._mark, self._since = "", folder / "died", 0
+        self._point, self._mark = "", folder / "died"
 
-    def launch(self, point: str) -> None:
+    def launch_until(self, point: str) -> None:
         """Start one that dies at this point, perhaps before it serves."""
         self._point = point
         self._mark.unlink(missing_ok=True)
-        self._run("dying_gateway", point, str(self._mark))
+        self._run("tests.support.dying_gateway", point, str(self._mark))
 
     def serve(self, point: str = NEVER) -> None:
         """Start one that takes jobs of two steps and dies at this point, and wait until it serves."""
-        self.launch(point)
-        self._serves()
+        self.launch_until(point)
+        self.serves()
 
     def start_elsewhere(self, **variables: str) -> None:
         """Start one on a host whose clock or boot is another, and wait until it serves: see other_host.py."""
-        self._run("other_host", **variables)
-        self._serves()
+        self._run("tests.support.other_host", **variables)
+        self.serves()
 
     def died(self) -> None:
         """See it dead, where it was told to and by its own hand."""
@@ -77,9 +74,9 @@ class DyingGateway(Gateway):
         try:
             code = self.process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"the point {self._point!r} was not reached:\n{self._told()}") from None
+            raise AssertionError(f"the point {self._point!r} was not reached:\n{self.logged()[-10_000:]}") from None
         self.process = None
-        assert code == -signal.SIGKILL, self._told()
+        assert code == -signal.SIGKILL, self.logged()[-10_000:]
         assert self._mark.read_text() == self._point
 
     def supervisor_died(self) -> None:
@@ -117,15 +114,6 @@ class DyingGateway(Gateway):
         """The jobs of the list by id."""
         return {job["jobId"]: job for job in self.call("GET", PATH).json["jobs"]}
 
-    def _run(self, module: str, *arguments: str, **variables: str) -> None:
-        self._since = self.log.stat().st_size if self.log.exists() else 0
-        command = [sys.executable, "-m", f"tests.support.{module}", *arguments]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, env={**self.environment, **variables}, stderr=log)
-
-    def _serves(self) -> None:
-        self.port = int(wait_for(lambda: self._said("serving", self._since), "a gateway that serves")["port"])
-
     def _asked(self, method: str, path: str, body: Mapping[str, Any] | None) -> str | None:
         try:
             answer = self.call(method, path, body)
@@ -133,9 +121,6 @@ class DyingGateway(Gateway):
             return None
         assert answer.status in (200, 202), answer  # 200: it has ended, as one that waited does at once
         return str(answer.json["jobId"])
-
-    def _told(self) -> str:
-        return self.log.read_bytes()[self._since :].decode()[-10_000:]
 
 
 def submitted(gateway: DyingGateway) -> str:

@@ -1,8 +1,7 @@
 """The gateway as `pipeline-gateway serve` runs it, but for one call that kills it: right before it, or right after.
 
-    python -m tests.support.dying_gateway POINT MARK
-
-MARK is a file that is written first, so that nobody takes another death for this one. The product knows nothing of it.
+It is run as a fork with two arguments, POINT and MARK. MARK is a file that is written first, so that no other death is
+taken for this one. The product knows nothing of it.
 A point of the supervisor's kills that one instead, once, and the gateway lives on.
 """
 
@@ -14,8 +13,7 @@ import itertools
 import os
 import pkgutil
 import signal
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -109,9 +107,9 @@ def _job_folder(path: Any, *_: Any, **__: Any) -> bool:
 
 _STORE, _FILE, _PATH = "gateway.storage.store:Store", "gateway.storage.job_file", "pathlib:Path"
 _SQLITE, _SQL = "aiosqlite:Connection", "execute_fetchall"
-_WORK, _RUNNER = "gateway.fabrics.local:LocalWork", "runners.process.local_runner:LocalRunner"
+_FABRIC, _RUNNER = "gateway.fabrics.local:LocalFabric", "runners.process.local_runner:LocalRunner"
 _PROCESS, _RETENTION, _DATABASE = "runners.detached.supervisor", "gateway.jobs.retention", "gateway.storage.integrity"
-_SERVICE = "gateway.jobs.service:Service"
+_SERVICE = "gateway.jobs.service:JobService"
 
 # A job of two steps, from its trigger on.
 ACCEPTING = {
@@ -136,8 +134,8 @@ LIVING = {
     "after spec.json of 1": after(_PROCESS, "_prepare", _step("1-ingester")),
     "after spawn of 1": after(_PROCESS, "_launch", _step("1-ingester")),
     "after start of 1": after(_RUNNER, "start", lambda _, folder, *__: folder.name == "1-ingester"),
-    "before conclude of 1": before(_WORK, "conclude"),
-    "after conclude of 1": after(_WORK, "conclude"),
+    "before conclude of 1": before(_FABRIC, "conclude"),
+    "after conclude of 1": after(_FABRIC, "conclude"),
     "before save of finished 1": before(_STORE, "save", _finished(0)),
     "after job.json of finished 1": after(_FILE, "write", _finished(0)),
     "after save of finished 1": after(_STORE, "save", _finished(0)),
@@ -146,7 +144,7 @@ LIVING = {
     "after save of active 2": after(_STORE, "save", _begun(1)),
     "after spec.json of 2": after(_PROCESS, "_prepare", _step("2-ingester")),
     "after spawn of 2": after(_PROCESS, "_launch", _step("2-ingester")),
-    "before conclude of 2": before(_WORK, "conclude", _nth(2)),
+    "before conclude of 2": before(_FABRIC, "conclude", _nth(2)),
     "after save of finished 2": after(_STORE, "save", _finished(1)),
     "before job.json of the last record": before(_FILE, "write", _state("ended")),
     "before the rename of the last job.json": before(_PATH, "replace", _file("job.json", "ended")),
@@ -308,8 +306,9 @@ def _deadly(real: Callable[..., Any], call: Call, die: Callable[[], NoReturn]) -
     return deadly
 
 
-def main(point: str, mark: Path) -> int:
-    """Serve until the point is reached."""
+def main(arguments: Sequence[str]) -> int:
+    """Serve until the point is reached. arguments: the point and the mark."""
+    point, mark = arguments[0], Path(arguments[1])
     if point in POINTS:
         call = POINTS[point]
         owner = pkgutil.resolve_name(call.owner)
@@ -318,7 +317,3 @@ def main(point: str, mark: Path) -> int:
         os.environ |= {SHIM_POINT: point, SHIM_MARK: str(mark)}
         process._SHIM = str(PATCHED_SHIM)
     return kill_loop_gateway.main()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

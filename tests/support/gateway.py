@@ -1,4 +1,4 @@
-"""A real gateway process: the installed command, on a free port, with its own state."""
+"""A real gateway process, on a free port, with its own state: a fork, or the installed command where that matters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from tests.support import measured
+from tests.support.forks import SERVER, Process
 
 PATH = "/api/data-analytics/pipeline/trigger"
 COMMAND = Path(sys.executable).with_name("pipeline-gateway")
+_COMMANDS_MODULE = "gateway.cli.main"
 DEADLINE = 120.0  # seconds; generous, for a machine that is slow and busy
 
 
@@ -36,32 +37,53 @@ class Answer:
 
 
 class Gateway:
-    """One gateway on a folder with a gateway.yaml; it can be killed and started again."""
+    """One gateway on a folder with a gateway.yaml; it can be killed and started again.
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    installed: it is the installed command, as a new process; else a fork, which starts sooner: see fork_server.py.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, *, installed: bool = False) -> None:
         self.folder = folder
         self.state = folder / ".pipeline-gateway"
         self.log = folder / "gateway.log"
         self.environment = {**os.environ, "PIPELINE_ENABLED": "true", "PORT": "0", **(environment or {})}
         self.port = 0
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
+        self._installed = installed
+        self._since = 0  # where the log of the present process begins
 
     @property
     def base(self) -> str:
         return f"http://localhost:{self.port}"
 
-    def unmeasured(self) -> Gateway:
-        """Have coverage leave alone what is started from here on: how quick it is will be looked at."""
-        for name in measured.VARIABLES:
-            self.environment.pop(name, None)
-        return self
-
-    def start(self) -> Gateway:
+    def start(self) -> Self:
         """Start it and wait until it serves."""
-        already = self.log.stat().st_size if self.log.exists() else 0
+        self.launch()
+        return self.serves()
+
+    def launch(self) -> None:
+        """Start it and wait for nothing."""
+        self._run(_COMMANDS_MODULE, "serve")
+
+    def _run(self, module: str, *arguments: str, **variables: str) -> None:
+        """Start a process that runs `main(arguments)` of a module."""
+        self._begin_log()
+        environment = {**self.environment, **variables}
+        if not self._installed:
+            self.process = SERVER.fork(module, arguments, self.folder, environment, self.log)
+            return
+        command = [str(COMMAND)] if module == _COMMANDS_MODULE else [sys.executable, "-m", module]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([COMMAND, "serve"], cwd=self.folder, env=self.environment, stderr=log)
-        self.port = int(wait_for(lambda: self._said("serving", already), f"a gateway in {self.folder}")["port"])
+            self.process = subprocess.Popen([*command, *arguments], cwd=self.folder, env=environment, stderr=log)
+
+    def _begin_log(self) -> None:
+        """Have `logged` leave out what is in the log already."""
+        self.log.touch()
+        self._since = self.log.stat().st_size
+
+    def serves(self) -> Self:
+        """Wait until it serves."""
+        self.port = int(wait_for(lambda: self.event("serving"), f"a gateway in {self.folder}")["port"])
         return self
 
     def kill(self) -> None:
@@ -79,15 +101,23 @@ class Gateway:
         process.send_signal(number)
         return process.wait(DEADLINE)
 
-    def _said(self, event: str, since: int) -> dict[str, Any] | None:
+    def event(self, event: str) -> dict[str, Any] | None:
+        """The first line of the log with this event since it was launched; fails where it has ended by itself."""
         assert self.process is not None
-        text = self.log.read_bytes()[since:].decode()
-        assert self.process.poll() is None, f"the gateway ended:\n{text}"
+        code = self.process.poll()  # before the log is read, so that all of it is read
+        text = self.logged()
+        assert code is None, f"the gateway ended with {code}:\n{text[-10_000:]}"
         for line in text.splitlines():
             if f'"event": "{event}"' in line:
                 said: dict[str, Any] = json.loads(line)
                 return said
         return None
+
+    def logged(self) -> str:
+        """The whole lines of the log since it was launched."""
+        with self.log.open("rb") as log:
+            log.seek(self._since)
+            return log.read().rpartition(b"\n")[0].decode()
 
     def call(
         self,

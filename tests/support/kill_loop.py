@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import json
-import os
 import random
-import subprocess
 import sys
 import threading
 import time
@@ -20,7 +17,6 @@ from typing import Any
 from tests.support import projects
 from tests.support.gateway import DEADLINE, PATH, Answer, Gateway
 from tests.support.kill_loop_gateway import SUBMIT
-from tests.support.source import ROOT
 
 CLIENTS = 4
 _RESOURCES = (*(f"own-{number}" for number in range(5)), "shared")  # a client has its own ones to itself
@@ -184,14 +180,11 @@ class KilledGateway(Gateway):
 
     def launch(self) -> None:
         """Start it and wait for nothing."""
-        self._already = self.log.stat().st_size if self.log.exists() else 0
-        command = [sys.executable, "-m", "tests.support.kill_loop_gateway"]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stderr=log)
+        self._run("tests.support.kill_loop_gateway")
 
     def says(self, event: str) -> bool:
         """Whether it has logged this since it was launched; fails if it has ended by itself."""
-        said = self._said(event, self._already)
+        said = self.event(event)
         if said is not None and event == "serving":
             self.port = int(said["port"])
         return said is not None
@@ -199,18 +192,6 @@ class KilledGateway(Gateway):
     def answers(self) -> bool:
         """Whether it serves."""
         return self.says("serving") and self.call("GET", "/healthz").status == 200
-
-    def _said(self, event: str, since: int) -> dict[str, Any] | None:
-        """As any gateway's, but the log of a thousand starts is not read from its beginning at each look."""
-        assert self.process is not None
-        with self.log.open("rb") as log:
-            log.seek(since)
-            text = log.read().rpartition(b"\n")[0].decode()
-        assert self.process.poll() is None, f"the gateway ended with {self.process.returncode}:\n{text[-10_000:]}"
-        for line in text.splitlines():
-            if f'"event": "{event}"' in line:
-                return dict(json.loads(line))
-        return None
 
 
 @dataclass(frozen=True)
@@ -227,9 +208,7 @@ class KillLoop:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder = projects.make(folder, ingester=STEP, settings=_settings())
         (folder / "runs").mkdir()
-        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        self.gateway = KilledGateway(folder, {"PYTHONPATH": python_path, "JOB_TTL": "86400"})
-        self.gateway.unmeasured()
+        self.gateway = KilledGateway(folder, {"JOB_TTL": "86400"})
         self.ledger = Ledger()
         self.to_serving: list[float] = []  # seconds from a SIGKILL to the first answer of the next gateway
         self.gaps: list[Gap] = []

@@ -7,6 +7,7 @@ jobs at once. Run as `python -m tests.support.kill_loop_gateway` in a project's 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -37,7 +38,7 @@ async def submit(request: web.Request) -> web.Response:
     return web.json_response({"jobId": job.id, "state": job.state.kind}, status=202)
 
 
-def main() -> int:
+def main(_: Sequence[str] = ()) -> int:
     """Serve until SIGTERM; the exit code."""
     build = app.build_app
 
@@ -51,4 +52,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -2,15 +2,13 @@
 
 TEST_CLOCK: a file with the seconds that the wall clock is wrong by; it is read at each look at the clock, also by the
 supervisors, so the clock jumps when it is written. TEST_BOOT: the id of this boot; the uptime begins with the process.
-
-Run as `python -m tests.support.other_host` in a project's folder.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from gateway import clock
@@ -33,14 +31,10 @@ def _set_boot(boot: str) -> None:
     process._boot = lambda: boot
 
 
-def main() -> int:
+def main(_: Sequence[str] = ()) -> int:
     """Serve until SIGTERM; the exit code."""
     if file := os.environ.get("TEST_CLOCK"):
         _set_clock(Path(file))
     if boot := os.environ.get("TEST_BOOT"):
         _set_boot(boot)
     return cli.main(["serve"])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

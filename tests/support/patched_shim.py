@@ -28,16 +28,17 @@ POINTS = {
     "before started": ("os.open started", False),
     "started is empty": ("os.open started", True),
     "after started": ("_claim", True),
-    "before the step": ("Step.run", False),
-    "step runs": ("Step._start", True),
-    "output copied": ("Output.write last", True),
-    "stop has begun": ("Step._send", True),
+    "before the step": ("SupervisedStep.run", False),
+    "step runs": ("SupervisedStep._start", True),
+    "output copied": ("OutputSegments.write last", True),
+    "stop has begun": ("SupervisedStep._send", True),
     "before exit": ("_record", False),
     "after exit": ("_record", True),
 }
 
 
-def _load() -> ModuleType:
+def load() -> ModuleType:
+    """The real shim."""
     spec = importlib.util.spec_from_file_location("shim", _REAL)
     assert spec is not None
     assert spec.loader is not None
@@ -46,12 +47,17 @@ def _load() -> ModuleType:
     return module
 
 
+def owner(shim: ModuleType, point: str) -> tuple[Any, str, str]:
+    """What has the call of a point, the call's name, and which of its arguments is meant."""
+    what, _, argument = POINTS[point][0].partition(" ")
+    place, _, name = what.rpartition(".")
+    return (os if place == "os" else getattr(shim, place) if place else shim), name, argument
+
+
 def _die_at(shim: ModuleType, point: str, mark: Path) -> None:
-    what, after = POINTS[point]
-    name, _, argument = what.partition(" ")
-    place, _, name = name.rpartition(".")
-    owner: Any = os if place == "os" else getattr(shim, place) if place else shim
-    real: Callable[..., Any] = getattr(owner, name)
+    having, name, argument = owner(shim, point)
+    after = POINTS[point][1]
+    real: Callable[..., Any] = getattr(having, name)
 
     def die() -> None:
         with suppress(FileExistsError), mark.open("x") as file:
@@ -68,7 +74,7 @@ def _die_at(shim: ModuleType, point: str, mark: Path) -> None:
             die()
         return result
 
-    setattr(owner, name, deadly)
+    setattr(having, name, deadly)
 
 
 def _due(argument: str, *args: Any) -> bool:
@@ -85,7 +91,7 @@ def _set_clock(file: Path) -> None:
 
 def main(folder: Path) -> int:
     """As the real one."""
-    shim = _load()
+    shim = load()
     if point := os.environ.get("TEST_SHIM_POINT"):
         _die_at(shim, point, Path(os.environ["TEST_SHIM_MARK"]))
     if clock := os.environ.get("TEST_CLOCK"):

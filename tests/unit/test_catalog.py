@@ -1,4 +1,4 @@
-"""The contract's table of plans, written down a second time and compared cell by cell."""
+"""Plans against the contract's table, which is repeated here cell by cell."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THROUGH_LINEAGE = {"build", "run", "test"}
 NO_LINEAGE_NOTE = "OpenLineage is off: dbt-ol was not found."
 NO_ELEMENTARY_NOTE = "Elementary is off: the project does not have its package."
 
-# What was given, what the server's default is, whether the thing is installed: is it on?
+# (the request's value, the server's default, whether it is installed): whether it is on
 TOGGLE = {
     (True, True, True): True,
     (True, True, False): True,
@@ -43,11 +43,11 @@ TOGGLE = {
     (False, None, True): False,
     (False, None, False): False,
     (None, True, True): True,
-    (None, True, False): True,  # and fails before the first step, with a sentence
+    (None, True, False): True,  # and the job fails before its first step
     (None, False, True): False,
     (None, False, False): False,
     (None, None, True): True,
-    (None, None, False): False,  # the only one of which the record says so
+    (None, None, False): False,  # the only case that the record notes
 }
 CELLS = [(pipeline, command) for pipeline in BuiltinPipeline for command in DbtCommand]
 
@@ -94,7 +94,7 @@ def toggled(
 
 
 @pytest.mark.parametrize(("pipeline", "command"), CELLS)
-def test_the_steps_of_every_request_under_every_setting_of_both_toggles(
+def test_every_request_has_its_steps_under_all_values_of_both_toggles(
     pipeline: BuiltinPipeline, command: DbtCommand
 ) -> None:
     for lineage, elementary in itertools.product(TOGGLE, TOGGLE):
@@ -110,7 +110,7 @@ def test_the_steps_of_every_request_under_every_setting_of_both_toggles(
 
 
 @pytest.mark.parametrize(("pipeline", "command"), CELLS)
-def test_the_build_leaves_elementarys_models_out_exactly_when_its_step_follows(
+def test_build_excludes_elementarys_models_only_if_its_step_follows(
     pipeline: BuiltinPipeline, command: DbtCommand
 ) -> None:
     for elementary in TOGGLE:
@@ -121,7 +121,7 @@ def test_the_build_leaves_elementarys_models_out_exactly_when_its_step_follows(
 
 
 @pytest.mark.parametrize(("pipeline", "command"), CELLS)
-def test_what_is_off_for_lack_of_it_is_noted_and_nothing_else_is(
+def test_only_a_toggle_that_is_off_for_want_of_its_package_is_noted(
     pipeline: BuiltinPipeline, command: DbtCommand
 ) -> None:
     for lineage, elementary in itertools.product(TOGGLE, TOGGLE):
@@ -141,7 +141,7 @@ def test_the_ingester_pipeline_ignores_all_other_fields(command: DbtCommand) -> 
 
 
 @pytest.mark.parametrize("command", DbtCommand)
-def test_full_is_the_ingester_and_then_the_plan_of_dbt_with_that_command(command: DbtCommand) -> None:
+def test_full_is_the_ingester_followed_by_the_plan_of_dbt(command: DbtCommand) -> None:
     for given in itertools.product((True, False, None), (True, False, None)):
         full = catalog.plan(TriggerRequest(BuiltinPipeline.FULL, command, *given), installed())
         dbt = catalog.plan(TriggerRequest(BuiltinPipeline.DBT, command, *given), installed())
@@ -160,14 +160,14 @@ def test_full_is_the_ingester_and_then_the_plan_of_dbt_with_that_command(command
         (("one", "one"), BuiltinPipeline.FULL, ("one",)),
     ],
 )
-def test_a_job_holds_what_its_steps_need_and_a_shared_resource_once(
+def test_a_plan_has_the_resources_of_its_steps_each_of_them_once(
     command: DbtCommand, resources: tuple[str, str], pipeline: BuiltinPipeline, held: tuple[str, ...]
 ) -> None:
     assert catalog.plan(TriggerRequest(pipeline, command), installed(resources=resources)).resources == held
 
 
 @pytest.mark.parametrize("may_fail", [True, False])
-def test_only_a_build_of_daily_and_an_ingester_that_may_fail_tolerate_a_failure(may_fail: bool) -> None:
+def test_only_dailys_build_and_an_ingester_that_may_fail_tolerate_failure(may_fail: bool) -> None:
     tolerant = {}
     for pipeline, command in CELLS:
         for step in catalog.plan(TriggerRequest(pipeline, command), installed(ingester_may_fail=may_fail)).steps:
@@ -203,7 +203,7 @@ def shown(plan: Plan) -> list[tuple[str, tuple[str, ...]]]:
     return [(step.name, step.arguments) for step in plan.steps]
 
 
-def test_a_pipeline_s_steps_get_its_selection_and_the_parameters_that_go_there() -> None:
+def test_the_steps_of_a_pipeline_get_its_selection_and_their_parameters() -> None:
     plan = catalog.declared_plan(PIPELINE, VALUES, None, installed())
     selection = ("--select=gold silver,tag:x", "--indirect-selection=buildable", "--exclude=slow")
     variables = '--vars={"carrier": "AA", "flight_month": 3}'
@@ -216,7 +216,7 @@ def test_a_pipeline_s_steps_get_its_selection_and_the_parameters_that_go_there()
     assert [step.selective for step in plan.steps] == [False, False, True, False]
 
 
-def test_where_packages_are_not_installed_the_plan_does_it_before_dbt_needs_them() -> None:
+def test_missing_packages_are_installed_before_the_first_dbt_step() -> None:
     needing = replace(installed(), needs_packages=True)
     both = PipelineSettings.model_validate({"ingester": True, "dbt": {"command": "run"}})
     assert [step.name for step in catalog.declared_plan(both, {}, None, needing).steps] == ["ingester", "deps", "run"]
@@ -231,20 +231,21 @@ def test_where_packages_are_not_installed_the_plan_does_it_before_dbt_needs_them
     assert [step.name for step in catalog.declared_plan(only_ingester, {}, None, needing).steps] == ["ingester"]
 
 
-def test_a_run_stops_at_what_its_command_makes() -> None:
+def test_a_run_stops_only_at_nodes_that_its_command_makes() -> None:
     only_models = PipelineSettings.model_validate({"dbt": {"command": "run"}})
     whole = catalog.declared_plan(only_models, {}, None, installed())
     assert catalog.process_problem("orders", MODELS, whole) is None
     assert "not found" in (catalog.process_problem("countries", MODELS, whole) or "")
 
 
-def test_what_has_no_value_is_not_said() -> None:
+def test_a_parameter_without_a_value_adds_no_argument() -> None:
     assert shown(catalog.declared_plan(PIPELINE, {}, None, installed()))[0] == ("ingester", ())
     only_dbt = PipelineSettings.model_validate({"dbt": {"command": "run"}})
     assert shown(catalog.declared_plan(only_dbt, {}, None, installed())) == [("run", ())]
 
 
-def test_a_run_up_to_a_model_has_the_steps_before_it_and_what_is_upstream_within_the_selection() -> None:
+def test_a_run_up_to_a_model_ends_with_the_step_that_builds_it() -> None:
+    """That step builds what is upstream of the model and in the pipeline's selection."""
     plan = catalog.declared_plan(PIPELINE, {}, "orders", installed())
     assert shown(plan) == [
         ("ingester", ()),
@@ -267,14 +268,14 @@ def test_a_run_up_to_a_model_has_the_steps_before_it_and_what_is_upstream_within
         ("elementary", ["ingester", "deps", "build", "elementary"]),
     ],
 )
-def test_a_run_up_to_a_step_ends_with_it_and_is_otherwise_the_same(process: str, steps: list[str]) -> None:
+def test_a_run_up_to_a_step_is_the_whole_plan_cut_after_it(process: str, steps: list[str]) -> None:
     whole = catalog.declared_plan(PIPELINE, VALUES, None, installed())
     plan = catalog.declared_plan(PIPELINE, VALUES, process, installed())
     assert [step.name for step in plan.steps] == steps
     assert plan.steps == whole.steps[: len(steps)]
 
 
-def test_a_run_up_to_the_ingester_holds_what_the_ingester_needs_alone() -> None:
+def test_a_run_up_to_the_ingester_holds_only_the_ingesters_resource() -> None:
     plan = catalog.declared_plan(PIPELINE, {}, "ingester", installed())
     assert plan.resources == (installed().ingester_resource,)
 
@@ -301,16 +302,16 @@ MODELS = [
         ("gold", "is the name of a model and of a folder or package, in which sales is too"),
     ],
 )
-def test_what_a_run_may_stop_at_is_a_model_that_dbt_would_stop_at(process: str, problem: str | None) -> None:
+def test_a_run_may_stop_only_at_a_model_that_its_name_selects_alone(process: str, problem: str | None) -> None:
     whole = catalog.declared_plan(PIPELINE, {}, None, installed())
-    said = catalog.process_problem(process, MODELS, whole)
-    assert (said is None) == (problem is None)
-    assert (problem or "") in (said or "")
+    found = catalog.process_problem(process, MODELS, whole)
+    assert (found is None) == (problem is None)
+    assert (problem or "") in (found or "")
 
 
-def test_of_many_models_a_refusal_names_some() -> None:
+def test_a_refusal_names_only_some_of_many_models() -> None:
     nodes = [Node(f"model_{n}", "model", ("shop", f"model_{n}")) for n in range(1000)]
-    said = catalog.process_problem("x", nodes, catalog.declared_plan(PIPELINE, {}, None, installed()))
-    assert said is not None
-    assert said.endswith("and 984 more.")
-    assert len(said) < 500
+    problem = catalog.process_problem("x", nodes, catalog.declared_plan(PIPELINE, {}, None, installed()))
+    assert problem is not None
+    assert problem.endswith("and 984 more.")
+    assert len(problem) < 500

@@ -1,4 +1,4 @@
-"""Time that survives a clock that jumps."""
+"""Durations that a jump of the wall clock does not change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_time_between_two_instants(earlier: Instant, later: Instant, seconds
     assert earlier.until(later) == seconds
 
 
-def test_now_goes_on_within_one_boot() -> None:
+def test_uptime_does_not_go_back_within_one_boot() -> None:
     first, second = clock.now(), clock.now()
     assert first.boot == second.boot
     assert second.uptime >= first.uptime
@@ -50,5 +50,5 @@ def test_now_goes_on_within_one_boot() -> None:
         (1_795_300_732.9999999, "2026-11-21T22:38:53.000000+00:00"),
     ],
 )
-def test_times_are_rfc_3339_in_utc_and_always_with_six_digits_of_microseconds(wall: float, text: str) -> None:
+def test_times_are_rfc_3339_in_utc_with_six_digits_of_microseconds(wall: float, text: str) -> None:
     assert rfc3339(wall) == text

@@ -1,4 +1,4 @@
-"""Names in the configuration: whatever is taken begins no option, leads into no folder and is one line of ASCII."""
+"""Names in the configuration: an accepted name begins no option, is no path and is one line of ASCII."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ KINDS = {
 @example(text="-a")
 @example(text="a" * 64)
 @example(text="a" * 65)
-def test_a_name_is_taken_whole_or_not_at_all(kind: str, text: str) -> None:
+def test_a_name_is_accepted_unchanged_or_refused(kind: str, text: str) -> None:
     type_, pattern = KINDS[kind]
     adapter: TypeAdapter[Any] = TypeAdapter(type_)
-    has_halves = re.search("[\ud800-\udfff]", text) is not None  # which no variable and no argument could carry
+    has_halves = re.search("[\ud800-\udfff]", text) is not None  # these can't be in a variable or an argument
     if re.fullmatch(pattern, text, re.DOTALL) and not has_halves:
         assert adapter.validate_python(text) == text
     else:

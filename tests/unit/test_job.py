@@ -1,4 +1,4 @@
-"""What the APIs call the states of a job and of its steps."""
+"""The names that the APIs give to the states of a job and of its steps."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def test_the_phase_of_a_job(state: JobState | None, steps: list[StepState], live
         (Stopped(130, SPAN), 130, Status.FAILED),
         (NotStarted("no such program"), None, Status.FAILED),
         (NotStarted("it left no results", 0, SPAN), 0, Status.FAILED),
-        (Lost("nobody saw"), None, Status.FAILED),
+        (Lost("no witness"), None, Status.FAILED),
     ],
 )
-def test_a_step_keeps_its_own_exit_code_which_is_128_and_n_for_signal_n(
+def test_a_step_has_its_own_exit_code_or_128_plus_its_signal(
     outcome: Outcome, code: int | None, status: Status
 ) -> None:
     assert step_exit_code(outcome) == code
@@ -82,10 +82,10 @@ def test_a_step_keeps_its_own_exit_code_which_is_128_and_n_for_signal_n(
         (Stopped(130, SPAN), SPAN),
         (NotStarted("it left no results", 0, SPAN), SPAN),
         (NotStarted("no such program"), None),
-        (Lost("nobody saw"), None),
+        (Lost("no witness"), None),
     ],
 )
-def test_a_step_has_a_span_wherever_it_ran(outcome: Outcome, span: Span | None) -> None:
+def test_a_step_that_ran_has_a_span(outcome: Outcome, span: Span | None) -> None:
     assert step_span(outcome) == span
 
 
@@ -93,5 +93,5 @@ def test_a_step_has_a_span_wherever_it_ran(outcome: Outcome, span: Span | None) 
     ("state", "status"),
     [(Pending(), "pending"), (Active(NOON, 0), "running"), (Skipped("packages unchanged"), "skipped")],
 )
-def test_a_step_that_has_not_run_has_a_word_too(state: StepState, status: str) -> None:
+def test_a_step_that_has_not_run_has_a_status(state: StepState, status: str) -> None:
     assert step_status(state) == status

@@ -1,4 +1,4 @@
-"""What is secret is in no line of the log, whoever writes it."""
+"""No line of the log has a secret in it, from whichever logger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = 'open "sesame" \\ ü'
 
 @pytest.fixture
 def logging_as_it_was() -> Iterator[None]:
-    """Logging is the whole process's: afterwards it is what the tests have."""
+    """Restore the process-wide logging setup afterwards."""
     root = logging.getLogger()
     handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
     yield

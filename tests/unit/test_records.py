@@ -1,4 +1,4 @@
-"""A job as the APIs show it, in each of its states."""
+"""A job in the answers of the APIs, in each of its states."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def result(answer: dict[str, Any]) -> tuple[str, bool, int]:
     return answer["status"], answer["success"], answer["exitCode"]
 
 
-def test_a_new_job_is_starting_and_has_all_its_steps_before_it() -> None:
+def test_a_new_job_is_starting_and_all_its_steps_are_pending() -> None:
     answer = shown(make_job("full-1-abc", plan=PLAN))
     assert set(answer) == FIELDS
     assert result(answer) == ("running", True, -1)
@@ -107,7 +107,8 @@ def test_a_running_job_shows_the_live_progress_of_its_step() -> None:
     ]
 
 
-def test_a_job_that_waits_reads_running_where_loops_stop_at_any_other_word_and_queued_elsewhere() -> None:
+def test_a_queued_job_reads_running_in_polls_and_queued_in_its_record() -> None:
+    """Clients of the data-analytics API stop polling at any other status than `running`."""
     job = make_job(plan=PLAN, state=Queued())
     assert result(shown(job)) == result(whole_record(JobSnapshot(job), now=NOON) | {"status": "running"})
     assert result(shown(job)) == ("running", True, -1)
@@ -117,14 +118,14 @@ def test_a_job_that_waits_reads_running_where_loops_stop_at_any_other_word_and_q
 
 
 @pytest.mark.parametrize("orphaned", [True, False])
-def test_a_job_that_is_being_cancelled_runs_until_nothing_of_it_is_alive(orphaned: bool) -> None:
+def test_a_job_that_is_being_cancelled_reads_as_running(orphaned: bool) -> None:
     job = make_job(plan=planned("build"), steps=[Active(NOON, 0)], state=Cancelling(later(2)))
     answer = shown(job, orphaned=orphaned)
     assert result(answer) == ("running", True, -1)
     assert answer["phase"] == ("orphaned" if orphaned else "cancelling")
 
 
-def test_the_progress_of_a_job_is_that_of_its_latest_step_that_has_one() -> None:
+def test_the_progress_of_a_job_is_that_of_its_latest_step_with_any() -> None:
     built, reported = Progress(done=5, total=5, passed=5), Progress(done=2, total=2, passed=2)
     steps = [
         Finished(Exited(0, SPAN), None, None),
@@ -137,7 +138,7 @@ def test_the_progress_of_a_job_is_that_of_its_latest_step_that_has_one() -> None
     assert shown(make_job(plan=PLAN, steps=[steps[0], Pending(), Pending()]))["progress"] is None
 
 
-def test_a_completed_job() -> None:
+def test_a_completed_job_has_exit_code_0_and_its_duration() -> None:
     steps = [Finished(Exited(0, SPAN), None, None)]
     answer = shown(make_job(plan=planned("deps"), steps=steps, state=Ended(later(4), Completed(0, None))), seconds=99)
     assert set(answer) == FIELDS
@@ -146,7 +147,7 @@ def test_a_completed_job() -> None:
     assert answer["durationSeconds"] == 4
 
 
-def test_a_completed_job_with_a_non_zero_code_says_what_failed_first_instead_of_an_error() -> None:
+def test_a_completed_job_with_a_non_zero_exit_code_has_a_first_failure() -> None:
     failure = Failure("test.small.unique_orders", "Got 5 results, configured to fail if != 0", 2)
     steps = [Finished(Exited(1, SPAN), None, failure)]
     answer = shown(make_job(plan=planned("build"), steps=steps, state=Ended(later(4), Completed(1, failure))))
@@ -161,7 +162,7 @@ def test_a_completed_job_with_a_non_zero_code_says_what_failed_first_instead_of_
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_a_failed_job_says_why_and_has_no_exit_code_of_its_own(reason: Reason) -> None:
+def test_a_failed_job_has_a_reason_and_exit_code_minus_1(reason: Reason) -> None:
     steps: list[StepState] = [Finished(Killed(9, SPAN), None, None), *[Skipped("earlier step failed: deps")] * 2]
     answer = shown(make_job(plan=PLAN, steps=steps, state=Ended(later(4), Failed(reason, "What, why, what to do."))))
     assert set(answer) == FIELDS | {"error", "reason"}
@@ -174,21 +175,22 @@ def test_a_failed_job_says_why_and_has_no_exit_code_of_its_own(reason: Reason) -
     ]
 
 
-def test_a_step_that_nobody_saw_end_or_that_never_began_has_no_times() -> None:
-    steps = [Finished(Lost("nobody saw"), None, None), Finished(NotStarted("no such program"), None, None)]
+def test_a_step_that_was_lost_or_never_began_has_no_times() -> None:
+    steps = [Finished(Lost("no witness"), None, None), Finished(NotStarted("no such program"), None, None)]
     job = make_job(plan=planned("deps", "build"), steps=steps, state=Ended(later(4), Failed(Reason.UNKNOWN, "Lost.")))
     answer = shown(job)
     assert answer["steps"] == [{"name": name, "status": "failed", **NO_STEP} for name in ("deps", "build")]
     assert answer["startedAt"] is None
 
 
-def test_a_step_that_lied_keeps_its_own_exit_code_and_times() -> None:
+def test_a_step_without_results_keeps_its_exit_code_and_its_times() -> None:
     steps = [Finished(NotStarted("it left no results", 0, SPAN), None, None)]
     answer = shown(make_job(plan=planned("build"), steps=steps))
     assert answer["steps"] == [{"name": "build", "status": "failed", **NO_STEP, "exitCode": 0, **RAN}]
 
 
-def test_the_whole_record_adds_where_it_runs_what_is_on_who_did_what_and_the_notes() -> None:
+def test_the_whole_record_adds_fields_to_the_polled_one() -> None:
+    """Where the job runs, its toggles, the audit trail and the notes."""
     plan = Plan((PlannedStep(StepName.BUILD, lineage=True),), ("warehouse",), ("Elementary is off: no package.",))
     acts = (
         AuditEntry(AuditAction.TRIGGERED, Caller("nightly", "127.0.0.1"), NOON),
@@ -216,11 +218,11 @@ def test_the_whole_record_adds_where_it_runs_what_is_on_who_did_what_and_the_not
     assert whole_record(JobSnapshot(make_job(plan=PLAN)))["enableElementary"] is True
 
 
-def test_a_step_that_nobody_saw_end_still_says_when_it_was_begun() -> None:
-    job = make_job(plan=planned("build"), steps=[Finished(Lost("nobody saw"), started=NOON)])
+def test_a_lost_step_still_has_its_start() -> None:
+    job = make_job(plan=planned("build"), steps=[Finished(Lost("no witness"), started=NOON)])
     assert shown(job)["steps"] == [{"name": "build", "status": "failed", **NO_STEP, "startedAt": AT_NOON}]
 
 
-def test_the_record_says_that_its_files_were_removed_to_make_room() -> None:
+def test_the_record_notes_that_its_files_were_removed_to_make_room() -> None:
     snapshot = JobSnapshot(make_job(), removed=True)
     assert [note for note in whole_record(snapshot)["notes"] if "removed" in note and "state_cap" in note]

@@ -1,4 +1,4 @@
-"""The tokens file: what is kept of a token, who may read it, and what happens to it when two people change it."""
+"""The tokens file: what it stores, its permissions, and concurrent changes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make(file: Path, name: str = "nightly", scope: Scope = Scope.RUN, expires: d
     return tokens.create(file, name, scope, NOW, expires)
 
 
-def test_only_the_hash_of_a_token_is_kept(tmp_path: Path) -> None:
+def test_only_the_hash_of_a_token_is_stored(tmp_path: Path) -> None:
     text = make(tmp_path / "tokens")
     content = (tmp_path / "tokens").read_text()
     assert text not in content
@@ -34,7 +34,7 @@ def test_only_the_hash_of_a_token_is_kept(tmp_path: Path) -> None:
     assert len(text) == len("pgw_") + 43  # 256 bits
 
 
-def test_no_two_tokens_are_alike(tmp_path: Path) -> None:
+def test_no_two_tokens_are_equal(tmp_path: Path) -> None:
     assert len({make(tmp_path / "tokens", f"token-{number}") for number in range(20)}) == 20
 
 
@@ -49,7 +49,7 @@ def test_a_token_is_found_by_its_whole_text_only(tmp_path: Path) -> None:
         assert known.find(other, NOW) is None, other
 
 
-def test_a_token_is_good_until_it_expires(tmp_path: Path) -> None:
+def test_a_token_is_valid_until_it_expires(tmp_path: Path) -> None:
     text = make(tmp_path / "tokens", expires=NOW + timedelta(days=90))
     known = tokens.read(tmp_path / "tokens")
     assert known.find(text, NOW + timedelta(days=90, seconds=-1)) is not None
@@ -59,7 +59,7 @@ def test_a_token_is_good_until_it_expires(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scope", "allowed"), [(Scope.READ, "read"), (Scope.RUN, "read run"), (Scope.ADMIN, "read run admin")]
 )
-def test_each_scope_includes_those_before_it(scope: Scope, allowed: str) -> None:
+def test_each_scope_includes_the_lower_ones(scope: Scope, allowed: str) -> None:
     assert [str(other) for other in Scope if scope.includes(other)] == allowed.split()
 
 
@@ -71,7 +71,7 @@ def test_a_revoked_token_is_not_found_and_the_others_are(tmp_path: Path) -> None
     assert tokens.read(file).find(kept, NOW) is not None
 
 
-def test_taking_the_last_token_away_opens_nothing(tmp_path: Path) -> None:
+def test_revoking_the_last_token_still_requires_one(tmp_path: Path) -> None:
     make(tmp_path / "tokens")
     tokens.revoke(tmp_path / "tokens", "nightly")
     known = tokens.load(tmp_path / "tokens", {})
@@ -79,7 +79,7 @@ def test_taking_the_last_token_away_opens_nothing(tmp_path: Path) -> None:
     assert known.tokens == ()
 
 
-def test_a_name_is_given_once(tmp_path: Path) -> None:
+def test_a_token_name_is_used_only_once(tmp_path: Path) -> None:
     make(tmp_path / "tokens")
     before = (tmp_path / "tokens").read_bytes()
     with pytest.raises(TokenError, match="There is a token named nightly"):
@@ -88,19 +88,19 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "a\n", "é", "x" * 65, "../x", "a\x00"])
-def test_a_name_that_could_be_misread_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_ambiguous_token_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(TokenError, match="can't be"):
         make(tmp_path / "tokens", name)
     assert not (tmp_path / "tokens").exists()
 
 
-def test_revoking_what_is_not_there_says_what_is(tmp_path: Path) -> None:
+def test_revoking_an_unknown_token_names_the_existing_ones(tmp_path: Path) -> None:
     make(tmp_path / "tokens")
     with pytest.raises(TokenError, match=r"no token named 'daily'.*there are: nightly"):
         tokens.revoke(tmp_path / "tokens", "daily")
 
 
-def test_the_file_is_its_owners_alone_and_stays_whose_it_was(tmp_path: Path) -> None:
+def test_the_file_is_private_and_keeps_its_owner_and_mode(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     before = os.umask(0o022)
     try:
@@ -121,7 +121,7 @@ def test_the_file_is_its_owners_alone_and_stays_whose_it_was(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("mode", OPEN)
-def test_a_file_that_everybody_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_file_that_all_users_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
     make(tmp_path / "tokens")
     (tmp_path / "tokens").chmod(mode)
     with pytest.raises(ConfigError, match="everybody on this host can read or change the tokens file"):
@@ -151,26 +151,26 @@ def test_a_damaged_file_is_refused_and_named(tmp_path: Path, content: str) -> No
     assert str(file) in str(refused.value)
 
 
-def test_a_file_that_is_configured_and_missing_is_refused(tmp_path: Path) -> None:
+def test_a_configured_file_that_is_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such tokens file"):
         tokens.load(tmp_path / "tokens", {})
 
 
 @pytest.mark.parametrize("content", ["", "\n", " \n\n"])
-def test_an_emptied_credential_opens_nothing(tmp_path: Path, content: str) -> None:
+def test_an_empty_credential_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokens").write_text(content)
     (tmp_path / "tokens").chmod(0o400)
     with pytest.raises(ConfigError, match="is no tokens file"):
         tokens.load(None, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
 
 
-def test_an_open_file_is_closed_to_others_when_a_token_is_put_into_it(tmp_path: Path) -> None:
+def test_adding_a_token_makes_the_file_private(tmp_path: Path) -> None:
     (tmp_path / "tokens").touch(0o644)
     make(tmp_path / "tokens")
     assert stat.S_IMODE((tmp_path / "tokens").stat().st_mode) == 0o640
 
 
-def test_a_link_is_not_replaced(tmp_path: Path) -> None:
+def test_a_symlink_is_not_replaced(tmp_path: Path) -> None:
     make(tmp_path / "real", "old")
     (tmp_path / "link").symlink_to("real")
     with pytest.raises(TokenError, match="is a link"):
@@ -181,14 +181,16 @@ def test_a_link_is_not_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_whoever_owns_the_folder_gets_no_other_file_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_swapped_in_by_the_folders_owner_is_not_given_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, victim = tmp_path / "tokens", tmp_path / "victim"
     make(file)
     os.chown(file, 1234, 1234)
     victim.touch(0o600)
 
     def swapped(_: Path) -> None:
-        """As soon as the new file has its name, the folder's owner puts a link there."""
+        """As the folder's owner, put a link in place of the file as soon as it is renamed."""
         file.unlink()
         file.symlink_to(victim)
 
@@ -197,7 +199,7 @@ def test_whoever_owns_the_folder_gets_no_other_file_by_it(tmp_path: Path, monkey
     assert (victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode)) == (0, 0o600)
 
 
-def test_nobody_who_can_only_see_the_folder_can_hold_a_change_up(tmp_path: Path) -> None:
+def test_a_lock_on_the_folder_does_not_block_a_change(tmp_path: Path) -> None:
     make(tmp_path / "tokens")
     folder = os.open(tmp_path, os.O_RDONLY)
     try:
@@ -207,7 +209,7 @@ def test_nobody_who_can_only_see_the_folder_can_hold_a_change_up(tmp_path: Path)
         os.close(folder)
 
 
-def test_a_credential_comes_before_the_file_unless_it_says_none(tmp_path: Path) -> None:
+def test_a_credential_takes_precedence_over_the_file_unless_it_is_none(tmp_path: Path) -> None:
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     environment = {"CREDENTIALS_DIRECTORY": str(credentials)}
@@ -226,7 +228,7 @@ def test_a_credential_comes_before_the_file_unless_it_says_none(tmp_path: Path) 
     assert [token.name for token in known.tokens] == ["of-the-credential"]
 
 
-def test_two_people_at_once_lose_no_token(tmp_path: Path) -> None:
+def test_concurrent_changes_lose_no_token(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: make(tmp_path / "tokens", f"token-{number}"), range(40)))
     assert len(json.loads((tmp_path / "tokens").read_text())["tokens"]) == 40

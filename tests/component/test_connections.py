@@ -1,4 +1,4 @@
-"""Who is let in when many requests are connections."""
+"""Which requests are admitted while many connections are in use."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from gateway.web.guard import guard
 from tests.support.api import until
 
 LIMIT = 20
-WAITING, POSTED, REQUESTS = 16, 18, 19  # the most that wait for a change, with those that may have a body, and of all
+WAITING, POSTED, REQUESTS = 16, 18, 19  # the most that wait for a change; plus those that may have a body; all
 
 
-async def test_some_room_is_left_for_requests_that_do_not_wait_and_a_little_for_being_refused(
+async def test_connections_are_reserved_for_requests_that_do_not_wait(
     aiohttp_client: AiohttpClient,
 ) -> None:
+    """A few more are reserved for refusals."""
     connections, changed, inside = Connections(LIMIT), asyncio.Event(), 0
 
     async def handler(_: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""Projects and their pipelines in gateway.yaml: what is taken, and what stops the start."""
+"""Projects and their pipelines in gateway.yaml: what is accepted and what is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.settings import load, refusal
 PIPELINE = "projects: {a: {pipelines: {p: %s}}}"
 
 
-def test_a_project_with_pipelines_says_what_each_of_them_runs_and_takes(tmp_path: Path) -> None:
+def test_a_pipeline_declares_its_steps_and_its_parameters(tmp_path: Path) -> None:
     settings = load(
         tmp_path,
         """
@@ -75,7 +75,7 @@ def test_a_repository_is_an_address_or_a_path(tmp_path: Path, repository: str, f
     assert (placed.directory, placed.dbt) == (tmp_path / "checkout/lake", tmp_path / "checkout/lake/t")
 
 
-def test_what_is_inside_a_project_moves_along_with_it_and_nothing_else(tmp_path: Path) -> None:
+def test_only_paths_inside_a_project_move_with_its_checkout(tmp_path: Path) -> None:
     settings = load(
         tmp_path, "projects: {a: {directory: lake, dbt: ../t, ingester: {command: [x], directory: /opt/ingester}}}"
     )
@@ -86,7 +86,7 @@ def test_what_is_inside_a_project_moves_along_with_it_and_nothing_else(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "mentions"),
     [
         (PIPELINE % "{}", ["projects.a.pipelines.p", "would do nothing", "`ingester: true`"]),
         (PIPELINE % "{steps: [dbt]}", ["projects.a.pipelines.p.steps", "no such setting"]),
@@ -140,13 +140,11 @@ def test_what_is_inside_a_project_moves_along_with_it_and_nothing_else(tmp_path:
         ),
     ],
 )
-def test_a_pipeline_or_project_that_makes_no_sense_stops_the_start_and_is_named(
-    tmp_path: Path, text: str, told: list[str]
-) -> None:
-    said = refusal(tmp_path, text)
-    assert [part for part in told if part not in said] == [], said
-    assert "secret1" not in said
+def test_an_invalid_pipeline_or_project_is_refused_by_name(tmp_path: Path, text: str, mentions: list[str]) -> None:
+    error = refusal(tmp_path, text)
+    assert [part for part in mentions if part not in error] == [], error
+    assert "secret1" not in error
 
 
-def test_arguments_that_select_are_taken_where_no_pipeline_selects(tmp_path: Path) -> None:
+def test_arguments_that_select_are_accepted_if_no_pipeline_selects(tmp_path: Path) -> None:
     load(tmp_path, "fabrics: {b: {dbt: {arguments: ['--vars={}']}}}\n" + PIPELINE % "{ingester: true}")

@@ -1,4 +1,4 @@
-"""What comes next in a job and how it ends: the contract's table, row by row and then exhaustively."""
+"""The transitions of a job and how it ends: the contract's table, row by row and then exhaustively."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def finished(outcome: Outcome) -> Finished:
     return Finished(outcome, None, failure)
 
 
-def lived(plan: Plan, *outcomes: Outcome, state: JobState | None = None) -> tuple[Job, list[str]]:
-    """The job once its steps ended like that, in their order; and the names of those that ran."""
+def run_plan(plan: Plan, *outcomes: Outcome, state: JobState | None = None) -> tuple[Job, list[str]]:
+    """The job after its steps had these outcomes in order, and the names of the steps that ran."""
     job, ran, remaining = make_job(plan=plan, state=state), list[str](), list(outcomes)
     for _ in range(2 * len(plan.steps) + 1):
         match next_transition(job):
@@ -72,7 +72,7 @@ def lived(plan: Plan, *outcomes: Outcome, state: JobState | None = None) -> tupl
                 job = job.with_step(n, Skipped(note))
             case EndJob(ending=ending):
                 return replace(job, state=Ended(NOON, ending)), ran
-    raise AssertionError(f"the job never ended: {job}")
+    raise AssertionError(f"the job did not end: {job}")
 
 
 def ending_of(job: Job) -> Ending:
@@ -101,7 +101,7 @@ def ending_of(job: Job) -> Ending:
     ],
 )
 def test_how_a_job_ends(outcomes: list[str], ran: int, ending: Completed | Reason) -> None:
-    job, names = lived(DAILY, *(OUTCOMES[outcome] for outcome in outcomes))
+    job, names = run_plan(DAILY, *(OUTCOMES[outcome] for outcome in outcomes))
     assert names == [step.name for step in DAILY.steps[:ran]]
     match ending_of(job):
         case Failed(reason=reason, error=error):
@@ -113,7 +113,7 @@ def test_how_a_job_ends(outcomes: list[str], ran: int, ending: Completed | Reaso
     assert list(job.steps[ran:]) == [Skipped(f"earlier step failed: {stopper}")] * (4 - ran)
 
 
-def test_the_first_failure_is_that_of_the_step_whose_code_the_job_has() -> None:
+def test_the_first_failure_is_of_the_step_whose_exit_code_the_job_has() -> None:
     second = Failure("model.elementary.runs", "no table", 0)
     steps: list[StepState] = [finished(Exited(0, SPAN)), finished(Exited(0, SPAN))]
     steps += [Finished(Exited(1, SPAN), None, FAILURE), Finished(Exited(2, SPAN), None, second)]
@@ -121,23 +121,23 @@ def test_the_first_failure_is_that_of_the_step_whose_code_the_job_has() -> None:
 
 
 @pytest.mark.parametrize("code", [1, 2, 77, 127, 255])
-def test_an_ingester_that_may_fail_does_not_end_the_job_and_its_code_stays_the_jobs(code: int) -> None:
+def test_a_tolerated_ingester_failure_stays_the_jobs_exit_code(code: int) -> None:
     plan = Plan((PlannedStep(StepName.INGESTER, tolerates=255), PlannedStep(StepName.BUILD)), ("warehouse",))
-    job, ran = lived(plan, Exited(code, SPAN), Exited(0, SPAN))
+    job, ran = run_plan(plan, Exited(code, SPAN), Exited(0, SPAN))
     assert ran == ["ingester", "build"]
     assert ending_of(job) == Completed(code, FAILURE)
 
 
 @pytest.mark.parametrize("outcome", ["killed", "not started", "timed out", "lost"])
-def test_an_ingester_that_may_fail_still_ends_the_job_when_it_did_not_exit_by_itself(outcome: str) -> None:
+def test_a_tolerant_ingester_that_did_not_exit_by_itself_ends_the_job(outcome: str) -> None:
     plan = Plan((PlannedStep(StepName.INGESTER, tolerates=255), PlannedStep(StepName.BUILD)), ("warehouse",))
-    job, ran = lived(plan, OUTCOMES[outcome])
+    job, ran = run_plan(plan, OUTCOMES[outcome])
     assert ran == ["ingester"]
     assert isinstance(ending_of(job), Failed)
 
 
-def test_the_whole_sentence_of_what_could_not_start_is_the_jobs_error() -> None:
-    job, _ = lived(planned("deps"), OUTCOMES["not started"])
+def test_the_reason_why_a_step_did_not_start_is_the_jobs_error() -> None:
+    job, _ = run_plan(planned("deps"), OUTCOMES["not started"])
     assert ending_of(job) == Failed(Reason.NOT_STARTED, "The program dbt was not found: install it.")
 
 
@@ -150,15 +150,15 @@ def test_the_whole_sentence_of_what_could_not_start_is_the_jobs_error() -> None:
         (Lost("the host was restarted"), ["build", "can't be known", "the host was restarted"]),
     ],
 )
-def test_an_error_says_what_why_and_what_to_do(outcome: Outcome, parts: list[str]) -> None:
-    ending = ending_of(lived(planned("build"), outcome)[0])
+def test_an_error_says_what_failed_why_and_what_to_do(outcome: Outcome, parts: list[str]) -> None:
+    ending = ending_of(run_plan(planned("build"), outcome)[0])
     assert isinstance(ending, Failed)
     assert [part for part in parts if part not in ending.error] == []
     assert ("memory" in ending.error) == (outcome == Killed(9, SPAN))
 
 
 def test_a_cancel_before_the_first_step_runs_none() -> None:
-    job, ran = lived(DAILY, state=Cancelling(NOON))
+    job, ran = run_plan(DAILY, state=Cancelling(NOON))
     assert ran == []
     assert job.steps == (Skipped(CANCELLED),) * 4
     ending = ending_of(job)
@@ -166,15 +166,15 @@ def test_a_cancel_before_the_first_step_runs_none() -> None:
     assert ending.reason is Reason.CANCELLED
 
 
-def test_a_cancel_between_two_steps_runs_no_further_one() -> None:
+def test_a_cancel_between_two_steps_runs_no_further_step() -> None:
     steps: list[StepState] = [finished(Exited(0, SPAN)), finished(Exited(0, SPAN)), Pending(), Pending()]
     job = make_job(plan=DAILY, steps=steps, state=Cancelling(NOON))
     assert next_transition(job) == SkipStep(2, CANCELLED)
     job = job.with_step(2, Skipped(CANCELLED)).with_step(3, Skipped(CANCELLED))
-    move = next_transition(job)
-    assert isinstance(move, EndJob)
-    assert isinstance(move.ending, Failed)
-    assert move.ending.reason is Reason.CANCELLED
+    transition = next_transition(job)
+    assert isinstance(transition, EndJob)
+    assert isinstance(transition.ending, Failed)
+    assert transition.ending.reason is Reason.CANCELLED
 
 
 @pytest.mark.parametrize(
@@ -193,25 +193,26 @@ def test_a_cancel_during_the_last_step_counts_only_if_it_ended_the_step(
     outcome: Outcome, ending: Completed | Reason
 ) -> None:
     job = make_job(plan=planned("build"), steps=[finished(outcome)], state=Cancelling(NOON))
-    move = next_transition(job)
-    assert isinstance(move, EndJob)
-    assert (move.ending.reason if isinstance(move.ending, Failed) else move.ending) == ending
+    transition = next_transition(job)
+    assert isinstance(transition, EndJob)
+    assert (transition.ending.reason if isinstance(transition.ending, Failed) else transition.ending) == ending
 
 
-def test_a_cancel_does_not_hide_that_a_step_exited_without_having_done_its_work() -> None:
-    """It ran and exited, so `cancelled before it began` would not be true; the first thing that failed the job wins."""
+def test_a_cancel_does_not_hide_a_step_that_exited_without_its_results() -> None:
+    """The step ran and exited, so `cancelled before it began` would be false; the first failure wins."""
     lie = NotStarted("dbt build exited 0 without leaving a run_results.json.", 0, SPAN)
-    move = next_transition(make_job(plan=planned("build"), steps=[finished(lie)], state=Cancelling(NOON)))
-    assert move == EndJob(Failed(Reason.NOT_STARTED, lie.why))
+    transition = next_transition(make_job(plan=planned("build"), steps=[finished(lie)], state=Cancelling(NOON)))
+    assert transition == EndJob(Failed(Reason.NOT_STARTED, lie.why))
 
 
 @pytest.mark.parametrize("state", [None, Cancelling(NOON)])
-def test_a_step_that_is_active_is_followed_whatever_else_is_asked(state: JobState | None) -> None:
+def test_an_active_step_is_always_awaited(state: JobState | None) -> None:
     steps: list[StepState] = [finished(Exited(0, SPAN)), Active(NOON, 10), Pending(), Pending()]
     assert next_transition(make_job(plan=DAILY, steps=steps, state=state)) == RunStep(1)
 
 
-def test_a_cancel_ends_a_job_that_waits_at_once_and_a_running_one_once_nothing_of_it_is_alive() -> None:
+def test_a_cancel_ends_a_queued_job_and_marks_a_running_one() -> None:
+    """The running job ends once none of its processes is alive."""
     by = Caller("ops", "127.0.0.1")
     act = AuditEntry(AuditAction.CANCELLED, by, later(1))
     waited = request_cancel(make_job(plan=DAILY, state=Queued()), by, later(1))
@@ -224,16 +225,17 @@ def test_a_cancel_ends_a_job_that_waits_at_once_and_a_running_one_once_nothing_o
         assert request_cancel(job, by, later(2)) is job
 
 
-def test_only_a_job_that_waited_begins_when_its_turn_comes() -> None:
+def test_only_a_queued_job_changes_when_it_is_promoted() -> None:
     assert begin(make_job(state=Queued())) == make_job()
     for state in (Running(), Cancelling(NOON), Ended(NOON, Completed(0, None))):
         assert begin(make_job(state=state)) == make_job(state=state)
 
 
 @pytest.mark.parametrize("cancelled_before", [None, 0, 1, 2, 3])
-def test_every_sequence_of_outcomes_ends_the_job_in_one_move_a_step_and_as_the_table_allows(
+def test_every_sequence_of_outcomes_ends_as_the_table_allows(
     cancelled_before: int | None,
 ) -> None:
+    """Each step takes one transition."""
     plan = Plan(DAILY.steps[1:], DAILY.resources)
     for outcomes in itertools.product(OUTCOMES.values(), repeat=3):
         job = make_job(plan=plan)
@@ -241,22 +243,22 @@ def test_every_sequence_of_outcomes_ends_the_job_in_one_move_a_step_and_as_the_t
             if n == cancelled_before:
                 job = replace(job, state=Cancelling(NOON))
             match next_transition(job):
-                case SkipStep() as move:
-                    assert move.n == n
-                    job = job.with_step(n, Skipped(move.note))
-                case move:
-                    assert move == RunStep(n)
+                case SkipStep() as transition:
+                    assert transition.n == n
+                    job = job.with_step(n, Skipped(transition.note))
+                case transition:
+                    assert transition == RunStep(n)
                     job = job.with_step(n, finished(outcome))
-        move = next_transition(job if cancelled_before != 3 else replace(job, state=Cancelling(NOON)))
-        assert isinstance(move, EndJob), outcomes
+        transition = next_transition(job if cancelled_before != 3 else replace(job, state=Cancelling(NOON)))
+        assert isinstance(transition, EndJob), outcomes
         ran = [state.outcome for state in job.steps if isinstance(state, Finished)]
         unfinished = [outcome for outcome in ran if not isinstance(outcome, Exited)]
         codes = [outcome.code for outcome in ran if isinstance(outcome, Exited)]
-        match move.ending:
+        match transition.ending:
             case Failed(reason=reason, error=error):
                 assert error
                 assert unfinished or reason is Reason.CANCELLED
-                assert unfinished in ([], ran[-1:])  # nothing runs after what made the job fail
+                assert unfinished in ([], ran[-1:])  # no step runs after the one that failed the job
             case Completed(exit_code=code, failure=failure):
                 assert not unfinished
                 assert code == next((code for code in codes if code), 0)

@@ -1,4 +1,4 @@
-"""Checkouts and mirrors come and go: with real git, and clocks set back by the files' own times."""
+"""The life of checkouts and mirrors, with real git; their age is set through the files' times."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from tests.support.settings import load
 DAY = 86400
 
 
-class Kept:
-    """A project's sources, and the state directory they are kept in."""
+class ProjectState:
+    """A project's checkouts and the state directory that they are in."""
 
     def __init__(self, folder: Path) -> None:
         self.repository = repositories.repository(folder / "shop", {"model.sql": "select 1"})
         settings = load(folder, "projects: {shop: {directory: shop, branch: main}}")
         self.state = settings.state_directory
-        self.sources = Checkouts(settings, os.environ)
+        self.checkouts = Checkouts(settings, os.environ)
 
     async def source(self) -> SourceCommit:
-        found = await self.sources.resolve("shop", None, None)
+        found = await self.checkouts.resolve("shop", None, None)
         assert found is not None
         return found
 
     def checkout(self, source: SourceCommit, fabric: str = "local") -> Checkout:
-        found = self.sources.checkout(fabric, source)
+        found = self.checkouts.checkout(fabric, source)
         assert found is not None
         return found
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    return Kept(tmp_path)
+def kept(tmp_path: Path) -> ProjectState:
+    return ProjectState(tmp_path)
 
 
 def age(folder: Path, days: float) -> None:
@@ -48,36 +48,36 @@ def age(folder: Path, days: float) -> None:
     os.utime(folder, (then, then))
 
 
-async def test_a_checkout_that_no_job_has_used_for_a_day_goes_and_the_next_job_finds_it_made_again(kept: Kept) -> None:
+async def test_a_checkout_unused_for_a_day_is_removed_and_made_again_on_demand(kept: ProjectState) -> None:
     source = await kept.source()
     checkout = kept.checkout(source)
     assert await checkout.prepare("job-1") is None
     checkout.remove_user("job-1")
     age(checkout.root, 0.9)
-    await kept.sources.sweep([])
+    await kept.checkouts.sweep([])
     assert (checkout.root / "model.sql").exists()
     age(checkout.root, 1.1)
-    await kept.sources.sweep([])
+    await kept.checkouts.sweep([])
     assert not checkout.root.exists()
     assert await kept.checkout(source).prepare("job-2") is None
     assert (checkout.root / "model.sql").read_text() == "select 1"
 
 
-async def test_a_checkout_of_a_job_that_has_not_ended_stays_however_old(kept: Kept) -> None:
+async def test_the_checkout_of_an_active_job_stays_however_old(kept: ProjectState) -> None:
     source = await kept.source()
     checkout = kept.checkout(source)
     await checkout.prepare("job-1")
     age(checkout.root, 30)
-    await kept.sources.sweep([])  # it came after the jobs were looked for
+    await kept.checkouts.sweep([])  # the job was accepted after the list of active jobs was read
     assert checkout.root.exists()
     checkout.remove_user("job-1")
-    await kept.sources.sweep([replace(make_job(), source=source, fabric="local")])
+    await kept.checkouts.sweep([replace(make_job(), source=source, fabric="local")])
     assert checkout.root.exists()
-    await kept.sources.sweep([replace(make_job(), source=source, fabric="other")])
+    await kept.checkouts.sweep([replace(make_job(), source=source, fabric="other")])
     assert not checkout.root.exists()
 
 
-async def test_each_use_makes_a_checkout_young_again(kept: Kept) -> None:
+async def test_each_use_renews_a_checkout(kept: ProjectState) -> None:
     source = await kept.source()
     checkout = kept.checkout(source)
     await checkout.prepare("job-1")
@@ -86,13 +86,13 @@ async def test_each_use_makes_a_checkout_young_again(kept: Kept) -> None:
     assert time.time() - checkout.root.stat().st_mtime < DAY
 
 
-async def test_fabrics_have_checkouts_of_their_own(kept: Kept) -> None:
+async def test_each_fabric_has_its_own_checkouts(kept: ProjectState) -> None:
     source = await kept.source()
     roots = {kept.checkout(source, fabric).root for fabric in ("local", "33290")}
     assert len(roots) == 2
 
 
-async def test_nobody_touches_a_checkout_that_a_job_is_at(kept: Kept) -> None:
+async def test_a_checkout_in_use_is_not_changed(kept: ProjectState) -> None:
     source = await kept.source()
     first = kept.checkout(source)
     await first.prepare("job-1")
@@ -105,7 +105,7 @@ async def test_nobody_touches_a_checkout_that_a_job_is_at(kept: Kept) -> None:
     assert await kept.checkout(source).inspect(look) == "changed by the job"
 
 
-async def test_a_checkout_that_somebody_took_from_under_a_job_is_made_again_for_the_next(kept: Kept) -> None:
+async def test_a_checkout_removed_during_a_job_is_made_again_for_the_next(kept: ProjectState) -> None:
     source = await kept.source()
     first = kept.checkout(source)
     await first.prepare("job-1")
@@ -114,7 +114,7 @@ async def test_a_checkout_that_somebody_took_from_under_a_job_is_made_again_for_
     assert (first.root / "model.sql").exists()
 
 
-async def test_what_a_job_left_goes_unless_another_is_at_work_there(kept: Kept) -> None:
+async def test_files_that_a_job_left_are_removed_once_the_checkout_is_unused(kept: ProjectState) -> None:
     source = await kept.source()
     first, second = kept.checkout(source), kept.checkout(source)
     await first.prepare("job-1")
@@ -127,20 +127,20 @@ async def test_what_a_job_left_goes_unless_another_is_at_work_there(kept: Kept) 
     assert not (first.root / "made").exists()
 
 
-async def test_a_mirror_unused_for_a_month_goes_and_is_made_again_when_it_is_needed(kept: Kept) -> None:
+async def test_a_mirror_unused_for_a_month_is_removed_and_made_again_on_demand(kept: ProjectState) -> None:
     source = await kept.source()
     [mirror] = (kept.state / "repositories").glob("*.git")
     age(mirror, 29)
-    await kept.sources.sweep([])
+    await kept.checkouts.sweep([])
     assert mirror.exists()
     age(mirror, 31)
-    await kept.sources.sweep([])
+    await kept.checkouts.sweep([])
     assert not mirror.exists()
     assert await kept.checkout(source).prepare("job-1") is None
     assert await kept.source() == source
 
 
-async def test_a_commit_that_nobody_has_any_more_is_told_of_in_a_sentence(kept: Kept) -> None:
+async def test_a_commit_that_no_longer_exists_is_named_in_the_error(kept: ProjectState) -> None:
     source = await kept.source()
     repositories.git(kept.repository, "commit", "--quiet", "--amend", "--message=another")
     repositories.git(kept.repository, "reflog", "expire", "--expire=now", "--all")

@@ -1,4 +1,4 @@
-"""Where a checkout is mounted in a service, and what keeps it from being mounted."""
+"""Where a checkout is mounted in a service, and why it can't be."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def service(working_directory: str = "/app/transform") -> ComposeService:
 
 
 def fake_docker(folder: Path, host: str) -> Docker:
-    """A program instead of docker that knows one thing: the address of its engine."""
+    """A program instead of docker that only answers which address its engine has."""
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "fake-docker"
     program.write_text(f"#!/bin/sh\ntest \"$1 $2\" = 'context inspect' && echo '{host}'\n", encoding="utf-8")
@@ -36,8 +36,8 @@ def fake_docker(folder: Path, host: str) -> Docker:
     return Docker((str(program),), {"PATH": "/usr/bin:/bin"}, Mask())
 
 
-def places(folder: Path, chosen: ComposeSettings, host: str = _HERE) -> StepServices:
-    """Those of a project in the folder `code` of a checkout, whose dbt project is in `transform` there."""
+def step_services(folder: Path, compose: ComposeSettings, host: str = _HERE) -> StepServices:
+    """The services for a project in the folder `code` of a checkout, with its dbt project in `code/transform`."""
     root = folder / "checkout"
     (root / "code/transform").mkdir(parents=True, exist_ok=True)
     (root / "code/transform/dbt_project.yml").touch()
@@ -50,7 +50,7 @@ def places(folder: Path, chosen: ComposeSettings, host: str = _HERE) -> StepServ
     checkout = Checkout(mirror, source, root, CheckoutState(), remove)
     services = ComposeServices(ComposeCli("/"), fake_docker(folder / "bin", host))
     project = ProjectSettings(directory=Path("/shop/code"), dbt=Path("/shop/code/transform"))
-    return StepServices(services, "prod", chosen, {}, project, checkout)
+    return StepServices(services, "prod", compose, {}, project, checkout)
 
 
 @pytest.mark.parametrize(
@@ -61,54 +61,55 @@ def places(folder: Path, chosen: ComposeSettings, host: str = _HERE) -> StepServ
         ({"working_directory": "/srv/dbt", "project": "/projects/../shop/"}, "/shop"),
     ],
 )
-async def test_dbts_project_is_mounted_where_it_is_said_else_where_the_step_runs(
+async def test_the_dbt_project_is_mounted_at_the_configured_path(
     tmp_path: Path, dbt: dict[str, str], where: str
 ) -> None:
-    found = await places(tmp_path, ComposeSettings.model_validate({"dbt": dbt})).mounted(StepName.BUILD, service())
+    """The path is `project`, else the step's `working_directory`, else that of the service."""
+    found = await step_services(tmp_path, ComposeSettings.model_validate({"dbt": dbt})).mounted(
+        StepName.BUILD, service()
+    )
     assert found == StepService(service(), Mount(str(tmp_path / "checkout/code/transform"), where))
 
 
-async def test_the_ingester_has_the_projects_directory_only_where_it_is_said_where(tmp_path: Path) -> None:
-    assert await places(tmp_path, ComposeSettings()).mounted(StepName.INGESTER, service()) == StepService(
+async def test_the_ingester_gets_a_mount_only_if_one_is_configured(tmp_path: Path) -> None:
+    assert await step_services(tmp_path, ComposeSettings()).mounted(StepName.INGESTER, service()) == StepService(
         service(), None
     )
-    chosen = ComposeSettings.model_validate({"ingester": {"project": "/code"}})
-    found = await places(tmp_path, chosen).mounted(StepName.INGESTER, service())
+    compose = ComposeSettings.model_validate({"ingester": {"project": "/code"}})
+    found = await step_services(tmp_path, compose).mounted(StepName.INGESTER, service())
     assert found == StepService(service(), Mount(str(tmp_path / "checkout/code"), "/code"))
 
 
 @pytest.mark.parametrize("host", ["tcp://10.0.0.7:2375", "ssh://deploy@far"])
-async def test_an_engine_on_another_host_can_not_mount_a_commit(tmp_path: Path, host: str) -> None:
-    found = await places(tmp_path, ComposeSettings(), host).mounted(StepName.BUILD, service())
+async def test_an_engine_on_another_host_can_not_mount_a_checkout(tmp_path: Path, host: str) -> None:
+    found = await step_services(tmp_path, ComposeSettings(), host).mounted(StepName.BUILD, service())
     assert isinstance(found, str)
     assert host in found
     assert "on another host" in found
-    # the ingester of its image needs nothing of the commit
-    assert await places(tmp_path, ComposeSettings(), host).mounted(StepName.INGESTER, service()) == StepService(
+    # an ingester that comes with its image needs no mount
+    assert await step_services(tmp_path, ComposeSettings(), host).mounted(StepName.INGESTER, service()) == StepService(
         service(), None
     )
 
 
 @pytest.mark.parametrize("where", ["/", "//", "transform", "/a:b"])
-async def test_a_working_directory_where_nothing_can_be_mounted_asks_for_the_setting(
-    tmp_path: Path, where: str
-) -> None:
-    found = await places(tmp_path, ComposeSettings()).mounted(StepName.BUILD, service(where))
+async def test_an_unmountable_working_directory_asks_for_the_setting(tmp_path: Path, where: str) -> None:
+    found = await step_services(tmp_path, ComposeSettings()).mounted(StepName.BUILD, service(where))
     assert isinstance(found, str)
     assert "set `fabrics.prod.compose.dbt.project`" in found
 
 
-async def test_a_link_in_a_commit_leads_its_containers_nowhere_else_on_this_host(tmp_path: Path) -> None:
+async def test_a_symlink_in_a_commit_can_not_mount_another_folder_of_the_host(tmp_path: Path) -> None:
     outside = tmp_path / "secrets"
     outside.mkdir()
     (outside / "dbt_project.yml").touch()
-    found = places(tmp_path, ComposeSettings())
+    found = step_services(tmp_path, ComposeSettings())
     folder = tmp_path / "checkout/code/transform"
     folder.rename(tmp_path / "checkout/code/models")
     folder.symlink_to(outside)
-    said = await found.mounted(StepName.BUILD, service())
-    assert isinstance(said, str)
-    assert "is a link out of it" in said
+    error = await found.mounted(StepName.BUILD, service())
+    assert isinstance(error, str)
+    assert "is a link out of it" in error
     folder.unlink()
     folder.symlink_to("models")
     there = Mount(str(tmp_path / "checkout/code/models"), "/app/transform")
@@ -116,17 +117,17 @@ async def test_a_link_in_a_commit_leads_its_containers_nowhere_else_on_this_host
 
 
 async def test_a_colon_in_the_path_of_a_checkout_is_refused(tmp_path: Path) -> None:
-    found = await places(tmp_path / "a:b", ComposeSettings()).mounted(StepName.BUILD, service())
+    found = await step_services(tmp_path / "a:b", ComposeSettings()).mounted(StepName.BUILD, service())
     assert isinstance(found, str)
     assert "a colon ends its path" in found
 
 
-async def test_a_folder_that_the_commit_lacks_is_named(tmp_path: Path) -> None:
-    chosen = ComposeSettings.model_validate({"ingester": {"project": "/code"}})
-    found = places(tmp_path, chosen)
+async def test_a_folder_missing_from_the_commit_is_named(tmp_path: Path) -> None:
+    compose = ComposeSettings.model_validate({"ingester": {"project": "/code"}})
+    found = step_services(tmp_path, compose)
     (tmp_path / "checkout/code").rename(tmp_path / "checkout/other")
     for step in (StepName.BUILD, StepName.INGESTER):
-        said = await found.mounted(step, service())
-        assert isinstance(said, str)
-        assert str(tmp_path / "checkout/code") in said
+        error = await found.mounted(step, service())
+        assert isinstance(error, str)
+        assert str(tmp_path / "checkout/code") in error
     assert not (tmp_path / "checkout/code").exists()

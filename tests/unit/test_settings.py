@@ -1,4 +1,4 @@
-"""The configuration: what beats what, and what a start refuses in which words."""
+"""The settings: their sources, their precedence and their defaults."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ default_fabric: local
 """
 
 
-def test_without_a_file_and_variables_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_file_and_variables_the_defaults_apply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = config.load(None, {"HOME": "/root", "PATH": "/bin"})
     assert (settings.enabled, settings.host, settings.port) == (False, "localhost", 3000)
@@ -66,7 +66,7 @@ def test_without_a_file_and_variables_the_defaults_hold(tmp_path: Path, monkeypa
     assert settings.projects["default"].dbt == tmp_path
 
 
-def test_gateway_yaml_of_the_folder_is_read_without_being_named(
+def test_gateway_yaml_of_the_working_directory_is_read_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -75,7 +75,7 @@ def test_gateway_yaml_of_the_folder_is_read_without_being_named(
 
 
 @pytest.mark.parametrize(("variable", "value", "key", "meant"), VARIABLES)
-def test_a_variable_sets_its_setting_and_beats_the_file(
+def test_a_variable_sets_its_setting_and_overrides_the_file(
     tmp_path: Path, variable: str, value: str, key: str, meant: object
 ) -> None:
     for text in ("", FILE):
@@ -83,23 +83,23 @@ def test_a_variable_sets_its_setting_and_beats_the_file(
 
 
 @pytest.mark.parametrize("variable", [variable for variable, *_ in VARIABLES])
-def test_an_empty_variable_is_not_given(tmp_path: Path, variable: str) -> None:
+def test_an_empty_variable_counts_as_unset(tmp_path: Path, variable: str) -> None:
     assert load(tmp_path, FILE, {variable: ""}) == load(tmp_path, FILE)
 
 
-def test_variables_of_other_programs_are_left_alone(tmp_path: Path) -> None:
+def test_variables_of_other_programs_are_ignored(tmp_path: Path) -> None:
     others = {"PORTS": "x", "ENABLED": "x", "enabled": "x", "HOSTNAME": "x", "DBT_TARGET": "x", "GATEWAYS": "x"}
     assert load(tmp_path, "", others) == load(tmp_path, "")
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"), [("1", True), ("true", True), ("on", True), ("yes", True), ("0", False), ("FALSE", False)]
+    ("text", "meant"), [("1", True), ("true", True), ("on", True), ("yes", True), ("0", False), ("FALSE", False)]
 )
-def test_a_switch_takes_the_usual_words(tmp_path: Path, said: str, meant: bool) -> None:
-    assert load(tmp_path, "", {"PIPELINE_ENABLED": said}).enabled is meant
+def test_a_boolean_accepts_the_usual_words(tmp_path: Path, text: str, meant: bool) -> None:
+    assert load(tmp_path, "", {"PIPELINE_ENABLED": text}).enabled is meant
 
 
-def test_relative_paths_are_meant_from_where_they_are_written(tmp_path: Path) -> None:
+def test_relative_paths_start_at_the_file_that_has_them(tmp_path: Path) -> None:
     settings = load(
         tmp_path,
         """
@@ -127,7 +127,7 @@ def test_relative_paths_are_meant_from_where_they_are_written(tmp_path: Path) ->
     assert other.ingester.directory == Path("/srv/q")
 
 
-def test_a_tilde_is_the_home(tmp_path: Path) -> None:
+def test_a_tilde_is_expanded_to_the_home_directory(tmp_path: Path) -> None:
     assert load(tmp_path, "state_directory: ~/state\n").state_directory == Path("~/state").expanduser()
 
 
@@ -141,7 +141,7 @@ def test_a_tilde_is_the_home(tmp_path: Path) -> None:
         ("fabrics: {2290: {}}\nprojects: {17: {}}\n", "2290", "17"),
     ],
 )
-def test_the_only_fabric_and_the_only_project_are_the_default_without_being_named(
+def test_a_single_fabric_and_a_single_project_are_the_default(
     tmp_path: Path, text: str, fabric: str, project: str
 ) -> None:
     settings = load(tmp_path, text)
@@ -156,17 +156,17 @@ def test_the_only_fabric_and_the_only_project_are_the_default_without_being_name
         ("fabrics: {a: {}}\ndefault_fabric: c\n", "default_fabric: expected one of a, found 'c'"),
     ],
 )
-def test_among_several_the_default_must_be_named_and_exist(tmp_path: Path, text: str, sentence: str) -> None:
+def test_of_several_the_default_must_be_named_and_exist(tmp_path: Path, text: str, sentence: str) -> None:
     assert refusal(tmp_path, text) == f"{tmp_path / 'gateway.yaml'}: {sentence}"
 
 
-def test_the_resources_are_the_fabrics_own_unless_named(tmp_path: Path) -> None:
+def test_each_fabric_has_its_own_resources_unless_they_are_named(tmp_path: Path) -> None:
     settings = load(tmp_path, "fabrics: {a: {}, b: {resources: {ingester: duck, dbt: duck}}}\ndefault_fabric: a\n")
     assert settings.resources("a") == ("a.ingester", "a.dbt")
     assert settings.resources("b") == ("duck", "duck")
 
 
-def test_nothing_of_the_settings_can_be_set_afterwards(tmp_path: Path) -> None:
+def test_settings_are_frozen(tmp_path: Path) -> None:
     settings = load(tmp_path, "")
     for model in (settings, settings.fabrics["local"], settings.fabrics["local"].dbt, settings.projects["default"]):
         for key in type(model).model_fields:
@@ -174,7 +174,7 @@ def test_nothing_of_the_settings_can_be_set_afterwards(tmp_path: Path) -> None:
                 setattr(model, key, None)
 
 
-ENV_FILE = """
+ENV_FILE = r"""
 # a comment
 PLAIN=value
 export EXPORTED=value
@@ -185,8 +185,18 @@ SINGLE='it"s'
 EMPTY=
 EQUALS=a=b=c
 UMLAUT=für
-LONE="
 #OUT=commented
+PORT=3001 # comment
+ONLY_A_COMMENT= # comment
+HASH=#1
+ANCHOR=page#part
+QUOTED_AND_COMMENTED='a # b' # comment
+DOLLAR=$PLAIN ${PLAIN}
+LITERAL='a\nb'
+ESCAPED="a\nb \"c\""
+BACKSLASH=C:\new
+KEY="first
+second"
 """
 
 
@@ -202,20 +212,34 @@ def test_an_env_file_has_comments_blank_lines_export_and_quotes(tmp_path: Path) 
         "EMPTY": "",
         "EQUALS": "a=b=c",
         "UMLAUT": "für",
-        "LONE": '"',
+        "PORT": "3001",
+        "ONLY_A_COMMENT": "",
+        "HASH": "#1",
+        "ANCHOR": "page#part",
+        "QUOTED_AND_COMMENTED": "a # b",
+        "DOLLAR": "$PLAIN ${PLAIN}",
+        "LITERAL": "a\\nb",
+        "ESCAPED": 'a\nb "c"',
+        "BACKSLASH": "C:\\new",
+        "KEY": "first\nsecond",
     }
 
 
-@pytest.mark.parametrize("line", ["no equals sign", "=value", "1ST=x", "A-B=x", "two words=x"])
-def test_a_wrong_line_of_an_env_file_is_named(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(
+    "line",
+    ["no equals sign", "NAME", "=value", "1ST=x", "A-B=x", "two words=x", 'A="', "A='x' y", 'A="sesame\nB="x"'],
+)
+@pytest.mark.parametrize("before", ["A=1\n\n", "A=1\r\n  \r\n", "A='1\n1'\n"])
+def test_a_wrong_line_of_an_env_file_is_named(tmp_path: Path, before: str, line: str) -> None:
     file = tmp_path / "gateway.env"
-    file.write_text(f"A=1\n\n{line}\n")
+    file.write_text(f"{before}{line}\n", newline="")
     with pytest.raises(ConfigError) as refused:
         env_file.read(file)
-    assert str(refused.value) == f"{file}, line 3: expected NAME=VALUE"  # and not what it is
+    expected = "expected NAME=VALUE, where a value that begins with a quote ends with it"
+    assert str(refused.value) == f"{file}, line 3: {expected}"
 
 
-def test_an_env_file_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
+def test_an_env_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for name in ("missing", "binary"):
         with pytest.raises(ConfigError, match=f"{name}: can't be read"):
@@ -228,7 +252,7 @@ def test_a_setting_in_yaml_may_be_any_mapping_of_strings(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"])
-def test_without_a_file_of_its_own_a_gateway_beside_a_compose_file_runs_its_services(
+def test_without_gateway_yaml_a_compose_file_makes_a_compose_fabric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / name).touch()
@@ -240,7 +264,7 @@ def test_without_a_file_of_its_own_a_gateway_beside_a_compose_file_runs_its_serv
 
 
 @pytest.mark.parametrize("dotenv", ["COMPOSE_FILE=prod.yaml", "A=1\nexport COMPOSE_FILE = a.yaml:b.yaml\n"])
-def test_a_compose_file_may_be_named_where_docker_compose_looks_for_its_name(
+def test_compose_file_is_read_from_the_environment_or_dot_env(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dotenv: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -250,7 +274,7 @@ def test_a_compose_file_may_be_named_where_docker_compose_looks_for_its_name(
 
 
 @pytest.mark.parametrize("dotenv", ["", "COMPOSE_FILE=\n", "# COMPOSE_FILE=a.yaml", "MY_COMPOSE_FILE=a.yaml"])
-def test_a_folder_without_a_compose_file_runs_processes(
+def test_without_a_compose_file_the_default_fabric_is_local(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dotenv: str
 ) -> None:
     (tmp_path / ".env").write_text(dotenv)
@@ -258,12 +282,13 @@ def test_a_folder_without_a_compose_file_runs_processes(
     assert config.load(None, {}).default_fabric == "local"
 
 
-def test_a_configuration_file_says_itself_where_steps_run(tmp_path: Path) -> None:
+def test_with_gateway_yaml_a_compose_file_does_not_make_a_fabric(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").touch()
     assert load(tmp_path, "enabled: true").default_fabric == "local"
 
 
-def test_paths_of_a_compose_project_start_at_the_file_and_those_of_its_dbt_are_the_containers(tmp_path: Path) -> None:
+def test_paths_of_a_compose_project_start_at_the_file(tmp_path: Path) -> None:
+    """Those of its dbt are paths in the container, which stay as they are."""
     chosen = "{directory: shop, files: [a.yaml, /b.yaml], env_files: [prod.env], dbt: {target_path: ~/target}}"
     dbt = "{executable: bin/dbt}"
     settings = load(tmp_path, f"fabrics: {{a: {{runner: compose, compose: {chosen}, dbt: {dbt}}}}}")

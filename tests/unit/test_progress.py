@@ -1,4 +1,4 @@
-"""Following a step's output: what is read, what is passed over, and what is never decided by lines nobody saw."""
+"""Progress from a step's output: which lines are read, and that skipped ones are counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs import progress as follow
+from gateway.jobs import progress
 from gateway.jobs.progress import ProgressFollower
 from runners.output import Chunk, OutputRing
 from runners.report import Progress
@@ -35,7 +35,7 @@ def append(folder: Path, data: bytes, start: int = 0) -> None:
         segment.write(data)
 
 
-def test_lines_are_fed_once_and_whole_however_they_arrive(tmp_path: Path) -> None:
+def test_lines_are_read_once_and_whole_however_they_arrive(tmp_path: Path) -> None:
     lines = Lines()
     follower = ProgressFollower(OutputRing(tmp_path), 0, lines)
     for piece in (b"on", b"e\ntw", b"o\n", b"", b"last"):
@@ -47,18 +47,16 @@ def test_lines_are_fed_once_and_whole_however_they_arrive(tmp_path: Path) -> Non
     assert lines.skipped == 0
 
 
-def test_a_step_is_followed_from_its_own_first_byte_on(tmp_path: Path) -> None:
+def test_a_step_is_read_from_its_own_first_byte(tmp_path: Path) -> None:
     append(tmp_path, b"an earlier step\nmine\n")
     lines = Lines()
     ProgressFollower(OutputRing(tmp_path), len(b"an earlier step\n"), lines).catch_up()
     assert lines.fed == ["mine"]
 
 
-def test_of_a_step_that_talked_too_much_the_beginning_and_the_end_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follow, "_CHUNK", 100)
-    monkeypatch.setattr(follow, "_TOO_FAR", 1000)
+def test_of_too_much_output_the_beginning_and_the_end_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_CHUNK", 100)
+    monkeypatch.setattr(progress, "_TOO_FAR", 1000)
     append(tmp_path, b"first\n" + b"middle\n" * 1000 + b"last\n")
     lines = Lines()
     ProgressFollower(OutputRing(tmp_path), 0, lines).finish()
@@ -68,7 +66,7 @@ def test_of_a_step_that_talked_too_much_the_beginning_and_the_end_are_read(
     assert lines.skipped == 1
 
 
-def test_what_the_ring_dropped_is_known_to_be_missing(tmp_path: Path) -> None:
+def test_output_that_the_ring_dropped_counts_as_skipped(tmp_path: Path) -> None:
     append(tmp_path, b"half a line\nwhole\n", start=500)
     lines = Lines()
     ProgressFollower(OutputRing(tmp_path), 0, lines).catch_up()
@@ -76,9 +74,9 @@ def test_what_the_ring_dropped_is_known_to_be_missing(tmp_path: Path) -> None:
     assert lines.fed[-1] == "whole"
 
 
-def test_a_step_that_writes_faster_than_it_is_read_keeps_nobody(tmp_path: Path) -> None:
+def test_output_that_grows_faster_than_it_is_read_does_not_block(tmp_path: Path) -> None:
     class Endless(OutputRing):
-        """As of a step that has always written more by the time one looks."""
+        """The output of a step that has written more at each look."""
 
         written = 10
 
@@ -90,11 +88,11 @@ def test_a_step_that_writes_faster_than_it_is_read_keeps_nobody(tmp_path: Path) 
             return Chunk(offset, b"y\n" * 5)
 
     lines = Lines()
-    ProgressFollower(Endless(tmp_path), 0, lines).catch_up()  # the timeout of the suite is the judge
+    ProgressFollower(Endless(tmp_path), 0, lines).catch_up()  # fails by the timeout of the suite
     assert set(lines.fed) == {"y"}
 
 
-def test_two_looks_at_once_feed_no_line_twice(tmp_path: Path) -> None:
+def test_concurrent_reads_feed_each_line_once(tmp_path: Path) -> None:
     append(tmp_path, b"".join(b"%d\n" % number for number in range(100_000)))
     lines = Lines()
     follower = ProgressFollower(OutputRing(tmp_path), 0, lines)

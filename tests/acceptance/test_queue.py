@@ -1,4 +1,4 @@
-"""Jobs that wait for their turn in a real gateway: across SIGKILLs, without a database, and a thousand of them."""
+"""The queue of a real gateway: across SIGKILLs, without a database, and with a thousand jobs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests.support.gateway import wait_for
 from tests.support.kill_loop_gateway import SUBMIT
 from tests.support.quick_jobs import pid
 
-MEMORY = 64  # MB more that a thousand waiting jobs may take
+MEMORY = 64  # MB that a thousand queued jobs may add
 TURNS = 30
 
 
 def queue(gateway: DyingGateway, number: int) -> list[str]:
-    """So many jobs that wait for the one that runs, in their order."""
+    """Queue this many jobs behind the running one; their ids in order."""
     return [str(gateway.submit(wait=True)) for _ in range(number)]
 
 
 @pytest.mark.parametrize("damage", ["none", "noise", "lost"])
-def test_the_order_holds_across_restarts_and_without_a_database(dying: DyingGateway, damage: str) -> None:
+def test_the_queue_keeps_its_order_across_restarts_and_a_lost_database(dying: DyingGateway, damage: str) -> None:
     dying.hold()
     dying.serve()
     first = submitted(dying)
@@ -52,8 +52,8 @@ def test_the_order_holds_across_restarts_and_without_a_database(dying: DyingGate
     all_is_well(dying)
 
 
-def test_the_truth_about_a_job_that_waits_is_known_at_once(dying: DyingGateway) -> None:
-    """A start waits for the truth about its jobs, and says that it is not ready as long as it lacks it."""
+def test_a_queued_job_does_not_delay_readiness_after_a_restart(dying: DyingGateway) -> None:
+    """A start is not ready until the state of every active job is known."""
     dying.hold()
     dying.serve()
     running, waiting = submitted(dying), queue(dying, 3)
@@ -65,8 +65,7 @@ def test_the_truth_about_a_job_that_waits_is_known_at_once(dying: DyingGateway) 
     ran_in_turn(dying, running, *waiting)
 
 
-def test_the_next_job_begins_as_soon_as_the_one_before_has_ended(dying: DyingGateway, tell: Tell) -> None:
-    dying.unmeasured()
+def test_the_next_job_begins_as_soon_as_the_previous_has_ended(dying: DyingGateway, tell: Tell) -> None:
     dying.serve()
     jobs = queue(dying, TURNS)
     records = [dying.finished(job) for job in jobs]
@@ -81,8 +80,7 @@ def _seconds(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
 
 
-def test_a_thousand_jobs_wait_in_little_memory_and_no_more_are_taken(dying: DyingGateway, tell: Tell) -> None:
-    dying.unmeasured()
+def test_a_thousand_queued_jobs_take_little_memory_and_fill_the_queue(dying: DyingGateway, tell: Tell) -> None:
     dying.environment |= {"GATEWAY_TRIGGER_RATE": "1000", "GATEWAY_TRIGGER_BURST": "1000"}
     dying.hold()
     dying.serve()
@@ -113,5 +111,5 @@ def test_a_thousand_jobs_wait_in_little_memory_and_no_more_are_taken(dying: Dyin
 
 
 def _memory(gateway: DyingGateway) -> float:
-    """MB that are the gateway's alone."""
+    """The gateway's private memory in MB."""
     return process_facts.memory(pid(gateway)).heap

@@ -1,4 +1,4 @@
-"""Jobs that wait for their turn, in order, bounded, across restarts: a real database, the service over real HTTP."""
+"""The queue: in order, bounded, across restarts, with a real database and the service over real HTTP."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ async def queued(store: Store, *jobs: Job) -> list[Job]:
     return [await store.insert(job, may_wait=True) for job in jobs]
 
 
-async def test_a_job_whose_resource_is_held_is_recorded_as_queued_and_any_other_as_running(store: Store) -> None:
+async def test_a_job_is_queued_only_if_one_of_its_resources_is_held(store: Store) -> None:
     first, second, third = await queued(store, needing("1", "x"), needing("2", "x"), needing("3", "y"))
     assert (first.state, second.state, third.state) == (Running(), Queued(), Running())
     assert await store.active() == [first, second, third]
     assert [await store.holds_resources(job.id) for job in (first, second, third)] == [True, False, True]
 
 
-async def test_whoever_came_first_is_next(store: Store) -> None:
+async def test_queued_jobs_are_promoted_in_order_of_arrival(store: Store) -> None:
     jobs = await queued(store, *(needing(f"{number}", "x") for number in range(20)))
     for job, following in itertools.pairwise(jobs):
         assert await store.save(ended(job, DONE)) == [following.id]
@@ -69,18 +69,19 @@ async def test_whoever_came_first_is_next(store: Store) -> None:
     assert await held_by(store, needing("new", "x")) is None
 
 
-async def test_the_turn_of_a_job_has_come_once_it_has_all_it_needs_and_nobody_overtakes_it_meanwhile(
+async def test_a_job_is_promoted_once_all_its_resources_are_free(
     store: Store,
 ) -> None:
+    """No later job overtakes it meanwhile."""
     a, b, c, d = await queued(store, needing("a", "1"), needing("b", "2"), needing("c", "1", "2"), needing("d", "2"))
-    assert await store.save(ended(b, DONE)) == []  # d needs what is free now, but c came before it
+    assert await store.save(ended(b, DONE)) == []  # the resource of d is free, but c came before it
     assert await held_by(store, needing("new", "2")) == "c"
     assert await store.save(ended(a, DONE)) == ["c"]
     assert await store.save(ended(c, DONE)) == ["d"]
     assert await store.save(ended(d, DONE)) == []
 
 
-async def test_a_waiting_job_that_is_cancelled_blocks_nobody(store: Store) -> None:
+async def test_a_cancelled_queued_job_blocks_no_other_job(store: Store) -> None:
     a, b, c, d = await queued(store, needing("a", "1"), needing("b", "2"), needing("c", "1", "2"), needing("d", "2"))
     await store.save(ended(b, DONE))
     assert await store.save(ended(c, DONE)) == ["d"]
@@ -89,13 +90,13 @@ async def test_a_waiting_job_that_is_cancelled_blocks_nobody(store: Store) -> No
     assert await held_by(store, needing("late", "2")) == d.id
 
 
-async def test_one_end_may_be_the_turn_of_many(store: Store) -> None:
+async def test_the_end_of_one_job_may_promote_several(store: Store) -> None:
     all_of_it, *others = await queued(store, needing("all", "1", "2", "3"), *(needing(n, n) for n in "321"))
     assert sorted(await store.save(ended(all_of_it, DONE))) == ["1", "2", "3"]
     assert all([await store.holds_resources(job.id) for job in others])
 
 
-async def test_who_may_not_wait_hears_of_the_holder_or_else_of_the_first_that_waits(store: Store) -> None:
+async def test_a_conflict_names_the_holder_else_the_first_queued_job(store: Store) -> None:
     await queued(store, needing("a", "1"), needing("b", "1", "2"), needing("c", "2"))
     assert await held_by(store, needing("x", "1")) == "a"
     assert await held_by(store, needing("x", "2")) == "b"
@@ -104,7 +105,7 @@ async def test_who_may_not_wait_hears_of_the_holder_or_else_of_the_first_that_wa
     assert await held_by(store, needing("x", "3")) is None
 
 
-async def test_a_refusal_leaves_the_others_of_its_group_alone(store: Store) -> None:
+async def test_a_refusal_in_a_group_commit_does_not_affect_the_others(store: Store) -> None:
     [holder] = await queued(store, needing("holder", "x"))
     answers = await asyncio.gather(
         store.insert(needing("1", "x"), may_wait=True),
@@ -119,36 +120,36 @@ async def test_a_refusal_leaves_the_others_of_its_group_alone(store: Store) -> N
     assert [job.id for job in await store.active()] == ["1", "3"]
 
 
-async def test_the_queue_takes_no_more_than_it_may_and_takes_them_again_afterwards(store: Store) -> None:
+async def test_a_full_queue_refuses_jobs_until_one_leaves_it(store: Store) -> None:
     jobs = await asyncio.gather(*(store.insert(needing(f"{n}", "x"), may_wait=True) for n in range(LONGEST_QUEUE + 1)))
     assert [isinstance(job.state, Queued) for job in jobs] == [False] + [True] * LONGEST_QUEUE
     with pytest.raises(QueueFullError, match="1,000 jobs wait"):
         await store.insert(needing("more", "x"), may_wait=True)
     assert await store.get("more") is None
-    assert await held_by(store, needing("other", "y")) is None  # who need not wait is taken
+    assert await held_by(store, needing("other", "y")) is None  # a job that need not wait is accepted
     await store.save(ended(jobs[500], DONE))  # cancelled
     [last] = await queued(store, needing("more", "x"))
     assert last.state == Queued()
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_whatever_happens_all_of_it_is_in_order_and_nobody_waits_for_nobody(tmp_path: Path, seed: int) -> None:
-    """Against a model that knows only the rule: a job holds when none that came before wants any of the same."""
-    chance, model = random.Random(seed), list[Job]()
+async def test_random_operations_keep_the_order_of_the_queue(tmp_path: Path, seed: int) -> None:
+    """Against a model that has one rule: a job holds if no earlier job needs any of its resources."""
+    rng, model = random.Random(seed), list[Job]()
     store = await Store.open(tmp_path / DATABASE)
     for number in range(150):
-        if chance.random() < 0.1:
+        if rng.random() < 0.1:
             await store.close()
             store = await Store.open(tmp_path / DATABASE)
             await store.promote_waiting()
-        if model and chance.random() < 0.5:
+        if model and rng.random() < 0.5:
             before = holding(model)
-            gone = model.pop(chance.randrange(len(model)))
+            gone = model.pop(rng.randrange(len(model)))
             promoted = await store.save(ended(gone, DONE))
             assert sorted(promoted) == sorted(holding(model) - before)
         else:
-            job = needing(f"{number}", *chance.sample("abcde", chance.randint(1, 3)))
-            may_wait = chance.random() < 0.8
+            job = needing(f"{number}", *rng.sample("abcde", rng.randint(1, 3)))
+            may_wait = rng.random() < 0.8
             try:
                 recorded = await store.insert(job, may_wait=may_wait)
             except HeldError:
@@ -162,7 +163,7 @@ async def test_whatever_happens_all_of_it_is_in_order_and_nobody_waits_for_nobod
 
 
 def holding(jobs: Iterable[Job]) -> set[str]:
-    """Those that hold, of jobs in the order they came in."""
+    """The jobs that hold their resources, of jobs in order of arrival."""
     wanted, found = set[str](), set[str]()
     for job in jobs:
         if wanted.isdisjoint(job.plan.resources):
@@ -171,23 +172,23 @@ def holding(jobs: Iterable[Job]) -> set[str]:
     return found
 
 
-def in_folders(folder: Path, jobs: Iterable[Job]) -> Path:
+def write_to_folders(folder: Path, jobs: Iterable[Job]) -> Path:
     for job in jobs:
         (folder / job.id).mkdir(parents=True)
         job_file.write(folder / job.id, job)
     return folder
 
 
-async def taken_up(store: Store) -> list[tuple[str, str, bool]]:
-    """Of every active job in its order: its id, its state, and whether it holds."""
+async def active_states(store: Store) -> list[tuple[str, str, bool]]:
+    """Of every active job in order: its id, its state, and whether it holds its resources."""
     return [(job.id, job.state.kind, await store.holds_resources(job.id)) for job in await store.active()]
 
 
-async def test_a_lost_database_comes_back_with_those_that_wait_in_their_order(store: Store, tmp_path: Path) -> None:
+async def test_a_lost_database_is_restored_with_its_queue_in_order(store: Store, tmp_path: Path) -> None:
     jobs = [needing("d", "x", at=1), needing("c", "x", at=2), needing("b", "x", "y", at=3), needing("a", "y", at=4)]
     waiting = [jobs[0], *(replace(job, state=Queued()) for job in jobs[1:])]
-    await restore.restore(store, in_folders(tmp_path / "jobs", waiting))
-    assert await taken_up(store) == [
+    await restore.restore(store, write_to_folders(tmp_path / "jobs", waiting))
+    assert await active_states(store) == [
         ("d", "running", True),
         ("c", "queued", False),
         ("b", "queued", False),
@@ -198,38 +199,32 @@ async def test_a_lost_database_comes_back_with_those_that_wait_in_their_order(st
     assert await store.save(ended(jobs[2], DONE)) == ["a"]
 
 
-async def test_after_a_restart_nobody_waits_for_a_job_that_is_gone_and_who_held_goes_on(
-    store: Store, tmp_path: Path
-) -> None:
-    """The holder's end is only in its folder; the first that waits held already, and its folder knows that it began."""
+async def test_after_a_restart_no_job_waits_for_a_job_that_has_ended(store: Store, tmp_path: Path) -> None:
+    """That the holder ended and that the first queued job began is only in their folders."""
     a, b, c = await queued(store, needing("a", "x"), needing("b", "x"), needing("c", "x"))
     over = replace(ended(a, DONE), revision=9)
     began = replace(begin(b), revision=9)
-    await restore.restore(store, in_folders(tmp_path / "jobs", [over, began, c]))
-    assert await taken_up(store) == [("b", "running", True), ("c", "queued", False)]
+    await restore.restore(store, write_to_folders(tmp_path / "jobs", [over, began, c]))
+    assert await active_states(store) == [("b", "running", True), ("c", "queued", False)]
 
 
-async def test_claims_that_were_lost_are_made_again_for_those_that_run_before_those_that_wait(
-    store: Store, tmp_path: Path
-) -> None:
+async def test_lost_claims_are_restored_for_running_jobs_before_queued_ones(store: Store, tmp_path: Path) -> None:
     await queued(store, needing("a", "x"), needing("b", "x"), needing("c", "y"), needing("d", "y"))
-    await store.save(ended(needing("c", "y"), DONE))  # so that d holds, and does not know it yet
+    await store.save(ended(needing("c", "y"), DONE))  # so that d is promoted, which its record does not say yet
     with closing(sqlite3.connect(tmp_path / DATABASE)) as connection, connection:
         connection.execute("DELETE FROM claim WHERE resource = 'x'")
     (tmp_path / "jobs").mkdir()
     await restore.restore(store, tmp_path / "jobs")
-    assert await taken_up(store) == [("a", "running", True), ("b", "queued", False), ("d", "queued", True)]
+    assert await active_states(store) == [("a", "running", True), ("b", "queued", False), ("d", "queued", True)]
 
 
-async def test_a_job_that_runs_holds_what_it_waited_for_by_a_database_that_is_behind(
-    store: Store, tmp_path: Path
-) -> None:
+async def test_a_running_job_holds_its_resources_in_an_outdated_database_too(store: Store, tmp_path: Path) -> None:
     a, b = await queued(store, needing("a", "x"), needing("b", "x"))
     with closing(sqlite3.connect(tmp_path / DATABASE)) as connection, connection:
         connection.execute("UPDATE claim SET phase = 'over' WHERE phase = 'holds'")
     over, began = replace(ended(a, DONE), revision=9), replace(begin(b), revision=9)
-    await restore.restore(store, in_folders(tmp_path / "jobs", [over, began]))
-    assert await taken_up(store) == [("b", "running", True)]
+    await restore.restore(store, write_to_folders(tmp_path / "jobs", [over, began]))
+    assert await active_states(store) == [("b", "running", True)]
 
 
 async def test_a_job_whose_claims_can_not_be_made_is_not_recorded(store: Store) -> None:
@@ -239,7 +234,7 @@ async def test_a_job_whose_claims_can_not_be_made_is_not_recorded(store: Store) 
     assert await held_by(store, needing("other", "x")) is None
 
 
-async def test_the_last_job_of_a_pipeline_is_the_one_that_came_last(store: Store) -> None:
+async def test_the_last_job_of_a_pipeline_is_the_newest_accepted(store: Store) -> None:
     jobs = [replace(needing(f"{n}", f"{n}"), pipeline="p" if n % 2 else "q", project="a") for n in range(6)]
     for job in jobs:
         await store.insert(job)
@@ -249,7 +244,7 @@ async def test_the_last_job_of_a_pipeline_is_the_one_that_came_last(store: Store
     assert await store.last_of_pipeline("b", "p") is None
 
 
-# What a trigger, an end and a look at the last job of a pipeline ask.
+# The queries of a trigger, of a job's end, and for the last job of a pipeline.
 QUERIES = {
     "SELECT job FROM claim WHERE resource = ? AND phase = 'holds'": "claim_holder",
     "SELECT job FROM claim WHERE resource = ? AND phase = 'waits' ORDER BY job LIMIT 1": "claim_waiter",
@@ -259,9 +254,7 @@ QUERIES = {
 EVERYTHING = 100_000
 
 
-async def test_with_a_hundred_thousand_ended_jobs_the_indexes_keep_triggers_and_ends_quick(
-    tmp_path: Path, tell: Tell
-) -> None:
+async def test_indexes_keep_queries_fast_with_a_hundred_thousand_ended_jobs(tmp_path: Path, tell: Tell) -> None:
     file = tmp_path / DATABASE
     await (await Store.open(file)).close()
     _fill(file)
@@ -290,7 +283,7 @@ async def test_with_a_hundred_thousand_ended_jobs_the_indexes_keep_triggers_and_
 
 
 async def each_takes(calls: Iterable[Coroutine[Any, Any, object]]) -> float:
-    """Seconds that each of these takes, one after the other, in the median."""
+    """The median of the seconds that each call takes, one after the other."""
     taken = []
     for call in calls:
         began = time.perf_counter()
@@ -300,14 +293,14 @@ async def each_takes(calls: Iterable[Coroutine[Any, Any, object]]) -> float:
 
 
 def _fill(file: Path) -> None:
-    """Many ended jobs, written as the store does."""
+    """Insert many ended jobs, as the store writes them."""
     rows = (stores._row(ended(make_job(f"old-{number}"), DONE)) for number in range(EVERYTHING))
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.executemany(stores._INSERT, rows)
         connection.execute("INSERT INTO claim SELECT seq, 'x', 'over' FROM job")
 
 
-# Prints its pid and waits until there is a file `go`, or one with its job's name.
+# Records that its job began, and waits for a file `go` or one with the job's name.
 INGESTER = """
     import os, pathlib, time
     job = os.environ["PIPELINE_GATEWAY_STEP"].rsplit("/", 2)[1]
@@ -330,7 +323,7 @@ async def _submit(request: web.Request) -> web.Response:
 
 
 class Waiting:
-    """The service, on one folder again and again."""
+    """The service, which can be started again on the same folder."""
 
     def __init__(self, make_api: MakeApi, folder: Path) -> None:
         self.folder = projects.make(folder, ingester=INGESTER)
@@ -349,11 +342,11 @@ class Waiting:
     async def record(self, job: str) -> dict[str, Any]:
         return await self.api.get(f"/api/v1/jobs/{job}")
 
-    def let_go(self, job: str = "") -> None:
+    def release(self, job: str = "") -> None:
         (self.folder / f"go-{job}" if job else self.folder / "go").touch()
 
     async def began(self, *jobs: str) -> None:
-        """See that these began, in this order, and no others."""
+        """Wait until these jobs began, in this order, and no others."""
 
         async def so() -> bool:
             return self.order() == list(jobs)
@@ -377,10 +370,10 @@ class Waiting:
 async def waiting(tmp_path: Path, make_api: MakeApi) -> AsyncIterator[Waiting]:
     made = await Waiting(make_api, tmp_path / "project").start()
     yield made
-    made.let_go()
+    made.release()
 
 
-async def test_a_waiting_job_reads_as_the_contract_says_and_runs_when_its_turn_comes(waiting: Waiting) -> None:
+async def test_a_queued_job_reads_as_documented_and_runs_in_its_turn(waiting: Waiting) -> None:
     first = await waiting.submit()
     await waiting.began(first)
     second = await waiting.submit()
@@ -393,14 +386,14 @@ async def test_a_waiting_job_reads_as_the_contract_says_and_runs_when_its_turn_c
         (first, "ingester"),
     ]
     watching = asyncio.create_task(waiting.api.get(f"/api/v1/jobs/{second}?wait=30"))
-    waiting.let_go(first)
+    waiting.release(first)
     await waiting.began(first, second)
-    assert (await watching)["phase"] != "queued"  # whoever waits for a change hears of it
-    waiting.let_go(second)
+    assert (await watching)["phase"] != "queued"  # the waiting request gets the change
+    waiting.release(second)
     assert [(await waiting.api.finished(job))["exitCode"] for job in (first, second)] == [0, 0]
 
 
-async def test_the_api_that_rejects_is_told_of_who_holds_or_waits(waiting: Waiting) -> None:
+async def test_a_409_names_the_job_that_holds_or_else_the_first_queued(waiting: Waiting) -> None:
     first = await waiting.submit("other")
     await waiting.began(first)
     second = await waiting.submit("other", "warehouse")
@@ -410,18 +403,18 @@ async def test_the_api_that_rejects_is_told_of_who_holds_or_waits(waiting: Waiti
     assert refused.json["conflict"]["jobId"] == second
     assert refused.json["conflict"]["step"] == "queued"
     assert "comes first" in refused.json["error"]
-    waiting.let_go(first)
+    waiting.release(first)
     await waiting.began(first, second)
     refused = await waiting.api.call("POST", PATH, {"pipeline": "ingester"})
     assert (refused.status, refused.json["conflict"]["jobId"]) == (409, second)
     assert "is already running" in refused.json["error"]
 
 
-async def test_a_job_that_is_cancelled_while_it_waits_ends_at_once_and_lets_the_next_one_run(waiting: Waiting) -> None:
+async def test_cancelling_a_queued_job_ends_it_and_promotes_the_next(waiting: Waiting) -> None:
     a, b = await waiting.submit("1"), await waiting.submit("2")
     await until(waiting.began_all(a, b), "the first two")
     c, d = await waiting.submit("1", "2"), await waiting.submit("2")
-    waiting.let_go(b)
+    waiting.release(b)
     await waiting.api.finished(b)
     assert (await waiting.record(d))["phase"] == "queued"
     await waiting.api.call("POST", f"/api/v1/jobs/{c}/cancel")
@@ -438,7 +431,7 @@ async def test_a_job_that_is_cancelled_while_it_waits_ends_at_once_and_lets_the_
     assert len((await waiting.record(c))["audit"]) == 2
 
 
-async def test_a_cancel_that_the_disk_refuses_is_carried_out_all_the_same(
+async def test_a_cancel_is_carried_out_although_the_disk_is_full(
     waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await waiting.submit()
@@ -456,14 +449,12 @@ async def test_a_cancel_that_the_disk_refuses_is_carried_out_all_the_same(
         answer = await waiting.api.call("POST", f"/api/v1/jobs/{second}/cancel")
         assert (answer.status, answer.json["phase"]) == (202, "queued")
     assert (await waiting.api.finished(second))["reason"] == "cancelled"
-    waiting.let_go()
+    waiting.release()
     await waiting.api.finished(first)
     assert waiting.order() == [first]
 
 
-async def test_a_full_queue_is_a_503_that_says_when_to_try_again(
-    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_full_queue_is_a_503_with_retry_after(waiting: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.storage.claims.LONGEST_QUEUE", 2)
     jobs = [await waiting.submit() for _ in range(3)]
     refused = await waiting.api.call("POST", SUBMIT, {"resources": ["warehouse"]})
@@ -476,7 +467,7 @@ async def test_a_full_queue_is_a_503_that_says_when_to_try_again(
 async def test_the_record_says_when_it_last_changed(waiting: Waiting) -> None:
     first = await waiting.submit()
     await waiting.began(first)
-    waiting.let_go()
+    waiting.release()
     await waiting.api.finished(first)
     job = job_file.read(waiting.folder / ".pipeline-gateway/jobs" / first)
     assert job is not None

@@ -1,4 +1,4 @@
-"""A project that looks like nobody's demo: programs elsewhere, folders of its own, another target."""
+"""A project unlike the demo: programs elsewhere, its own folders, another target."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _results(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, make_gateway: MakeGateway) -> Gateway:
-    """A gateway whose dbt is in a folder of its own, and whose dbt project, profiles and ingester lie apart."""
+    """A gateway whose dbt, dbt project, profiles and ingester are all in different folders."""
     dbt = _program(
         tmp_path / "opt/dbt/bin/dbt",
         f"""
@@ -83,14 +83,13 @@ def elsewhere(tmp_path: Path, make_gateway: MakeGateway) -> Gateway:
             prod: {type: duckdb, path: "{{ env_var('WAREHOUSE') }}", threads: 1}
         """,
     )
-    # what a careless project leaves lying about, and must not redirect lineage
+    # a project may have this file; it must not redirect lineage
     (project / "openlineage.yml").write_text("transport: {type: console}\n")
     return make_gateway(folder, {"WAREHOUSE": str(tmp_path / "prod.duckdb"), "OPENLINEAGE_URL": "http://127.0.0.1:9"})
 
 
-def test_programs_folders_environment_target_and_arguments_are_the_configured_ones(
-    elsewhere: Gateway, tmp_path: Path
-) -> None:
+def test_a_project_runs_with_everything_as_configured(elsewhere: Gateway, tmp_path: Path) -> None:
+    """Programs, folders, environment, target and arguments."""
     before = sorted(path.name for path in (tmp_path / "shop/models of the shop").iterdir())
     job = elsewhere.trigger(pipeline="full", command="build", enableOpenlineage=True)
     record = elsewhere.finished(job)
@@ -102,14 +101,14 @@ def test_programs_folders_environment_target_and_arguments_are_the_configured_on
     assert "target='prod'" in record["output"]
     assert "Concurrency: 3 threads" in record["output"]
     assert (tmp_path / "prod.duckdb").exists()
-    # through dbt-ol too, it was the configured dbt, and lineage went nowhere but to the state directory
+    # dbt-ol called the configured dbt too, and lineage went only to the state directory
     assert (tmp_path / "dbt_runs").read_text() == "run\n"
     assert (folder / "lineage.ndjson").stat().st_size > 0
-    # and nothing but dbt's own work was left in the project
+    # and dbt left no other files in the project
     assert sorted(path.name for path in (tmp_path / "shop/models of the shop").iterdir()) == before
 
 
-def test_a_second_run_reads_what_the_first_one_parsed(elsewhere: Gateway, tmp_path: Path) -> None:
+def test_a_second_run_reuses_the_parse_of_the_first(elsewhere: Gateway, tmp_path: Path) -> None:
     assert elsewhere.run(pipeline="dbt", command="run")["exitCode"] == 0
     [shared] = (elsewhere.state / "parse").iterdir()
     job = elsewhere.trigger(pipeline="dbt", command="run")
@@ -119,7 +118,7 @@ def test_a_second_run_reads_what_the_first_one_parsed(elsewhere: Gateway, tmp_pa
     assert "Partial parsing enabled: 0 files deleted, 0 files added, 0 files changed" in log
 
 
-def test_elementary_comes_last_also_after_failed_tests_with_the_report_of_a_fake_edr(
+def test_elementary_with_a_fake_edr_runs_last_even_after_failed_tests(
     tmp_path: Path, make_gateway: MakeGateway
 ) -> None:
     edr = _program(
@@ -147,7 +146,7 @@ def test_elementary_comes_last_also_after_failed_tests_with_the_report_of_a_fake
     assert record["output"].endswith("edr was called with report\n")
 
 
-def test_an_edr_that_leaves_no_report_has_not_done_its_work(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_a_fake_edr_that_leaves_no_report_fails_the_job(tmp_path: Path, make_gateway: MakeGateway) -> None:
     edr = _program(tmp_path / "edr", "#!/bin/sh\nexit 0\n")
     folder = projects.make(tmp_path / "project", settings={"fabrics": {"local": {"dbt": {"edr": str(edr)}}}})
     projects.add_elementary(folder / "transform")
@@ -158,7 +157,7 @@ def test_an_edr_that_leaves_no_report_has_not_done_its_work(tmp_path: Path, make
     assert "report" in record["error"]
 
 
-def test_a_database_that_another_process_holds_is_told_as_such(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_a_database_locked_by_another_process_is_named_in_the_error(tmp_path: Path, make_gateway: MakeGateway) -> None:
     duckdb = pytest.importorskip("duckdb")
     gateway = make_gateway(projects.make(tmp_path / "project"))
     with duckdb.connect(str(tmp_path / "project/warehouse.duckdb")):
@@ -168,7 +167,9 @@ def test_a_database_that_another_process_holds_is_told_as_such(tmp_path: Path, m
     assert record["error"].endswith("trigger it again.")
 
 
-def test_a_model_that_does_not_compile_ran_and_failed(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_a_model_that_does_not_compile_completes_the_job_with_exit_code_2(
+    tmp_path: Path, make_gateway: MakeGateway
+) -> None:
     folder = projects.make(tmp_path / "project")
     projects.write(folder / "transform/models/broken.sql", "select {{ nonsense( }}\n")
     gateway = make_gateway(folder)
@@ -177,8 +178,8 @@ def test_a_model_that_does_not_compile_ran_and_failed(tmp_path: Path, make_gatew
     assert "Compilation Error" in record["firstFailure"]["message"]
 
 
-def test_an_adapter_of_another_kind_is_nothing_the_gateway_knows_of(tmp_path: Path, make_gateway: MakeGateway) -> None:
-    """An adapter that is not installed is dbt's to refuse, in dbt's words."""
+def test_a_missing_adapter_is_reported_in_dbts_own_words(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    """The gateway knows nothing of adapters."""
     folder = projects.make(tmp_path / "project")
     profile = folder / "transform/profiles.yml"
     profile.write_text(profile.read_text().replace("duckdb,", "teradata,"))
@@ -188,7 +189,7 @@ def test_an_adapter_of_another_kind_is_nothing_the_gateway_knows_of(tmp_path: Pa
     assert "teradata" in record["error"]
 
 
-def test_the_state_directory_is_the_owners_alone(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_the_state_directory_is_private(tmp_path: Path, make_gateway: MakeGateway) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project"))
     job = gateway.trigger(pipeline="ingester")
     gateway.finished(job)

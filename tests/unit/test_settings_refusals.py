@@ -1,4 +1,4 @@
-"""A wrong configuration is refused in one line for each mistake: which key, what was expected, what was found."""
+"""Refused settings: one line for each mistake, with the key, what was expected and what was found."""
 
 from __future__ import annotations
 
@@ -132,9 +132,10 @@ NESTED = [
 
 
 @pytest.mark.parametrize(("text", "variable", "key", "expected", "found"), MISTAKES)
-def test_a_wrong_value_is_named_with_its_key_its_variable_what_was_expected_and_what_was_found(
+def test_a_refused_value_is_named_with_its_key_and_its_variable(
     tmp_path: Path, text: str, variable: str, key: str, expected: str, found: str
 ) -> None:
+    """The line also says what was expected and what was found."""
     sentence = refusal(tmp_path, text)
     assert sentence.startswith(f"{tmp_path / 'gateway.yaml'} or {variable}: {key}: ")
     assert expected in sentence
@@ -143,7 +144,7 @@ def test_a_wrong_value_is_named_with_its_key_its_variable_what_was_expected_and_
 
 
 @pytest.mark.parametrize(("text", "key", "expected", "found"), NESTED)
-def test_a_wrong_value_inside_a_fabric_or_project_is_named_with_its_whole_key(
+def test_a_refused_value_in_a_fabric_or_project_is_named_by_its_full_key(
     tmp_path: Path, text: str, key: str, expected: str, found: str
 ) -> None:
     sentence = refusal(tmp_path, text)
@@ -153,7 +154,7 @@ def test_a_wrong_value_inside_a_fabric_or_project_is_named_with_its_whole_key(
     assert "\n" not in sentence
 
 
-def test_the_variable_that_is_named_is_one_that_could_have_set_it(tmp_path: Path) -> None:
+def test_the_named_variable_is_one_that_could_have_set_the_key(tmp_path: Path) -> None:
     sentence = refusal(tmp_path, "fabrics: {a: {dbt: {threads: 0}}}")
     assert sentence.startswith(f"{tmp_path / 'gateway.yaml'} or GATEWAY_FABRICS: fabrics.a.dbt.threads: ")
 
@@ -172,11 +173,11 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, text: str, key: str) 
     assert refusal(tmp_path, text) == f"{tmp_path / 'gateway.yaml'}: {key}: there is no such setting"
 
 
-def test_a_setting_with_a_variable_of_its_own_has_no_second_one(tmp_path: Path) -> None:
+def test_a_setting_with_its_own_variable_has_no_gateway_variable(tmp_path: Path) -> None:
     assert refusal(tmp_path, "", {"GATEWAY_PORT": "1"}) == "GATEWAY_PORT: this setting has a variable of its own, PORT"
 
 
-def test_an_unknown_variable_of_ours_is_refused_by_its_own_name(tmp_path: Path) -> None:
+def test_an_unknown_gateway_variable_is_refused_by_its_name(tmp_path: Path) -> None:
     assert "GATEWAY_COLOUR" in refusal(tmp_path, "", {"GATEWAY_COLOUR": "red"})
 
 
@@ -191,25 +192,23 @@ def test_several_mistakes_are_several_lines(tmp_path: Path) -> None:
     assert sorted(line.split(": ")[1] for line in lines) == ["colour", "host", "job_ttl", "port"]
 
 
-def test_a_long_value_is_shown_by_its_beginning(tmp_path: Path) -> None:
+def test_a_long_value_is_shortened(tmp_path: Path) -> None:
     assert len(refusal(tmp_path, f"port: {'x' * 10_000}")) < len(str(tmp_path)) + 300
 
 
 @pytest.mark.parametrize("argument", sorted(RESERVED_ARGUMENTS))
 @pytest.mark.parametrize("value", ["", "=x"])
-def test_what_the_gateway_sets_for_dbt_itself_is_not_anybody_elses_to_set(
-    tmp_path: Path, argument: str, value: str
-) -> None:
+def test_a_dbt_argument_that_the_gateway_sets_is_reserved(tmp_path: Path, argument: str, value: str) -> None:
     sentence = refusal(tmp_path, f"fabrics: {{a: {{dbt: {{arguments: [{argument + value!r}]}}}}}}")
     assert f"{argument}{value} is set by the gateway itself" in sentence
 
 
 @pytest.mark.parametrize("argument", ["-tprod", "-qx"])
-def test_a_short_option_with_its_value_glued_on_is_reserved_as_well(tmp_path: Path, argument: str) -> None:
+def test_a_reserved_short_option_joined_to_its_value_is_refused(tmp_path: Path, argument: str) -> None:
     assert "is set by the gateway itself" in refusal(tmp_path, f"fabrics: {{a: {{dbt: {{arguments: [{argument}]}}}}}}")
 
 
-def test_other_arguments_of_dbt_are_taken(tmp_path: Path) -> None:
+def test_other_arguments_of_dbt_are_accepted(tmp_path: Path) -> None:
     settings = load(tmp_path, "fabrics: {a: {dbt: {arguments: [--full-refresh, '--vars={a: 1}', -x]}}}")
     assert settings.fabrics["a"].dbt.arguments == ("--full-refresh", "--vars={a: 1}", "-x")
 
@@ -226,13 +225,13 @@ def test_other_arguments_of_dbt_are_taken(tmp_path: Path) -> None:
         "job_ttl: 2026-13-45",
     ],
 )
-def test_what_is_not_yaml_is_refused_with_the_files_name_in_one_line(tmp_path: Path, text: str) -> None:
+def test_text_that_is_not_yaml_is_refused_in_one_line_naming_the_file(tmp_path: Path, text: str) -> None:
     sentence = refusal(tmp_path, text)
     assert sentence.startswith(f"{tmp_path / 'gateway.yaml'}: is not YAML: ")
     assert "\n" not in sentence
 
 
-def test_bytes_that_are_no_text_are_not_yaml(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_not_yaml(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_bytes(b"port: \xff\n")
     with pytest.raises(ConfigError, match="is not YAML"):
         config.load(tmp_path / "gateway.yaml", {})
@@ -244,7 +243,7 @@ def test_a_variable_that_is_not_yaml_is_refused_with_its_name(tmp_path: Path, va
 
 
 @pytest.mark.parametrize(("text", "found"), [("- port", "list"), ("3000", "int"), ("port", "str"), ("[]", "list")])
-def test_settings_are_a_mapping(tmp_path: Path, text: str, found: str) -> None:
+def test_settings_that_are_not_a_mapping_are_refused(tmp_path: Path, text: str, found: str) -> None:
     expected = f"{tmp_path / 'gateway.yaml'}: expected a YAML mapping, found {found}"
     assert refusal(tmp_path, text) == expected
 
@@ -254,7 +253,7 @@ def test_an_empty_file_sets_nothing(tmp_path: Path, text: str) -> None:
     assert load(tmp_path, text).port == 3000
 
 
-def test_a_file_that_was_named_must_be_there_and_readable(tmp_path: Path) -> None:
+def test_a_named_file_must_exist_and_be_readable(tmp_path: Path) -> None:
     for file in (tmp_path / "missing.yaml", tmp_path):
         with pytest.raises(ConfigError) as refused:
             config.load(file, {})
@@ -270,5 +269,5 @@ def test_a_file_that_was_named_must_be_there_and_readable(tmp_path: Path) -> Non
         "state_directory: ~no-such-user/state",
     ],
 )
-def test_a_path_or_value_that_no_call_of_the_system_takes_is_refused_and_not_tried(tmp_path: Path, text: str) -> None:
+def test_a_path_or_value_that_the_system_can_not_take_is_refused(tmp_path: Path, text: str) -> None:
     assert refusal(tmp_path, text).startswith(f"{tmp_path / 'gateway.yaml'}")

@@ -1,0 +1,259 @@
+"""`pipeline-gateway check`: what would go wrong, found without serving."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gateway.cli import permissions
+from gateway.errors import ConfigError, RequestError
+from gateway.fabrics import step_services
+from gateway.fabrics.checkouts import Checkout, Checkouts
+from gateway.fabrics.compose import ComposeFabric
+from gateway.fabrics.local import LocalFabric
+from gateway.model import catalog
+from gateway.model.plan import Plan, PlannedStep, StepName
+from gateway.model.request import BuiltinPipeline, TriggerRequest
+from gateway.settings import tokens
+from gateway.settings.fabric import RunnerName
+from gateway.settings.settings import Settings
+from runners.containers.compose_project import ComposeService
+from runners.containers.docker import EngineUnreachableError
+from runners.containers.docker_errors import explain
+from runners.shim import SHORTEST_SECRET
+
+_TIMEOUT = 60
+_DAILY = TriggerRequest(BuiltinPipeline.DBT)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one look. warns: it works, but not as well as it could."""
+
+    good: bool
+    text: str
+    warns: bool = False
+
+
+async def find(
+    settings: Settings, environment: Mapping[str, str], user: str | None, files: Sequence[Path]
+) -> list[Finding]:
+    """Everything that a trigger needs, in the order in which it needs it. Raises ConfigError for an unknown user.
+
+    user: also find out what this user may do. files: the files that the settings come from.
+    """
+    account = None if user is None else permissions.find_user(user)
+    found = [Finding(True, "configuration"), *_secrets(settings, environment), *_triggers(settings)]
+    found += [*_tokens(settings, environment), *_state(settings)]
+    in_place: list[LocalFabric] = []
+    with tempfile.TemporaryDirectory(prefix="pipeline-gateway-check-") as scratch:
+        # Checkouts are made outside of the state directory, which a running gateway may be using.
+        checkouts = Checkouts(settings.model_copy(update={"state_directory": Path(scratch)}), environment)
+        for fabric_id, chosen in settings.fabrics.items():
+            in_containers = RunnerName(chosen.runner) is RunnerName.COMPOSE
+            if in_containers:
+                services = step_services.compose_services(settings, fabric_id, environment, instance="")
+                compose = ComposeFabric(settings, fabric_id, settings.default_project, environment, services)
+                found += await _compose_fabric(compose, fabric_id)
+            for project in settings.projects:
+                if fabric_id not in settings.fabrics_of(project):
+                    continue
+                where = f"{project} on {fabric_id}"
+                checkout, of_source = await _checkout(checkouts, fabric_id, project, where)
+                found += of_source
+                if all(finding.good for finding in of_source) and not in_containers:
+                    fabric = LocalFabric(settings, fabric_id, project, environment, checkout)
+                    in_place += [] if checkout else [fabric]
+                    found += await _local_fabric(fabric, where)
+    if account is not None:
+        found += [
+            Finding(granted, f"{account.pw_name} {'can' if granted else 'can not'} {verb} {path}")
+            for verb, path, granted in permissions.check(settings, in_place, account, files)
+        ]
+    return found
+
+
+def _secrets(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    mask = settings.mask(environment)
+    variables = {name: value for given in settings.environments(environment) for name, value in given.items()}
+    for name, value in sorted(variables.items()):
+        if mask.is_secret(name) and 0 < len(value.strip()) < SHORTEST_SECRET:
+            advice = f"give it {SHORTEST_SECRET} characters, or take its name off `secrets` if it is not secret"
+            yield Finding(True, f"the secret {name} is too short to be masked in output: {advice}", warns=True)
+
+
+def _triggers(settings: Settings) -> Iterator[Finding]:
+    yield Finding(True, "triggers are on" if settings.enabled else "triggers are off: set PIPELINE_ENABLED=true")
+
+
+def _tokens(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        known = tokens.load(settings.tokens_file, environment)
+    except ConfigError as error:
+        yield Finding(False, str(error))
+        return
+    if known is None:
+        yield Finding(True, "no tokens: every program of this host may trigger pipelines")
+        for host in settings.allowed_hosts:
+            advice = "if a proxy serves it to others, make tokens first"
+            yield Finding(True, f"the host {host} is allowed, and there are no tokens: {advice}", warns=True)
+        return
+    now = datetime.now(UTC)
+    valid = [token.name for token in known.tokens if not token.is_expired(now)]
+    yield Finding(True, f"tokens in {known.source}: {', '.join(valid) or 'none is valid, so every request is refused'}")
+    for token in known.tokens:
+        if token.is_expired(now):
+            yield Finding(True, f"the token {token.name} has expired: revoke it, and make another", warns=True)
+
+
+def _state(settings: Settings) -> Iterator[Finding]:
+    folder = settings.state_directory
+    existing = permissions.nearest_existing(folder)
+    writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    yield Finding(writable, f"state directory {folder}" + ("" if writable else f": {existing} is not writable"))
+    free = shutil.disk_usage(existing).free
+    enough = free >= settings.free_disk_floor
+    wanted = "" if enough else f", under free_disk_floor ({settings.free_disk_floor // 2**20} MiB)"
+    yield Finding(enough, f"free disk: {free // 2**20:,} MiB{wanted}")
+
+
+async def _checkout(
+    checkouts: Checkouts, fabric: str, project: str, where: str
+) -> tuple[Checkout | None, list[Finding]]:
+    """The checkout of a project, and whether it could be made; None for a project that runs in its own directory."""
+    try:
+        source = await checkouts.resolve(project, None, None)
+    except RequestError as error:
+        return None, [Finding(False, f"{where}: {error}")]
+    if source is None:
+        return None, []
+    checkout = checkouts.checkout(fabric, source)
+    problem = await checkout.prepare("check")
+    ref = f"version {source.version}" if source.version else f"branch {source.branch}"
+    return checkout, [Finding(problem is None, f"{where}: {problem or f'{ref} is the commit {source.commit[:12]}'}")]
+
+
+async def _local_fabric(fabric: LocalFabric, where: str) -> list[Finding]:
+    found = []
+    if fabric.has_ingester:
+        problem = await fabric.problem(PlannedStep(StepName.INGESTER))
+        found.append(Finding(problem is None, f"{where}: {problem or 'ingester'}"))
+    else:
+        found.append(Finding(True, f"{where}: no ingester: the pipelines `ingester` and `full` will fail"))
+    plan = catalog.plan(_DAILY, await fabric.installation(_DAILY))
+    problems = await _problems(fabric, plan, where)
+    found += problems or [Finding(True, f"{where}: dbt project and profile")]
+    return [*found, *_dbt_version(fabric, where), *_toggles(plan, where)]
+
+
+async def _compose_fabric(fabric: ComposeFabric, where: str) -> list[Finding]:
+    """Engine, Compose, services, plan: each needs the one before, so the first that is wrong ends the look."""
+    found = [await _engine(fabric), await _compose(fabric)]
+    found = [replace(finding, text=f"{where}: {finding.text}") for finding in found]
+    if not all(finding.good for finding in found):
+        return found
+    for step in (StepName.INGESTER, StepName.BUILD):
+        found += await _service(fabric, step, where)
+    if all(finding.good for finding in found):
+        plan = catalog.plan(_DAILY, await fabric.installation(_DAILY))
+        found += [*await _problems(fabric, plan, where), *_toggles(plan, where)]
+    return found
+
+
+async def _problems(fabric: LocalFabric | ComposeFabric, plan: Plan, where: str) -> list[Finding]:
+    """What keeps the steps of a plan from running; a problem of several steps is said once."""
+    problems = [problem for step in plan.steps if (problem := await fabric.problem(step)) is not None]
+    return [Finding(False, f"{where}: {problem}") for problem in dict.fromkeys(problems)]
+
+
+async def _service(fabric: ComposeFabric, step: StepName, where: str) -> list[Finding]:
+    try:
+        service = await fabric.service(step)
+    except EngineUnreachableError as error:
+        service = explain(str(error), "the engine doesn't answer")
+    if isinstance(service, str):
+        return [Finding(False, f"{where}: {service}")]
+    entrypoint = " ".join(service.entrypoint or ()) or "none"
+    found = Finding(True, f"{where}: service {service.name}: image {service.image}, entrypoint {entrypoint}")
+    return [found, *await _logging(fabric, service, where)]
+
+
+async def _engine(fabric: ComposeFabric) -> Finding:
+    answer = await fabric.docker.run("version", "--format={{.Client.Version}} {{.Server.Version}}")
+    versions = answer.output.decode(errors="replace").split()
+    if answer.code != 0 or len(versions) != 2:
+        return Finding(False, explain(answer.error, "the container engine can't be used"))
+    return Finding(True, f"Docker Engine {versions[1]}, docker command line {versions[0]}")
+
+
+async def _compose(fabric: ComposeFabric) -> Finding:
+    """Whether Compose is v2: v1 and podman take other options under the same name."""
+    program = await fabric.docker.run("--version")
+    if b"podman" in program.output.lower():
+        return Finding(False, "the command `docker` is podman here: install Docker's own and its Compose v2 plugin")
+    answer = await fabric.docker.run("compose", "version", "--short")
+    version = answer.output.decode(errors="replace").strip().removeprefix("v")
+    major = version.partition(".")[0]
+    if answer.code != 0 or not major.isdecimal():
+        return Finding(False, explain(answer.error, "Compose v2 can't be used"))
+    if int(major) < 2:
+        return Finding(False, f"Compose {version} is out of support: install the Compose v2 plugin")
+    try:
+        project = await fabric.services.project()
+    except EngineUnreachableError as error:
+        project = explain(str(error), "Compose does not answer")
+    if isinstance(project, str):
+        return Finding(False, project)
+    services = ", ".join(sorted(project.services)) or "none"
+    folder = fabric.compose.directory
+    return Finding(True, f"Compose {version}: project {project.name} in {folder}, services: {services}")
+
+
+async def _logging(fabric: ComposeFabric, service: ComposeService, where: str) -> list[Finding]:
+    """A warning where the engine does not keep a container's whole log.
+
+    After a restart, the gateway resumes a log by the count of the bytes that it has read.
+    """
+    answer = await fabric.docker.run("info", "--format={{.LoggingDriver}}")
+    driver = service.log_driver or answer.output.decode(errors="replace").strip()
+    if driver == "json-file" and not service.log_rotates:
+        return []
+    what = f"the logging driver {driver}" if driver != "json-file" else "a json-file log with max-size"
+    advice = "use json-file without max-size, or its output may have gaps after a restart of the gateway"
+    return [Finding(True, f"{where}: service {service.name} has {what}: {advice}", warns=True)]
+
+
+def _toggles(plan: Plan, where: str) -> Iterator[Finding]:
+    lineage = any(step.lineage for step in plan.steps)
+    yield Finding(True, f"{where}: OpenLineage is {'on' if lineage else 'off'}")
+    elementary = any(step.name is StepName.ELEMENTARY for step in plan.steps)
+    yield Finding(True, f"{where}: Elementary is {'on' if elementary else 'off'}")
+
+
+def _dbt_version(fabric: LocalFabric, where: str) -> Iterator[Finding]:
+    program = shutil.which(fabric.dbt.executable, path=fabric.environment["PATH"])
+    if program is None:
+        return  # among the problems of the plan
+    try:
+        answer = subprocess.run(
+            [program, "--version"],
+            env=dict(fabric.environment),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding(False, f"{where}: {program} does not run: {error}")
+        return
+    version = re.search(r"installed: +(\S+)|^dbt \S*?(\d+\.\S+)", answer.stdout, re.MULTILINE)
+    number = (version[1] or version[2]) if version else "unknown"
+    good = number.startswith("1.")
+    yield Finding(good, f"{where}: {program} is dbt {number}" + ("" if good else ", but the gateway drives dbt 1.x"))

@@ -89,9 +89,9 @@ def _seconds_per_gb(program: Path, secrets: list[str] | None, text: Path) -> flo
     with tempfile.TemporaryDirectory(dir=text.parent) as folder:
         script = f"for i in $(seq {REPEATED}); do cat {text}; done"
         step = {"argvs": [["sh", "-c", script]], "cwd": "/", "output_skip": None, "time_limit": 600.0, "grace": 1.0}
-        output = module.Output(Path(folder), 64 << 20)
+        output = module.OutputSegments(Path(folder), 64 << 20)
         given = () if secrets is None else (module.Masker([secret.encode() for secret in secrets]),)
-        measured = module.Step({**step, "interrupt": 15}, output, *given)
+        measured = module.SupervisedStep({**step, "interrupt": 15}, output, *given)
         before = resource.getrusage(resource.RUSAGE_SELF)
         measured.run()
         after = resource.getrusage(resource.RUSAGE_SELF)

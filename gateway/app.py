@@ -74,7 +74,7 @@ async def _broken(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _state(app: web.Application) -> AsyncIterator[None]:
-    async with state.owned(app[SETTINGS].state_directory) as app[INSTANCE]:
+    async with state.locked(app[SETTINGS].state_directory) as app[INSTANCE]:
         yield
 
 

@@ -1,4 +1,4 @@
-"""The small HTTP client under the command line."""
+"""A small HTTP client of the gateway, for the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import aiohttp
 from gateway.errors import GatewayError
 from gateway.web.data_analytics import PATH
 
-_TIMEOUT = 90.0  # longer than the longest wait for a change
+_TIMEOUT = 90.0  # seconds, more than the longest `wait` that the API takes
 
 
 class RefusedError(GatewayError):
@@ -18,7 +18,7 @@ class RefusedError(GatewayError):
 
 
 class Client:
-    """Talks to one gateway: `base` is its address, such as http://localhost:3000."""
+    """A client of one gateway. base: its address, such as http://localhost:3000."""
 
     def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
         self._session = session
@@ -34,11 +34,11 @@ class Client:
         return await self._call("GET", f"/api/v1/jobs/{job_id}", params={"wait": str(wait)})
 
     async def output(self, job_id: str) -> str:
-        """The end of a job's output. Raises RefusedError."""
+        """The last 10 KB of a job's output. Raises RefusedError."""
         return str((await self._call("GET", PATH, params={"jobId": job_id}))["output"])
 
     async def cancel(self, job_id: str) -> None:
-        """Ask for a job's end. Raises RefusedError."""
+        """Ask the gateway to cancel a job. Raises RefusedError."""
         await self._call("POST", f"/api/v1/jobs/{job_id}/cancel")
 
     async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:

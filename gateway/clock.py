@@ -1,4 +1,4 @@
-"""Time that survives a clock that jumps."""
+"""Moments, and the time between them, which stays right when the wall clock jumps."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def _boot() -> str:
 
 
 def now() -> Instant:
-    """This moment."""
+    """The current moment."""
     return Instant(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), _boot())
 
 
 def rfc3339(wall: float) -> str:
-    """Epoch seconds as people and programs read them: `2026-11-21T22:25:32.123456+00:00`."""
+    """Epoch seconds in the format of RFC 3339: `2026-11-21T22:25:32.123456+00:00`."""
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds")

@@ -1,4 +1,4 @@
-"""Every error of the service, one tree. A run that fails is no error: it is an outcome."""
+"""The errors of the service, in one tree. A run that fails is an outcome, not an error."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class GatewayError(Exception):
 
 
 class ConfigError(GatewayError):
-    """The configuration is wrong: the service does not start."""
+    """The configuration is wrong, so the service does not start."""
 
-    exit_code: ClassVar[int] = 78  # EX_CONFIG, which systemd is told not to restart on
+    exit_code: ClassVar[int] = 78  # EX_CONFIG, after which the unit file keeps systemd from a restart
 
 
 class StateError(GatewayError):
-    """The state directory can't be used: taken by another gateway, not writable, or made by a newer version."""
+    """The state directory can't be used: another gateway runs on it, it is not writable, or a newer version made it."""
 
     exit_code: ClassVar[int] = 73  # EX_CANTCREAT
 
@@ -27,7 +27,7 @@ class StateError(GatewayError):
 class StateBusyError(StateError):
     """The state directory can't be used now: its disk is full, or another program holds it."""
 
-    exit_code: ClassVar[int] = 75  # EX_TEMPFAIL, on which systemd starts it again
+    exit_code: ClassVar[int] = 75  # EX_TEMPFAIL, after which systemd starts the service again
 
 
 class TokenError(GatewayError):
@@ -35,7 +35,7 @@ class TokenError(GatewayError):
 
 
 class HeldError(GatewayError):
-    """What a job needs is held by another, or another waits for it that came first: `job`, its id."""
+    """Another job, `job` is its id, holds a resource that a job needs, or waited for it first."""
 
     def __init__(self, job: str) -> None:
         super().__init__(f"Job {job} holds, or waits for, what this one needs; wait for its end or cancel it.")
@@ -52,7 +52,7 @@ class RequestError(GatewayError):
 
 
 class UnauthorizedError(RequestError):
-    """No token, or none that is good."""
+    """The request has no valid token."""
 
     status = 401
     code = "unauthorized"
@@ -60,7 +60,7 @@ class UnauthorizedError(RequestError):
 
 
 class InsufficientScopeError(RequestError):
-    """The token is good, but not for this."""
+    """The token is valid, but its scope does not include this."""
 
     status = 403
     code = "insufficient_scope"
@@ -79,14 +79,14 @@ class PipelinesDisabledError(RequestError):
 
 
 class ForeignOriginError(RequestError):
-    """A web page of somebody else's sent it."""
+    """A web page of another origin sent the request."""
 
     status = 403
     code = "foreign_origin"
 
 
 class BadRequestError(RequestError):
-    """The request is not what the API takes."""
+    """The request does not fit the API."""
 
     status = 400
 
@@ -96,14 +96,14 @@ class BadRequestError(RequestError):
 
 
 class UnknownJobError(RequestError):
-    """No such job, or it left the list."""
+    """There is no such job, or it is no longer in the list."""
 
     status = 404
     code = "unknown_job"
 
 
 class UnknownTargetError(RequestError):
-    """No such fabric, project or pipeline, or not there."""
+    """There is no such fabric, project or pipeline, or not for this request."""
 
     status = 404
 
@@ -113,14 +113,14 @@ class UnknownTargetError(RequestError):
 
 
 class UnknownPathError(RequestError):
-    """Nothing is served there."""
+    """The path is not served."""
 
     status = 404
     code = "unknown_path"
 
 
 class MethodNotAllowedError(RequestError):
-    """Something is served there, but not with this method."""
+    """The path is served, but not with this method."""
 
     status = 405
     code = "method_not_allowed"
@@ -135,7 +135,7 @@ class SlowBodyError(RequestError):
 
 
 class ConflictError(RequestError):
-    """A resource that the job needs is held by another."""
+    """A resource that the job needs is held: by another job, or by a container from outside the gateway."""
 
     status = 409
     code = "already_running"
@@ -147,28 +147,28 @@ class ConflictError(RequestError):
 
 
 class BodyTooLargeError(RequestError):
-    """The body is over its limit."""
+    """The body is larger than the limit."""
 
     status = 413
     code = "body_too_large"
 
 
 class UnsupportedTypeError(RequestError):
-    """The body is not JSON by its own word."""
+    """The Content-Type of the body is not JSON."""
 
     status = 415
     code = "unsupported_type"
 
 
 class MisdirectedError(RequestError):
-    """The Host header names somebody else."""
+    """The Host header names another host."""
 
     status = 421
     code = "misdirected"
 
 
 class TooManyTriggersError(RequestError):
-    """One token triggers faster than it may."""
+    """A token triggers faster than its rate allows."""
 
     status = 429
     code = "too_many_triggers"
@@ -187,7 +187,7 @@ class DrainingError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """More requests are underway than the service takes."""
+    """As many requests are active as the service takes."""
 
     status = 503
     code = "overloaded"
@@ -195,7 +195,7 @@ class OverloadedError(RequestError):
 
 
 class QueueFullError(RequestError):
-    """So many jobs wait for their turn that no more are taken."""
+    """The queue is full."""
 
     status = 503
     code = "queue_full"
@@ -203,7 +203,7 @@ class QueueFullError(RequestError):
 
 
 class EngineError(RequestError):
-    """The container engine doesn't answer, so nobody knows whether the job could run."""
+    """The container engine doesn't answer, so it is unknown whether the job could run."""
 
     status = 503
     code = "engine_unavailable"
@@ -219,7 +219,7 @@ class RepositoryUnavailableError(RequestError):
 
 
 class StorageError(RequestError):
-    """The state directory can't take a new job now."""
+    """The state directory can't store a job now."""
 
     status = 507
     code = "storage_unavailable"

@@ -1,4 +1,4 @@
-"""Logging: one JSON object per line on stderr, or readable lines where a person watches."""
+"""Logging: one JSON object per line on stderr, or readable lines where stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -14,87 +14,88 @@ import structlog
 
 from runners.mask import Mask
 
-_LINES = 10  # of one kind
+_LINES = 10  # of one kind, in a second
 _SECOND = 1.0
 
 
 class _Stderr:
-    """Standard error that loses a line rather than break what it tells of: its reader may be gone."""
+    """Standard error that drops a line where it can't be written, so that logging never breaks the code that logs."""
 
     def write(self, text: str) -> None:
-        """Write, if that can be."""
+        """Write, if that is possible."""
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(text)
 
     def flush(self) -> None:
-        """Flush, if that can be."""
+        """Flush, if that is possible."""
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
 
 
 class Limit:
-    """Lets ten lines of one kind through in a second, and tells afterwards how many it kept back.
+    """Passes ten lines of one kind in a second, and logs afterwards how many lines it kept back.
 
-    A kind is the event of our own lines, the name of its logger of a library's: never what a client sends. What
-    becomes of a job is told whatever else is: these lines are no more than there are jobs.
+    The kind of a line is its event, or, for a library's line, the name of its logger; never a text that a client sent.
+    Lines of level info about a job always pass: the number of jobs bounds them.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told: dict[str, deque[float]] = {}  # when the latest lines of each kind were let through
+        self._passed: dict[str, deque[float]] = {}  # when the latest lines of each kind passed
         self._kept_back: dict[str, int] = {}
 
     def __call__(self, _: object, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        """Our own lines, as one of structlog's processors."""
+        """Limit the gateway's own lines, as a processor of structlog."""
         of_a_job = level == "info" and "job" in event
-        if not of_a_job and not self._lets(str(event["event"])):
+        if not of_a_job and not self._passes(str(event["event"])):
             raise structlog.DropEvent
         return event
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """The lines of libraries, as a filter of logging."""
-        return self._lets(record.name)
+        """Limit the lines of libraries, as a filter of logging."""
+        return self._passes(record.name)
 
-    def _lets(self, kind: str) -> bool:
+    def _passes(self, kind: str) -> bool:
         now = time.monotonic()
         with self._lock:
-            told = self._told.setdefault(kind, deque(maxlen=_LINES))
-            if len(told) < _LINES or now - told[0] >= _SECOND:
-                told.append(now)
+            passed = self._passed.setdefault(kind, deque(maxlen=_LINES))
+            if len(passed) < _LINES or now - passed[0] >= _SECOND:
+                passed.append(now)
                 return True
             first = kind not in self._kept_back
             self._kept_back[kind] = self._kept_back.get(kind, 0) + 1
         if first:
-            self._tell_later(kind)
+            self._report_later(kind)
         return False
 
-    def _tell_later(self, kind: str) -> None:
-        later = threading.Timer(_SECOND, self._tell, [kind])
+    def _report_later(self, kind: str) -> None:
+        later = threading.Timer(_SECOND, self._report, [kind])
         later.daemon = True
         try:
             later.start()
-        except RuntimeError:  # no thread to be had: these are never told, the next may be
+        except RuntimeError:  # no thread can be started: these lines are not reported, later ones may be
             with self._lock:
                 self._kept_back.pop(kind, None)
 
-    def _tell(self, kind: str) -> None:
+    def _report(self, kind: str) -> None:
         with self._lock:
             lines = self._kept_back.pop(kind)
         structlog.get_logger().warning("lines kept back", of=kind, lines=lines)
 
 
 def set_up(mask: Mask | None = None, *, quiet: bool = False) -> None:
-    """Configure structlog, and let the libraries' warnings come out the same way. Doing it again is harmless.
+    """Configure structlog, and the logging of libraries to give the same lines. Calling it again is harmless.
 
-    mask: knows what is secret, as far as that is known by now. quiet: nothing below a warning.
+    mask: the secrets that are known so far. quiet: log nothing below a warning.
     """
     known = mask or Mask()
 
     def masked(_logger: object, _method: str, line: object) -> str:
-        """A line as it is written, with its traceback."""
+        """Mask a rendered line, with its traceback."""
         return known.text(str(line))
 
-    # What a client wrote moves no cursor, and the values of variables, tokens among them, are no part of a traceback.
+    # repr_native_str keeps a client's text from moving the cursor; a plain traceback shows no values of variables,
+    # which may be tokens.
     console = structlog.dev.ConsoleRenderer(repr_native_str=True, exception_formatter=structlog.dev.plain_traceback)
     rendering: list[structlog.typing.Processor] = (
         [console, masked]
@@ -125,5 +126,5 @@ def set_up(mask: Mask | None = None, *, quiet: bool = False) -> None:
 
 
 def crashed() -> None:
-    """Say that the service goes down, and of what."""
+    """Log the exception that ends the service."""
     structlog.get_logger().exception("crashed")

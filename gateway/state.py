@@ -1,4 +1,4 @@
-"""The state directory: owned by one gateway, which has an id of its own."""
+"""The state directory: locked by one gateway, which has an id of its own."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from typing import TextIO
 from gateway.errors import StateError
 from runners import durable
 
-_PATIENCE = 1.0  # seconds that the lock may take to be let go
+_LOCK_TIMEOUT = 1.0  # seconds
 
 
 @asynccontextmanager
-async def owned(folder: Path) -> AsyncIterator[str]:
-    """Make the directory where there is none, and be the only gateway on it; the gateway's id. Raises StateError."""
-    with _made(folder) as lock:
+async def locked(folder: Path) -> AsyncIterator[str]:
+    """Create the directory if it does not exist, and lock it against other gateways; this gateway's id.
+
+    Raises StateError.
+    """
+    with _create(folder) as lock:
         await _lock(lock, folder)
         durable.remove_partial_files(folder)
         yield _instance(folder)
 
 
-def _made(folder: Path) -> TextIO:
-    """The directory's lock."""
+def _create(folder: Path) -> TextIO:
+    """Create the directory if it does not exist; the file that locks it. Raises StateError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make_private(folder)
@@ -41,24 +44,27 @@ def _made(folder: Path) -> TextIO:
 
 
 def _make_private(folder: Path) -> None:
-    """Nobody else may look into it: what steps print and leave there may tell much. Raises StateError, OSError."""
+    """Take all rights from other users: the output and the files of steps may be confidential.
+
+    Raises StateError, OSError.
+    """
     mode = folder.stat().st_mode
     if not mode & (stat.S_IRWXG | stat.S_IRWXO):
         return
     if mode & stat.S_ISVTX:  # as /tmp is
-        raise StateError(f"The state directory {folder} is shared by all users: make one of its own in there.")
+        raise StateError(f"The state directory {folder} is shared by all users: create a directory of its own in it.")
     try:
         folder.chmod(0o700)
     except PermissionError:
         raise StateError(
-            f"The state directory {folder} can be read by others and is not the gateway's to close: `chmod 700` it, or "
-            "set another STATE_DIRECTORY."
+            f"The state directory {folder} can be read by other users, and belongs to another user than the gateway's: "
+            "`chmod 700` it, or set another STATE_DIRECTORY."
         ) from None
 
 
 async def _lock(lock: TextIO, folder: Path) -> None:
-    """A child that a killed gateway was about to start may have the lock for a moment."""
-    limit = time.monotonic() + _PATIENCE
+    """Lock the directory. A child that a killed gateway was about to start may hold the lock for a moment."""
+    limit = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,7 +72,7 @@ async def _lock(lock: TextIO, folder: Path) -> None:
             if time.monotonic() > limit:
                 why = f"Another gateway runs on the state directory {folder}: stop it, or set another STATE_DIRECTORY."
                 raise StateError(why) from None
-            await asyncio.sleep(_PATIENCE / 20)
+            await asyncio.sleep(_LOCK_TIMEOUT / 20)
         except OSError as error:
             raise StateError(f"{folder}: can't be locked: {error.strerror}; keep it on a local disk.") from None
         else:
@@ -74,9 +80,9 @@ async def _lock(lock: TextIO, folder: Path) -> None:
 
 
 def _instance(folder: Path) -> str:
-    """The gateway's own id, which its containers carry: an engine may have those of other gateways too.
+    """The gateway's id, by which it knows its containers: an engine may have those of other gateways too.
 
-    It is bound to this host and this directory, since a copy of the state is another gateway's.
+    It is bound to this host and this directory, so that a gateway on a copy of the state gets another one.
     """
     file = folder / "instance"
     here = {"host": _text(Path("/etc/machine-id")), "directory": str(folder)}
@@ -98,7 +104,7 @@ def _text(file: Path) -> str:
 
 
 def _json(text: str) -> dict[str, str]:
-    """The object in a text; a damaged one is made anew."""
+    """The object in a text; an empty one where the text is damaged."""
     with suppress(ValueError, RecursionError):
         value = json.loads(text)
         if isinstance(value, dict) and isinstance(value.get("id"), str):

@@ -1,4 +1,4 @@
-"""Runs one step of a job: what to run, where, and how it ended.
+"""Runs one step of a job: its command, the place where it runs, and its outcome.
 
-Knows no HTTP, no database and no job; the gateway drives it.
+Has no HTTP, no database and no jobs: the gateway calls it.
 """

@@ -1,4 +1,4 @@
-"""Files that a power cut can't take back, and folders that are never taken for empty."""
+"""Files that survive a power cut, and listings that fail rather than being empty by mistake."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import re
 import threading
 from pathlib import Path
 
-_HALF_WAY = re.compile(r".+\.[0-9]+\.[0-9]+")  # a file's own name, the process and the thread
+_PARTIAL_FILE = re.compile(r".+\.[0-9]+\.[0-9]+")  # name of the file, process id, thread id
 
 
 def write(file: Path, value: object) -> None:
-    """Make `file` the JSON of a value: see `write_text`. Raises OSError."""
+    """Write a value as JSON: see `write_text`. Raises OSError."""
     write_text(file, json.dumps(value))
 
 
 def write_text(file: Path, text: str) -> None:
-    """Make `file` this text, whole or not at all, whoever reads or writes it meanwhile. Raises OSError."""
+    """Replace the content of a file atomically and durably. Several threads and processes may do so. Raises OSError."""
     new = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with new.open("w", encoding="utf-8") as opened:
@@ -32,14 +32,14 @@ def write_text(file: Path, text: str) -> None:
 
 
 def remove_partial_files(directory: Path) -> None:
-    """Remove the files that writers left half-way when they were killed. Only to be called where nobody writes."""
+    """Remove the partial files of writers that were killed. No writer may be alive. Raises OSError."""
     for name in list_names(directory):
-        if _HALF_WAY.fullmatch(name):
+        if _PARTIAL_FILE.fullmatch(name):
             (directory / name).unlink(missing_ok=True)
 
 
 def sync(directory: Path) -> None:
-    """Make the names in a directory last. Raises OSError."""
+    """Make the entries of a directory durable. Raises OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -48,11 +48,11 @@ def sync(directory: Path) -> None:
 
 
 def list_names(directory: Path) -> list[str]:
-    """The names in a directory, none where there is no such directory. Raises OSError where it can't be read now.
+    """The names in a directory, none if it does not exist. Raises OSError if it can't be read.
 
-    Not by `glob`: some Pythons call a directory empty that can't be opened for want of descriptors.
+    `Path.glob` does not do: in some Python versions it returns nothing for a directory that can't be opened.
     """
     try:
-        return os.listdir(directory)  # noqa: PTH208, names are all that is wanted
+        return os.listdir(directory)  # noqa: PTH208, only names are needed
     except FileNotFoundError:
         return []

@@ -1,4 +1,4 @@
-"""What the ingester step runs: any command of the user's, and the progress it may print."""
+"""The ingester step: a command of the user's, and the progress that it may print."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from runners.parameters import ParameterValue
 from runners.report import Progress, one_line
 from runners.words import WordError
 
-# What an ingester finds in its environment unless somebody has set it otherwise. Python buffers what it prints into a
-# pipe, and all of it would arrive at the end.
-VARIABLES = {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1"}
+# The environment of an ingester, where the gateway's environment and the configuration do not set these variables.
+# Without PYTHONUNBUFFERED, Python writes to a pipe in large blocks, so the output would come late.
+DEFAULT_VARIABLES = {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1"}
 
-
-_OPTION = re.compile(r"--[A-Za-z0-9][A-Za-z0-9_-]{0,61}")
+_OPTION_NAME = re.compile(r"--[A-Za-z0-9][A-Za-z0-9_-]{0,61}")
 
 
 @dataclass(frozen=True, slots=True)
 class Ingester:
-    """How data is brought in: a command and the absolute folder it runs in, both empty for its place's own.
+    """The ingester of a project.
 
-    arguments: go behind the command, which must then be given: behind an empty one they would be the command.
+    command, directory: the command line and its absolute working directory; both empty for a service's own.
+    arguments: added to the command, which must then not be empty.
     """
 
     command: tuple[str, ...]
@@ -33,26 +33,23 @@ class Ingester:
     arguments: tuple[str, ...] = ()
 
 
-def option(name: str) -> str:
-    """The name of an option that an argument may be given by. Raises WordError."""
-    if not _OPTION.fullmatch(name):
+def check_option(name: str) -> str:
+    """The name of an option that may pass a parameter to the ingester. Raises WordError for any other name."""
+    if not _OPTION_NAME.fullmatch(name):
         allowed = "-- and at most 62 letters, digits, _ and -, beginning with a letter or a digit"
         raise WordError("option", name, allowed)
     return name
 
 
 def argument(option: str, value: ParameterValue) -> str:
-    """The option with its value, in one word, so that no value begins an option of its own.
-
-    A boolean is true or false, a date what it is as a value: ISO text.
-    """
+    """The option with its value as one word, so that no value can begin an option: booleans as true and false."""
     return f"{option}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def command(
     ingester: Ingester, environment: Mapping[str, str], *, grace: float, time_limit: float, mask: Mask
 ) -> Command:
-    """The command of an ingester step. environment and mask: as for Command. grace and time_limit in seconds."""
+    """The command of an ingester step. environment, mask: see Command. grace, time_limit: seconds."""
     return Command(
         argvs=((*ingester.command, *ingester.arguments),),
         cwd=ingester.directory,
@@ -64,7 +61,7 @@ def command(
 
 
 class IngesterReader:
-    """Follows an ingester by the JSON lines it may print: `{"table": "flights", "done": 3, "total": 5}`."""
+    """Follows an ingester by JSON lines such as `{"table": "flights", "done": 3, "total": 5}`: see OutputReader."""
 
     def __init__(self) -> None:
         self.last_line = ""
@@ -72,11 +69,11 @@ class IngesterReader:
 
     @property
     def progress(self) -> Progress | None:
-        """Tables so far, None until the ingester said how many there are."""
+        """Tables so far, None until the ingester has printed a JSON line."""
         return self._progress
 
     def skip(self) -> None:
-        """A lost line may have said more; the next one does."""
+        """Nothing to do: each JSON line has the whole progress."""
 
     def feed(self, line: str) -> None:
         """Take one line of the step's output."""
@@ -84,10 +81,10 @@ class IngesterReader:
         if not line.startswith("{") or '"total"' not in line:
             return
         try:
-            said = json.loads(line)
+            event = json.loads(line)
         except (ValueError, RecursionError):
             return
-        done, total = said.get("done"), said.get("total")
-        if type(done) is int and type(total) is int:  # a bool is an int, but no number
-            table = one_line(str(said.get("table") or "")) or None
+        done, total = event.get("done"), event.get("total")
+        if type(done) is int and type(total) is int:  # an exact check, since bool is a subclass of int
+            table = one_line(str(event.get("table") or "")) or None
             self._progress = Progress(done=done, total=total, passed=done, current=table)

@@ -1,4 +1,4 @@
-"""What a step is and how it ended: plain frozen values."""
+"""The command and the outcome of a step: frozen values."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from runners.mask import Mask
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a step runs, made when it starts.
+    """What a step runs, made when the step starts.
 
-    argvs: the commands, one after the other; the first that does not exit 0 ends the step.
+    argvs: the command lines, run one after the other; the first that does not exit with 0 ends the step.
     cwd: absolute path.
-    environment: the whole environment. It may hold secrets, so it is never written to the disk.
-    docker: the docker command line (program, context, host) that reaches the engine where the commands make
-        containers; empty where they are the step themselves.
-    interrupt: the first signal of a stop, to all of the step; SIGTERM and SIGKILL follow.
+    environment: the whole environment. It may contain secrets, so it is never written to the disk.
+    docker: the docker command line (program, context, host) of the engine in which the argvs create containers; empty
+        if the argvs themselves are the step.
+    interrupt: the first signal of a stop, to all processes of the step; SIGTERM and SIGKILL follow.
     grace: seconds between the signals of a stop.
-    time_limit: seconds the step may take before it is stopped.
-    mask: knows what is secret in its output; as the environment it is never written to the disk.
+    time_limit: seconds after which the step is stopped.
+    mask: of the step's output. Like the environment, it is never written to the disk.
     """
 
     argvs: tuple[tuple[str, ...], ...]
@@ -36,7 +36,7 @@ class Command:
     mask: Mask = field(default_factory=Mask)
 
     def check(self) -> None:
-        """Refuse what no process can be given, by a name and never by its value. Raises ValueError."""
+        """Raise ValueError for a command that no process can run. The message has no values of variables."""
         texts = [("the working folder", self.cwd)]
         texts += [("the command", argument) for argv in self.argvs for argument in argv]
         texts += [(f"the variable {name}", value) for name, value in self.environment.items()]
@@ -49,7 +49,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When a step ran: wall clock for people (epoch seconds), duration by a clock that never jumps."""
+    """When a step ran. started, finished: epoch seconds. duration: seconds by a monotonic clock."""
 
     started: float
     finished: float
@@ -58,7 +58,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """It ran to its end and exited by itself with this code (0 to 255)."""
+    """It exited by itself with this code (0 to 255)."""
 
     code: int
     span: Span
@@ -67,7 +67,7 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """A signal that was not ours ended it; out_of_memory: the kernel's, and the engine said so."""
+    """A signal ended it that the gateway did not send. out_of_memory: the container engine reports lack of memory."""
 
     signal: int
     span: Span
@@ -77,9 +77,10 @@ class Killed:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """It could not be started, or did nothing though it exited 0: a sentence that says why and what to do.
+    """It could not be started, or did not do its work although it exited with 0.
 
-    code: its exit code, where it got that far.
+    why: a sentence with the reason and what to do. code: None if no process was started. span: None if no supervisor
+    was started.
     """
 
     why: str
@@ -90,7 +91,7 @@ class NotStarted:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """It passed its time limit and was stopped; code is what it left with (128 + n for signal n)."""
+    """It was stopped at its time limit. code: its exit code, 128 + n for signal n, -1 if unknown."""
 
     code: int
     span: Span
@@ -99,7 +100,7 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """It was asked to stop and did; code is what it left with (128 + n for signal n)."""
+    """It was stopped on request. code: its exit code, 128 + n for signal n, -1 if unknown."""
 
     code: int
     span: Span
@@ -108,7 +109,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Nobody saw how it ended: a sentence that says why."""
+    """Its end was not observed. why: a sentence with the reason."""
 
     why: str
     kind: Literal["lost"] = "lost"

@@ -1,4 +1,4 @@
-"""Asks a program: runs it to its end within a time, and takes what it says. Steps are not run like this."""
+"""Runs a short program within a time limit and returns its output. Steps are not run like this."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_LARGEST_ANSWER = 64 << 20
+_MAX_OUTPUT = 64 << 20  # bytes of each stream
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramResult:
-    """What a program answered; code None: nothing in time, or it was not even run."""
+    """The result of a program. code: None if it was killed at its time limit, or could not be run (was_run).
+
+    output: its standard output. error: its standard error, or a sentence about why there is no code.
+    """
 
     code: int | None
     output: bytes
@@ -32,9 +35,10 @@ async def run(
     stdin: int = asyncio.subprocess.DEVNULL,
     umask: int = -1,
 ) -> ProgramResult:
-    """Run a program with this whole environment, or end it with all its children after so many seconds.
+    """Run a program, and kill it with its children after `within` seconds. A missing program is a result, no error.
 
-    It has nothing to read, but for `stdin`, and no terminal to ask at. It may be missing.
+    environment: the whole environment. stdin: descriptor of its standard input, empty by default.
+    The program has no terminal.
     """
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
@@ -45,42 +49,42 @@ async def run(
             env=environment,
             cwd=directory,
             umask=umask,
-            start_new_session=True,  # its children end with it
+            start_new_session=True,  # so that its children can be killed with it
         )
     )
     try:
         process = await asyncio.shield(starting)
-    except asyncio.CancelledError:  # asyncio itself would end it, but not its children
+    except asyncio.CancelledError:  # asyncio would kill the program, but not its children
         with contextlib.suppress(OSError, ValueError):
-            await _end(await starting)
+            await _kill(await starting)
         raise
     except (OSError, ValueError) as error:
-        there = await asyncio.to_thread(Path(directory).is_dir)
-        why = f"{argv[0]} does not run: {error}" if there else f"the folder {directory} does not exist"
+        has_directory = await asyncio.to_thread(Path(directory).is_dir)
+        why = f"{argv[0]} does not run: {error}" if has_directory else f"the folder {directory} does not exist"
         return ProgramResult(None, b"", why, was_run=False)
     try:
         async with asyncio.timeout(within):
-            output, error_output = await asyncio.gather(_all(process.stdout), _all(process.stderr))
+            output, error_output = await asyncio.gather(_read_all(process.stdout), _read_all(process.stderr))
             await process.wait()
     except TimeoutError:
         return ProgramResult(None, b"", f"it did not answer within {within:.0f} s")
     finally:
-        await _end(process)
+        await _kill(process)
     return ProgramResult(process.returncode, output, error_output.decode(errors="replace").strip())
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a program with its children, unless it has ended."""
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a program and its children, unless it has exited."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 
-async def _all(stream: asyncio.StreamReader | None) -> bytes:
-    """Everything that a stream has, up to a bound; what is beyond is read and forgotten."""
+async def _read_all(stream: asyncio.StreamReader | None) -> bytes:
+    """The content of a stream; bytes beyond the limit are read and dropped."""
     assert stream is not None
     content = bytearray()
     while piece := await stream.read(1 << 16):
-        content += piece[: _LARGEST_ANSWER - len(content)]
+        content += piece[: _MAX_OUTPUT - len(content)]
     return bytes(content)

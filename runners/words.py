@@ -1,17 +1,17 @@
-"""Words from outside that are to become part of a command line: what all of them are refused for. Pure."""
+"""The error for a word from outside that may not become part of a command line. Pure."""
 
 from __future__ import annotations
 
 import re
 
-_SHOWN = 100
+_MAX_SHOWN = 100  # characters
 
-# Control characters, line breaks, halves of characters, and what YAML has no place for.
+# Control characters, line breaks, lone surrogates, and characters that YAML does not allow.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 class WordError(ValueError):
-    """A word is refused: the text names it, shows it (bounded, in ASCII) and says what is allowed."""
+    """A word is refused. The message names it, shows it (in ASCII, cut) and says what is allowed."""
 
     def __init__(self, what: str, value: object, allowed: str) -> None:
         super().__init__(f"The {what} {_shown(value)} is refused: it must be {allowed}.")
@@ -22,4 +22,4 @@ def _shown(value: object) -> str:
         text = ascii(value)
     except (ValueError, RecursionError):  # a number of thousands of digits; a list nested too deep
         text = f"(of type {type(value).__name__})"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."

@@ -130,6 +130,10 @@ def _measure_the_shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         measured = measured_shim.wrapper(tmp_path_factory.mktemp("measured"))
         if measured is not None:
             patch.setattr(process, "_SHIM", str(measured))
+        # what the tests start is not measured: it would take half as long again, and the tests of units and components
+        # reach the same code in this process
+        for name in measured_shim.VARIABLES:
+            patch.delenv(name, raising=False)
         yield
 
 

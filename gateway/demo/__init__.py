@@ -1,1 +1,1 @@
-"""The embedded lakehouse: a demo that works at once and a starter for one's own."""
+"""The embedded lakehouse: a demo that runs at once, and the files to start a project from."""

@@ -19,7 +19,7 @@ from gateway.demo.screen import Screen
 from gateway.settings import settings as config
 from gateway.web.data_analytics import PATH
 
-_WAIT = 10.0  # seconds a look at the job may wait for a change
+_WAIT = 10.0  # seconds that one request waits for a change of the job
 _TRY = """
 The gateway serves on {base} until Ctrl-C. Try:
 
@@ -35,11 +35,11 @@ _RUN = '{"fabricId": 1, "projectId": "flights", "pipelineName": "carrier_report"
 
 
 async def run(folder: Path, environment: Mapping[str, str], port: int | None, *, serve: bool, out: TextIO) -> int:
-    """Run the demo in `folder`, which is made if need be; 0 only if all of it worked."""
+    """Run the demo in a folder, which is created if it does not exist; the exit code, 0 only if everything worked."""
     screen = Screen(out)
     if not (folder / "gateway.yaml").exists():
         starter.copy(folder)
-    screen.say(f"Lakehouse: {folder}")
+    screen.write(f"Lakehouse: {folder}")
     settings = config.load(
         folder / "gateway.yaml",
         {**environment, "PIPELINE_ENABLED": "true", "HOST": "localhost", "PORT": str(port or _free_port(3000))},
@@ -48,7 +48,7 @@ async def run(folder: Path, environment: Mapping[str, str], port: int | None, *,
     try:
         await server.start()
         base = f"http://localhost:{server.port}"
-        screen.say(f"Gateway:   {base}")
+        screen.write(f"Gateway:   {base}")
         async with aiohttp.ClientSession() as session:
             client = Client(session, base)
             record = await _pipeline(client, screen)
@@ -57,7 +57,7 @@ async def run(folder: Path, environment: Mapping[str, str], port: int | None, *,
                 await _explain(client, record, screen)
         succeeded = succeeded and await _show(folder, screen)
         if serve:
-            screen.say(_TRY.format(base=base, path=PATH, job_id=record["jobId"], run=_RUN))
+            screen.write(_TRY.format(base=base, path=PATH, job_id=record["jobId"], run=_RUN))
             await server.wait()
     finally:
         await server.close()
@@ -65,7 +65,7 @@ async def run(folder: Path, environment: Mapping[str, str], port: int | None, *,
 
 
 def _free_port(wanted: int) -> int:
-    """The wanted port, or any where it is taken on one of the loopback addresses."""
+    """The wanted port, or 0, any free port, where it is in use on a loopback address."""
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
             with socket.socket(family) as probe:
@@ -78,38 +78,38 @@ def _free_port(wanted: int) -> int:
 
 
 async def _pipeline(client: Client, screen: Screen) -> dict[str, Any]:
-    """Trigger `full` and show it to its end; the job is cancelled if the person has enough of it."""
+    """Trigger `full` and show the job until it ends; it is cancelled if the demo is interrupted."""
     job_id = await client.trigger({"pipeline": "full"})
     try:
-        screen.say(f"Job:       {job_id}\n")
+        screen.write(f"Job:       {job_id}\n")
         record = await client.job(job_id)
         while record["status"] == "running":
             screen.show(record)
             record = await client.job(job_id, wait=_WAIT)
-    except BaseException:  # Ctrl-C, or nobody reads the screen any more
+    except BaseException:  # Ctrl-C, or the reader of the output has closed it
         await client.cancel(job_id)
         while (await client.job(job_id, wait=_WAIT))["status"] == "running":
             pass
         raise
     screen.show(record)
-    screen.say(f"\n  {record['status']}, exit code {record['exitCode']}, {record['durationSeconds']:.1f} s in all")
+    screen.write(f"\n  {record['status']}, exit code {record['exitCode']}, {record['durationSeconds']:.1f} s in all")
     for note in record["notes"]:
-        screen.say(f"  {note}")
+        screen.write(f"  {note}")
     return record
 
 
 async def _explain(client: Client, record: Mapping[str, Any], screen: Screen) -> None:
     failure = record.get("firstFailure") or {}
-    screen.say(f"\n{record.get('error') or failure.get('message')}\n")
-    screen.say(await client.output(record["jobId"]))
+    screen.write(f"\n{record.get('error') or failure.get('message')}\n")
+    screen.write(await client.output(record["jobId"]))
 
 
 async def _show(folder: Path, screen: Screen) -> bool:
-    """What is in the lakehouse now, by the script that comes with it."""
-    screen.say()
+    """Show what the lakehouse's tables hold, with the lakehouse's own script; whether that worked."""
+    screen.write()
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(folder / "show.py"), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    shown, _ = await process.communicate()
-    screen.say(shown.decode(errors="replace").rstrip())
+    output, _ = await process.communicate()
+    screen.write(output.decode(errors="replace").rstrip())
     return process.returncode == 0

@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: a line a step, with a bar, redrawn in place on a terminal."""
+"""How a running job is shown: one line per step, with a progress bar that is redrawn in place on a terminal."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ _MARKS = {"completed": "ok", "failed": "failed", "skipped": "skipped"}
 
 
 class Screen:
-    """Shows the records of one job as they come."""
+    """Shows one job, record after record."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._live = out.isatty()
-        self._told = 0  # steps whose end was shown
+        self._is_terminal = out.isatty()
+        self._ended_steps = 0  # those whose end was shown
         self._last = ""
 
-    def say(self, text: str = "") -> None:
-        """A line of its own."""
+    def write(self, text: str = "") -> None:
+        """Write a line."""
         self._out.write(f"{text}\n")
         self._out.flush()
 
     def show(self, record: Mapping[str, Any]) -> None:
-        """What has changed since the last record."""
+        """Write what has changed since the last record."""
         steps = record["steps"]
-        while self._told < len(steps) and steps[self._told]["status"] in _MARKS:
-            self._replace(_ended(steps[self._told]))
+        while self._ended_steps < len(steps) and steps[self._ended_steps]["status"] in _MARKS:
+            self._replace(_ended_line(steps[self._ended_steps]))
             self._out.write("\n")
-            self._told += 1
+            self._ended_steps += 1
         running = [step for step in steps if step["status"] == "running"]
-        if running and (line := _running(running[0])) != self._last:
+        if running and (line := _running_line(running[0])) != self._last:
             self._last = line
             self._replace(line)
-            if not self._live:
+            if not self._is_terminal:
                 self._out.write("\n")
         self._out.flush()
 
     def _replace(self, line: str) -> None:
-        if self._live:  # a line that wraps could not be redrawn in place
+        if self._is_terminal:  # a line that wraps could not be redrawn in place
             self._out.write(_ERASE + line[: shutil.get_terminal_size().columns - 1])
         else:
             self._out.write(line)
 
 
-def _running(step: Mapping[str, Any]) -> str:
+def _running_line(step: Mapping[str, Any]) -> str:
     progress = step["progress"] or {"done": 0, "total": 0, "current": None}
     done, total = progress["done"], progress["total"]
     filled = _WIDTH * done // total if total else 0
@@ -56,7 +56,7 @@ def _running(step: Mapping[str, Any]) -> str:
     return f"  {step['name']:<11} {bar} {count:>7}  {progress['current'] or ''}".rstrip()
 
 
-def _ended(step: Mapping[str, Any]) -> str:
+def _ended_line(step: Mapping[str, Any]) -> str:
     mark = _MARKS[step["status"]]
     if step["status"] == "completed" and step["exitCode"]:
         mark = f"exit {step['exitCode']}"

@@ -23,7 +23,7 @@ from gateway.model.job import Job, SourceCommit
 from gateway.settings.project import CHECKOUT, ProjectSettings
 from gateway.settings.settings import Settings
 from runners.git import checkout as git_checkout
-from runners.git import refs as git_words
+from runners.git import refs as git_refs
 from runners.git.git import GitFailedError, RepositoryError, UnavailableError, UnknownRefError
 from runners.git.mirror import Mirror
 from runners.words import WordError
@@ -242,9 +242,9 @@ def _top(project: ProjectSettings, folder: Path) -> Path:
 def _check_refs(branch: str | None, version: str | None) -> None:
     """Raises WordError."""
     if branch is not None:
-        git_words.branch_ref(branch)
+        git_refs.branch_ref(branch)
     if version is not None:
-        git_words.tag_ref(version)
+        git_refs.tag_ref(version)
 
 
 def _touch(folder: Path) -> bool:

@@ -280,7 +280,9 @@ class ComposeFabric:
     def _default_variables(self, planned: PlannedStep) -> Mapping[str, str]:
         """Variables that the gateway sets where neither the configuration nor the service does."""
         return (
-            ingester.VARIABLES if planned.name is StepName.INGESTER else compose_dbt.variables(lineage=planned.lineage)
+            ingester.DEFAULT_VARIABLES
+            if planned.name is StepName.INGESTER
+            else compose_dbt.variables(lineage=planned.lineage)
         )
 
     def _whole_environment(self, planned: PlannedStep) -> Mapping[str, str]:

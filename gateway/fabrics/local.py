@@ -190,7 +190,7 @@ class LocalFabric:
                 return f"The project {self._project_name} has no ingester any more; put it back in gateway.yaml."
             return ingester.command(
                 ingester.Ingester(settings.command, str(settings.directory), planned.arguments),
-                {**ingester.VARIABLES, **self._environment, **settings.environment},
+                {**ingester.DEFAULT_VARIABLES, **self._environment, **settings.environment},
                 grace=settings.grace,
                 time_limit=time_limit,
                 mask=self.mask,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.fabrics import fabric as work
+from gateway.fabrics import fabric as shared
 from gateway.fabrics.checkouts import Checkout
 from gateway.fabrics.compose_services import ComposeServices, compose_cli
 from gateway.model.plan import Plan, StepName
@@ -31,9 +31,9 @@ class StepService:
 
 def compose_services(settings: Settings, fabric: str, environment: Mapping[str, str], instance: str) -> ComposeServices:
     """The services of a fabric. instance: the gateway's own id, which its containers carry as a label."""
-    chosen, _ = work.fabric_settings(settings, fabric, RunnerName.COMPOSE)
+    chosen, _ = shared.fabric_settings(settings, fabric, RunnerName.COMPOSE)
     project = compose_cli(chosen, instance)
-    docker = Docker(project.docker, work.environment(chosen, environment), settings.mask(environment))
+    docker = Docker(project.docker, shared.environment(chosen, environment), settings.mask(environment))
     return ComposeServices(project, docker)
 
 
@@ -87,7 +87,7 @@ class StepServices:
         found = await asyncio.to_thread(self._mount, step, service, checkout)
         return found if isinstance(found, str) else StepService(service, found)
 
-    async def container_conflict(self, plan: Plan) -> work.ContainerConflict | None:
+    async def container_conflict(self, plan: Plan) -> shared.ContainerConflict | None:
         """A running container of the plan's services, not started by the gateway. Raises EngineUnreachableError."""
         wanted = {section.service: section.idle for section in (self._section(step.name) for step in plan.steps)}
         project = await self._services.project()
@@ -98,7 +98,7 @@ class StepServices:
         if found is None:
             return None
         section_name = "ingester" if found.service == self._settings.ingester.service else "dbt"
-        return work.ContainerConflict(
+        return shared.ContainerConflict(
             found.container,
             found.service,
             found.since,

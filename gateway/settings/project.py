@@ -49,7 +49,7 @@ def _plain(value: Any) -> Any:
 
 
 Selection = Annotated[Text, AfterValidator(_selection)]
-Option = Annotated[str, AfterValidator(ingester.option)]
+Option = Annotated[str, AfterValidator(ingester.check_option)]
 Scalar = Annotated[bool | int | float | str, BeforeValidator(_plain)]
 
 

@@ -168,7 +168,7 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    content = yaml_file.mapping(file)
+    content = yaml_file.read_mapping(file)
     if isinstance(content, str):
         raise ConfigError(content)
     return {key: _string_keys(value) for key, value in content.items()}
@@ -218,7 +218,7 @@ def _other_setting(variable: str, value: str) -> tuple[str, Any]:
     try:
         return key, _string_keys(yaml.safe_load(value))
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{variable}: is not YAML: {yaml_file.reason(error)}") from None
+        raise ConfigError(f"{variable}: is not YAML: {yaml_file.describe_error(error)}") from None
 
 
 def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:

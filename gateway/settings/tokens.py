@@ -1,4 +1,4 @@
-"""The tokens that let callers in: a file of names, scopes and hashes, written by the command and read at the start."""
+"""The tokens of callers: a file of names, scopes and hashes, written by the command, read at the service's start."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from runners import durable
 
 CREDENTIAL = "tokens"
 _NONE = "none"
-_PREFIX = "pgw_"  # so that a token is known for one wherever it turns up
+_PREFIX = "pgw_"  # so that people and scanners recognise a token that has leaked
 
 
 class Scope(StrEnum):
@@ -36,13 +36,13 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
     def includes(self, other: Scope) -> bool:
-        """Whether who has this may do what needs the other."""
+        """Whether a token with this scope may do what needs the other."""
         order = list(Scope)
         return order.index(self) >= order.index(other)
 
 
 class Token(BaseModel):
-    """One token: its text is nowhere but with its owner."""
+    """One token. Only its owner has its text: the file has a hash of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +53,7 @@ class Token(BaseModel):
     expires: AwareDatetime | None = None
 
     def is_expired(self, now: datetime) -> bool:
-        """Whether its time is over."""
+        """Whether the token has expired."""
         return self.expires is not None and now >= self.expires
 
 
@@ -65,13 +65,13 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens of one file. A file without any lets nobody in: taking the last token away opens nothing."""
+    """The tokens of one file. With none in it, every request is refused: to revoke the last token opens nothing."""
 
     source: Path
     tokens: tuple[Token, ...]
 
     def find(self, text: str, now: datetime) -> Token | None:
-        """The token with this text, if it is one that is good now; takes as long whichever it is."""
+        """The valid token with this text. The search takes equally long for each, so that its time tells nothing."""
         digest = _digest(text)
         found = None
         for token in self.tokens:
@@ -81,9 +81,9 @@ class Tokens:
 
 
 def load(file: Path | None, environment: Mapping[str, str]) -> Tokens | None:
-    """The tokens to serve with: the credential that systemd hands over, else those of the file; None for neither.
+    """The tokens of the credential that systemd passes, else those of the file; None where there is neither.
 
-    A credential that says `none` is none; an empty one is a mistake, and lets nobody in. Raises ConfigError.
+    A credential with the text `none` counts as absent; an empty one is a mistake. Raises ConfigError.
     """
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         credential = Path(directory) / CREDENTIAL
@@ -98,7 +98,7 @@ def read(file: Path) -> Tokens:
     try:
         content, mode = _text(file), file.stat().st_mode
     except FileNotFoundError:
-        why = "make it with `pipeline-gateway token create NAME --scope run`, or take `tokens_file` away"
+        why = "make it with `pipeline-gateway token create NAME --scope run`, or remove the setting `tokens_file`"
         raise ConfigError(f"{file}: there is no such tokens file: {why}") from None
     if stat.S_IMODE(mode) & stat.S_IRWXO:
         raise ConfigError(f"{file}: everybody on this host can read or change the tokens file: chmod o= it")
@@ -106,35 +106,38 @@ def read(file: Path) -> Tokens:
 
 
 def create(file: Path, name: str, scope: Scope, now: datetime, expires: datetime | None) -> str:
-    """Add a token to a file, which is made if need be; its text, which is kept nowhere. Raises TokenError."""
+    """Add a token to a file, which is created if it does not exist; the token's text, which is not stored.
+
+    Raises TokenError.
+    """
     text = f"{_PREFIX}{secrets.token_urlsafe(32)}"
     try:
         token = Token(name=name, scope=scope, sha256=_digest(text), created=now, expires=expires)
     except ValidationError:
-        why = "take letters, digits, `_`, `.` and `-`, 64 at most"
-        raise TokenError(f"The name {name[:100]!a} can't be: {why}.") from None
-    with _changing(file, os.O_CREAT) as known:
+        why = "use letters, digits, `_`, `.` and `-`, 64 at most"
+        raise TokenError(f"The name {name[:100]!a} is not allowed: {why}.") from None
+    with _edited(file, os.O_CREAT) as known:
         if any(one.name == name for one in known):
-            raise TokenError(f"There is a token named {name} in {file}: revoke it first, or take another name.")
+            raise TokenError(f"There is a token named {name} in {file}: revoke it first, or choose another name.")
         known.append(token)
     return text
 
 
 def revoke(file: Path, name: str) -> None:
-    """Take a token out of a file. Raises TokenError."""
-    with _changing(file) as known:
-        left = [token for token in known if token.name != name]
-        if len(left) == len(known):
+    """Remove a token from a file. Raises TokenError."""
+    with _edited(file) as known:
+        kept = [token for token in known if token.name != name]
+        if len(kept) == len(known):
             names = ", ".join(token.name for token in known) or "none"
             raise TokenError(f"There is no token named {name[:100]!a} in {file}; there are: {names}.")
-        known[:] = left
+        known[:] = kept
 
 
 @contextlib.contextmanager
-def _changing(file: Path, flags: int = 0) -> Iterator[list[Token]]:
-    """The tokens of a file, to be changed by one command at a time; its owner and mode stay."""
+def _edited(file: Path, flags: int = 0) -> Iterator[list[Token]]:
+    """The tokens of a file, as a list to change; it is written back at the end, with the file's owner and mode."""
     if file.is_symlink():
-        raise TokenError(f"{file} is a link, which would be replaced: name the file that it leads to.")
+        raise TokenError(f"{file} is a link, which the command would replace: name the file that it points to.")
     try:
         with _locked(file, flags) as before:
             content = _text(file)
@@ -148,23 +151,23 @@ def _changing(file: Path, flags: int = 0) -> Iterator[list[Token]]:
 
 @contextlib.contextmanager
 def _locked(file: Path, flags: int) -> Iterator[os.stat_result]:
-    """Be the only one that changes the file. Its own lock, since whoever may not read it can't hold that one."""
+    """Lock the file against other commands. The lock is on the file itself, which a user without access can't hold."""
     while True:
         fd = os.open(file, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            mine, there = os.fstat(fd), file.stat()
-            if mine.st_ino == there.st_ino:  # else another command has replaced it meanwhile
-                yield mine
+            locked, current = os.fstat(fd), file.stat()
+            if locked.st_ino == current.st_ino:  # else another command has replaced the file meanwhile
+                yield locked
                 return
         finally:
             os.close(fd)
 
 
 def _replace(file: Path, text: str, before: os.stat_result) -> None:
-    """Put a new file in the place of one, with its owner and mode from the moment that it has a name.
+    """Replace a file. The new one gets the owner and the mode of the old one before it takes its name.
 
-    Nothing is done by name afterwards: the folder may be another user's, who would put something else there.
+    Afterwards nothing is done by name: another user may own the folder, and put another file under that name.
     """
     new = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -192,7 +195,7 @@ def _parsed(file: Path, content: str) -> tuple[Token, ...]:
 
 
 def _text(file: Path) -> str:
-    """What a file says. Raises FileNotFoundError, ConfigError."""
+    """The content of a file. Raises FileNotFoundError, ConfigError."""
     try:
         return file.read_text("utf-8")
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""What is on the disk: the database, and the record in each job's folder."""
+"""The state on the disk: the database, and the record in each job's folder."""

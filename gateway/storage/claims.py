@@ -1,7 +1,8 @@
-"""Who holds a resource and who waits for it: the table of claims. Each call is a part of a transaction of the store's.
+"""The table of claims: which job holds a resource, and which jobs wait for it.
 
-A job's claims are all in one phase: it waits for all it needs, holds all of it, or is over. It holds as soon as nobody
-holds any of its resources and nobody who came before waits for one of them.
+Each function runs inside a transaction of the store. The claims of a job are always in the same phase: it waits for all
+its resources, holds them all, or has released them all. A waiting job gets its resources as soon as no other job holds
+one of them and no earlier job waits for one of them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import aiosqlite
 
 from gateway.errors import HeldError, QueueFullError
 
-LONGEST_QUEUE = 1_000  # jobs that wait, all together
+LONGEST_QUEUE = 1_000  # waiting jobs, for all resources together
 
 _CLAIM = "INSERT INTO claim (job, resource, phase) SELECT seq, ?, ? FROM job WHERE id = ?"
 _HOLDER = "SELECT job FROM claim WHERE resource = ? AND phase = 'holds'"
@@ -21,17 +22,17 @@ _CLAIMED = "SELECT resource FROM claim WHERE job = ? AND phase <> 'over'"
 
 
 async def add(connection: aiosqlite.Connection, job_id: str, resources: Iterable[str], *, waits: bool) -> None:
-    """The claims of a new job."""
+    """Record the claims of a new job."""
     for resource in resources:
         await connection.execute_fetchall(_CLAIM, (resource, "waits" if waits else "holds", job_id))
 
 
 async def must_wait(connection: aiosqlite.Connection, resources: Iterable[str], *, may_wait: bool) -> bool:
-    """Whether somebody holds one of a newcomer's resources, or waits for one: it never overtakes.
+    """Whether another job holds one of a new job's resources, or waits for one: a new job never overtakes.
 
-    Raises HeldError where it may not wait then, QueueFullError where too many do.
+    Raises HeldError where the new job would have to wait and may not, QueueFullError where too many jobs wait.
     """
-    other = await _in_the_way(connection, resources)
+    other = await _blocking(connection, resources)
     if other is None:
         return False
     if not may_wait:
@@ -40,13 +41,13 @@ async def must_wait(connection: aiosqlite.Connection, resources: Iterable[str], 
     if waiting >= LONGEST_QUEUE:
         raise QueueFullError(
             f"{waiting:,} jobs wait for their turn and the queue takes no more; try again when some have ended, or "
-            "cancel those that nobody needs."
+            "cancel those that are not needed."
         )
     return True
 
 
 async def release(connection: aiosqlite.Connection, job_id: str) -> list[str]:
-    """End what a job holds or waits for; the ids of those that hold now because of that."""
+    """Release what a job holds or waits for; the ids of the waiting jobs that hold their resources because of that."""
     [[seq]] = await connection.execute_fetchall("SELECT seq FROM job WHERE id = ?", (job_id,))
     resources = await _claimed(connection, seq)
     await connection.execute_fetchall("UPDATE claim SET phase = 'over' WHERE job = ?", (seq,))
@@ -54,7 +55,7 @@ async def release(connection: aiosqlite.Connection, job_id: str) -> list[str]:
 
 
 async def restore(connection: aiosqlite.Connection, job_id: str, resources: Iterable[str], *, waits: bool) -> None:
-    """Give an active job the claims that it lacks; one that waits by its record keeps what it holds."""
+    """Add the claims that an active job lacks. A job that waits by its record keeps what it holds by the database."""
     for resource in resources:
         values = (resource, "waits" if waits else "holds", job_id)
         await connection.execute_fetchall(_CLAIM.replace("INSERT", "INSERT OR IGNORE", 1), values)
@@ -67,17 +68,17 @@ async def restore(connection: aiosqlite.Connection, job_id: str, resources: Iter
 
 
 async def promote_all(connection: aiosqlite.Connection) -> list[str]:
-    """See that whoever can hold holds; their ids."""
+    """Give every waiting job that can hold its resources what it needs; the ids of these jobs."""
     rows = await connection.execute_fetchall("SELECT DISTINCT resource FROM claim WHERE phase = 'waits'")
     return await _promote(connection, [row[0] for row in rows])
 
 
 async def _promote(connection: aiosqlite.Connection, resources: Iterable[str]) -> list[str]:
-    """Only the first that waits for a resource can come to hold it, and it needs to be the first everywhere."""
+    """Give these resources to the first jobs that wait for them; a job must be the first for each of its resources."""
     promoted = []
     for resource in resources:
         for (seq,) in await connection.execute_fetchall(_FIRST_WAITER, (resource,)):
-            if await _in_the_way(connection, await _claimed(connection, seq), of=seq) is None:
+            if await _blocking(connection, await _claimed(connection, seq), waiting=seq) is None:
                 await connection.execute_fetchall(
                     "UPDATE claim SET phase = 'holds' WHERE job = ? AND phase = 'waits'", (seq,)
                 )
@@ -85,11 +86,16 @@ async def _promote(connection: aiosqlite.Connection, resources: Iterable[str]) -
     return promoted
 
 
-async def _in_the_way(connection: aiosqlite.Connection, resources: Iterable[str], of: int | None = None) -> int | None:
-    """Who holds one of the resources; else who has waited longest for one. of: somebody who waits, else a newcomer."""
+async def _blocking(
+    connection: aiosqlite.Connection, resources: Iterable[str], waiting: int | None = None
+) -> int | None:
+    """The job that holds one of the resources, else the job that has waited longest for one of them.
+
+    waiting: the job that wants them, if it waits already; None for a new one.
+    """
     for query in (_HOLDER, _FIRST_WAITER):
         found = [row[0] for resource in resources for row in await connection.execute_fetchall(query, (resource,))]
-        others = [seq for seq in found if seq != of]
+        others = [seq for seq in found if seq != waiting]
         if others:
             return int(min(others))
     return None

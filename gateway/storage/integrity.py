@@ -1,4 +1,4 @@
-"""The database file before the store opens it: checked, of this version's schema, and set aside where it is damaged."""
+"""Prepares the database file for the store: checks it, migrates it, and sets it aside where it is damaged."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gateway.errors import StateBusyError, StateError, StorageError
 
 # One script per schema version, in order; `user_version` counts those that have run. A released one never changes.
 _MIGRATIONS = ("schema.sql", "schema-2.sql", "schema-3.sql")
-_MOST_VERSIONS = 100  # what counts more is no version of ours: somebody wrote over it
+_MOST_VERSIONS = 100  # a higher number is no version, but damage
 _ASIDE = ".damaged-"
 _KEPT = 3  # damaged databases that are kept
 _SIDE_FILES = ("", "-wal", "-shm")
-_FORMATS = slice(18, 20)  # of the file's header: who may write and read it, 1 or 2; SQLite obeys any other number
-# What passes by itself, or with a person's help while the service waits.
+_FORMATS = slice(18, 20)  # the write and read versions in the file's header, 1 or 2; SQLite accepts other numbers too
+# Errors that pass by themselves, or when a person frees space or ends a program while the service waits.
 _PASSING = frozenset(
     {
         sqlite3.SQLITE_FULL,
@@ -32,7 +32,7 @@ _PASSING = frozenset(
         sqlite3.SQLITE_PROTOCOL,
     }
 )
-# What the disk, or another program that holds the database, may say.
+# Errors of the disk, or of another program that holds the database.
 _REFUSALS = _PASSING | {
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CANTOPEN,
@@ -44,27 +44,27 @@ _log = structlog.get_logger()
 
 
 class _DamagedError(Exception):
-    """What was found wrong."""
+    """The database is damaged; the text says how."""
 
 
 def checksum(*columns: str | float | None) -> int:
-    """Of the other columns of a row of the table of jobs, from its id on."""
+    """The checksum of the other columns, from `id` on, of a row of the table of jobs."""
     return zlib.crc32(json.dumps(columns).encode())
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the database was found damaged; a text that is not UTF-8 comes without a code of SQLite's."""
+    """Whether an error means that the database is damaged; for a text that is not UTF-8, SQLite gives no error code."""
     if isinstance(error, UnicodeDecodeError) or (isinstance(error, sqlite3.OperationalError) and not _code(error)):
         return True
     return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def storage_error(error: Exception) -> Exception:
-    """What the callers of the store are told: a StorageError where it is the disk's doing, else the error as it is."""
+    """What the store raises: a StorageError for an error of the disk or the database file, else the error itself."""
     if is_damage(error):
         return StorageError(
-            f"The state directory's database is damaged ({error}); the gateway ends and repairs it when it starts "
-            "again: try again in a few seconds."
+            f"The state directory's database is damaged ({error}); the gateway ends now and repairs it at its next "
+            "start: try again in a few seconds."
         )
     if _code(error) in _REFUSALS:
         return StorageError(
@@ -79,9 +79,9 @@ def _code(error: Exception) -> int:
 
 
 def prepare(file: Path) -> None:
-    """Check the database, or make a new one, and bring it to this version's schema; a damaged one is set aside first.
+    """Check the database or create it, and migrate it to this version's schema; a damaged one is set aside first.
 
-    Raises StateError if there can't be a database here, or it is of a newer version; StateBusyError if that may pass.
+    Raises StateError if it can't be used or is of a newer version, StateBusyError if the error may pass.
     """
     try:
         try:
@@ -96,7 +96,7 @@ def prepare(file: Path) -> None:
 
 
 def set_aside(file: Path, why: str) -> None:
-    """Give a damaged database, which nobody has open, a name with the date. Raises OSError."""
+    """Rename a damaged database, which must be closed, to a name with the date. Raises OSError."""
     aside = file.with_name(f"{file.name}{_ASIDE}{time.strftime('%Y-%m-%dT%H-%M-%SZ', time.gmtime())}")
     for suffix in _SIDE_FILES:
         if (found := Path(f"{file}{suffix}")).exists():
@@ -105,7 +105,7 @@ def set_aside(file: Path, why: str) -> None:
 
 
 def _remove_oldest(file: Path) -> None:
-    """Only once there is a good one: before that, those set aside may be all there is."""
+    """Remove all but the newest databases that were set aside; only once there is a good one to replace them."""
     aside = sorted(file.parent.glob(f"{file.name}{_ASIDE}*Z"))
     for old in aside[:-_KEPT]:
         for suffix in _SIDE_FILES:
@@ -143,16 +143,16 @@ def _check_header(file: Path) -> None:
 
 
 def _check(connection: sqlite3.Connection, version: int) -> None:
-    """Every page by SQLite's own check, and every row by its checksum. Raises _DamagedError."""
+    """Check every page with SQLite's own check, and every row by its checksum. Raises _DamagedError."""
     [[found]] = connection.execute("PRAGMA integrity_check(1)")
     if found != "ok":
         raise _DamagedError(str(found))
     if not 0 <= version < _MOST_VERSIONS:
         raise _DamagedError(f"{version} is no version of a schema")
-    if version < 2:  # rows have checksums from the second on
+    if version < 2:  # rows have checksums from version 2 on
         return
     columns = "id, state, ended_at, ended_uptime, ended_boot, record" + (", project, pipeline" if version > 2 else "")
-    rows = connection.execute(f"SELECT seq, checksum, {columns} FROM job")  # noqa: S608, both are from here
+    rows = connection.execute(f"SELECT seq, checksum, {columns} FROM job")  # noqa: S608, the columns are constants of this function
     for seq, written, *values in rows:
         if checksum(*values) != written:
             raise _DamagedError(f"the row {seq} is not what was written")
@@ -167,13 +167,16 @@ def _migrate(connection: sqlite3.Connection, version: int, file: Path) -> None:
 
 
 def _back_up(connection: sqlite3.Connection, copy: Path) -> None:
-    """What the version that made it can be given again."""
+    """Copy the database, so that the version that made it can be installed again with it."""
     copy.unlink(missing_ok=True)
     connection.execute("VACUUM INTO ?", (str(copy),))
 
 
 def _check_claim_index(connection: sqlite3.Connection) -> None:
-    """Whether the schema still does what it must, which no check of pages tells. Raises _DamagedError."""
+    """Check that two jobs can't hold one resource: damage may have taken the index, which no check of pages finds.
+
+    Raises _DamagedError.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         for job, phase in (("/1", "holds"), ("/2", "waits")):

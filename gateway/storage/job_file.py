@@ -1,4 +1,4 @@
-"""A job's record as JSON: what the database stores, and beside it a file in the job's own folder."""
+"""A job's record as JSON, which is stored in the database and in a file in the job's folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load(text: str) -> Job:
 
 
 def write(folder: Path, job: Job) -> None:
-    """Keep the record in the job's folder, durably, with a checksum in a line of its own. Raises OSError."""
+    """Write the record into the job's folder, durably, with a checksum on a line of its own. Raises OSError."""
     if not folder.exists():
         folder.mkdir(mode=0o700, parents=True)
         durable.sync(folder.parent)
@@ -34,7 +34,7 @@ def write(folder: Path, job: Job) -> None:
 
 
 def read(folder: Path) -> Job | None:
-    """The record in a job's folder, None where there is none that is as it was written."""
+    """The record in a job's folder; None where there is none, or it is damaged."""
     try:
         record, _, checksum = (folder / NAME).read_text("utf-8").rstrip("\n").rpartition("\n")
         return load(record) if checksum == _checksum(record) else None
@@ -43,7 +43,7 @@ def read(folder: Path) -> Job | None:
 
 
 def has_more(folder: Path) -> bool:
-    """Whether a job's folder has anything besides the record: output, or files of its steps."""
+    """Whether a job's folder has more than the record: output, or files of its steps."""
     return any(not name.startswith(NAME) for name in durable.list_names(folder))
 
 

@@ -1,4 +1,4 @@
--- A job that waits for its turn has its claims too. By `seq` instead of the id: whoever came first has the lower one.
+-- Waiting jobs have claims too. A claim refers to `seq` instead of the id, because the earlier job has the lower one.
 CREATE TABLE claim_3 (
     job INTEGER NOT NULL REFERENCES job (seq) ON DELETE CASCADE,
     resource TEXT NOT NULL,
@@ -15,7 +15,7 @@ CREATE INDEX claim_waiter ON claim (resource, job) WHERE phase = 'waits';
 
 CREATE INDEX job_queued ON job (seq) WHERE state = 'queued';
 
--- Columns, since SQLite 3.40 takes json_extract() in an index for unsafe where the schema is not trusted.
+-- Columns, because SQLite 3.40 refuses json_extract() in an index as unsafe where the schema is not trusted.
 ALTER TABLE job ADD COLUMN project TEXT NOT NULL DEFAULT '';
 ALTER TABLE job ADD COLUMN pipeline TEXT NOT NULL DEFAULT '';
 

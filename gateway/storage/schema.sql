@@ -1,4 +1,4 @@
--- A job's whole record is one JSON document; the columns are what is searched by.
+-- A job's whole record is one JSON document; the other columns are for searching.
 CREATE TABLE job (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -13,7 +13,7 @@ CREATE INDEX job_active ON job (seq) WHERE state <> 'ended';
 CREATE INDEX job_ended_by_uptime ON job (ended_boot, ended_uptime);
 CREATE INDEX job_ended_by_clock ON job (ended_at);
 
--- What a job holds while it is active. The unique index is what keeps two jobs apart, also in the same millisecond.
+-- The resources that an active job holds. The unique index keeps two jobs apart, also in the same millisecond.
 CREATE TABLE claim (
     job TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
     resource TEXT NOT NULL,

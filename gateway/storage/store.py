@@ -24,16 +24,16 @@ _PRAGMAS = (
     "PRAGMA synchronous = FULL",  # an accepted job survives a power cut
     "PRAGMA busy_timeout = 5000",
     "PRAGMA foreign_keys = ON",
-    # What is still in the log alone is what a torn write can take: so each commit goes on into the database at once.
+    # A torn write can destroy only what is in the log alone, so each commit is copied into the database at once.
     "PRAGMA wal_autocheckpoint = 1",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA trusted_schema = OFF",
 )
 _BATCH = 500
-_PATIENCE, _AGAIN = 60.0, 1.0  # seconds that a disk is waited for at the start, and until it is asked again
+_PATIENCE, _AGAIN = 60.0, 1.0  # seconds to wait for a disk at the start, and between two attempts
 
-# Ages go by the uptime where the host has not rebooted since, so that a clock that jumps hides and shows nothing; else
-# by the wall clock. Each part reads its own index.
+# The age of a job is measured by the uptime if the host has not rebooted since its end, so that it stays right when the
+# clock jumps; else by the wall clock. Each part of the union reads an index of its own.
 _RECENT = """
     SELECT record FROM (
         SELECT seq, record FROM job WHERE state <> 'ended'
@@ -73,14 +73,14 @@ Operation = Callable[[aiosqlite.Connection], Awaitable[Any]]
 
 
 class Store:
-    """All jobs, durable once a call that writes has returned. Raises StorageError where the disk refuses."""
+    """All jobs. A write is durable once the call has returned. Raises StorageError for errors of the disk."""
 
     def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
         self._writer = writer
         self._reader = reader
         self._waiting: asyncio.Queue[tuple[Operation, asyncio.Future[Any]]] = asyncio.Queue(maxsize=10_000)
         self._closed = False
-        # Done with what SQLite said once the database was found damaged: it must not be used any more.
+        # Gets the error of SQLite by which the database was found damaged; it must not be used any more then.
         self.damaged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.committer = asyncio.create_task(self._commit_groups(), name="store-writer")
 
@@ -88,7 +88,7 @@ class Store:
     async def open(cls, file: Path) -> Store:
         """Open or create the database. Raises StateError if it can't be used or is of a newer version.
 
-        What may pass, a full disk, is waited for: there is nothing else to be done without a database.
+        Waits for a minute where the error may pass, as that of a full disk: the service can do nothing without it.
         """
         limit = time.monotonic() + _PATIENCE
         while True:
@@ -112,7 +112,7 @@ class Store:
         return cls(writer, reader)
 
     async def close(self) -> None:
-        """Write what waits, then close. Closing twice is harmless; any use afterwards raises StateError."""
+        """Commit the waiting writes, then close. Closing twice is harmless; any use afterwards raises StateError."""
         if self._closed:
             return
         self._closed = True
@@ -126,9 +126,9 @@ class Store:
         await self._writer.close()
 
     async def insert(self, job: Job, *, may_wait: bool = False) -> Job:
-        """Record a new job with its claims, all or none, as it was recorded: queued where others come first.
+        """Record a new job with all its claims; the job as recorded, which is queued where other jobs come first.
 
-        Raises HeldError where others come first and it may not wait, QueueFullError where too many wait.
+        Raises HeldError where other jobs come first and it may not wait, QueueFullError where too many wait.
         """
         queued = replace(job, state=Queued())
         row, waiting_row = _row(job), _row(queued)
@@ -142,9 +142,9 @@ class Store:
         return await self._write(operation)
 
     async def save(self, job: Job) -> list[str]:
-        """Record a job's new state, or a job that is not recorded; ending it releases what it holds, for good.
+        """Record a job's new state, or a job that the database lacks. The end of a job releases its resources.
 
-        Returns the ids of waiting jobs that hold now because of that.
+        Returns the ids of the waiting jobs that hold their resources because of that.
         """
         row = _row(job)
 
@@ -155,7 +155,7 @@ class Store:
         return await self._write(operation)
 
     async def restore_claims(self, job: Job) -> None:
-        """Give an active job the claims that it must have, where it lacks them."""
+        """Add the claims that an active job lacks."""
 
         async def operation(connection: aiosqlite.Connection) -> None:
             waits = isinstance(job.state, Queued)
@@ -164,11 +164,11 @@ class Store:
         await self._write(operation)
 
     async def promote_waiting(self) -> None:
-        """See that every waiting job whose turn it is holds what it needs."""
+        """Give every waiting job whose turn it is the resources that it needs."""
         await self._write(claims.promote_all)
 
     async def delete(self, job_id: str) -> None:
-        """Forget an ended job."""
+        """Delete the record of an ended job."""
 
         async def operation(connection: aiosqlite.Connection) -> None:
             await connection.execute_fetchall("DELETE FROM job WHERE id = ? AND state = 'ended'", (job_id,))
@@ -186,7 +186,7 @@ class Store:
         return _load(rows[0]) if rows else None
 
     async def holds_resources(self, job_id: str) -> bool:
-        """Whether a job that waited has come to hold what it needs."""
+        """Whether a job holds its resources."""
         return bool(await self._read(_HOLDS, (job_id,)))
 
     async def active(self) -> list[Job]:
@@ -202,7 +202,7 @@ class Store:
         return [row[0] for row in await self._read(_OLDER, _moment(now) | {"age": age})]
 
     async def known(self) -> dict[str, bool]:
-        """Of every job that there is a record of, oldest first: whether it has ended."""
+        """The ids of all jobs, oldest first, each with whether it has ended."""
         return {row[0]: row[1] == "ended" for row in await self._read("SELECT id, state FROM job ORDER BY seq")}
 
     async def ping(self) -> None:
@@ -222,18 +222,18 @@ class Store:
             raise StateError("the store is closed")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         await self._waiting.put((operation, done))
-        # A caller that gives up must not leave its operation half reported: it is committed or not, whoever waits.
+        # A cancelled caller must not cancel the future: the operation may be committed already.
         return await asyncio.shield(done)
 
     async def _commit_groups(self) -> None:
-        """Everything that waits goes into one transaction: one sync of the disk, however many callers."""
+        """Commit all waiting operations in one transaction, for one sync of the disk."""
         while True:
             batch = [await self._waiting.get()]
             while len(batch) < _BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             try:
                 results = await self._commit([operation for operation, _ in batch])
-            except Exception as broken:  # noqa: BLE001, whatever it is: it is the callers', and the writer goes on
+            except Exception as broken:  # noqa: BLE001, any error is given to the callers, and the writer goes on
                 results = [(None, self._translated(broken))] * len(batch)
             for (_, done), (result, error) in zip(batch, results, strict=True):
                 self._waiting.task_done()
@@ -241,7 +241,7 @@ class Store:
                     done.set_result(result)
                 else:
                     done.set_exception(error)
-                    done.exception()  # seen: the caller may have given up
+                    done.exception()  # marks it as retrieved, because the caller may have been cancelled
 
     async def _commit(self, operations: list[Operation]) -> list[tuple[Any, Exception | None]]:
         try:
@@ -254,7 +254,7 @@ class Store:
         return results
 
     async def _attempt(self, operation: Operation) -> tuple[Any, Exception | None]:
-        """One operation inside the group: one that refuses, or is refused, is undone alone."""
+        """Run one operation of the group. Where it fails, it alone is undone."""
         await self._writer.execute_fetchall("SAVEPOINT one")
         result: Any = None
         error: Exception | None = None
@@ -273,7 +273,7 @@ class Store:
 
 
 async def _connect(uri: str) -> aiosqlite.Connection:
-    # One that fails to open leaves aiosqlite's thread to end by itself, perhaps after the loop: so find out before.
+    # A connection that fails to open leaves a thread of aiosqlite, which may outlive the loop. So try sqlite3 first.
     await asyncio.to_thread(lambda: sqlite3.connect(uri, uri=True).close())
     connection = await aiosqlite.connect(uri, uri=True, isolation_level=None)
     try:

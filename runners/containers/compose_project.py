@@ -161,7 +161,7 @@ async def find_service(project: ComposeProject, name: str, docker: Docker) -> Co
             "set the service's name in the fabric's compose."
         )
     if service.log_driver == "none":
-        return f"The service {name} has the logging driver none, so nobody could see its output: use json-file."
+        return f"The service {name} has the logging driver none, so its output can't be read: use json-file."
     result = await docker.run("image", "inspect", "--format={{json .Config}}", "--", service.image)
     if result.code != 0:
         if "no such image" in result.error.lower():

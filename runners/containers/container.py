@@ -226,7 +226,7 @@ class Container:
             return Killed(signal.SIGKILL, span, out_of_memory=True)
         if code == _ENGINE_LOST and self._log.was_interrupted():
             return Lost(
-                "its engine or the host stopped while it ran, so nobody saw how it ended; look at its output and "
+                "its engine or the host stopped while it ran, so its end is unknown; look at its output and "
                 "trigger it again"
             )
         if code - 128 in _SIGNALS:
@@ -314,4 +314,4 @@ class Container:
 
 
 def _removed() -> Outcome:
-    return Lost("its container was removed by somebody else; look at its output, then trigger it again.")
+    return Lost("its container was removed by another program; look at its output, then trigger it again.")

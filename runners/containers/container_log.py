@@ -134,7 +134,7 @@ class ContainerLog:
             # The last bytes may be docker's own error message, which is not in the log. Copy again from before that
             # message, and from before the bytes that the masker held back then.
             end = max(start, end - _MAX_DOCKER_MESSAGE - mask.longest)
-            ring.cut(end)
+            ring.truncate(end)
         dropped = sum(int(supervisor.exit_record(self._copier_folder(one)).get("dropped", 0)) for one in earlier)
         return ((*argv, "--", self._name),), None if end <= start else end - start + dropped
 

@@ -1,4 +1,4 @@
-"""Selections, model names and variables that dbt is given, each as one argument. Pure; all raise WordError."""
+"""Selections, model names and variables, each as one argument of dbt. Pure; all functions raise WordError."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ from collections.abc import Mapping
 from runners.parameters import NAME, NAME_ALLOWED, ParameterValue
 from runners.words import WordError
 
-# By itself dbt runs each test that touches a selected model, also one whose other models are not selected and not
-# upstream: those are of an earlier run, or not there. This leaves such tests out.
+# By default dbt runs each test that refers to a selected model, even if the test's other models are neither selected
+# nor upstream, so that they are old or missing. This option leaves such tests out.
 ONLY_BUILDABLE_TESTS = "--indirect-selection=buildable"
 
-_LONGEST_SELECTION = 1000
+_MAX_SELECTION = 1000  # characters
 
-# What stands between spaces and commas: `@`, `2+`, a method, a value and `+2`, all but the value optional; without one
-# it would select nothing, and dbt call it a success. A piece of a path that begins with a dot leads out of the project;
-# an absolute path, or one of hundreds of pieces, breaks dbt; each `**/` multiplies the time of the search.
+# A part of a selection, between spaces and commas: `@`, `2+`, a method, a value and `+2`. All but the value are
+# optional; without a value it selects nothing, which is a success for dbt. A path component that begins with a dot
+# leads out of the project; an absolute path, or one of hundreds of components, breaks dbt; each `**/` multiplies the
+# time of the search.
 _PIECE = r"[\w*][\w.*-]*"
 _PART = re.compile(rf"(?!.*\*\*)@?(?:[0-9]*\+)?+{_PIECE}(?:[:/]{_PIECE}){{0,20}}/?(?:\+[0-9]*)?", re.ASCII)
-_MODEL = re.compile(r"\w[\w-]{0,254}", re.ASCII)  # a dot would make it a path of folders, or the name of a file
+_MODEL = re.compile(r"\w[\w-]{0,254}", re.ASCII)  # with a dot, dbt takes it for a path or a file name
 
 
 def select(selection: str) -> str:
-    """The argument that selects."""
+    """The argument that selects these nodes."""
     return f"--select={_selection(selection)}"
 
 
 def exclude(*selections: str) -> str:
-    """The argument that leaves out what any of these selects."""
+    """The argument that leaves out the union of these selections."""
     return f"--exclude={' '.join(map(_selection, selections))}"
 
 
 def select_up_to(model: str) -> str:
-    """The argument that selects a model and everything upstream of it.
+    """The argument that selects a model and all nodes upstream of it.
 
-    Folders, packages and sources have such names too: that it is a model, only the project knows.
+    Folders, packages and sources may have such a name too; this function can't know what the name belongs to.
     """
     return f"--select=+{_model(model)}"
 
 
 def select_within(model: str, selection: str | None) -> str:
-    """The argument that selects what `select_up_to` does and the selection too, if there is one."""
+    """The argument that selects the intersection of `select_up_to` and a selection; None for no selection."""
     if selection is None:
         return select_up_to(model)
-    # a space is dbt's union and a comma its intersection, which binds tighter
+    # in dbt a space is a union, and a comma an intersection, which binds tighter
     return f"--select={' '.join(f'+{_model(model)},{part}' for part in _selection(selection).split(' '))}"
 
 
@@ -56,20 +57,20 @@ def _model(name: str) -> str:
 
 
 def _selection(selection: str) -> str:
-    # part by part: one expression for all of it could be made to try each combination of what its parts may be
-    parts = re.split("[ ,]", selection[: _LONGEST_SELECTION + 1])
-    if len(selection) > _LONGEST_SELECTION or not all(map(_PART.fullmatch, parts)):
+    # part by part, because one expression for the whole selection could take exponential time
+    parts = re.split("[ ,]", selection[: _MAX_SELECTION + 1])
+    if len(selection) > _MAX_SELECTION or not all(map(_PART.fullmatch, parts)):
         raise WordError(
             "selection",
             selection,
             "dbt's names, methods and graph operators, joined by single spaces or commas: A-Z a-z 0-9 _ . + : @ * / -, "
-            f"no name or piece of a path beginning with - or ., no **, at most {_LONGEST_SELECTION} characters",
+            f"no name or piece of a path beginning with - or ., no **, at most {_MAX_SELECTION} characters",
         )
     return selection
 
 
 def vars_argument(values: Mapping[str, ParameterValue]) -> str:
-    """The argument that gives dbt these values, which `parameters.values` has let through, as one JSON object."""
+    """The argument that passes these variables to dbt, as one JSON object. values: from `parameters.resolve_values`."""
     for name in values:
         if not NAME.fullmatch(name):
             raise WordError("variable's name", name, NAME_ALLOWED)
@@ -77,8 +78,8 @@ def vars_argument(values: Mapping[str, ParameterValue]) -> str:
 
 
 def _json(value: ParameterValue) -> str:
-    """JSON that dbt, which reads it as YAML, reads as the same value."""
-    # YAML knows no halves of characters, as JSON escapes those beyond its first 65,536.
+    """JSON that is the same value when dbt reads it as YAML."""
+    # JSON escapes characters above U+FFFF as two surrogates, which YAML does not accept
     text = json.dumps(value, ensure_ascii=False)
-    # Without a dot, YAML takes a number with an exponent for a string.
+    # YAML reads a number with an exponent and no dot as a string
     return text.replace("e", ".0e") if isinstance(value, float) and "." not in text else text

@@ -198,8 +198,7 @@ async def _end_lost_step(folder: Path, shim: _ShimProcess, on_liveness: Callable
     """End the processes of a step whose shim died without writing an outcome."""
     if shim.boot and _boot() not in ("", shim.boot):
         return Lost(
-            "the host was rebooted while it ran, so nobody knows how it would have ended; "
-            "look at its output and trigger it again"
+            "the host was rebooted while it ran, so its end is unknown; look at its output and trigger it again"
         )
     processes = await asyncio.to_thread(_live_processes, folder)
     if processes:
@@ -208,7 +207,7 @@ async def _end_lost_step(folder: Path, shim: _ShimProcess, on_liveness: Callable
     while processes := await asyncio.to_thread(_live_processes, folder):
         await pidfd.signal_and_wait(processes, signal.SIGKILL, _RETRY_DELAY)
     return Lost(
-        "its supervisor was killed, so nobody saw how it ended, and what was left of it was stopped; "
+        "its supervisor was killed, so its end is unknown, and its remaining processes were stopped; "
         "look at its output and trigger it again"
     )
 

@@ -125,7 +125,7 @@ class Git:
         if time.monotonic() - began >= TIMEOUT:
             raise UnavailableError(self.explain(f"it did not answer within {TIMEOUT:.0f} s"))
         if result.code is None or result.code < 0:
-            raise UnavailableError("git was killed, by somebody or for want of memory; free some, and try again.")
+            raise UnavailableError("git was killed, perhaps for lack of memory; free memory, and try again.")
         return GitResult(result.code, result.output.decode(errors="surrogateescape"), result.error)
 
     def explain(self, error: str) -> str:

@@ -149,7 +149,7 @@ def test_a_container_removed_from_outside_fails_the_job_as_unknown(serve: Serve,
         gateway.process.send_signal(signal.SIGCONT)
     record = gateway.finished(job)
     assert _ending(record) == ("failed", "unknown", None)
-    assert "removed by somebody else" in record["error"]
+    assert "removed by another program" in record["error"]
     assert record["output"] == "ready\n"
 
 

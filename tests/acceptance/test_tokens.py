@@ -81,7 +81,7 @@ def test_an_invalid_argument_is_named(folder: Path, arguments: list[str], mentio
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
-        (["create", "../x", "--scope", "run"], "The name '../x' can't be"),
+        (["create", "../x", "--scope", "run"], "The name '../x' is not allowed"),
         (["revoke", "unknown"], "There is no token named 'unknown'"),
     ],
 )

@@ -256,9 +256,10 @@ async def test_whatever_a_run_did_to_tracked_files_is_undone(mirror: Mirror, fol
     assert (outside / "a.sql").read_text() == "not ours\n"
 
 
-async def test_what_is_neither_tracked_nor_an_installed_package_goes_ignored_or_not(
+async def test_untracked_files_are_removed_but_for_installed_packages(
     mirror: Mirror, repository: Path, folder: Path
 ) -> None:
+    """Also those that .gitignore names."""
     commit(repository, {".gitignore": "target/\n"})
     made = await fetched(mirror, "main")
     await check_out(mirror, made, folder)

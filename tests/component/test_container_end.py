@@ -55,9 +55,10 @@ async def ended(folder: Path, interrupt: int = 2) -> list[str]:
     return [line.split(container.name)[0].strip(" -") for line in (folder / "asked").read_text().splitlines()]
 
 
-async def test_an_interrupt_is_for_what_the_first_process_runs_then_for_itself_then_it_is_stopped(
+async def test_an_interrupt_reaches_other_processes_before_the_first(
     tmp_path: Path,
 ) -> None:
+    """Then follows `docker stop`."""
     make(tmp_path, pid_mode="")
     assert await ended(tmp_path) == ["exec", "container kill --signal=INT", STOP]
 

@@ -171,7 +171,8 @@ def texts() -> list[str]:
     return found
 
 
-def test_every_value_that_is_let_through_comes_back_from_dbt_as_itself_with_no_other(dbt: Dbt) -> None:
+def test_dbt_reads_each_accepted_value_as_the_same_value(dbt: Dbt) -> None:
+    """And reads no variable besides."""
     strings = [word for word in (*WORDS, *texts()) if let_through(word)]
     assert len(strings) > 250
     others: list[ParameterValue] = [
@@ -222,7 +223,8 @@ def test_templates_are_refused_because_dbt_would_run_them(dbt: Dbt) -> None:
     assert [line for line in done.heard if f"create table {CANARY}" in line and "TOLD" not in line]
 
 
-def test_a_brace_at_the_end_is_refused_because_a_project_may_put_another_behind_it(dbt: Dbt) -> None:
+def test_a_brace_at_the_end_is_refused(dbt: Dbt) -> None:
+    """A project may concatenate it with another one."""
     raw = {"first": "{", "second": f'{{ env_var("{CANARY}") }}}}'}
     assert [let_through(value) for value in raw.values()] == [False, True]
     done = dbt.call("run", select("hooked"), f"--vars={json.dumps(raw)}")
@@ -236,7 +238,7 @@ def test_a_careless_argument_would_have_been_misread(dbt: Dbt) -> None:
     assert dbt.tell(f"--vars={json.dumps({'x': chr(0x85)}, ensure_ascii=False)}").told == {"x": " "}
 
 
-def test_a_selection_that_is_let_through_selects_of_the_project_or_dbt_says_why_not(dbt: Dbt) -> None:
+def test_an_accepted_selection_selects_nodes_or_dbt_says_why_not(dbt: Dbt) -> None:
     taken = [word for word in WORDS if refusal(select, word) is None]
     assert len(taken) > 20
     for word in [
@@ -287,7 +289,7 @@ def test_one_glued_argument_selects_or_leaves_out_several(dbt: Dbt) -> None:
     assert models(dbt, select_up_to("sixths"), exclude("elementary", "evens tag:odd")) == {"numbers", "sixths"}
 
 
-def test_of_what_is_selected_only_those_tests_run_whose_models_are_all_selected_or_upstream(dbt: Dbt) -> None:
+def test_only_tests_run_whose_models_are_selected_or_upstream(dbt: Dbt) -> None:
     own = {"not_null_numbers_n", "unique_numbers_n", "unique_evens_n"}
     # by itself dbt takes each test that touches one of them, here before the other models were ever built
     eager = dbt.call("build", select_up_to("evens"))
@@ -301,7 +303,7 @@ def test_of_what_is_selected_only_those_tests_run_whose_models_are_all_selected_
     assert dbt.call("ls", select("thirds"), ONLY_BUILDABLE_TESTS).names == {"thirds", OF_THIRDS}
 
 
-def test_what_is_refused_would_have_set_an_option_broken_dbt_or_selected_nothing(dbt: Dbt) -> None:
+def test_refused_selections_set_options_break_dbt_or_select_nothing(dbt: Dbt) -> None:
     raw = f"numbers --log-path={CANARY}"
     dbt.call("ls", "--select", *raw.split())
     assert (dbt.project / CANARY).exists()

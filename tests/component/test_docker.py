@@ -49,9 +49,8 @@ def is_alive(pid: int) -> bool:
         "",
     ],
 )
-async def test_by_a_fake_docker_a_refusal_of_another_kind_is_never_taken_for_a_missing_container(
-    tmp_path: Path, words: str
-) -> None:
+async def test_by_a_fake_docker_other_errors_mean_that_it_is_unreachable(tmp_path: Path, words: str) -> None:
+    """An error of another kind is never taken for a missing container."""
     with pytest.raises(EngineUnreachableError):
         await fake(tmp_path, f"echo '{words}' >&2; exit 1").inspect("one")
 
@@ -67,7 +66,7 @@ async def test_by_a_fake_docker_an_answer_that_is_no_container_decides_nothing(t
         await fake(tmp_path, f"echo '{answer}'").inspect("one")
 
 
-async def test_by_a_fake_docker_what_does_not_answer_in_time_is_ended_with_all_its_processes(tmp_path: Path) -> None:
+async def test_by_a_fake_docker_a_call_is_killed_with_its_children_in_time(tmp_path: Path) -> None:
     docker = fake(tmp_path, f"sleep 1000 & echo $! >{tmp_path}/child; wait")
     said = await docker.run("ps", within=0.5)
     assert (said.code, is_unreachable(said)) == (None, True)

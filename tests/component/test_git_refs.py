@@ -72,7 +72,7 @@ def taken(name: str) -> bool:
 @example("a.lock/b")
 @example("a.lockb")
 @example("refs/heads/main")
-def test_a_branch_is_taken_where_git_takes_it_and_refused_where_git_refuses_it(repository: Path, name: str) -> None:
+def test_a_branch_is_accepted_exactly_where_git_accepts_it(repository: Path, name: str) -> None:
     if UNPRINTABLE.search(name) or len(name.encode()) > 250:  # ours to refuse, whatever git would say
         assert not taken(name)
         return
@@ -82,7 +82,7 @@ def test_a_branch_is_taken_where_git_takes_it_and_refused_where_git_refuses_it(r
 
 
 @given(st.text())
-def test_a_full_name_begins_no_option_and_a_refusal_names_the_word_and_what_is_allowed(name: str) -> None:
+def test_a_full_name_begins_no_option_and_a_refusal_says_what_is_allowed(name: str) -> None:
     for what, make in (("branch", branch_ref), ("tag", tag_ref)):
         told = refusal(make, name)
         if told is None:

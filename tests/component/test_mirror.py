@@ -99,9 +99,7 @@ async def test_by_a_fake_slow_git_whoever_came_before_a_fetch_began_shares_it(re
     assert await resolve_commit(mirror, "main") == after
 
 
-async def test_a_failure_is_shared_too_and_a_caller_who_leaves_takes_nobody_along(
-    repository: Path, tmp_path: Path
-) -> None:
+async def test_an_error_is_shared_and_a_cancelled_caller_cancels_no_other(repository: Path, tmp_path: Path) -> None:
     environment = slow(tmp_path, "fetch", f"[ -e {tmp_path}/go ] || exec sleep 1000; echo fatal: no >&2; exit 128")
     mirror = Mirror(str(repository), tmp_path / "mirror", environment, Mask())
     first = asyncio.create_task(mirror.fetch())
@@ -118,7 +116,7 @@ async def test_a_failure_is_shared_too_and_a_caller_who_leaves_takes_nobody_alon
 
 
 @pytest.mark.parametrize("word", ["init", "fetch", "read-tree", "checkout-index", "clean", "for-each-ref"])
-async def test_by_a_fake_slow_git_a_caller_who_leaves_ends_it_and_the_next_one_gets_everything(
+async def test_by_a_fake_slow_git_a_cancelled_fetch_ends_and_the_next_works(
     repository: Path, tmp_path: Path, checkout: Path, word: str
 ) -> None:
     mirror = Mirror(str(repository), tmp_path / "mirror", slow(tmp_path, word), Mask())
@@ -177,7 +175,7 @@ async def test_a_killed_git_costs_no_mirror(repository: Path, tmp_path: Path, mi
     assert mirror.folder.stat().st_ino == before
 
 
-async def test_a_real_git_that_is_killed_at_any_moment_is_followed_by_one_that_ends(
+async def test_after_a_kill_of_git_at_any_moment_the_next_fetch_works(
     repository: Path, tmp_path: Path, checkout: Path, mirror: Mirror
 ) -> None:
     for round_ in range(15):
@@ -230,9 +228,8 @@ async def test_a_git_whose_gateway_was_killed_ends_by_itself_and_is_waited_for(
     assert await resolve_commit(mirror, "main") == head(repository)
 
 
-async def test_by_a_fake_git_what_it_leaves_running_such_as_a_cache_of_passwords_holds_nobody_up(
-    repository: Path, tmp_path: Path
-) -> None:
+async def test_by_a_fake_git_a_helper_that_goes_on_blocks_no_other_call(repository: Path, tmp_path: Path) -> None:
+    """Such as a cache of passwords."""
     environment = slow(
         tmp_path, "fetch", f"exec 3<&0; setsid sleep 1000 <&3 >/dev/null 2>&1 & echo $! >{tmp_path}/daemon"
     )

@@ -222,7 +222,7 @@ async def test_an_ssh_repository_is_read_through_a_fake_ssh(repository: Path, tm
     assert f"git-upload-pack '{repository}'" in (tmp_path / "told").read_text()
 
 
-async def test_by_a_fake_ssh_a_program_that_would_ask_has_no_terminal_and_no_input(tmp_path: Path) -> None:
+async def test_by_a_fake_ssh_programs_have_no_terminal_and_no_input(tmp_path: Path) -> None:
     fake = tmp_path / "fake-ssh"
     fake.write_text(
         f"#!/bin/sh\n(: </dev/tty) 2>/dev/null && touch {tmp_path}/terminal\n"

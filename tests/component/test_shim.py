@@ -269,9 +269,7 @@ sys.exit(6)
 """
 
 
-def test_a_full_disk_costs_output_and_nothing_else_and_only_until_there_is_room(
-    small_disk: Path, tmp_path: Path
-) -> None:
+def test_a_full_disk_costs_output_only_and_only_while_it_is_full(small_disk: Path, tmp_path: Path) -> None:
     reserve = small_disk / "reserve"
     reserve.write_bytes(b"x" * 500_000)
     folder = make(small_disk, "", argvs=[[sys.executable, "-I", "-S", "-c", STEADY]], cwd=str(tmp_path))
@@ -325,7 +323,7 @@ def test_what_it_is_told_on_its_input_is_masked_before_it_is_on_the_disk(tmp_pat
     assert [file.name for file in folder.iterdir() if SECRET.encode() in file.read_bytes()] == []
 
 
-def test_without_anything_on_its_input_tokens_and_passwords_in_urls_are_masked(tmp_path: Path) -> None:
+def test_without_input_tokens_and_passwords_in_urls_are_masked(tmp_path: Path) -> None:
     folder = make(tmp_path, f"echo pgw_{'a' * 43}; echo postgres://me:secret@db/lake")
     assert masking(folder, b"") == (0, "")
     ended(folder)
@@ -349,14 +347,15 @@ def test_what_the_ring_has_is_counted_as_it_is_there(tmp_path: Path) -> None:
     assert output(tmp_path) == b"one *** two *** three"
 
 
-def test_what_may_begin_a_secret_is_left_to_the_one_that_comes_next_where_there_is_one(tmp_path: Path) -> None:
+def test_without_flush_bytes_that_may_begin_a_secret_are_not_written(tmp_path: Path) -> None:
+    """The next copier reads them again."""
     folder = make(tmp_path, "printf 'one hunt'", output_rest=False)
     assert masking(folder, b'["hunter22"]') == (0, "")
     ended(folder)
     assert output(tmp_path) == b"one "
 
 
-def test_why_a_step_could_not_be_started_is_masked_in_its_output_and_in_its_end(tmp_path: Path) -> None:
+def test_the_error_of_a_start_is_masked_in_output_and_exit_record(tmp_path: Path) -> None:
     folder = make(tmp_path, "", argvs=[["/nowhere/hunter22"]])
     assert masking(folder, b'["hunter22"]') == (0, "")
     assert ended(folder)["error"].startswith("the program /nowhere/*** could not be started")

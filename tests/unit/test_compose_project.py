@@ -31,7 +31,8 @@ def made(argv: tuple[str, ...], *entrypoint: str) -> list[str]:
     return list(line[line.index(f"--name={NAME}") + 1 :])
 
 
-def test_a_container_is_made_detached_under_its_own_name_with_labels_and_nothing_else_started() -> None:
+def test_a_container_is_created_detached_with_its_name_and_labels() -> None:
+    """No other service is started."""
     [line] = run_command(PROJECT, service(), what(("dbt", "build")), (), FOLDER).argvs
     assert line == (
         "docker",
@@ -53,12 +54,12 @@ def test_a_container_is_made_detached_under_its_own_name_with_labels_and_nothing
     )
 
 
-def test_it_is_called_where_the_project_is_and_the_rest_of_the_command_stands() -> None:
+def test_the_command_runs_in_the_projects_folder_with_its_own_limits() -> None:
     command = run_command(PROJECT, service(), what(("dbt",)), (), FOLDER)
     assert (command.cwd, command.docker, command.grace, command.time_limit) == ("/srv/shop", ("docker",), 3, 5)
 
 
-def test_variables_are_handed_on_by_name_and_their_values_are_in_no_command_line() -> None:
+def test_variables_are_passed_by_name_and_values_are_in_no_command() -> None:
     command = run_command(PROJECT, service(), what(("dbt",)), ["TOKEN"], FOLDER)
     assert "--env=TOKEN" in command.argvs[0]
     assert "secret" not in str(command.argvs)
@@ -70,12 +71,12 @@ def test_the_services_own_command_is_run_where_there_is_none() -> None:
 
 
 @pytest.mark.parametrize("entrypoint", [(), ("/entrypoint.sh",), ("tini", "--"), ("sh", "-c")])
-def test_an_image_without_dbt_as_its_entrypoint_is_given_the_whole_command(entrypoint: tuple[str, ...]) -> None:
+def test_an_image_with_another_entrypoint_gets_the_whole_command(entrypoint: tuple[str, ...]) -> None:
     assert made(("dbt", "build", "--no-quiet"), *entrypoint) == ["--", "dbt", "dbt", "build", "--no-quiet"]
 
 
 @pytest.mark.parametrize("entrypoint", [("dbt",), ("/usr/local/bin/dbt",), ("tini", "--", "dbt")])
-def test_an_image_with_dbt_as_its_entrypoint_is_given_the_arguments_only(entrypoint: tuple[str, ...]) -> None:
+def test_an_image_with_dbt_as_its_entrypoint_gets_the_arguments_only(entrypoint: tuple[str, ...]) -> None:
     assert made(("dbt", "build"), *entrypoint) == ["--", "dbt", "build"]
 
 
@@ -139,7 +140,7 @@ def test_every_value_of_the_configuration_is_glued_to_its_option() -> None:
     assert (made.directory, made.variables, made.instance) == ("/srv", ("TOKEN",), "feed")
 
 
-def test_with_nothing_configured_everything_is_found_as_docker_compose_finds_it() -> None:
+def test_without_configuration_docker_compose_finds_the_project_itself() -> None:
     assert compose_cli(FabricSettings(runner=RunnerName.COMPOSE), "feed").command == ("docker", "compose")
 
 

@@ -43,11 +43,12 @@ def test_a_code_of_a_signal_that_nobody_of_ours_sent_is_killed(tmp_path: Path, n
 
 
 @pytest.mark.parametrize("code", [1, 137, 247])
-def test_one_that_failed_while_the_kernel_took_its_memory_is_killed_by_that(tmp_path: Path, code: int) -> None:
+def test_a_failure_with_an_out_of_memory_kill_is_killed(tmp_path: Path, code: int) -> None:
     assert outcome(tmp_path, code, memory=True) == Killed(9, SPAN, out_of_memory=True)
 
 
-def test_one_that_did_its_work_though_a_child_of_it_ran_out_of_memory_is_done(tmp_path: Path) -> None:
+def test_an_exit_with_0_after_an_out_of_memory_kill_is_exited(tmp_path: Path) -> None:
+    """The kernel may have killed a child that the program did without."""
     assert outcome(tmp_path, 0, memory=True) == Exited(0, SPAN)
 
 

@@ -100,16 +100,18 @@ def test_selections_that_people_write_are_taken_as_they_are(selection: str) -> N
         ),
     ],
 )
-def test_a_selection_that_could_be_more_or_nothing_is_refused_with_its_value_and_what_is_allowed(
+def test_a_selection_that_could_be_more_or_nothing_is_refused(
     selection: str,
 ) -> None:
+    """The message has the value and what is allowed."""
     with pytest.raises(WordError) as refused:
         select(selection)
     assert str(refused.value).startswith(f"The selection {ascii(selection)[:90]}")
     assert "A-Z a-z 0-9" in str(refused.value)
 
 
-def test_several_selections_are_left_out_by_one_argument_and_each_of_them_is_checked() -> None:
+def test_one_argument_excludes_several_selections() -> None:
+    """Each of them is checked."""
     assert exclude("elementary", "tag:slow +a,b") == "--exclude=elementary tag:slow +a,b"
     for wrong in ("", "-x", "a "):
         assert refusal(lambda word: exclude("elementary", word), wrong) is not None
@@ -129,12 +131,12 @@ def test_a_model_within_a_selection_is_in_each_part_of_its_union(selection: str 
 
 
 @given(NASTY)
-def test_neither_the_model_nor_the_selection_it_is_within_can_be_more_than_that(text: str) -> None:
+def test_select_within_refuses_what_its_parts_refuse(text: str) -> None:
     assert refusal(lambda word: select_within(word, "a b"), text) == refusal(select_up_to, text)
     assert refusal(lambda word: select_within("m", word), text) == refusal(select, text)
 
 
-def test_the_longest_model_within_the_selection_of_most_parts_is_still_one_argument_for_the_kernel() -> None:
+def test_the_longest_select_within_is_an_argument_for_the_kernel() -> None:
     assert len(select_within("m" * 255, " ".join("a" * 500))) < 128 * 1024
 
 
@@ -142,7 +144,7 @@ PIECES = st.text(st.sampled_from("ab2.*-+@:/"), max_size=8)
 
 
 @given(st.lists(PIECES, min_size=1, max_size=4).map(" ".join) | PIECES.map(lambda piece: f"2+{piece}") | NASTY)
-def test_of_no_selection_that_is_taken_does_a_word_begin_an_option_or_a_path_lead_out_of_the_project(text: str) -> None:
+def test_no_accepted_selection_begins_an_option_or_leaves_the_project(text: str) -> None:
     if refusal(select, text) is not None:
         return
     assert re.fullmatch(r"[\w.+:@*,/ -]{1,1000}", text, re.ASCII)

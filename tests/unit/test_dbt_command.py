@@ -106,7 +106,8 @@ def test_deps_gets_only_the_options_it_knows() -> None:
     )
 
 
-def test_elementary_is_a_run_of_its_models_without_the_users_arguments_and_then_its_report() -> None:
+def test_elementary_runs_its_models_and_then_makes_its_report() -> None:
+    """Without the arguments that the fabric adds to dbt."""
     run, report = made(WHOLE, ELEMENTARY).argvs
     assert run[:2] == ("/venv/bin/dbt", "run")
     assert run[-2:] == ("--threads=4", "--select=elementary")
@@ -148,7 +149,7 @@ def test_dbt_ol_is_what_runs_with_lineage_and_it_gets_the_same_options(verb: str
 
 
 @pytest.mark.parametrize("step", [BUILD, DbtStep("deps"), ELEMENTARY, DbtStep("test", lineage=True)])
-def test_every_option_with_a_value_is_glued_to_it_and_every_path_is_absolute(step: DbtStep) -> None:
+def test_options_are_glued_to_their_values_and_paths_are_absolute(step: DbtStep) -> None:
     for argv in made(WHOLE, step).argvs:
         given = [option for option in argv[2:] if option not in WHOLE.arguments]
         assert all(option.startswith("--") for option in given)
@@ -158,7 +159,8 @@ def test_every_option_with_a_value_is_glued_to_it_and_every_path_is_absolute(ste
 
 
 @pytest.mark.parametrize("step", [BUILD, DbtStep("deps"), ELEMENTARY])
-def test_sigint_comes_first_as_the_one_signal_at_which_dbt_cancels_its_queries(step: DbtStep) -> None:
+def test_the_interrupt_of_dbt_is_sigint(step: DbtStep) -> None:
+    """It is the only signal on which dbt cancels its queries."""
     assert made(WHOLE, step).interrupt is signal.SIGINT
 
 
@@ -201,7 +203,7 @@ def test_a_parse_is_not_shared_where_another_would_come_of_it(tmp_path: Path, ch
     assert dbt.parse_cache(tmp_path, replace(WHOLE, **change), BUILD).parent == tmp_path
 
 
-def test_elementary_which_gets_no_arguments_shares_no_parse_with_steps_that_do(tmp_path: Path) -> None:
+def test_elementary_shares_no_parse_with_steps_that_have_arguments(tmp_path: Path) -> None:
     elementary = DbtStep("run", elementary=True)
     assert dbt.parse_cache(tmp_path, WHOLE, elementary) != dbt.parse_cache(tmp_path, WHOLE, BUILD)
     bare = replace(WHOLE, arguments=())

@@ -170,7 +170,7 @@ def test_a_very_long_line_is_an_event_like_any_other() -> None:
     assert (reader.error.strip(), reader.last_line) == ("boom", "Encountered an error:\nboom")
 
 
-def test_what_is_shown_and_kept_of_an_event_can_be_encoded_whatever_it_escapes() -> None:
+def test_text_of_an_event_can_be_encoded_whatever_it_escapes() -> None:
     """JSON can escape half a surrogate pair, which is no character: it must reach neither the record nor an answer."""
     line = '{"data": {"node_info": {"node_name": "\\ud800"}}, "info": {"name": "LogStartLine", "msg": "\\udfff"}}'
     reader = fed(line)

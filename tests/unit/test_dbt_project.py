@@ -44,7 +44,7 @@ def problem(
         (PROJECT, "small: {target: dev, outputs: '{{ jinja }}'}\n", {}, None),
     ],
 )
-def test_nothing_is_said_of_a_project_that_dbt_could_load_or_alone_can_resolve(
+def test_a_project_that_dbt_can_load_or_must_render_has_no_problem(
     tmp_path: Path, project: str, profiles: str, environment: dict[str, str], target: str | None
 ) -> None:
     assert problem(tmp_path, project, profiles, environment, target) is None
@@ -73,7 +73,7 @@ def test_nothing_is_said_of_a_project_that_dbt_could_load_or_alone_can_resolve(
         (PROJECT, "small: {target: dev, outputs: {}}\n", {}, None, ["has no target 'dev'; it has none."]),
     ],
 )
-def test_every_obstacle_is_one_sentence_that_names_the_thing_and_says_what_to_do(
+def test_a_problem_is_one_sentence_with_the_cause_and_the_remedy(
     tmp_path: Path,
     project: str | None,
     profiles: str | None,
@@ -146,7 +146,8 @@ def test_elementary_is_had_where_it_is_installed(tmp_path: Path, setting: str) -
         "packages: [{package: x, version: 2026-13-45}]\n",
     ],
 )
-def test_elementary_is_not_had_where_neither_is_true_however_broken_the_file(tmp_path: Path, packages: str) -> None:
+def test_a_project_without_the_package_has_no_elementary(tmp_path: Path, packages: str) -> None:
+    """However broken its files are."""
     write(tmp_path / "other/dbt_project.yml", "name: other\n")
     write(tmp_path / "project/packages.yml", packages)
     assert not dbt_project.has_elementary(tmp_path / "project")

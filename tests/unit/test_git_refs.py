@@ -40,7 +40,7 @@ def test_without_projects_a_version_is_a_tag_or_one_with_a_v() -> None:
         ([], ()),
     ],
 )
-def test_the_highest_is_by_the_order_of_versions_and_what_is_no_version_is_not_looked_at(
+def test_the_highest_version_is_by_pep_440_and_other_tags_do_not_count(
     tags: list[str], latest: tuple[str, ...]
 ) -> None:
     assert highest_version_tags(tags, ("shop",)) == latest

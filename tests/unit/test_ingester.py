@@ -10,7 +10,7 @@ import pytest
 
 from gateway.fabrics.local import LocalFabric
 from gateway.model.plan import PlannedStep, StepName
-from runners.ingester import Ingester, IngesterReader, argument, command, option
+from runners.ingester import Ingester, IngesterReader, argument, check_option, command
 from runners.mask import Mask
 from runners.outcome import Command
 from runners.parameters import Parameter, ParameterType, ParameterValue, resolve_values
@@ -64,7 +64,7 @@ OPTIONS = ("--help", "--privileged", "--end-of-options")  # names like any other
 
 @pytest.mark.parametrize("name", [*OPTIONS, "--month", "--m", "--Full-load_2", "--2", f"--{'a' * 62}"])
 def test_the_name_of_an_option_is_taken_as_it_is(name: str) -> None:
-    assert option(name) == name
+    assert check_option(name) == name
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_name_of_an_option_is_taken_as_it_is(name: str) -> None:
 )
 def test_any_other_name_of_an_option_is_refused(name: str) -> None:
     with pytest.raises(WordError, match=r"^The option "):
-        option(name)
+        check_option(name)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_any_other_name_of_an_option_is_refused(name: str) -> None:
         ({"PYTHONUNBUFFERED": "0"}, {"PYTHONUNBUFFERED": ""}, ("", "1")),
     ],
 )
-async def test_its_output_is_unbuffered_and_nobody_is_tracked_unless_the_user_says_otherwise(
+async def test_default_variables_unbuffer_output_and_forbid_tracking(
     tmp_path: Path, inherited: dict[str, str], configured: dict[str, str], found: tuple[str, str]
 ) -> None:
     settings = load(

@@ -87,7 +87,7 @@ def test_of_a_secret_of_several_lines_each_is_hidden() -> None:
     assert mask.text("1: MIIEvQIBADANBg\n2: kqhk=\n") == "1: ***\n2: kqhk=\n"  # five are too few
 
 
-def test_the_password_of_a_url_is_secret_by_itself_whatever_the_variable_is_called() -> None:
+def test_the_password_of_a_url_is_secret_in_any_variable() -> None:
     mask = Mask().with_secrets_of({"WAREHOUSE": "postgresql://loader:open%20sesame@db/lake"})
     assert mask.text("no entry for open sesame, open%20sesame") == "no entry for ***, ***"
     assert mask.text("loader db lake") == "loader db lake"

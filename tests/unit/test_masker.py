@@ -44,7 +44,7 @@ def _everywhere(pattern: bytes, text: bytes) -> Iterable[re.Match[bytes]]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_is_shown_does_not_depend_on_the_pieces_and_is_what_a_plain_search_masks(seed: int) -> None:
+def test_the_result_is_that_of_a_plain_search_however_it_is_divided(seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(400):
         values = [bytes(chance.choices(b"ab\n", k=chance.randrange(1, 9))) for _ in range(chance.randrange(4))]

@@ -79,7 +79,7 @@ def test_a_text_leaves_out_lines_and_takes_more_than_one_for_one(tmp_path: Path)
     assert render(tmp_path, b"", text) == ""
 
 
-def test_bytes_that_are_no_utf8_are_replaced_and_an_unfinished_character_is_left_out(tmp_path: Path) -> None:
+def test_invalid_utf8_is_replaced_and_a_partial_character_left_out(tmp_path: Path) -> None:
     assert render(tmp_path, b"\xff\xe2\x82\nok \xe2\x82", every) == "��\nok "
 
 
@@ -117,9 +117,9 @@ def test_a_segment_that_is_dropped_while_it_is_read_moves_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring = segments(tmp_path, b"abcd", b"efgh")
-    listed = ring._starts()
+    listed = ring._segment_starts()
     (tmp_path / f"output.{0:020}").unlink()
-    monkeypatch.setattr(ring, "_starts", lambda: listed)
+    monkeypatch.setattr(ring, "_segment_starts", lambda: listed)
     assert ring.read(1, 100) == Chunk(4, b"efgh")
 
 

@@ -100,7 +100,7 @@ def test_defaults_stand_in_for_what_is_not_given_and_null_is_not_given() -> None
     assert resolve_values(declared, {"a": None, "b": "", "c": False}) == {"a": 1, "b": "", "c": False}
 
 
-def test_a_default_that_does_not_fit_is_refused_though_another_value_is_given() -> None:
+def test_a_wrong_default_is_refused_even_if_a_value_is_given() -> None:
     with pytest.raises(WordError, match=r"^The default of parameter x = '\{\{ 1 }}'"):
         resolve_values({"x": Parameter(ParameterType.STRING, "{{ 1 }}")}, {"x": "a"})
 
@@ -273,7 +273,7 @@ def test_a_declaration_that_makes_sense_is_taken(parameter: Parameter) -> None:
         ),
     ],
 )
-def test_a_declaration_that_contradicts_itself_is_refused_whatever_is_given(parameter: Parameter, told: str) -> None:
+def test_an_inconsistent_declaration_is_refused_with_any_values(parameter: Parameter, told: str) -> None:
     with pytest.raises(WordError, match=f"^The {told}"):
         check("x", parameter)
     with pytest.raises(WordError, match=f"^The {told}"):
@@ -294,9 +294,7 @@ DECLARED = st.none() | st.sampled_from([1, 2.5, "a", "2013-01-01", True]) | st.i
     ),
     JSON,
 )
-def test_whatever_is_declared_and_given_is_taken_as_its_type_or_refused_shortly(
-    parameter: Parameter, given: Any
-) -> None:
+def test_any_value_is_converted_or_refused_with_a_short_message(parameter: Parameter, given: Any) -> None:
     told = refusal(lambda _: resolve_values({"x": parameter}, {"x": given}), "")
     assert told is None or (told.isascii() and len(told) < 350)
 

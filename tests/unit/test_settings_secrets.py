@@ -10,7 +10,7 @@ from gateway.cli import findings
 from gateway.errors import StateError
 from gateway.fabrics.fabric import masked
 from gateway.model.job import Finished
-from gateway.state import _made
+from gateway.state import _create
 from runners.containers.compose_runner import ComposeRunner
 from runners.mask import Mask
 from runners.outcome import Command, Lost, NotStarted
@@ -78,14 +78,14 @@ def test_check_warns_of_a_short_secret_by_its_name_only(tmp_path: Path) -> None:
 
 def test_a_state_directory_that_others_can_read_is_made_private(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    _made(tmp_path).close()
+    _create(tmp_path).close()
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_state_directory_that_all_users_share_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     with pytest.raises(StateError, match="is shared by all users"):
-        _made(tmp_path)
+        _create(tmp_path)
     assert tmp_path.stat().st_mode & 0o7777 == 0o1777
 
 
@@ -97,8 +97,8 @@ def test_a_state_directory_that_can_not_be_made_private_is_refused(
 
     tmp_path.chmod(0o755)
     monkeypatch.setattr(Path, "chmod", not_permitted)
-    with pytest.raises(StateError, match="can be read by others"):
-        _made(tmp_path)
+    with pytest.raises(StateError, match="can be read by other users"):
+        _create(tmp_path)
 
 
 async def test_an_engine_address_with_a_password_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from aiohttp import web
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 from pytest_aiohttp import AiohttpClient
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
 from runners.detached import supervisor as process
 from tests.support import api, docker, parts, projects
@@ -43,6 +42,8 @@ MakeApi = Callable[..., Awaitable[Api]]
 
 Tell = Callable[[str], None]
 
+_ORDER = ("acceptance", "component", "guards", "unit", "benchmarks")
+_QUICK = ("unit", "guards")
 _FIGURE = "figure"
 _seconds: dict[str, float] = {}
 _figures: list[str] = []
@@ -70,22 +71,36 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(home.cleanup)
 
 
-class Together(LoadScopeScheduling):  # type: ignore[misc]  # a base without types
-    """Where tests run side by side, those that share something stay together: a file's, and the booted machine's."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what is run in one process where tests run side by side: whatever shares a fixture; of quick tests, a file.
 
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "machine" if Path(file).name.startswith("test_systemd") and "acceptance" in file else file
+    The rings that take long begin, so that at the end there are only short tests to be waited for.
+    """
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: _ORDER.index(_ring(item.nodeid)))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
-    """What --dist would say otherwise."""
-    return Together(config, log)
+def _group(item: pytest.Item) -> str:
+    fixtures: dict[str, list[Any]] = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009, private
+    shared = [name for name, found in fixtures.items() if found[-1].scope in ("class", "module", "package")]
+    if "machine" in shared:
+        return "machine"
+    file = item.nodeid.partition("::")[0]
+    if shared:
+        return f"{file}: {', '.join(sorted(shared))}"
+    return file if _ring(file) in _QUICK else ""
+
+
+def _ring(nodeid: str) -> str:
+    return nodeid.split("/")[1]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add up how long each ring of tests takes, and keep what tests have measured."""
-    ring = report.nodeid.split("/")[1]
+    ring = _ring(report.nodeid)
     _seconds[ring] = _seconds.get(ring, 0.0) + report.duration
     if report.when == "call":
         _figures.extend(str(value) for name, value in report.user_properties if name == _FIGURE)
@@ -191,9 +206,16 @@ def gateway(project: Path, make_gateway: MakeGateway) -> Gateway:
     return make_gateway(project)
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.Engine]:
-    """A real Docker Engine for all tests of a file that don't disturb it; gone before those that count children."""
+@pytest.fixture
+def engine(shared_engine: docker.Engine) -> docker.Engine:
+    """A real Docker Engine without containers, for tests that don't disturb it."""
+    shared_engine.remove_containers()
+    return shared_engine
+
+
+@pytest.fixture(scope="session")
+def shared_engine() -> Iterator[docker.Engine]:
+    """The engine of all tests of this process."""
     yield from _engine()
 
 

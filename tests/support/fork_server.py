@@ -1,8 +1,8 @@
-"""Forks gateways from a process that has imported them once, so that a start costs no import.
+"""Forks gateways from a process that has imported them once, so that a start costs no import; starts programs too.
 
 It reads one JSON object per line from stdin and answers each with one on stdout; it ends with its stdin. See forks.py.
 One thread and no event loop, so that a fork is as good as a new process. It reaps a child only when it is asked to, so
-that the child's pid stays its own until then.
+that the child's pid stays its own until then. It is no child of the tests, some of which look at their own children.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _IMPORTED = ("gateway.cli.main", "tests.support.dying_gateway", "tests.support.o
 
 
 def main() -> int:
-    """Serve requests. Returns in each child with that child's exit code, and in the server at the end of its stdin."""
+    """Serve requests. Returns at the end of stdin, and in each child with the child's exit code."""
+    if os.fork() > 0:
+        return 0
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which then end this process
     for module in _IMPORTED:
         importlib.import_module(module)
@@ -48,7 +50,7 @@ def _reap(pid: int) -> int | None:
 
 
 def _run(request: Mapping[str, Any]) -> int:
-    """In the child: become what a new process of that module would be, and run its main."""
+    """In the child: become what a new process of that command or module would be, and run it."""
     _redirect(os.open(os.devnull, os.O_RDONLY), 0)
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(log, 1)
@@ -56,8 +58,10 @@ def _run(request: Mapping[str, Any]) -> int:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.argv = [request["module"], *request["arguments"]]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "command" in request:
+        os.execvp(request["command"][0], request["command"])
+    sys.argv = [request["module"], *request["arguments"]]
     return int(importlib.import_module(request["module"]).main(request["arguments"]))
 
 

@@ -57,7 +57,7 @@ class Fork:
 
 
 class ForkServer:
-    """The server, started at the first fork."""
+    """The server, started with the first process that is wanted of it."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -66,15 +66,15 @@ class ForkServer:
     def fork(
         self, module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
     ) -> Fork:
-        """Run `main(arguments)` of a module in a process of its own, which writes into a log."""
-        request = {
-            "module": module,
-            "arguments": arguments,
-            "folder": str(folder),
-            "environment": environment,
-            "log": str(log),
-        }
-        pid = self.ask(request)
+        """Run `main(arguments)` of a module in a process of its own. log: what it prints is appended to this file."""
+        return self._start(folder, environment, log, module=module, arguments=arguments)
+
+    def execute(self, command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path) -> Fork:
+        """Run a program in the same way. It is no child of the tests, but ends with them if it asks for that."""
+        return self._start(folder, environment, log, command=command)
+
+    def _start(self, folder: Path, environment: Mapping[str, str], log: Path, **what: str | Sequence[str]) -> Fork:
+        pid = self.ask({"folder": str(folder), "environment": dict(environment), "log": str(log), **what})
         assert pid is not None
         return Fork(self, pid)
 
@@ -86,6 +86,7 @@ class ForkServer:
                 self._process = subprocess.Popen(
                     command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
                 )
+                self._process.wait()  # it goes on without its first process
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             self._process.stdin.write(f"{json.dumps(request)}\n")
@@ -94,7 +95,7 @@ class ForkServer:
             return answer
 
     def close(self) -> None:
-        """End the server; its forks go on."""
+        """End the server; what it forked goes on."""
         if self._process is not None:
             self._process.communicate()
             self._process = None

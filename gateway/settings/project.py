@@ -24,8 +24,8 @@ from gateway.settings.fabric import (
     VariableValue,
 )
 from runners import ingester, parameters
-from runners.dbt import arguments as dbt_words
-from runners.git import refs as git_words
+from runners.dbt import arguments as dbt_arguments
+from runners.git import refs as git_refs
 from runners.parameters import Parameter, ParameterType
 
 # Where the files of a repository are thought to be until they are checked out.
@@ -45,12 +45,12 @@ def _repository(text: str) -> str:
 
 
 def _selection(text: str) -> str:
-    dbt_words.select(text)
+    dbt_arguments.select(text)
     return text
 
 
 def _branch(name: str) -> str:
-    git_words.branch_ref(name)
+    git_refs.branch_ref(name)
     return name
 
 

@@ -23,7 +23,7 @@ from tests.support.api import Api
 from tests.support.forks import SERVER
 from tests.support.gateway import Gateway
 
-# Settings of whoever runs the tests must not reach the gateways under test.
+# Settings of the user who runs the tests must not reach the gateways under test.
 _SETTINGS = (
     "PIPELINE_ENABLED",
     "ENABLE_OPENLINEAGE",
@@ -154,7 +154,7 @@ def _fork_server() -> Iterator[None]:
 
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Tell:
-    """Tells what a test has measured, at the end of the run and whichever process the test ran in."""
+    """Tells what a test has measured, at the end of the run, from every worker."""
     return lambda figure: record_property(_FIGURE, figure)
 
 

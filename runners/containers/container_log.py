@@ -1,4 +1,4 @@
-"""Copies the log of a container into the ring of its job: each byte once, whichever process is killed meanwhile."""
+"""Copies the log of a container into the ring of its job: each byte once, also where a process is killed meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Branches and versions become commits, and commits directories; nobody's repository is written to."""
+"""Branches and versions become commits, and commits directories; the source repository is never written to."""
 
 from __future__ import annotations
 

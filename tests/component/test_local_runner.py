@@ -422,7 +422,7 @@ async def test_what_a_killed_supervisor_left_is_ended_and_the_step_is_lost(
     assert seen == [Liveness.SUPERVISED, Liveness.ORPHANED]
     assert alive(folder) == []
     assert not running(int((tmp_path / "runaway").read_text()))
-    # and it stays lost, with nobody left to be seen
+    # and it stays lost, with no process left to find
     seen.clear()
     assert await LocalRunner(CAP).wait(folder, seen.append) == outcome
     await runner.start(folder, sh(tmp_path, "echo again"))

@@ -152,7 +152,7 @@ async def test_what_a_killed_git_leaves_is_in_nobodys_way(
     after = commit(repository, {"new": ""})
     made = "; ".join(f"mkdir -p $(dirname {mirror.folder}/{name}); : >{mirror.folder}/{name}" for name in left)
     killed = Mirror(str(repository), mirror.folder, slow(tmp_path, word, f"{made}; kill -9 $$"), Mask())
-    with contextlib.suppress(UnavailableError):  # that of gc is nobody's
+    with contextlib.suppress(UnavailableError):  # that of gc has no caller
         await killed.fetch()
         await check_out(killed, after, checkout)
     assert calls(tmp_path)

@@ -1,4 +1,4 @@
-"""Runs scripts of curl and jq as somebody on the server would."""
+"""Runs scripts of curl and jq as a person on the server would."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bash(gateway: Gateway, script: str) -> Said:
     """Run a script. What only a terminal would show, status and headers, comes from curl's own configuration file."""
     need("curl"), need("jq")
     dump = gateway.folder / "headers"
-    # without a terminal curl would show how far it is, to nobody
+    # without a terminal curl would print its progress
     (gateway.folder / ".curlrc").write_text(f"dump-header = {dump}\nno-progress-meter\n")
     done = subprocess.run(
         ["bash", "-c", script],

@@ -132,7 +132,7 @@ def submitted(gateway: DyingGateway) -> str:
 
 
 def ran_in_turn(gateway: DyingGateway, *jobs: str | None) -> None:
-    """These jobs end as if nobody had died, each begun after the end of the one before."""
+    """These jobs end as if no gateway had died, each begun after the end of the one before."""
     ended = ""
     for job in jobs:
         assert job is not None
@@ -158,7 +158,7 @@ def killed(gateway: DyingGateway) -> tuple[list[str], str]:
 
 
 def ran_undisturbed(gateway: DyingGateway, job: str) -> None:
-    """A job ends as if nobody had died: each step once, its exit code, its whole output."""
+    """A job ends as if no gateway had died: each step once, its exit code, its whole output."""
     record = gateway.finished(job)
     assert _end(record) == ("completed", True, 7, None), record
     steps = [(step["name"], step["status"], step["exitCode"]) for step in record["steps"]]

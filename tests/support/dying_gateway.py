@@ -285,7 +285,7 @@ def points(group: str) -> list[str]:
 def _die(point: str, mark: Path) -> NoReturn:
     mark.write_text(point)
     os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("nobody survives this")
+    raise AssertionError("SIGKILL did not end this process")
 
 
 def _deadly(real: Callable[..., Any], call: Call, die: Callable[[], NoReturn]) -> Callable[..., Any]:

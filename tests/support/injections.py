@@ -256,7 +256,7 @@ WORDS = tuple(
     if word
 )
 
-# Texts and JSON that Hypothesis makes of these words, of letters that mean something to somebody, and of any.
+# Texts and JSON that Hypothesis makes of these words, of letters that a program gives a meaning, and of any.
 NASTY = (
     st.text(st.sampled_from("ab2.+:@*,/ -_{}%#\\'\"\n\0\x85\ud800é"), max_size=12) | st.text() | st.sampled_from(WORDS)
 )

@@ -83,7 +83,7 @@ class Ledger:
     accepted: set[str] = field(default_factory=set)  # ids answered 202
     queued: set[str] = field(default_factory=set)  # those of them that had to wait for their turn
     conflicts: list[str] = field(default_factory=list)  # ids of those that were in the way
-    cancelled: set[str] = field(default_factory=set)  # somebody asked for their end, with or without an answer
+    cancelled: set[str] = field(default_factory=set)  # jobs whose cancel was requested, answered or not
     cut: set[str] = field(default_factory=set)  # a cancel was answered when at least two steps had not begun
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)  # records that were shown as ended
     surprises: list[str] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Client(threading.Thread):
         try:
             while not self._stopped.wait(self._random.uniform(0, _PAUSE)):
                 [action] = self._random.choices(actions, weights=(24, 4, 6, 2, 1))
-                with suppress(ConnectionRefusedError):  # nobody is there, and nothing was asked
+                with suppress(ConnectionRefusedError):  # no gateway listens, so no request was made
                     action()
         except Exception:  # noqa: BLE001, whatever it is: the audit tells of it
             self._ledger.surprises.append(f"{self.name} broke: {traceback.format_exc()}")

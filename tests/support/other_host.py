@@ -27,7 +27,7 @@ def _set_clock(file: Path) -> None:
 def _set_boot(boot: str) -> None:
     real, began = time.clock_gettime, time.clock_gettime(time.CLOCK_BOOTTIME)
     time.clock_gettime = lambda which: real(which) - (began if which == time.CLOCK_BOOTTIME else 0)
-    clock._boot = lambda: boot  # type: ignore[assignment]  # the real one has a cache, which nobody asks for
+    clock._boot = lambda: boot  # type: ignore[assignment]  # the real one has a cache that the gateway never clears
     process._boot = lambda: boot
 
 

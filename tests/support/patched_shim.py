@@ -3,7 +3,7 @@
 TEST_SHIM_POINT, TEST_SHIM_MARK: it kills itself at this point, once, after writing this file.
 TEST_CLOCK: a file with the seconds that the wall clock is wrong by, read at each look at the clock.
 
-It runs as the real one does: without site-packages and without anything of ours on the path.
+It runs as the real one does: without site-packages and without the gateway's packages on the path.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _OWN = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What a git command in a folder says; it has to succeed, and nobody's configuration has a part in it."""
+    """The output of a git command in a folder. It must succeed; no user's configuration is read."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = [need("git"), *arguments]
     done = subprocess.run(command, cwd=folder, env={**kept, **_WHO, **_OWN}, capture_output=True, check=False)

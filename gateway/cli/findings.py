@@ -57,7 +57,7 @@ async def find(
         # Checkouts are made outside of the state directory, which a running gateway may be using.
         checkouts = Checkouts(settings.model_copy(update={"state_directory": Path(scratch)}), environment)
         for fabric_id, chosen in settings.fabrics.items():
-            in_containers = RunnerName(chosen.runner) is RunnerName.COMPOSE
+            in_containers = chosen.runner is RunnerName.COMPOSE
             if in_containers:
                 services = step_services.compose_services(settings, fabric_id, environment, instance="")
                 compose = ComposeFabric(settings, fabric_id, settings.default_project, environment, services)

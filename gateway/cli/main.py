@@ -53,15 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         code = int(options.run(options))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # a closed descriptor leaves none
+            sys.stdout.flush()
     except GatewayError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except (
-        BrokenPipeError
-    ):  # the reader of the output has ended, as `head` does; the flush at the exit must not fail too
+    except BrokenPipeError:
+        # the reader of the output has ended, as `head` does; the flush at the exit must not fail too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code

@@ -195,9 +195,8 @@ class Checkouts:
                     await mirrors[folder].remove()
                 else:
                     await asyncio.to_thread(_remove, folder)
-            except (
-                UnavailableError
-            ) as error:  # another process holds it, or the disk is full: the next sweep tries again
+            except UnavailableError as error:
+                # another process holds the mirror, or the disk is full: the next sweep tries again
                 _log.warning("mirror not removed", folder=str(folder), error=str(error))
 
     async def _remove_checkout(self, root: Path) -> None:

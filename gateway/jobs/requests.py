@@ -7,8 +7,7 @@ import secrets
 import string
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from gateway import clock
 from gateway.errors import BadRequestError, OverloadedError, RepositoryUnavailableError, UnknownTargetError
@@ -18,8 +17,7 @@ from gateway.model import catalog
 from gateway.model.catalog import Installation
 from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Running, SourceCommit
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.model.request import BuiltinPipeline, OnConflict, TriggerRequest
-from gateway.settings.fabric import RunnerName
+from gateway.model.request import BuiltinPipeline, TriggerRequest
 from gateway.settings.project import PipelineSettings
 from gateway.settings.settings import Settings
 from runners import parameters
@@ -37,11 +35,20 @@ _ID_LETTERS = string.ascii_lowercase + string.digits
 
 @dataclass(frozen=True, slots=True)
 class PlannedJob:
-    """A job that is not recorded yet, and what runs its steps."""
+    """A request with its plan and the fabric that runs it, before it becomes a job.
 
-    job: Job
+    project, fabric_id: ids. source: the commit that it runs on. command: of a built-in pipeline's dbt part.
+    parameters: values of the pipeline's parameters, by name.
+    """
+
+    request: TriggerRequest
+    plan: Plan
+    project: str
+    fabric_id: str
     fabric: Fabric
-    on_conflict: OnConflict = OnConflict.REJECT
+    source: SourceCommit | None = None
+    command: str | None = None
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +97,7 @@ class RequestPlanner:
         needs_checkout = catalog.depends_on_installation(request, *defaults)
         plan = catalog.plan(request, await _installation(request, fabric, needs_checkout=needs_checkout))
         command = None if request.pipeline == BuiltinPipeline.INGESTER else str(request.command)
-        job = new_job(request, plan, fabric_id, project, fabric.runner, source=source, command=command)
-        return PlannedJob(job, fabric, request.on_conflict)
+        return PlannedJob(request, plan, project, fabric_id, fabric, source, command)
 
     async def _plan_declared(self, request: TriggerRequest) -> PlannedJob:
         fabric_id, project, pipeline = self._find(request)
@@ -107,10 +113,10 @@ class RequestPlanner:
             plan = catalog.declared_plan(pipeline, values, request.process, installation)
         except WordError as error:
             raise BadRequestError("invalid_field", str(error)) from None
-        job = new_job(request, plan, fabric_id, project, fabric.runner, source=source, values=values)
+        planned = PlannedJob(request, plan, project, fabric_id, fabric, source, parameters=values)
         if request.process is not None and request.process not in [step.name for step in whole.steps]:
-            await self._must_be_a_model(request.process, job, whole, fabric)
-        return PlannedJob(job, fabric, request.on_conflict)
+            await self._must_be_a_model(request.process, planned, whole)
+        return planned
 
     def _fabric(self, fabric: str, project: str, source: SourceCommit | None) -> Fabric:
         return self._registry.get(self._settings.fabrics[fabric].runner, fabric, project, source)
@@ -134,10 +140,10 @@ class RequestPlanner:
             raise _unknown("pipeline", "name", request.pipeline, pipelines, f" in project `{project}`")
         return fabric, project, pipelines[request.pipeline]
 
-    async def _must_be_a_model(self, process: str, job: Job, whole: Plan, fabric: Fabric) -> None:
+    async def _must_be_a_model(self, process: str, planned: PlannedJob, whole: Plan) -> None:
         """Refuse a process that is no model of the pipeline, before anything runs. Raises BadRequestError."""
         step = next((step for step in whole.steps if step.selective), None)
-        nodes = [] if step is None else await self._list_nodes(job, step, fabric)
+        nodes = [] if step is None else await self._list_nodes(planned, step)
         if isinstance(nodes, str):
             raise BadRequestError(
                 "unknown_process", f"Whether there is a process `{process}` can't be found out: {nodes}"
@@ -146,9 +152,10 @@ class RequestPlanner:
         if problem is not None:
             raise BadRequestError("unknown_process", problem)
 
-    async def _list_nodes(self, job: Job, step: PlannedStep, fabric: Fabric) -> list[Node] | str:
+    async def _list_nodes(self, planned: PlannedJob, step: PlannedStep) -> list[Node] | str:
         """The nodes that a step would run, or why dbt can't list them."""
-        key = None if job.source is None else (job.fabric, job.project, job.source.commit, step)
+        fabric, source = planned.fabric, planned.source
+        key = None if source is None else (planned.fabric_id, planned.project, source.commit, step)
         if key is not None and key in self._listings:
             return self._listings[key]
         if self._listings_open >= _MAX_LISTINGS:
@@ -170,34 +177,24 @@ class RequestPlanner:
         return nodes
 
 
-def new_job(
-    request: TriggerRequest,
-    plan: Plan,
-    fabric: str,
-    project: str,
-    runner: RunnerName,
-    *,
-    source: SourceCommit | None = None,
-    command: str | None = None,
-    values: Mapping[str, ParameterValue] = MappingProxyType({}),
-) -> Job:
-    """A job that is not recorded yet. fabric, project: ids. values: of the pipeline's parameters."""
+def new_job(planned: PlannedJob) -> Job:
+    """The job of a planned request, made at this moment and not recorded yet."""
     now = clock.now()
     return Job(
-        id=_new_id(request.pipeline),
-        pipeline=str(request.pipeline),
-        command=command,
-        project=project,
-        fabric=fabric,
-        plan=plan,
+        id=_new_id(planned.request.pipeline),
+        pipeline=str(planned.request.pipeline),
+        command=planned.command,
+        project=planned.project,
+        fabric=planned.fabric_id,
+        plan=planned.plan,
         created=now,
-        steps=(Pending(),) * len(plan.steps),
+        steps=(Pending(),) * len(planned.plan.steps),
         state=Running(),
-        runner=runner,
-        acts=(AuditEntry(AuditAction.TRIGGERED, request.caller, now),),
-        source=source,
-        parameters=dict(values),
-        process=request.process,
+        runner=planned.fabric.runner,
+        acts=(AuditEntry(AuditAction.TRIGGERED, planned.request.caller, now),),
+        source=planned.source,
+        parameters=dict(planned.parameters),
+        process=planned.request.process,
     )
 
 

@@ -24,7 +24,7 @@ from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs import readiness
 from gateway.jobs.execution import JobExecution, JobSnapshot
 from gateway.jobs.readiness import Readiness
-from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner
+from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, new_job
 from gateway.model.job import Caller, Ended, Finished, Job, Pending, Queued, phase
 from gateway.model.plan import Plan
 from gateway.model.request import OnConflict, TriggerRequest
@@ -78,7 +78,7 @@ class JobService:
         """
         await self._must_have_room()  # before git and dbt, which would fail on a full disk with other words
         planned = await self._planner.plan(request)
-        await self._must_be_free(planned.fabric, planned.job.plan)
+        await self._must_be_free(planned.fabric, planned.plan)
         return await self.accept(planned)
 
     async def accept(self, planned: PlannedJob) -> Job:
@@ -87,12 +87,14 @@ class JobService:
             raise DrainingError("The gateway is stopping; try again in a few seconds.")
         await self._must_have_room()
         try:
-            job = await self._store.insert(planned.job, may_wait=planned.on_conflict is OnConflict.QUEUE)
+            may_wait = planned.request.on_conflict is OnConflict.QUEUE
+            job = await self._store.insert(new_job(planned), may_wait=may_wait)
         except HeldError as held:
             raise await self._conflict(held.job) from None
         self._launch(job, planned.fabric)
-        steps, caller = [str(step.name) for step in job.plan.steps], job.acts[0].by
-        _log.info("job accepted", job=job.id, state=job.state.kind, steps=steps, **_caller_fields(caller))
+        steps = [str(step.name) for step in job.plan.steps]
+        caller = _caller_fields(planned.request.caller)
+        _log.info("job accepted", job=job.id, state=job.state.kind, steps=steps, **caller)
         return job
 
     def pipelines(self) -> list[PipelineInfo]:

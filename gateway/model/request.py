@@ -41,8 +41,8 @@ class TriggerRequest:
 
     pipeline: a BuiltinPipeline, or the name of a pipeline that the project declares.
     command, openlineage, elementary: for a BuiltinPipeline only; a declared pipeline has its own.
-    project, fabric: ids; not given, the defaults of the configuration.
-    parameters: as the client sent them, not validated yet.
+    The next six are for a declared pipeline only; a BuiltinPipeline runs on the defaults of the configuration.
+    project, fabric: ids. parameters: as the client sent them, not validated yet.
     branch, version: of the project's repository. process: the step or model after which the run stops.
     """
 

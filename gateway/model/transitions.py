@@ -57,7 +57,7 @@ def begin(job: Job) -> Job:
 
 
 def request_cancel(job: Job, by: Caller, now: Instant) -> Job:
-    """The job after a caller cancelled for its end; the same object where that changes nothing."""
+    """The job after a caller asked for its end; the same object where that changes nothing."""
     acts = (*job.acts, AuditEntry(AuditAction.CANCELLED, by, now))
     match job.state:
         case Queued():

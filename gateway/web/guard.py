@@ -102,9 +102,8 @@ def _check_origin(request: web.Request) -> None:
         if site not in ("none", "same-origin") and not _is_link_to_the_page(request):
             raise ForeignOriginError(f"The request comes from a page of another site (Sec-Fetch-Site: {site[:50]!a}).")
     for origin in request.headers.getall("Origin", []):
-        scheme, _, host = origin.partition(
-            "://"
-        )  # the scheme is not compared: behind a proxy the page has https and this process http
+        # the scheme is not compared: behind a proxy the page has https and this process http
+        scheme, _, host = origin.partition("://")
         if scheme not in ("http", "https") or host.lower() != request.headers["Host"].lower():
             raise ForeignOriginError(f"The request comes from a page of another origin ({origin[:100]!a}).")
 

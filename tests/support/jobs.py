@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gateway.clock import Instant
 from gateway.errors import HeldError
 from gateway.fabrics.registry import FabricRegistry
-from gateway.jobs.requests import PlannedJob, new_job
+from gateway.jobs.requests import PlannedJob
 from gateway.model.job import Ended, Ending, Job, JobState, Pending, Running, StepState
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import TriggerRequest
@@ -33,8 +33,7 @@ def planned_job(
     registry: FabricRegistry, plan: Plan, request: TriggerRequest, fabric: str = "local", project: str = "default"
 ) -> PlannedJob:
     """A job of this plan, as the service accepts it; its steps are processes of this host."""
-    job = new_job(request, plan, fabric, project, RunnerName.LOCAL)
-    return PlannedJob(job, registry.get(RunnerName.LOCAL, fabric, project), request.on_conflict)
+    return PlannedJob(request, plan, project, fabric, registry.get(RunnerName.LOCAL, fabric, project))
 
 
 def make_job(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -15,6 +16,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 from pytest_aiohttp import AiohttpClient
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
 from runners.detached import supervisor as process
 from tests.support import api, docker, parts, projects
@@ -22,6 +24,7 @@ from tests.support import measured as measured_shim
 from tests.support.api import Api
 from tests.support.forks import SERVER
 from tests.support.gateway import Gateway
+from tests.support.source import ROOT
 
 # Settings of the user who runs the tests must not reach the gateways under test.
 _SETTINGS = (
@@ -43,7 +46,7 @@ MakeApi = Callable[..., Awaitable[Api]]
 Tell = Callable[[str], None]
 
 _ORDER = ("acceptance", "component", "guards", "unit", "benchmarks")
-_QUICK = ("unit", "guards")
+_SHARES = re.compile(r'scope="module"|\bengine\b')  # in files whose tests share a fixture
 _FIGURE = "figure"
 _seconds: dict[str, float] = {}
 _figures: list[str] = []
@@ -71,27 +74,30 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(home.cleanup)
 
 
+class Together(LoadScopeScheduling):  # type: ignore[misc]  # a base without types
+    """Where tests run side by side, those that share a fixture stay in one process, and quick ones of a file too.
+
+    xdist's own groups change the ids of tests, which pytest 9.2 does not let them do any more.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if _ring(file) != "acceptance":
+            return file
+        if Path(file).name.startswith("test_systemd"):
+            return "machine"
+        return file if _SHARES.search((ROOT / file).read_text("utf-8")) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """What --dist would say otherwise."""
+    return Together(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what is run in one process where tests run side by side: whatever shares a fixture; of quick tests, a file.
-
-    The rings that take long begin, so that at the end there are only short tests to be waited for.
-    """
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
+    """The rings that take long begin, so that at the end there are only short tests to be waited for."""
     items.sort(key=lambda item: _ORDER.index(_ring(item.nodeid)))
-
-
-def _group(item: pytest.Item) -> str:
-    fixtures: dict[str, list[Any]] = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009, private
-    shared = [name for name, found in fixtures.items() if found[-1].scope in ("class", "module", "package")]
-    if "machine" in shared:
-        return "machine"
-    file = item.nodeid.partition("::")[0]
-    if shared:
-        return f"{file}: {', '.join(sorted(shared))}"
-    return file if _ring(file) in _QUICK else ""
 
 
 def _ring(nodeid: str) -> str:
@@ -213,9 +219,9 @@ def engine(shared_engine: docker.Engine) -> docker.Engine:
     return shared_engine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_engine() -> Iterator[docker.Engine]:
-    """The engine of all tests of this process."""
+    """The engine of all tests of a file: an engine remembers only its latest 256 events."""
     yield from _engine()
 
 

@@ -21,7 +21,7 @@
 | a grandchild escapes, and the job is cancelled | test_local_runner.py::test_a_runaway_grandchild_is_gone_when_the_step_was_stopped |
 | a whole tree of processes is cancelled | test_data_analytics_endings.py::test_a_cancelled_job_ends_only_with_its_whole_process_tree |
 | a second gateway on one state directory | test_failure_table.py::test_a_second_gateway_on_a_state_directory_does_not_affect_the_first |
-| the disk is full while a step writes | test_shim.py::test_a_full_disk_costs_output_and_nothing_else_and_only_until_there_is_room |
+| the disk is full while a step writes | test_shim.py::test_a_full_disk_costs_output_only_and_only_while_it_is_full |
 | the disk is full when a step ends | test_shim.py::test_the_end_is_written_on_a_full_disk |
 | the disk is full at a cancel | test_full_disk.py::test_a_job_cancelled_on_a_full_disk_ends_once_there_is_room |
 | the disk is full at a trigger | test_full_disk.py::test_below_the_floor_only_triggers_are_refused_until_there_is_room |

@@ -325,6 +325,7 @@ def test_without_free_descriptors_every_answer_is_right(tmp_path: Path, make_gat
     assert [one for one in settled(gateway, before).descriptors if one not in gone] == []
 
 
+@pytest.mark.installed  # a fork has the limits of its server
 def test_with_few_descriptors_it_serves_fewer_clients_and_runs_steps(tmp_path: Path, make_gateway: MakeGateway) -> None:
     folder = projects.make(tmp_path / "project")
     with open_files(256, of=0):

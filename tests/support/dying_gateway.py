@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gateway.storage import job_file
 from runners.detached import supervisor as process
 from tests.support import kill_loop_gateway
 
@@ -58,10 +59,6 @@ def _nth(number: int, when: When = _always) -> When:
     return lambda *args: when(*args) and next(count) == number
 
 
-def _sql(statement: str) -> When:
-    return lambda *args: args[1:2] == (statement,)
-
-
 def _begun(n: int) -> When:
     return lambda _, job: job.state.kind == "running" and job.steps[n].kind == "active"
 
@@ -84,6 +81,36 @@ def _promoted(*args: Any) -> bool:
     """The record of a job that waited and begins."""
     job = args[1]
     return job.state.kind == "running" and job.revision == 1 and all(step.kind == "pending" for step in job.steps)
+
+
+def _commit(statement: When) -> When:
+    """True for the COMMIT of a transaction in which a statement was executed for which `statement` is true."""
+    executed = False
+
+    def when(_: Any, sql: str, values: Any = ()) -> bool:
+        nonlocal executed
+        executed = statement(sql, values) or (executed and not sql.startswith("BEGIN"))
+        return executed and sql == "COMMIT"
+
+    return when
+
+
+def _inserts(kind: str) -> When:
+    """The record of a new job in this state."""
+    return lambda sql, values: _is_record(sql) and "ON CONFLICT" not in sql and values[1] == kind
+
+
+def _saves(when: When = _always) -> When:
+    """The record of a known job for which `when` is true."""
+    return lambda sql, values: _is_record(sql) and "ON CONFLICT" in sql and when(None, job_file.load(values[5]))
+
+
+def _is_record(sql: str) -> bool:
+    return sql.lstrip().startswith("INSERT INTO job")
+
+
+def _deletes(sql: str, _: Any) -> bool:
+    return sql.startswith("DELETE FROM job")
 
 
 def _step(name: str) -> When:
@@ -114,8 +141,8 @@ _SERVICE = "gateway.jobs.service:JobService"
 # A job of two steps, from its trigger on.
 ACCEPTING = {
     "before insert": before(_STORE, "insert"),
-    "in the transaction of insert": before(_SQLITE, _SQL, _nth(1, _sql("COMMIT"))),
-    "after the commit of insert": after(_SQLITE, _SQL, _nth(1, _sql("COMMIT"))),
+    "in the transaction of insert": before(_SQLITE, _SQL, _commit(_inserts("running"))),
+    "after the commit of insert": after(_SQLITE, _SQL, _commit(_inserts("running"))),
     "after insert": after(_STORE, "insert"),
     "after launch of the task": after(_SERVICE, "_launch"),
 }
@@ -127,7 +154,7 @@ LIVING = {
     "before the rename of job.json of active 1": before(_PATH, "replace", _file("job.json", "active")),
     "after job.json of active 1": after(_FILE, "write", _begun(0)),
     "before save of active 1": before(_STORE, "save", _begun(0)),
-    "in the transaction of active 1": before(_SQLITE, _SQL, _nth(2, _sql("COMMIT"))),
+    "in the transaction of active 1": before(_SQLITE, _SQL, _commit(_saves(_begun(0)))),
     "after save of active 1": after(_STORE, "save", _begun(0)),
     "before spec.json of 1": before(_PROCESS, "_prepare", _step("1-ingester")),
     "before the rename of spec.json": before(_PATH, "replace", _file("spec.json")),
@@ -150,14 +177,14 @@ LIVING = {
     "before the rename of the last job.json": before(_PATH, "replace", _file("job.json", "ended")),
     "after job.json of the last record": after(_FILE, "write", _state("ended")),
     "before save of ended": before(_STORE, "save", _state("ended")),
-    "in the transaction of ended": before(_SQLITE, _SQL, _nth(6, _sql("COMMIT"))),
+    "in the transaction of ended": before(_SQLITE, _SQL, _commit(_saves(_state("ended")))),
     "after save of ended": after(_STORE, "save", _state("ended")),
 }
-# Jobs that wait for the first one, which is in its first step, after two commits: one such job, then two.
+# Jobs that wait for the first one, which is in its first step: one such job, then two.
 QUEUEING = {
     "before insert": before(_STORE, "insert", _nth(2)),
-    "in the transaction of insert": before(_SQLITE, _SQL, _nth(3, _sql("COMMIT"))),
-    "after the commit of insert": after(_SQLITE, _SQL, _nth(3, _sql("COMMIT"))),
+    "in the transaction of insert": before(_SQLITE, _SQL, _commit(_inserts("queued"))),
+    "after the commit of insert": after(_SQLITE, _SQL, _commit(_inserts("queued"))),
     "after insert": after(_STORE, "insert", _nth(2)),
     "after launch of the task": after(_SERVICE, "_launch", _nth(2)),
     "before the first job.json": before(_FILE, "write", _state("queued")),
@@ -169,15 +196,15 @@ QUEUEING = {
 PROMOTING = {
     "before job.json of the first one's end": before(_FILE, "write", _state("ended")),
     "after job.json of the first one's end": after(_FILE, "write", _state("ended")),
-    "in the transaction of the first one's end": before(_SQLITE, _SQL, _nth(8, _sql("COMMIT"))),
-    "after the commit of the first one's end": after(_SQLITE, _SQL, _nth(8, _sql("COMMIT"))),
+    "in the transaction of the first one's end": before(_SQLITE, _SQL, _commit(_saves(_state("ended")))),
+    "after the commit of the first one's end": after(_SQLITE, _SQL, _commit(_saves(_state("ended")))),
     "after save of the first one's end": after(_STORE, "save", _state("ended")),
     "before it is called": before(_SERVICE, "_notify_turn", lambda _, promoted: promoted),
     "after it is called": after(_SERVICE, "_notify_turn", lambda _, promoted: promoted),
     "before job.json of its beginning": before(_FILE, "write", _promoted),
     "after job.json of its beginning": after(_FILE, "write", _promoted),
     "before save of its beginning": before(_STORE, "save", _promoted),
-    "in the transaction of its beginning": before(_SQLITE, _SQL, _nth(9, _sql("COMMIT"))),
+    "in the transaction of its beginning": before(_SQLITE, _SQL, _commit(_saves(_promoted))),
     "after save of its beginning": after(_STORE, "save", _promoted),
 }
 # A cancel of a job that waits, as long as the record does not have it; and from then on.
@@ -187,7 +214,7 @@ NOT_GIVEN_UP = {
 }
 GIVEN_UP = {
     "after job.json of its end": after(_FILE, "write", _state("ended")),
-    "in the transaction of its end": before(_SQLITE, _SQL, _nth(5, _sql("COMMIT"))),
+    "in the transaction of its end": before(_SQLITE, _SQL, _commit(_saves(_state("ended")))),
     "after save of its end": after(_STORE, "save", _state("ended")),
 }
 # A cancel that the record does not have yet: it was never answered, and the job goes on.
@@ -208,7 +235,7 @@ EXPIRING = {
     "in the middle of a step's folder": before("os", "rmdir", _nth(1)),
     "after job.json and before its folder": before("os", "rmdir", _job_folder),
     "after the folder and before the record": before(_STORE, "delete"),
-    "in the transaction of delete": before(_SQLITE, _SQL, _nth(1, _sql("COMMIT"))),
+    "in the transaction of delete": before(_SQLITE, _SQL, _commit(_deletes)),
     "after the first of two records": after(_STORE, "delete"),
 }
 # Files of ended jobs that are together over their cap.
@@ -219,8 +246,8 @@ SHRINKING = {
 }
 # A start.
 RESTORING = {
-    "before the first commit": before(_SQLITE, _SQL, _nth(1, _sql("COMMIT"))),
-    "after the first commit": after(_SQLITE, _SQL, _nth(1, _sql("COMMIT"))),
+    "before the first commit": before(_SQLITE, _SQL, _commit(_saves())),
+    "after the first commit": after(_SQLITE, _SQL, _commit(_saves())),
     "before the claims": before(_STORE, "restore_claims"),
     "after the claims": after(_STORE, "restore_claims"),
     "after all": after("gateway.storage.restore", "restore"),

@@ -132,7 +132,7 @@ def test_a_second_gateway_on_a_state_directory_does_not_affect_the_first(gateway
     gateway.start()
     gateway.hold()
     job = gateway.trigger(pipeline="ingester")
-    wait_for(lambda: gateway.runs(job)[0], "the step")
+    wait_for(lambda: gateway.poll(job)["output"].endswith("line 49\n"), "all that the step prints while it is held")
     before = state_of(gateway, job)
     for _ in range(3):
         second = subprocess.run(

@@ -227,6 +227,8 @@ class KillLoop:
         for client in self._clients:
             client.start()
         try:
+            # on a slow machine clients get little done between two kills, and no job would have to wait
+            _watch(lambda: bool(self.ledger.queued), "a job that waits for its turn")
             for number in range(kills):
                 self._await_instant("serving" if number == 0 else self._random.choice(_INSTANTS), took)
                 self._kill()

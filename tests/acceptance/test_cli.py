@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support import bakehouse, projects, repositories
-from tests.support.command import CONFIGURATION, STATE, run, says
+from tests.support.command import CONFIGURATION, STATE, run, run_installed, says
 from tests.support.gateway import COMMAND, DEADLINE, Gateway
 
 
@@ -30,14 +30,14 @@ NO_DBT = fabric(executable="/no/dbt")  # for tests that need no dbt: asking for 
 
 
 def test_version_is_the_installed_one(tmp_path: Path) -> None:
-    done = run("--version", cwd=tmp_path)
+    done = run_installed("--version", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"pipeline-gateway {metadata.version('pipeline-gateway')}\n")
 
 
 def test_help_names_every_command_and_variable_and_exit_code(tmp_path: Path) -> None:
     names = ["serve", "demo", "init", "check", "PIPELINE_ENABLED", "ENABLE_OPENLINEAGE", "ENABLE_ELEMENTARY"]
     names += ["HOST", "PORT", "JOB_TTL", "STATE_DIRECTORY", "GATEWAY_", "70", "73", "75", "78"]
-    says(run("--help", cwd=tmp_path), 0, *names)
+    says(run_installed("--help", cwd=tmp_path), 0, *names)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,7 @@ def test_an_impossible_state_directory_is_named(project: Path) -> None:
         says(run("serve", cwd=project, PORT="0", STATE_DIRECTORY=state), STATE, str(project / state))
 
 
+@pytest.mark.installed
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_ends_with_0_at_a_signal(gateway: Gateway, number: signal.Signals) -> None:
     process, gateway.process = gateway.process, None
@@ -147,8 +148,8 @@ def test_the_environment_takes_precedence_over_an_env_file(tmp_path: Path) -> No
 
 
 def test_init_makes_a_starter_that_passes_check(tmp_path: Path) -> None:
-    says(run("init", "mine", cwd=tmp_path), 0, "mine", "pipeline-gateway serve")
-    done = run("check", cwd=tmp_path / "mine")
+    says(run_installed("init", "mine", cwd=tmp_path), 0, "mine", "pipeline-gateway serve")
+    done = run_installed("check", cwd=tmp_path / "mine")
     says(done, 0, "triggers are on", "is dbt 1.", "OpenLineage is on")
     assert "WRONG" not in done.stdout
     assert {"gateway.yaml", "README.md", "ingester", "transform"} <= {

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import MakeGateway
 from tests.support import projects
 from tests.support.gateway import wait_for
+
+pytestmark = pytest.mark.installed  # one place where what is killed is the installed command
 
 TALKER = """
     import pathlib, sys, time

@@ -8,9 +8,13 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import MakeGateway, Tell
 from tests.support import projects
 from tests.support.gateway import DEADLINE, PATH, Gateway, wait_for
+
+pytestmark = pytest.mark.installed  # how soon the real command ends
 
 WAITING = """
     import pathlib, time

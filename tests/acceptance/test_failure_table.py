@@ -88,6 +88,7 @@ GLUTTON = """
 BALLAST = "import sys; taken = b'x' * int(sys.argv[1]); print('taken', flush=True); sys.stdin.read()"
 
 
+@pytest.mark.installed
 def test_out_of_memory_kills_only_the_step(tmp_path: Path, make_gateway: MakeGateway) -> None:
     gateway = make_gateway(projects.make(tmp_path / "project", ingester=GLUTTON))
     assert gateway.process is not None

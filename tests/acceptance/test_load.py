@@ -23,6 +23,8 @@ from tests.support import parts, process_facts, projects
 from tests.support.gateway import DEADLINE, PATH, Gateway, wait_for
 from tests.support.quick_jobs import at_rest, pid, quick_project, settled, warm_up
 
+pytestmark = pytest.mark.installed  # memory, descriptors and limits of the real command
+
 WAITING = """
     import pathlib, time
     print("waiting", flush=True)

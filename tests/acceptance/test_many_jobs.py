@@ -20,6 +20,8 @@ from tests.support.jobs import SPAN, ended, held_by, make_job, planned
 from tests.support.process_facts import of_steps
 from tests.support.quick_jobs import quick_project, run_quick, settled, warm_up
 
+pytestmark = pytest.mark.installed  # what the real command holds, and how soon it starts
+
 JOBS = 500  # `python -m tests.benchmarks.soak --jobs 10000` does the same with more
 RECORDS = 10_000
 LISTED = 1_000

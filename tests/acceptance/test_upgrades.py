@@ -17,6 +17,8 @@ from tests.fixtures.state import DATABASE, NEW_FIELDS, Kept, schemas
 from tests.support import projects
 from tests.support.gateway import COMMAND, DEADLINE, PATH, Gateway
 
+pytestmark = pytest.mark.installed  # the version before was an installed command too
+
 UNUSABLE = 73
 
 

@@ -52,9 +52,8 @@ def _reap(pid: int) -> int | None:
 def _run(request: Mapping[str, Any]) -> int:
     """In the child: become what a new process of that command or module would be, and run it."""
     _redirect(os.open(os.devnull, os.O_RDONLY), 0)
-    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.dup2(log, 1)
-    _redirect(log, 2)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        _redirect(os.open(request[name], os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])

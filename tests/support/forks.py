@@ -64,17 +64,26 @@ class ForkServer:
         self._lock = threading.Lock()
 
     def fork(
-        self, module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+        self,
+        module: str,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        stderr: Path,
+        stdout: Path | None = None,
     ) -> Fork:
-        """Run `main(arguments)` of a module in a process of its own. log: what it prints is appended to this file."""
-        return self._start(folder, environment, log, module=module, arguments=arguments)
+        """Run `main(arguments)` of a module in a process of its own. What it prints is appended to the files."""
+        return self._start(folder, environment, stderr, stdout or stderr, module=module, arguments=arguments)
 
     def execute(self, command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path) -> Fork:
         """Run a program in the same way. It is no child of the tests, but ends with them if it asks for that."""
-        return self._start(folder, environment, log, command=command)
+        return self._start(folder, environment, log, log, command=command)
 
-    def _start(self, folder: Path, environment: Mapping[str, str], log: Path, **what: str | Sequence[str]) -> Fork:
-        pid = self.ask({"folder": str(folder), "environment": dict(environment), "log": str(log), **what})
+    def _start(
+        self, folder: Path, environment: Mapping[str, str], stderr: Path, stdout: Path, **what: str | Sequence[str]
+    ) -> Fork:
+        where = {"folder": str(folder), "stdout": str(stdout), "stderr": str(stderr)}
+        pid = self.ask({**where, "environment": dict(environment), **what})
         assert pid is not None
         return Fork(self, pid)
 

@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from tests.support import debian
 from tests.support.gateway import wait_for
 
 _PROGRAMS = ("debootstrap", "systemd-nspawn", "nsenter", "setpriv")
-_SUITE = "bookworm"
-_PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "curl", "jq", "git", "sqlite3")
 # what would wait for a terminal or a network card, of which there is none
 _MASKED = ("console-getty.service", "getty@.service", "systemd-networkd.service", "systemd-resolved.service")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -46,17 +45,18 @@ class Machine:
         self.folder = Path(tempfile.mkdtemp(prefix="machine-", dir="/tmp"))
         self.folder.chmod(0o755)
         self.log = self.folder / "log"
-        self._root = self.folder / "root"
+        self._root = Path(os.environ.get(debian.MADE) or self.folder / "root")
         self._container: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
     def make(self) -> str | None:
         """Put a Debian into its folder; why that can't be had, in a sentence."""
-        command = ["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", _SUITE, str(self._root)]
-        with self.log.open("ab") as log:
-            made = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        if made.returncode != 0:
-            return f"debootstrap failed: {self._said()}"
+        if not self._root.exists():
+            with self.log.open("ab") as log:
+                command = debian.command(self._root)
+                made = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            if made.returncode != 0:
+                return f"debootstrap failed: {self._said()}"
         for unit in _MASKED:
             self.path(f"/etc/systemd/system/{unit}").unlink(missing_ok=True)
             self.path(f"/etc/systemd/system/{unit}").symlink_to("/dev/null")

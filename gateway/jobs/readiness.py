@@ -27,7 +27,7 @@ class Readiness:
 
 async def check(settings: Settings, fabrics: Iterable[Fabric], unsettled: int) -> Readiness:
     """Check the disk and the programs. unsettled: the number of recovered jobs whose state is not known yet."""
-    recovery = f"The truth about {unsettled} jobs of before the start is not known yet." if unsettled else None
+    recovery = f"The state of {unsettled} jobs from before the restart is not known yet." if unsettled else None
     missing = [await fabric.missing_program() for fabric in fabrics]
     return Readiness(
         recovery=recovery,
@@ -43,9 +43,9 @@ def disk_problem(settings: Settings) -> str | None:
         try:
             disk = os.statvfs(folder)
         except OSError as error:
-            return f"{folder} of the state directory can't be looked at: {error.strerror}; mend that and try again."
+            return f"{folder} of the state directory can't be read: {error.strerror}; mend that and try again."
         if disk.f_files and disk.f_favail < _INODES:
-            return f"The disk of {folder} has room for {disk.f_favail} more files only; remove some and try again."
+            return f"The disk of {folder} has room for only {disk.f_favail} more files; remove some and try again."
         free = disk.f_bavail * disk.f_frsize
         if free < floor:
             return (

@@ -28,7 +28,7 @@ from runners.dbt import arguments as dbt_arguments
 from runners.git import refs as git_refs
 from runners.parameters import Parameter, ParameterType
 
-# Where the files of a repository are thought to be until they are checked out.
+# Stands for the folder of a repository in paths until a commit is checked out.
 CHECKOUT = Path("/checkout")
 _REMOTE = re.compile(r"https://.+|ssh://.+|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:.+")  # git@github.com:shop/lakehouse.git
 

@@ -101,7 +101,7 @@ def read(file: Path) -> Tokens:
         why = "make it with `pipeline-gateway token create NAME --scope run`, or remove the setting `tokens_file`"
         raise ConfigError(f"{file}: there is no such tokens file: {why}") from None
     if stat.S_IMODE(mode) & stat.S_IRWXO:
-        raise ConfigError(f"{file}: everybody on this host can read or change the tokens file: chmod o= it")
+        raise ConfigError(f"{file}: other users of this host can read or change the tokens file: run `chmod o= {file}`")
     return Tokens(file, _parsed(file, content))
 
 

@@ -83,7 +83,7 @@ def _log_restored(missing: list[Job], without: list[str]) -> None:
             "records restored",
             jobs=len(missing),
             active=[job.id for job in missing if not isinstance(job.state, Ended)],
-            lost="a job that was accepted just before and had not begun may be gone",
+            lost="jobs accepted shortly before the loss that had not started may be missing",
         )
     if without:
         _log.warning("folders without a record", jobs=len(without), first=without[0])

@@ -164,7 +164,7 @@ class Store:
         await self._write(operation)
 
     async def promote_waiting(self) -> None:
-        """Give every waiting job whose turn it is the resources that it needs."""
+        """Give each waiting job that can now hold all its resources those resources."""
         await self._write(claims.promote_all)
 
     async def delete(self, job_id: str) -> None:

@@ -190,7 +190,7 @@ class _StepContainers:
         return outcome
 
     async def _stop_when_due(self) -> NoReturn:
-        """Stop the step on request or at its time limit, again and again until it is cancelled."""
+        """Stop the step on request or at its time limit, and repeat that until this task is cancelled."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._spec.decided_at + self._spec.time_limit - time.time())):
                 await self._stop_request.wait()

@@ -188,7 +188,8 @@ class Container:
         count = self._creation_count()
         if count == _MAX_ATTEMPTS:
             return NotStarted(
-                "`docker compose run` was killed again and again; find out by whom, then trigger it again."
+                f"`docker compose run` was killed {_MAX_ATTEMPTS} times before it had created a container; find out "
+                "what kills it (`dmesg` shows kills for lack of memory), then trigger the job again."
             )
         self._creation_folder(count + 1).mkdir(mode=0o700, parents=True)
         return None

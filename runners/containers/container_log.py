@@ -55,7 +55,7 @@ class ContainerLog:
             await asyncio.sleep(min(within, self._earliest_start - time.monotonic()))
             return
         await self._ends_within(within, await self._ensure_copier("--follow", mask=mask, rotates=rotates))
-        if self._copier is None:  # the engine has gone, or the log can't be read: try again, less and less often
+        if self._copier is None:  # the engine is down, or the log can't be read: try again, with a growing pause
             self._delay = min(2 * self._delay, _MAX_DELAY)
             self._earliest_start = time.monotonic() + self._delay
 

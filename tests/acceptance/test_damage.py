@@ -67,7 +67,7 @@ def test_without_its_database_a_gateway_restores_jobs_from_their_folders(
     gateway.start()
     [event] = logged(gateway, "records restored")
     assert event["active"] == [job]
-    assert "may be gone" in event["lost"]
+    assert "may be missing" in event["lost"]
     assert is_adopted(gateway, job, before)
 
 

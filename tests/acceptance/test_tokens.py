@@ -101,7 +101,7 @@ def test_a_missing_damaged_or_public_tokens_file_stops_the_start(folder: Path) -
     says(run("serve", cwd=folder, PORT="0"), CONFIGURATION, "there is no such tokens file", "token create")
     create(folder, "page", "--scope", "read")
     (folder / "tokens").chmod(0o644)
-    says(run("serve", cwd=folder, PORT="0"), CONFIGURATION, "everybody on this host can read or change", "chmod")
+    says(run("serve", cwd=folder, PORT="0"), CONFIGURATION, "other users of this host can read or change", "chmod")
     (folder / "tokens").chmod(0o600)
     (folder / "tokens").write_text("{}}")
     says(run("serve", cwd=folder, PORT="0"), CONFIGURATION, "is no tokens file")

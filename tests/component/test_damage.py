@@ -151,7 +151,7 @@ async def test_a_damaged_database_is_set_aside_and_every_job_is_restored(
     [event] = [entry for entry in events if entry["event"] == "records restored"]
     assert event["jobs"] == len(killed.records)
     assert sorted(event["active"]) == sorted(killed.meanwhile)
-    assert "may be gone" in event["lost"]
+    assert "may be missing" in event["lost"]
 
 
 @pytest.mark.parametrize(("how", "seed"), cases(OTHER))

@@ -124,7 +124,7 @@ def test_the_file_is_private_and_keeps_its_owner_and_mode(tmp_path: Path) -> Non
 def test_a_file_that_all_users_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
     make(tmp_path / "tokens")
     (tmp_path / "tokens").chmod(mode)
-    with pytest.raises(ConfigError, match="everybody on this host can read or change the tokens file"):
+    with pytest.raises(ConfigError, match="other users of this host can read or change the tokens file"):
         tokens.load(tmp_path / "tokens", {})
 
 

@@ -36,10 +36,10 @@ os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
 os.environ.setdefault("DLT_PROJECT_DIR", str(LAKEHOUSE))
 # two workers load as fast as the default of twenty, in half the memory
 os.environ.setdefault("LOAD__WORKERS", "2")
-# A table is exchanged in one transaction: whoever reads after a killed run finds the old rows or the new ones. With
-# dlt's default, which empties it and then inserts, such a reader finds no rows, or once the load is finished all twice.
+# A table is replaced in one transaction: after a killed run it has the old rows or the new ones. dlt's default
+# truncates it and then inserts: a killed run leaves it empty, and once its load is finished, with each row twice.
 os.environ.setdefault("DESTINATION__REPLACE_STRATEGY", "insert-from-staging")
-# what is in the database need not stay a second time in the staging schema, nor a third in `.dlt-pipelines`
+# loaded rows are kept neither in the staging schema nor in `.dlt-pipelines`
 os.environ.setdefault("LOAD__TRUNCATE_STAGING_DATASET", "true")
 os.environ.setdefault("LOAD__DELETE_COMPLETED_JOBS", "true")
 
@@ -52,7 +52,7 @@ BLOCK_BYTES = 1 << 21
 TEXT, WHOLE, NUMBER, MOMENT = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
 
 # The types are written down because a streaming reader would guess them from the first block alone.
-# In the order of their size, so that a mistake shows early.
+# Smallest first, so that a mistake shows early.
 TABLES: dict[str, dict[str, pa.DataType]] = {
     "airlines": {"carrier": TEXT, "name": TEXT},
     "airports": {
@@ -131,7 +131,7 @@ def source(folder: Path, month: int | None) -> Iterable[DltResource]:
 
 
 def report(line: str) -> None:
-    """Print a line now: whoever watches reads from a pipe, where Python would hold it back."""
+    """Print a line and flush it: to a pipe, Python would write only full buffers."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -140,8 +140,8 @@ def report(line: str) -> None:
 def sole_use_of(database: Path) -> Iterator[None]:
     """Hold the database for the whole run.
 
-    dlt alone would let go of it between two tables. Held, it is also what keeps a second ingester from the packages
-    that this one has under way, and the kernel gives it back however this process ends.
+    dlt alone would release it between two tables. The lock also keeps a second ingester away from the load packages of
+    this one, and the kernel releases it however this process ends.
     """
     try:
         connection = duckdb.connect(str(database))
@@ -161,7 +161,7 @@ def why_not_opened(database: Path, error: str) -> str:
 
 
 def attach() -> dlt.Pipeline:
-    """The pipeline, with whatever its working folder says about earlier runs."""
+    """The pipeline, with the state of earlier runs that is in its working folder."""
     return dlt.pipeline(
         NAME,
         destination=dlt.destinations.duckdb(str(DATABASE)),
@@ -186,7 +186,7 @@ def clean_pipeline() -> dlt.Pipeline:
     """
     try:
         finish_pending(attach())
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, all its rows are about to be loaded anew
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, all rows are loaded again
         reason = error.__cause__ or error
         text = " ".join(f"{type(reason).__name__}: {reason}".split())
         report(f"dropped the load that an earlier run left half done, as it can't be finished: {text:.200}")
@@ -198,7 +198,7 @@ def loaded_rows(pipeline: dlt.Pipeline, table: str) -> int:
     """How many rows of the table the last run loaded."""
     trace = pipeline.last_trace
     normalized = trace.last_normalize_info if trace else None
-    if normalized is None:  # dlt went for something else than our data; that must not pass for a success
+    if normalized is None:  # dlt loaded something else; that must not count as a success
         raise RuntimeError(f"dlt returned without loading {table}")
     return normalized.row_counts.get(table, 0)
 

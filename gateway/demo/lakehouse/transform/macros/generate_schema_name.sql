@@ -1,5 +1,5 @@
-{# dbt would name the schemas main_silver and main_gold, to keep developers who share a database apart.
-   A lakehouse in a file of one's own has nobody to be kept apart from, so silver is silver and gold is gold. #}
+{# Name the schemas `silver` and `gold`. dbt's default is main_silver and main_gold, so that developers can share a
+   database; this one is a file of its own. #}
 {% macro generate_schema_name(custom_schema_name, node) -%}
     {{ custom_schema_name | default(target.schema, true) | trim }}
 {%- endmacro %}

@@ -1,5 +1,5 @@
-{# Whether a flight is one of those that the variables `carrier` and `month` choose; one that is not set chooses all.
-   What somebody gave becomes a text or a number here, whatever it says, and no more of the SQL than that. #}
+{# Whether a flight matches the variables `carrier` and `month`; a variable that is not set matches all flights.
+   A value is escaped as a text or converted to a number, so it can't change the query. #}
 {% macro is_chosen() -%}
     true
     {%- if var('carrier') is not none %}

@@ -1,5 +1,5 @@
-{# What every gold table says about a group of flights. Written once, so that a word means the same in all of them.
-   The delays are averages over the flights that have one: a cancelled flight has none. #}
+{# The measures of a group of flights, the same in every gold table. Delays are averages over the flights that have
+   one: a cancelled flight has none. #}
 {% macro measures() %}
     count(*) as flights,
     round(avg(departure_delay_minutes), 1) as avg_departure_delay_minutes,

@@ -1,5 +1,5 @@
--- A carrier that nobody knows, or a thirteenth month, would make an empty report that looks like an answer.
--- depends_on: {{ ref('carrier_report') }}, so that whoever builds the report runs this too
+-- An unknown carrier, or a thirteenth month, would give an empty report instead of an error.
+-- depends_on: {{ ref('carrier_report') }}, so that a build of the report runs this test too
 select 'carrier' as variable
 where {{ var('carrier') is not none }}
     and '{{ dbt.escape_single_quotes(var('carrier') | string) }}' not in (select carrier_code from {{ ref('airlines') }})

@@ -1,5 +1,5 @@
--- How did each day of one carrier go, in one month? The variables `carrier` and `month` choose them; without, all are here.
--- The other tables do not heed the variables: each of them is about all flights, and a test adds it up to all of them.
+-- How did each day of one carrier go, in one month? The variables `carrier` and `month` choose both; the default is all.
+-- The other gold tables ignore the variables: a test checks that each of them covers all flights.
 select
     carrier_code,
     carrier_name,

@@ -17,16 +17,16 @@ select
     dest as destination_code,
     distance as distance_miles,
     scheduled_departure_at,
-    -- from the delay, not from the clock that dep_time shows: after midnight that belongs to the next day
+    -- from the delay, since dep_time is a clock time: after midnight it is one of the next day
     {{ dbt.dateadd('minute', 'dep_delay', 'scheduled_departure_at') }} as departed_at,
-    -- the hour in which it was to leave, as an instant: what the weather is joined on
+    -- the hour of the scheduled departure, in UTC: the key for the weather
     time_hour as scheduled_departure_hour,
     dep_delay as departure_delay_minutes,
     arr_delay as arrival_delay_minutes,
     air_time as air_time_minutes,
     case
         when dep_time is null then 'cancelled'
-        -- it left, but not for where it was going, or nobody wrote down when it got there
+        -- it left, but was diverted, or its arrival was not recorded
         when arr_delay is null then 'diverted'
         when arr_delay >= {{ var('late_after_minutes') }} then 'late'
         else 'on time'

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +9,13 @@ from typing import Any
 import pytest
 
 from tests.support import compose
+from tests.support.command import run
 from tests.support.compose import service
 from tests.support.docker import BUSYBOX_IMAGE, Engine
-from tests.support.gateway import COMMAND
 
 
 def check(folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-    done = subprocess.run(
-        [COMMAND, "check"], cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True
-    )
+    done = run("check", cwd=folder, **environment)
     assert done.stderr == ""
     return done.returncode, done.stdout
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeGateway
+from tests.support.command import run, says
 from tests.support.docker import HOST_IMAGE, Engine, python_mounts
-from tests.support.gateway import COMMAND, Gateway, wait_for
+from tests.support.gateway import Gateway, wait_for
 from tests.support.projects import write
 
 STEPS = ["ingester", "deps", "build"]
@@ -26,7 +26,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, shared_engine: Engine) -> 
     The image is another one, which has this machine's Python, since no registry can be reached.
     """
     folder = tmp_path_factory.mktemp("worked") / "lakehouse"
-    subprocess.run([COMMAND, "init", folder], check=True)
+    says(run("init", folder, cwd=folder.parent), 0)
     service = {"image": HOST_IMAGE, "network_mode": "none", "volumes": python_mounts()}
     write(folder / "compose.override.yaml", json.dumps({"services": {"ingester": service, "dbt": service}}))
     (folder / "gateway.yaml").unlink()
@@ -138,7 +138,7 @@ def test_without_a_readable_target_the_results_come_from_the_log(
 
 def test_check_reports_engine_compose_services_images_and_toggles(lakehouse: Path, engine: Engine) -> None:
     environment = {**engine.environment, "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
-    said = subprocess.run([COMMAND, "check"], cwd=lakehouse, env=environment, capture_output=True, text=True)
+    said = run("check", cwd=lakehouse, **environment)
     assert said.returncode == 0, said.stdout + said.stderr
     for part in (
         "Docker Engine ",

@@ -74,9 +74,9 @@ def test_a_job_that_ended_without_a_gateway_has_ended_at_the_first_poll(
 
 
 def test_sigkill_during_full_gives_the_record_of_an_undisturbed_run(tmp_path: Path, make_gateway: MakeGateway) -> None:
-    undisturbed = make_gateway(projects.make(tmp_path / "undisturbed")).run(pipeline="full")
+    gateway = make_gateway(projects.make(tmp_path / "project"))
+    undisturbed = gateway.run(pipeline="full")
     assert undisturbed["exitCode"] == 0, undisturbed
-    gateway = make_gateway(projects.make(tmp_path / "killed"))
     job = gateway.trigger(pipeline="full")
     for phase in ("deps", "build"):
         wait_for(lambda phase=phase: gateway.poll(job)["phase"] == phase, f"the step {phase}")

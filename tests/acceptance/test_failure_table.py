@@ -55,8 +55,9 @@ from gateway.model.job import Completed
 from gateway.storage.store import Store
 from tests.conftest import MakeGateway
 from tests.support import process_facts, projects
+from tests.support.command import STATE, run, says
 from tests.support.dying import JOBS_API, STEPS, DyingGateway, all_is_well, output_of, ran_undisturbed
-from tests.support.gateway import COMMAND, DEADLINE, Gateway, wait_for
+from tests.support.gateway import Gateway, wait_for
 from tests.support.jobs import ended, later, make_job, planned
 from tests.support.memory_group import MemoryGroup, memory_group
 from tests.support.source import ROOT
@@ -136,18 +137,7 @@ def test_a_second_gateway_on_a_state_directory_does_not_affect_the_first(gateway
     wait_for(lambda: gateway.poll(job)["output"].endswith("line 49\n"), "all that the step prints while it is held")
     before = state_of(gateway, job)
     for _ in range(3):
-        second = subprocess.run(
-            [COMMAND, "serve"],
-            cwd=gateway.folder,
-            env=gateway.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=DEADLINE,
-        )
-        assert second.returncode == 73, second
-        assert "Another gateway" in second.stderr
-        assert str(gateway.state) in second.stderr
+        says(run("serve", cwd=gateway.folder, PORT="0"), STATE, "Another gateway", str(gateway.state))
     assert state_of(gateway, job) == before
     gateway.release()
     ran(gateway, job)

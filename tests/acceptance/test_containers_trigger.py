@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ PIPELINES: Mapping[str, Any] = {
 }
 
 
+# the entrypoint of the service dbt, which waits while there is a file of this name
+WAIT = ["sh", "-c", 'while [ -e /data/wait ]; do sleep 0.05; done; exec "$@"', "sh"]
 _OFF = {"enable_openlineage": False, "enable_elementary": False}
 
 
@@ -76,13 +79,13 @@ class Shop:
         self.folder.mkdir(exist_ok=True)
         (self.folder / "gateway.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
-    def compose(self, **volumes: str) -> None:
-        """Commit a compose file whose services mount the repository and, by name, one more volume each."""
+    def compose(self, *more: str) -> None:
+        """Commit a compose file whose services mount the repository, and dbt's these volumes too."""
         service = {"image": HOST_IMAGE, "network_mode": "none"}
         mounts = [*python_mounts(), f"{self.data}:/data", ".:/shop"]
-        dbt = {**service, "working_dir": "/shop/transform", "volumes": [*mounts, *_one(volumes, "dbt")]}
+        dbt = {**service, "working_dir": "/shop/transform", "entrypoint": WAIT, "volumes": [*mounts, *more]}
         ingester = {**service, "working_dir": "/shop", "command": ["python", "ingest.py"], "volumes": mounts}
-        text = yaml.safe_dump({"name": "shop", "services": {"dbt": dbt, "ingester": ingester}})
+        text = yaml.safe_dump({"name": "shop", "services": {"dbt": dbt, "ingester": ingester}}).replace("$", "$$")
         repositories.commit(self.repository, {"compose.yaml": text})
 
     def rows(self, table: str) -> int | None:
@@ -97,14 +100,9 @@ class Shop:
         return int(found[0])
 
 
-def _one(volumes: Mapping[str, str], name: str) -> list[str]:
-    return [volumes[name]] if name in volumes else []
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
+def make_shop(folder: Path) -> Shop:
     """Version 1 has the gold model evens; version 2, and main, have odds too."""
-    made = Shop(repositories.repository(tmp_path / "shop", FILES), tmp_path / "data", tmp_path / "gateway")
+    made = Shop(repositories.repository(folder / "shop", FILES), folder / "data", folder / "gateway")
     made.data.mkdir()
     with duckdb.connect(str(made.data / "warehouse.duckdb")) as connection:
         connection.execute("create table raw_numbers as select range as n from range(10)")
@@ -115,6 +113,51 @@ def shop(tmp_path: Path) -> Shop:
     repositories.tag(made.repository, "v2")
     made.configure()
     return made
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A shop of the test's own."""
+    return make_shop(tmp_path)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of version 1, of version 2 up to a model, and of all of version 2, of which the last two came at once.
+
+    rows: of evens and odds after the run of version 1, and after the last one.
+    """
+
+    shop: Shop
+    gateway: Gateway
+    records: tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+    rows: tuple[tuple[int | None, int | None], tuple[int | None, int | None]]
+
+    def results(self, number: int) -> list[str]:
+        """The nodes in the results that were kept of a run."""
+        job = self.gateway.state / "jobs" / self.records[number]["jobId"]
+        results = json.loads((job / "1-build/target/run_results.json").read_bytes())["results"]
+        return sorted(result["unique_id"] for result in results)
+
+
+EDITED = "transform/models/gold/evens.sql"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, shared_engine: Engine) -> Iterator[Runs]:
+    """In a working directory with an edit, which no run changes."""
+    shop = make_shop(tmp_path_factory.mktemp("runs"))
+    (shop.repository / EDITED).write_text("half-written text", encoding="utf-8")
+    gateway = Gateway(shop.folder, shared_engine.environment).start()
+    first = run(gateway, "build", version="1")
+    rows = shop.rows("evens"), shop.rows("odds")
+    both = [
+        trigger(gateway, "build", version="2", **fields).json["runId"] for fields in ({"processName": "numbers"}, {})
+    ]
+    up_to, whole = (ended(gateway, run_id) for run_id in both)
+    wait_for(lambda: shared_engine.containers() == [], "their containers to be removed")
+    yield Runs(shop, gateway, (first, up_to, whole), (rows, (shop.rows("evens"), shop.rows("odds"))))
+    gateway.stop()
 
 
 def trigger(gateway: Gateway, pipeline: str, **fields: Any) -> Answer:
@@ -151,24 +194,43 @@ def made_containers(engine: Engine) -> list[str]:
     return [name for name in said.splitlines() if not name.startswith("pipeline-gateway-look-")]
 
 
-def test_a_version_runs_with_its_own_models(shop: Shop, engine: Engine, make_gateway: MakeGateway) -> None:
+def test_a_version_runs_with_its_own_models(runs: Runs) -> None:
     """The working directory does not change."""
-    gateway = make_gateway(shop.folder, engine.environment)
-    edited = "transform/models/gold/evens.sql"
-    (shop.repository / edited).write_text("half-written text", encoding="utf-8")
-    record = run(gateway, "build", version="1")
-    assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
+    shop, record = runs.shop, runs.records[0]
+    assert runs.rows == ((4, None), (4, 4))
     assert record["commit"] == repositories.git(shop.repository, "rev-parse", "v1")
     assert (record["version"], record["branch"]) == ("1", None)
-    assert (gateway.state / "jobs" / record["jobId"] / "1-build/target/run_results.json").exists()
-    run(gateway, "build", version="2")
-    assert shop.rows("odds") == 4
+    assert runs.results(0) == ["model.small.evens", "model.small.numbers"]
     changed = repositories.git(shop.repository, "status", "--porcelain", "--ignored").splitlines()
-    assert [line.split() for line in changed] == [["M", edited]]
+    assert [line.split() for line in changed] == [["M", EDITED]]
     for commit in ("v1", "v2"):
         files = repositories.git(shop.repository, "ls-tree", "-r", "--name-only", commit).splitlines()
-        assert checkout(shop, gateway, commit) == sorted(files)  # no step wrote into it
-    wait_for(lambda: engine.containers() == [], "its containers to be removed")
+        assert checkout(shop, runs.gateway, commit) == sorted(files)  # no step wrote into it
+
+
+def test_a_run_up_to_a_process_stops_after_it(runs: Runs) -> None:
+    record = runs.records[1]
+    assert (record["exitCode"], record["processName"]) == (0, "numbers")
+    assert runs.results(1) == ["model.small.numbers"]
+
+
+def test_two_jobs_of_one_commit_share_its_checkout(runs: Runs) -> None:
+    _, up_to, whole = runs.records
+    assert (up_to["exitCode"], whole["exitCode"], whole["commit"]) == (0, 0, up_to["commit"])
+    assert len(list((runs.gateway.state / "checkouts" / FABRIC).iterdir())) == 2  # of two commits
+
+
+def test_an_unknown_process_is_refused_before_a_container_is_made(runs: Runs, shared_engine: Engine) -> None:
+    before = made_containers(shared_engine)
+    answer = trigger(runs.gateway, "build", version="1", processName="odds")  # a model of the next version
+    assert answer.status == 400
+    assert "`odds` not found" in answer.json["msg"]
+    assert "evens" in answer.json["msg"]
+    answer = trigger(runs.gateway, "build", processName="missing")  # of the service's own project
+    assert answer.status == 400
+    assert "odds" in answer.json["msg"]
+    assert made_containers(shared_engine) == before
+    assert shared_engine.containers() == []
 
 
 def test_a_branch_runs_at_its_head_and_a_parameter_changes_the_rows(
@@ -213,42 +275,10 @@ def test_with_its_project_path_set_the_ingester_is_of_the_commit(
     assert shop.rows("raw_numbers") == 10
 
 
-def test_a_run_up_to_a_process_stops_after_it(shop: Shop, engine: Engine, make_gateway: MakeGateway) -> None:
-    gateway = make_gateway(shop.folder, engine.environment)
-    record = run(gateway, "build", version="2", processName="numbers")
-    assert (shop.rows("numbers"), shop.rows("evens"), shop.rows("odds")) == (8, None, None)
-    assert record["processName"] == "numbers"
-    record = run(gateway, "all", version="2", processName="ingester")
-    assert [step["name"] for step in record["steps"]] == ["ingester"]
-
-
-def test_an_unknown_process_is_refused_before_a_container_is_made(
-    shop: Shop, engine: Engine, make_gateway: MakeGateway
-) -> None:
-    gateway = make_gateway(shop.folder, engine.environment)
-    before = made_containers(engine)
-    answer = trigger(gateway, "build", version="1", processName="odds")  # a model of the next version
-    assert answer.status == 400
-    assert "`odds` not found" in answer.json["msg"]
-    assert "evens" in answer.json["msg"]
-    answer = trigger(gateway, "build", processName="missing")  # of the service's own project
-    assert answer.status == 400
-    assert "odds" in answer.json["msg"]
-    assert made_containers(engine) == before
-    assert engine.containers() == []
-
-
-def test_two_jobs_of_one_commit_share_its_checkout(shop: Shop, engine: Engine, make_gateway: MakeGateway) -> None:
-    gateway = make_gateway(shop.folder, engine.environment)
-    runs = [trigger(gateway, "build", version="2").json["runId"] for _ in range(2)]
-    assert [ended(gateway, run_id)["exitCode"] for run_id in runs] == [0, 0]
-    assert len(list((gateway.state / "checkouts" / FABRIC).iterdir())) == 1
-
-
 def test_the_commit_replaces_a_services_own_mount_of_its_project(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
-    shop.compose(dbt="./transform:/shop/transform/")
+    shop.compose("./transform:/shop/transform/")
     gateway = make_gateway(shop.folder, engine.environment)
     run(gateway, "build", version="1")
     assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
@@ -302,19 +332,17 @@ def _add_package(shop: Shop, name: str) -> None:
 def test_a_job_of_a_commit_is_adopted_by_the_next_gateway(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
-    one = "select count(*) as n from range(20000000){{ ' union all ' if not loop.last }}"
-    slow = f"{{% for _ in range(300) %}}{one}{{% endfor %}}"
-    repositories.commit(shop.repository, {"transform/models/gold/slow.sql": slow})
-    repositories.tag(shop.repository, "v3")
+    wait = shop.data / "wait"
+    wait.touch()
     gateway = make_gateway(shop.folder, engine.environment)
-    run_id = trigger(gateway, "build", version="3").json["runId"]
+    run_id = trigger(gateway, "build", version="1").json["runId"]
     wait_for(lambda: any(run_id in name for name in engine.containers(all=False)), "its container")
     gateway.kill()
     gateway.start()
-    record = ended(gateway, run_id)
-    assert record["exitCode"] == 0
+    wait.unlink()
+    assert ended(gateway, run_id)["exitCode"] == 0
     assert (gateway.state / "jobs" / run_id / "1-build/target/run_results.json").exists()
-    assert shop.rows("slow") == 300
+    assert (shop.rows("evens"), shop.rows("odds")) == (4, None)
 
 
 def test_a_commit_without_the_dbt_project_is_named_in_the_error(

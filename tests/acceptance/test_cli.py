@@ -26,6 +26,14 @@ def fabric(**dbt: Any) -> dict[str, Any]:
     return {"fabrics": {"local": {"dbt": dbt}}}
 
 
+def fake_dbt(folder: Path, script: str = "echo dbt 1.11.0") -> dict[str, str]:
+    """Settings of a dbt that only tells its version, for which the real one takes seconds."""
+    program = folder / "fake-dbt"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return {"executable": str(program)}
+
+
 NO_DBT = fabric(executable="/no/dbt")  # for tests that need no dbt: asking for its version takes seconds
 
 
@@ -105,12 +113,6 @@ def test_a_missing_configuration_exits_78(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_without_tokens_only_loopback_is_served(project: Path, host: str) -> None:
     says(run("serve", cwd=project, HOST=host, PORT="0"), CONFIGURATION, "HOST", host, "loopback")
-
-
-def test_a_second_gateway_on_the_same_state_is_refused(gateway: Gateway) -> None:
-    done = run("serve", cwd=gateway.folder, PORT="0")
-    says(done, STATE, "Another gateway", str(gateway.state))
-    assert gateway.call("GET", "/healthz").status == 200
 
 
 def test_a_taken_port_is_named(project: Path) -> None:
@@ -193,14 +195,22 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path, command: str) ->
         (NO_DBT | {"free_disk_floor": "1EB"}, "free_disk_floor"),
     ],
 )
-def test_check_names_what_is_wrong_and_exits_1(tmp_path: Path, settings: dict[str, Any], mentions: str) -> None:
-    done = run("check", cwd=projects.make(tmp_path / "project", settings=settings))
+def test_check_on_a_fake_dbt_names_what_is_wrong_and_exits_1(
+    tmp_path: Path, settings: dict[str, Any], mentions: str
+) -> None:
+    chosen = settings.get("fabrics", fabric()["fabrics"])["local"]["dbt"]
+    made = {**settings, **fabric(**{**fake_dbt(tmp_path), **chosen})}
+    done = run("check", cwd=projects.make(tmp_path / "project", settings=made))
     says(done, 1)
     assert [line for line in done.stdout.splitlines() if line.startswith("WRONG") and mentions in line], done.stdout
 
 
-def test_check_examines_the_commit_that_would_run_and_leaves_no_files(tmp_path: Path) -> None:
-    folder = bakehouse.make(tmp_path / "bakery", project={"repository": "bakehouse", "directory": ".", "branch": "dev"})
+def test_check_on_a_fake_dbt_examines_the_commit_and_leaves_no_files(tmp_path: Path) -> None:
+    folder = bakehouse.make(
+        tmp_path / "bakery",
+        project={"repository": "bakehouse", "directory": ".", "branch": "dev"},
+        fabric={"dbt": fake_dbt(tmp_path)},
+    )
     (folder / "bakehouse/transform/dbt_project.yml").unlink()  # the commit still has it
     commit = repositories.git(folder / "bakehouse", "rev-parse", "dev")
     done = run("check", cwd=folder)
@@ -213,9 +223,9 @@ def test_check_names_a_missing_branch(tmp_path: Path) -> None:
     says(run("check", cwd=folder), 1, "WRONG  41459 on 33290: The repository", "has no branch 'prod'")
 
 
-def test_check_accepts_a_project_without_an_ingester(tmp_path: Path) -> None:
-    settings = {"projects": {"p": {"dbt": "transform"}}, "default_project": "p"}
-    done = run("check", cwd=projects.make(tmp_path / "project", settings=settings))
+def test_check_on_a_fake_dbt_accepts_a_project_without_an_ingester(tmp_path: Path) -> None:
+    settings = {"projects": {"p": {"dbt": "transform"}}, "default_project": "p", **fabric(**fake_dbt(tmp_path))}
+    done = run("check", cwd=projects.make(tmp_path / "project", settings=settings), ENABLE_OPENLINEAGE="false")
     says(done, 0)
     assert "no ingester: the pipelines `ingester` and `full` will fail" in done.stdout
 
@@ -229,10 +239,8 @@ def test_check_accepts_a_project_without_an_ingester(tmp_path: Path) -> None:
     ],
 )
 def test_check_refuses_a_fake_dbt_of_another_major_version_than_1(tmp_path: Path, script: str, mentions: str) -> None:
-    fake = tmp_path / "dbt"
-    fake.write_text(f"#!/bin/sh\n{script}\n")
-    fake.chmod(0o755)
-    done = run("check", cwd=projects.make(tmp_path / "project", settings=fabric(executable=str(fake))))
+    settings = fabric(**fake_dbt(tmp_path, script))
+    done = run("check", cwd=projects.make(tmp_path / "project", settings=settings))
     says(done, 1, mentions)
 
 

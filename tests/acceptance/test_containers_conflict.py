@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -119,23 +118,3 @@ def test_a_container_started_while_a_run_waits_fails_it_by_name(
     assert (record["status"], record["reason"]) == ("failed", "not_started")
     assert "The container by-hand of the service ingester is running since" in record["error"]
     assert gateway.call("GET", f"{RUNS}/{waiting}").json["errorMessage"] == record["error"]
-
-
-def test_a_silent_engine_is_a_503_and_nothing_is_recorded(
-    tmp_path: Path, own_engine: Engine, make_gateway: MakeGateway
-) -> None:
-    gateway = make_gateway(make(tmp_path, "silent"), own_engine.environment)
-    own_engine.pause()
-    began = time.monotonic()
-    status, answer = trigger(gateway, "ingester")
-    assert (status, answer["code"]) == (503, "engine_unavailable")
-    assert time.monotonic() - began < 60
-    assert gateway.call("GET", PATH).json["jobs"] == []
-    own_engine.resume()
-    assert gateway.run(pipeline="ingester")["exitCode"] == 0
-    own_engine.stop()
-    status, answer = trigger(gateway, "ingester")
-    assert (status, answer["code"]) == (503, "engine_unavailable")
-    assert "start the Docker engine" in answer["error"]
-    own_engine.start()
-    assert gateway.run(pipeline="ingester")["exitCode"] == 0

@@ -420,18 +420,6 @@ def test_a_gateway_killed_once_the_job_has_ended_leaves_no_container(lake: MakeL
     wait_for(lambda: not containers(engine, gateway), "the removal of the container")
 
 
-def test_a_gateway_killed_once_the_container_has_ended_leaves_none(lake: MakeLake, engine: Engine) -> None:
-    gateway = lake()
-    job = gateway.trigger(pipeline="ingester")
-    wait_for((gateway.folder / "printed").exists, "the container")
-    (gateway.folder / "go").touch()
-    engine.docker("wait", compose.name_of(job))
-    gateway.kill()
-    gateway.start()
-    assert ran_once(gateway, gateway.finished(job))
-    wait_for(lambda: not containers(engine, gateway), "the removal of the container")
-
-
 def test_a_start_removes_its_own_stopped_containers_of_unknown_jobs(lake: MakeLake, engine: Engine) -> None:
     """It removes no others."""
     gateway = lake()

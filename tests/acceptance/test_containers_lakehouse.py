@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,25 +19,45 @@ from tests.support.projects import write
 STEPS = ["ingester", "deps", "build"]
 
 
-@pytest.fixture
-def lakehouse(tmp_path: Path, engine: Engine) -> Path:
-    """The result of `init` with another image, which has this machine's Python, since no registry can be reached."""
-    folder = tmp_path / "lakehouse"
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, shared_engine: Engine) -> Iterator[Gateway]:
+    """A gateway with no configuration file at all, on the result of `init`.
+
+    The image is another one, which has this machine's Python, since no registry can be reached.
+    """
+    folder = tmp_path_factory.mktemp("worked") / "lakehouse"
     subprocess.run([COMMAND, "init", folder], check=True)
     service = {"image": HOST_IMAGE, "network_mode": "none", "volumes": python_mounts()}
     write(folder / "compose.override.yaml", json.dumps({"services": {"ingester": service, "dbt": service}}))
-    return folder
+    (folder / "gateway.yaml").unlink()
+    made = Gateway(folder, shared_engine.environment).start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def full(gateway: Gateway) -> dict[str, Any]:
+    """The record of a run of `full`, which has loaded the lakehouse and built its tables."""
+    return gateway.run(pipeline="full")
 
 
 @pytest.fixture
-def gateway(lakehouse: Path, engine: Engine, make_gateway: MakeGateway) -> Gateway:
-    """A gateway with no configuration file at all."""
-    (lakehouse / "gateway.yaml").unlink()
-    return make_gateway(lakehouse, engine.environment)
+def lakehouse(tmp_path: Path, gateway: Gateway, full: dict[str, Any]) -> Path:
+    """A copy of what that run left, with only the six models of silver and the ten tests of bronze."""
+    assert full["exitCode"] == 0, full
+    folder = tmp_path / "lakehouse"
+    shutil.copytree(gateway.folder, folder, ignore=shutil.ignore_patterns(gateway.state.name))
+    transform = folder / "transform"
+    removed = ("models/gold/*", "models/silver/*.yml", "tests/*.sql")
+    for file in [file for pattern in removed for file in transform.glob(pattern)]:
+        file.unlink()
+    return folder
 
 
-def test_a_compose_project_runs_full_without_any_configuration(gateway: Gateway, engine: Engine) -> None:
-    record = gateway.run(pipeline="full")
+def test_a_compose_project_runs_full_without_any_configuration(
+    gateway: Gateway, shared_engine: Engine, full: dict[str, Any]
+) -> None:
+    record = full
     assert (record["status"], record["exitCode"]) == ("completed", 0), record
     assert [(step["name"], step["status"], step["exitCode"]) for step in record["steps"]] == [
         (name, "completed", 0) for name in STEPS
@@ -58,25 +81,40 @@ def test_a_compose_project_runs_full_without_any_configuration(gateway: Gateway,
         "current": None,
     }
     assert "Done. PASS=84 WARN=1 ERROR=0" in record["output"]
-    wait_for(lambda: engine.containers() == [], "its containers to be removed")
+    wait_for(lambda: shared_engine.containers() == [], "its containers to be removed")
     # OpenLineage is on by default, because dbt-ol is in the image
     events = (gateway.state / "jobs" / record["jobId"] / "3-build/lineage.ndjson").read_text().splitlines()
     assert {json.loads(event)["eventType"] for event in events} == {"START", "COMPLETE"}
     assert (gateway.state / "jobs" / record["jobId"] / "3-build/target/run_results.json").exists()
 
 
-def test_a_failed_model_is_reported_as_it_is_without_containers(gateway: Gateway, lakehouse: Path) -> None:
-    assert gateway.run(pipeline="ingester")["exitCode"] == 0
-    write(lakehouse / "transform/models/gold/broken.sql", "select nope from {{ ref('flight_details') }}")
+def test_a_cancelled_dbt_under_dbt_ol_shuts_down_in_order(gateway: Gateway, full: dict[str, Any]) -> None:
+    assert full["exitCode"] == 0, full
+    job = gateway.trigger(pipeline="dbt", command="build", enableOpenlineage=True)
+    wait_for(lambda: (gateway.poll(job)["progress"] or {}).get("done"), "the first node to be done")
+    gateway.call("POST", f"/api/v1/jobs/{job}/cancel")
+    record = gateway.finished(job)
+    assert (record["status"], record["reason"]) == ("failed", "cancelled")
+    assert record["steps"][0]["exitCode"] == 2  # dbt's own, not that of a signal
+    assert "CANCEL query" in record["output"] or "Exited because of keyboard interrupt" in record["output"]
+
+
+BROKEN = "select nope from {{ ref('flight_details') }}"
+
+
+def test_a_failed_model_is_reported_as_it_is_without_containers(
+    lakehouse: Path, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway(lakehouse, engine.environment)
+    write(lakehouse / "transform/models/gold/broken.sql", BROKEN)
     record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)
     assert (record["status"], record["exitCode"]) == ("completed", 1)
     assert record["firstFailure"]["node"] == "model.flights.broken"
     assert "nope" in record["firstFailure"]["message"]
 
 
-def test_results_of_an_earlier_run_are_ignored(gateway: Gateway, lakehouse: Path) -> None:
-    assert gateway.run(pipeline="ingester")["exitCode"] == 0
-    assert gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)["exitCode"] == 0
+def test_results_of_an_earlier_run_are_ignored(lakehouse: Path, engine: Engine, make_gateway: MakeGateway) -> None:
+    gateway = make_gateway(lakehouse, engine.environment)
     assert (lakehouse / "transform/target/run_results.json").exists()
     write(lakehouse / "transform/models/gold/broken.sql", "{{ ref('no_such_model') }}")
     record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)
@@ -90,28 +128,15 @@ def test_without_a_readable_target_the_results_come_from_the_log(
     fabric = {"runner": "compose", "compose": {"dbt": {"target_path": "/dev/shm/target"}}}
     write(lakehouse / "gateway.yaml", json.dumps({"fabrics": {"containers": fabric}, "enable_openlineage": False}))
     gateway = make_gateway(lakehouse, engine.environment)
-    assert gateway.run(pipeline="ingester")["exitCode"] == 0
-    write(lakehouse / "transform/models/gold/broken.sql", "select nope from {{ ref('flight_details') }}")
+    write(lakehouse / "transform/models/gold/broken.sql", BROKEN)
     record = gateway.run(pipeline="dbt", command="build")
     assert not (gateway.state / "jobs" / record["jobId"] / "1-build/target").exists()
     assert (record["status"], record["exitCode"]) == ("completed", 1)
     assert record["firstFailure"]["node"] == "model.flights.broken"
-    assert (record["progress"]["done"], record["progress"]["error"]) == (86, 1)
-
-
-def test_a_cancelled_dbt_under_dbt_ol_shuts_down_in_order(gateway: Gateway) -> None:
-    assert gateway.run(pipeline="ingester")["exitCode"] == 0
-    job = gateway.trigger(pipeline="dbt", command="build", enableOpenlineage=True)
-    wait_for(lambda: (gateway.poll(job)["progress"] or {}).get("done"), "the first node to be done")
-    gateway.call("POST", f"/api/v1/jobs/{job}/cancel")
-    record = gateway.finished(job)
-    assert (record["status"], record["reason"]) == ("failed", "cancelled")
-    assert record["steps"][0]["exitCode"] == 2  # dbt's own, not that of a signal
-    assert "CANCEL query" in record["output"] or "Exited because of keyboard interrupt" in record["output"]
+    assert [record["progress"][what] for what in ("done", "total", "pass", "error")] == [17, 17, 16, 1]
 
 
 def test_check_reports_engine_compose_services_images_and_toggles(lakehouse: Path, engine: Engine) -> None:
-    (lakehouse / "gateway.yaml").unlink()
     environment = {**engine.environment, "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
     said = subprocess.run([COMMAND, "check"], cwd=lakehouse, env=environment, capture_output=True, text=True)
     assert said.returncode == 0, said.stdout + said.stderr

@@ -85,39 +85,3 @@ def test_sigkill_during_full_gives_the_record_of_an_undisturbed_run(tmp_path: Pa
     record = gateway.finished(job)
     assert _outline(record) == _outline(undisturbed)
     assert "Done. PASS=5 " in record["output"]
-
-
-def test_a_cancel_cut_off_by_a_kill_is_carried_out_by_the_next_gateway(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
-    stubborn = """
-        import pathlib, signal, time
-        signal.signal(signal.SIGTERM, lambda *_: pathlib.Path("asked").touch())
-        print("ready", flush=True)
-        while not pathlib.Path("go").exists():
-            time.sleep(0.01)
-    """
-    folder = projects.make(tmp_path / "project", ingester=stubborn)
-    gateway = make_gateway(folder)
-    job = gateway.trigger(pipeline="ingester")
-    wait_for(lambda: "ready" in gateway.poll(job)["output"], "the ingester")
-    assert gateway.call("POST", f"/api/v1/jobs/{job}/cancel").status == 202
-    wait_for((folder / "asked").exists, "the first signal")
-    gateway.kill()
-    gateway.start()
-    assert gateway.poll(job)["phase"] == "cancelling"
-    (folder / "go").touch()
-    record = gateway.finished(job)
-    assert (record["status"], record["reason"], record["exitCode"]) == ("failed", "cancelled", -1)
-
-
-def test_sigterm_leaves_jobs_running_for_the_next_start(tmp_path: Path, make_gateway: MakeGateway) -> None:
-    folder = projects.make(tmp_path / "project", ingester=TALKER.format(code=0))
-    gateway = make_gateway(folder)
-    job = gateway.trigger(pipeline="ingester")
-    wait_for(lambda: "line 1\n" in gateway.poll(job)["output"], "some output")
-    assert gateway.stop() == 0
-    gateway.start()
-    assert gateway.poll(job)["status"] == "running"
-    (folder / "go").touch()
-    assert gateway.finished(job)["exitCode"] == 0

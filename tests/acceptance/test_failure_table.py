@@ -147,6 +147,7 @@ def test_a_second_gateway_on_a_state_directory_does_not_affect_the_first(gateway
         )
         assert second.returncode == 73, second
         assert "Another gateway" in second.stderr
+        assert str(gateway.state) in second.stderr
     assert state_of(gateway, job) == before
     gateway.release()
     ran(gateway, job)

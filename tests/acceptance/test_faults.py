@@ -7,13 +7,12 @@ import os
 import signal
 import sqlite3
 import subprocess
-import threading
 from contextlib import closing
 from pathlib import Path
 
 from tests.conftest import MakeGateway
 from tests.support import projects
-from tests.support.gateway import COMMAND, PATH, Answer, Gateway, wait_for
+from tests.support.gateway import COMMAND, PATH, Gateway, wait_for
 
 WAITING = """
     import pathlib, time
@@ -76,27 +75,3 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state not in "ZX"
-
-
-def test_a_waiting_poll_is_answered_when_the_service_stops(tmp_path: Path, make_gateway: MakeGateway) -> None:
-    folder = projects.make(tmp_path / "project", ingester=WAITING)
-    gateway = make_gateway(folder)
-    job = waiting(gateway)
-    answers: list[Answer] = []
-    waiter = threading.Thread(target=lambda: answers.append(gateway.call("GET", f"/api/v1/jobs/{job}?wait=60")))
-    waiter.start()
-    # the answer to a later request shows that the loop has received the waiting one
-    wait_for(lambda: gateway.call("GET", "/healthz").status == 200 and connected(gateway) > 0, "the waiter")
-    assert gateway.stop() == 0
-    waiter.join()
-    assert [answer.status for answer in answers] == [200]
-    gateway.start()
-    (folder / "go").touch()
-    assert gateway.finished(job)["exitCode"] == 0
-
-
-def connected(gateway: Gateway) -> int:
-    """The number of established connections to the gateway, from the kernel."""
-    port = f":{gateway.port:04X}"
-    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[1].endswith(port) and row[3] == "01" for row in rows)

@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import MakeGateway
 from tests.support import projects
 from tests.support.bash import bash
-from tests.support.gateway import PATH, Gateway, wait_for
+from tests.support.gateway import PATH, Gateway
 from tests.support.reference import EXAMPLES, POLL, POLL_UNTIL_DONE, QUICK_START, Example
 
 LOCATION = re.compile(re.escape(PATH) + r"\?jobId=(?P<id>[A-Za-z0-9][A-Za-z0-9_.-]*)")
@@ -138,29 +137,6 @@ def test_all_jobs_are_listed(gateway: Gateway) -> None:
     assert (listed.status, listed.json["success"], listed.json["jobs"][0]["jobId"]) == (200, True, job)
 
 
-def test_completed_with_pipeline_errors_is_a_success_with_exit_code_1(
-    tmp_path: Path, make_gateway: MakeGateway
-) -> None:
-    folder = projects.make(tmp_path / "project")
-    projects.add_elementary(folder / "transform")
-    projects.write(folder / "transform/tests/no_evens.sql", "select * from {{ ref('evens') }}\n")
-    gateway = make_gateway(folder)
-    job = bash(gateway, EXAMPLES["dbt Daily - Without OpenLineage (No Marquez)"].text).json["jobId"]
-    record = poll_until_done(gateway, job)
-    assert (record["success"], record["exitCode"], record["status"]) == (True, 1, "completed")
-    assert "ERROR=1" in record["output"]
-    assert record["firstFailure"] == {
-        "node": "test.small.no_evens",
-        "message": "Got 5 results, configured to fail if != 0",
-        "more": 0,
-    }
-    assert [(step["name"], step["status"], step["exitCode"]) for step in record["steps"]] == [
-        ("deps", "completed", 0),
-        ("build", "completed", 1),
-        ("elementary", "completed", 0),
-    ]
-
-
 def trigger(body: str) -> str:
     """A curl command in the reference's form."""
     return f"""
@@ -185,22 +161,3 @@ def test_a_refusal_has_the_status_of_the_reference_and_its_reason(
     answer = bash(gateway, script)
     assert (answer.status, answer.json["success"]) == (status, False)
     assert mentions in answer.json["error"]
-
-
-def test_a_trigger_gets_403_if_pipelines_are_disabled(project: Path, make_gateway: MakeGateway) -> None:
-    gateway = make_gateway(project, {"PIPELINE_ENABLED": "false"})
-    answer = bash(gateway, trigger('{"pipeline": "ingester"}'))
-    assert (answer.status, answer.json["success"]) == (403, False)
-    assert "PIPELINE_ENABLED" in answer.json["error"]
-
-
-def test_a_trigger_gets_409_if_the_ingester_runs_already(tmp_path: Path, make_gateway: MakeGateway) -> None:
-    waiting = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
-    gateway = make_gateway(projects.make(tmp_path / "project", ingester=waiting))
-    job = gateway.trigger(pipeline="ingester")
-    wait_for(lambda: gateway.poll(job)["phase"] == "ingester", "the ingester")
-    for body in ('{"pipeline": "ingester"}', '{"pipeline": "full"}'):
-        answer = bash(gateway, trigger(body))
-        assert (answer.status, answer.json["conflict"]["jobId"], answer.json.get("jobId")) == (409, job, None)
-    (gateway.folder / "go").touch()
-    assert gateway.finished(job)["exitCode"] == 0

@@ -107,12 +107,6 @@ def test_secrets_in_dbts_results_are_masked_in_every_answer(tmp_path: Path, make
     assert canaries.everywhere(gateway, record["jobId"]) == {}
 
 
-def test_an_open_state_directory_is_made_private(tmp_path: Path, make_gateway: MakeGateway) -> None:
-    folder = projects.make(tmp_path / "project")
-    (folder / ".pipeline-gateway").mkdir(mode=0o755)
-    assert make_gateway(folder).state.stat().st_mode & 0o777 == 0o700
-
-
 # The same in a container whose service has a secret that the gateway learns of from Compose only.
 CONTAINER = """
     n=0

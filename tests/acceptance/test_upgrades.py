@@ -1,11 +1,8 @@
-"""The command on state directories of every earlier schema, and on one of a later schema."""
+"""The command on state directories of every earlier schema."""
 
 from __future__ import annotations
 
-import sqlite3
-import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,13 +10,10 @@ import pytest
 from runners.output import OutputRing
 from tests.conftest import MakeGateway
 from tests.fixtures.make import RUNNING
-from tests.fixtures.state import DATABASE, NEW_FIELDS, Kept, schemas
-from tests.support import projects
-from tests.support.gateway import COMMAND, DEADLINE, PATH, Gateway
+from tests.fixtures.state import NEW_FIELDS, Kept, schemas
+from tests.support.gateway import PATH
 
 pytestmark = pytest.mark.installed  # the version before was an installed command too
-
-UNUSABLE = 73
 
 
 @pytest.fixture(params=schemas())
@@ -61,26 +55,3 @@ def test_a_job_of_an_older_version_runs_once_after_a_reboot(
     gateway = make_gateway(kept.folder)
     assert [gateway.finished(job)["exitCode"] for job in kept.active] == [7] * len(kept.active)
     assert (kept.folder / "runs").read_text() == "run\n" * len(kept.active)
-
-
-def test_a_newer_schema_is_refused_in_one_line_and_its_file_kept(tmp_path: Path) -> None:
-    folder = projects.make(tmp_path / "project")
-    gateway = Gateway(folder)
-    gateway.start()
-    assert gateway.stop() == 0
-    file = gateway.state / DATABASE
-    with closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    before = file.read_bytes()
-    done = subprocess.run(
-        [COMMAND, "serve"], cwd=folder, env=gateway.environment, capture_output=True, timeout=DEADLINE, check=False
-    )
-    assert done.returncode == UNUSABLE
-    lines = [line for line in done.stderr.decode().splitlines() if not line.startswith("{")]
-    refusal = (
-        f"{file}: made by a newer version of the gateway (schema 99, this one knows {schemas()[-1]}); "
-        "install that version again, or use another state directory"
-    )
-    assert lines == [refusal]
-    assert file.read_bytes() == before
-    assert not list(gateway.state.glob(f"{DATABASE}.*"))

@@ -39,6 +39,7 @@ async def test_a_database_of_a_newer_schema_is_refused_and_left_unchanged(tmp_pa
     assert said.startswith(f"{file}: made by a newer version of the gateway (schema 99, this one knows ")
     assert said.endswith("install that version again, or use another state directory")
     assert file.read_bytes() == before
+    assert set_aside(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [b"This is not a database, but a longer text. " * 100, os.urandom(8192)])

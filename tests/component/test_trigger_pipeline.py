@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeApi
-from tests.support import access, bakehouse, repositories
+from tests.support import access, bakehouse, projects, repositories
 from tests.support.api import Api, until
 from tests.support.bakehouse import FABRIC, PATH, PIPELINE, PROJECT
 from tests.support.gateway import PATH as DATA_ANALYTICS
@@ -434,6 +434,30 @@ async def test_a_refused_process_name_is_shown_printable_and_shortened(api: Api)
         text = message(answer, 400)
         assert len(text) < 500
         assert text.isprintable()
+
+
+@pytest.mark.parametrize(
+    "process", ["+franchises", "franchises+", "tag:x", "models/silver", "a b", "--full-refresh", "*", "{{ x }}"]
+)
+async def test_a_process_that_is_more_than_a_name_is_refused(api: Api, process: str) -> None:
+    for fields in ({}, {"version": "2"}):
+        text = await refused(api, 400, pipelineName=PIPELINE, processName=process, **fields)
+        assert "is refused: it must be one name" in text
+    assert await api.jobs() == []
+
+
+async def test_elementary_is_on_only_if_the_commit_has_its_package(tmp_path: Path, make_api: MakeApi) -> None:
+    pipelines = {"daily": {"dbt": {"command": "daily"}}}
+    no_dbt = {"dbt": {"executable": "/no/dbt"}}
+    api = await make_api(bakehouse.make(tmp_path / "bakery", project={"pipelines": pipelines}, fabric=no_dbt))
+    projects.add_elementary(api.folder / "bakehouse/transform")
+    repositories.commit(api.folder / "bakehouse", {})
+    repositories.tag(api.folder / "bakehouse", "v3")
+    for version, there in (("3", True), ("2", False)):
+        record = await api.finished(await triggered(api, pipelineName="daily", version=version))
+        steps = [step["name"] for step in record["steps"]]
+        assert steps == ["deps", "build", *(["elementary"] if there else [])]
+        assert record["enableElementary"] is there
 
 
 async def test_a_directory_without_git_has_neither_branches_nor_versions(tmp_path: Path, make_api: MakeApi) -> None:

@@ -78,8 +78,9 @@ def test_check_warns_of_a_short_secret_by_its_name_only(tmp_path: Path) -> None:
 
 def test_a_state_directory_that_others_can_read_is_made_private(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    _create(tmp_path).close()
-    assert tmp_path.stat().st_mode & 0o777 == 0o700
+    for folder in (tmp_path, tmp_path / "new"):
+        _create(folder).close()
+        assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_state_directory_that_all_users_share_is_refused(tmp_path: Path) -> None:

@@ -11,18 +11,18 @@
 | a step runs out of memory | test_failure_table.py::test_out_of_memory_kills_only_the_step |
 | a container runs out of memory | test_containers.py::test_a_container_that_ran_out_of_memory_is_reported_as_such |
 | a shim is killed | test_faults.py::test_a_killed_supervisor_ends_its_job_as_unknown_with_its_step |
-| a shim is killed, what it leaves is stubborn | test_local_runner.py::test_what_a_killed_supervisor_left_is_ended_and_the_step_is_lost |
+| a shim is killed, what it leaves is stubborn | test_local_runner.py::test_a_step_whose_supervisor_was_killed_is_ended_and_lost |
 | a shim dies at a boundary of its own | test_write_boundaries.py::test_a_supervisor_killed_at_any_point_gives_the_right_outcome |
-| a second shim for the same step | test_shim.py::test_a_second_one_is_refused_while_the_first_runs_and_after |
-| many shims at once for the same step | test_shim.py::test_of_many_at_once_one_runs |
-| a step ignores INT and TERM | test_local_runner.py::test_a_step_that_ignores_every_request_is_killed |
-| a grandchild keeps stdout open | test_local_runner.py::test_a_child_that_holds_the_output_open_holds_nothing_up |
-| a grandchild escapes with setsid | test_local_runner.py::test_a_runaway_grandchild_is_gone_when_the_step_has_ended |
-| a grandchild escapes, and the job is cancelled | test_local_runner.py::test_a_runaway_grandchild_is_gone_when_the_step_was_stopped |
+| a second shim for the same step | test_shim.py::test_a_second_shim_is_refused_while_the_first_runs_and_after |
+| many shims at once for the same step | test_shim.py::test_of_many_concurrent_shims_only_one_runs_the_step |
+| a step ignores INT and TERM | test_local_runner.py::test_a_step_that_ignores_int_and_term_is_killed |
+| a grandchild keeps stdout open | test_local_runner.py::test_a_child_with_the_output_open_does_not_delay_the_end |
+| a grandchild escapes with setsid | test_local_runner.py::test_a_grandchild_in_another_session_is_ended_with_its_step |
+| a grandchild escapes, and the job is cancelled | test_local_runner.py::test_a_grandchild_in_another_session_is_ended_by_a_stop |
 | a whole tree of processes is cancelled | test_data_analytics_endings.py::test_a_cancelled_job_ends_only_with_its_whole_process_tree |
 | a second gateway on one state directory | test_failure_table.py::test_a_second_gateway_on_a_state_directory_does_not_affect_the_first |
-| the disk is full while a step writes | test_shim.py::test_a_full_disk_costs_output_only_and_only_while_it_is_full |
-| the disk is full when a step ends | test_shim.py::test_the_end_is_written_on_a_full_disk |
+| the disk is full while a step writes | test_shim.py::test_a_full_disk_loses_only_output_and_only_while_it_is_full |
+| the disk is full when a step ends | test_shim.py::test_the_exit_record_is_written_on_a_full_disk |
 | the disk is full at a cancel | test_full_disk.py::test_a_job_cancelled_on_a_full_disk_ends_once_there_is_room |
 | the disk is full at a trigger | test_full_disk.py::test_below_the_floor_only_triggers_are_refused_until_there_is_room |
 | the clock jumps by a day | test_failure_table.py::test_a_clock_jump_of_a_day_hides_ends_and_removes_no_job |

@@ -1,4 +1,4 @@
-"""Branches and versions become commits, and commits directories; the source repository is never written to."""
+"""Branches and versions are resolved to commits, which are checked out; the source repository is only read."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def mirror_of(source: Path | str, tmp_path: Path, environment: Mapping[str, str]
     return Mirror(str(source), tmp_path / "state" / "mirror", environment, Mask())
 
 
-async def fetched(mirror: Mirror, branch: str | None = None, version: str | None = None, *names: str) -> str:
+async def fetch_and_resolve(mirror: Mirror, branch: str | None = None, version: str | None = None, *names: str) -> str:
     await mirror.fetch()
     return await resolve_commit(mirror, branch, version, names)
 
 
-async def refused(mirror: Mirror, branch: str | None = None, version: str | None = None, *names: str) -> str:
+async def refusal(mirror: Mirror, branch: str | None = None, version: str | None = None, *names: str) -> str:
     with pytest.raises(UnknownRefError) as error:
-        await fetched(mirror, branch, version, *names)
+        await fetch_and_resolve(mirror, branch, version, *names)
     return str(error.value)
 
 
@@ -68,7 +68,7 @@ def content(folder: Path) -> dict[str, tuple[int, str | bytes]]:
     return found
 
 
-def injected(folder: Path) -> list[Path]:
+def canary_files(folder: Path) -> list[Path]:
     return list(folder.rglob(CANARY))
 
 
@@ -80,31 +80,31 @@ def owners(folder: Path) -> set[int]:
     return {path.lstat().st_uid for path in folder.rglob("*")}
 
 
-# refs
+# resolving branches and versions
 
 
-async def test_a_branch_is_its_head_as_the_last_fetch_found_it(mirror: Mirror, repository: Path) -> None:
+async def test_a_branch_is_its_head_at_the_last_fetch(mirror: Mirror, repository: Path) -> None:
     before = head(repository)
-    assert await fetched(mirror, "main") == before
+    assert await fetch_and_resolve(mirror, "main") == before
     after = commit(repository, {"new": ""})
     assert await resolve_commit(mirror, "main") == before
-    assert await fetched(mirror, "main") == after
+    assert await fetch_and_resolve(mirror, "main") == after
 
 
 @pytest.mark.parametrize("annotated", [False, True])
 async def test_a_version_is_the_commit_of_its_tag(mirror: Mirror, repository: Path, annotated: bool) -> None:
     made = tag(repository, "v2", annotated=annotated)
     commit(repository, {"new": ""})
-    assert await fetched(mirror, None, "2") == await fetched(mirror, None, "v2") == made
+    assert await fetch_and_resolve(mirror, None, "2") == await fetch_and_resolve(mirror, None, "v2") == made
     tag(repository, "shop/3", annotated=annotated)
-    assert await fetched(mirror, None, "3", "shop") == head(repository)
-    assert "none of the tags 3, v3 is there" in await refused(mirror, None, "3")
+    assert await fetch_and_resolve(mirror, None, "3", "shop") == head(repository)
+    assert "none of the tags 3, v3 is there" in await refusal(mirror, None, "3")
 
 
-async def test_a_tag_of_a_tag_is_the_commit_behind_both(mirror: Mirror, repository: Path) -> None:
+async def test_a_tag_of_a_tag_is_the_commit_of_the_inner_tag(mirror: Mirror, repository: Path) -> None:
     tag(repository, "inner", annotated=True)
     repositories.git(repository, "tag", "--annotate", "--message=outer", "outer", "inner")
-    assert await fetched(mirror, None, "outer") == head(repository)
+    assert await fetch_and_resolve(mirror, None, "outer") == head(repository)
 
 
 async def test_a_version_must_be_on_the_branch_that_is_named_with_it(mirror: Mirror, repository: Path) -> None:
@@ -112,48 +112,48 @@ async def test_a_version_must_be_on_the_branch_that_is_named_with_it(mirror: Mir
     branch(repository, "feature/x")
     commit(repository, {"new": ""})
     on_feature = tag(repository, "v2")
-    assert await fetched(mirror, "main", "1") == await fetched(mirror, "feature/x", "1") == on_both
-    assert await fetched(mirror, "feature/x", "2") == on_feature
-    said = await refused(mirror, "main", "2")
-    assert said.startswith(f"The tag 'v2' is not on the branch 'main' of the repository {repository}: name ")
+    assert await fetch_and_resolve(mirror, "main", "1") == await fetch_and_resolve(mirror, "feature/x", "1") == on_both
+    assert await fetch_and_resolve(mirror, "feature/x", "2") == on_feature
+    message = await refusal(mirror, "main", "2")
+    assert message.startswith(f"The tag 'v2' is not on the branch 'main' of the repository {repository}: name ")
 
 
-async def test_what_is_not_there_is_named(mirror: Mirror, repository: Path) -> None:
+async def test_a_missing_branch_or_version_is_named(mirror: Mirror, repository: Path) -> None:
     tag(repository, "main-tag")
     branch(repository, "only-a-branch")
-    assert await refused(mirror, "main-tag") == (
+    assert await refusal(mirror, "main-tag") == (
         f"The repository {repository} has no branch 'main-tag': name one that it has."
     )
-    assert await refused(mirror, None, "only-a-branch", "shop") == (
+    assert await refusal(mirror, None, "only-a-branch", "shop") == (
         f"The repository {repository} has no version 'only-a-branch': none of the tags only-a-branch, "
         "shop/only-a-branch is there; name one that is."
     )
-    assert "has no branch 'nowhere'" in await refused(mirror, "nowhere", "main-tag")
+    assert "has no branch 'nowhere'" in await refusal(mirror, "nowhere", "main-tag")
 
 
-async def test_a_branch_that_is_gone_is_gone(mirror: Mirror, repository: Path) -> None:
+async def test_a_removed_branch_is_missing_after_the_next_fetch(mirror: Mirror, repository: Path) -> None:
     branch(repository, "old")
-    await fetched(mirror, "old")
+    await fetch_and_resolve(mirror, "old")
     before = mirror.folder.stat().st_ino
     switch(repository, "main")
     repositories.git(repository, "branch", "--delete", "old")
     repositories.git(repository, "branch", "old/deeper")
-    assert "no branch 'old'" in await refused(mirror, "old")
-    assert await fetched(mirror, "old/deeper") == head(repository)
-    assert mirror.folder.stat().st_ino == before  # nor did that cost the mirror
+    assert "no branch 'old'" in await refusal(mirror, "old")
+    assert await fetch_and_resolve(mirror, "old/deeper") == head(repository)
+    assert mirror.folder.stat().st_ino == before  # the mirror was not made anew
 
 
-async def test_a_version_of_two_commits_is_ambiguous_and_of_one_is_not(mirror: Mirror, repository: Path) -> None:
+async def test_a_version_is_ambiguous_only_if_its_tags_are_different_commits(mirror: Mirror, repository: Path) -> None:
     made = tag(repository, "2")
     tag(repository, "v2", annotated=True)
-    assert await fetched(mirror, None, "2") == made
+    assert await fetch_and_resolve(mirror, None, "2") == made
     commit(repository, {"new": ""})
     tag(repository, "shop/2")
-    assert await refused(mirror, None, "2", "shop") == (
+    assert await refusal(mirror, None, "2", "shop") == (
         f"The version is ambiguous in the repository {repository}: its tags 2, v2, shop/2 are different commits; "
         "remove all but one of them, or name a branch."
     )
-    assert await fetched(mirror, None, "v2") == made
+    assert await fetch_and_resolve(mirror, None, "v2") == made
 
 
 async def test_the_latest_version_is_the_highest(mirror: Mirror, repository: Path) -> None:
@@ -172,7 +172,7 @@ async def test_the_latest_version_is_the_highest(mirror: Mirror, repository: Pat
         await latest_version(mirror)
 
 
-async def test_hostile_words_are_unknown_and_do_nothing(mirror: Mirror, repository: Path, tmp_path: Path) -> None:
+async def test_hostile_refs_are_refused_and_have_no_effect(mirror: Mirror, repository: Path, tmp_path: Path) -> None:
     await mirror.fetch()
     before = content(repository), content(mirror.folder)
     for word in WORDS:
@@ -184,52 +184,56 @@ async def test_hostile_words_are_unknown_and_do_nothing(mirror: Mirror, reposito
             await check_out(mirror, word, tmp_path / "never")
     assert (content(repository), content(mirror.folder)) == before
     assert not (tmp_path / "never").exists()
-    assert not injected(tmp_path)
+    assert not canary_files(tmp_path)
 
 
-async def test_branches_and_tags_of_hostile_names_are_only_names(
+async def test_branches_and_tags_of_hostile_names_resolve_without_effect(
     mirror: Mirror, repository: Path, tmp_path: Path
 ) -> None:
     for name in (f"$(touch${{IFS}}{CANARY})", f"`touch${{IFS}}{CANARY}`", "a;id", "+main", "%2e%2e", "{{1}}"):
         branch(repository, name)
         made = commit(repository, {"new": name})
         tag(repository, name)
-        assert await fetched(mirror, name, name) == made
-    assert not injected(tmp_path)
+        assert await fetch_and_resolve(mirror, name, name) == made
+    assert not canary_files(tmp_path)
 
 
-# directories
+# checkouts
 
 
-async def test_a_checkout_is_the_commit_and_anybodys_to_write(mirror: Mirror, repository: Path, folder: Path) -> None:
-    await check_out(mirror, await fetched(mirror, "main"), folder)
+async def test_a_checkout_is_the_commit_and_writable_for_every_user(
+    mirror: Mirror, repository: Path, folder: Path
+) -> None:
+    await check_out(mirror, await fetch_and_resolve(mirror, "main"), folder)
     assert {name: read for name, (_, read) in content(folder).items()} == {
         name: read for name, (_, read) in content(repository).items() if not name.startswith(".git")
     }
     modes = {name: stat.S_IMODE(mode) for name, (mode, _) in content(folder.parent).items()}
     assert {modes[name] for name in ("one", "one/models", "one/models/gold", "one/run.sh")} == {0o777}
     assert {modes[name] for name in ("one/models/gold/a.sql", "one/c")} == {0o666}
-    assert os.umask(0o022) == 0o022  # this process keeps its own
+    assert os.umask(0o022) == 0o022  # the umask of this process is unchanged
     assert [path.name for path in folder.parent.iterdir()] == ["one"]
 
 
-async def test_what_is_right_is_not_written_again(mirror: Mirror, folder: Path) -> None:
-    made = await fetched(mirror, "main")
+async def test_a_second_checkout_does_not_rewrite_unchanged_files(mirror: Mirror, folder: Path) -> None:
+    made = await fetch_and_resolve(mirror, "main")
     await check_out(mirror, made, folder)
     before = identities(folder)
     await check_out(mirror, made, folder)
     assert identities(folder) == before
 
 
-async def test_whatever_a_run_did_to_tracked_files_is_undone(mirror: Mirror, folder: Path, tmp_path: Path) -> None:
-    made = await fetched(mirror, "main")
+async def test_a_checkout_restores_tracked_files_that_a_run_changed(
+    mirror: Mirror, folder: Path, tmp_path: Path
+) -> None:
+    made = await fetch_and_resolve(mirror, "main")
     await check_out(mirror, made, folder)
     before = content(folder)
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "a.sql").write_text("not ours\n")
 
-    (folder / "c").write_text("THREE\n")  # as long as it was
+    (folder / "c").write_text("THREE\n")  # of the same length
     (folder / "models" / "b.sql").unlink()
     (folder / "models" / "b.sql").mkdir()
     (folder / "models" / "b.sql" / "x").touch()
@@ -256,12 +260,12 @@ async def test_whatever_a_run_did_to_tracked_files_is_undone(mirror: Mirror, fol
     assert (outside / "a.sql").read_text() == "not ours\n"
 
 
-async def test_untracked_files_are_removed_but_for_installed_packages(
+async def test_untracked_files_except_installed_packages_are_removed(
     mirror: Mirror, repository: Path, folder: Path
 ) -> None:
-    """Also those that .gitignore names."""
+    """Also files that .gitignore names."""
     commit(repository, {".gitignore": "target/\n"})
-    made = await fetched(mirror, "main")
+    made = await fetch_and_resolve(mirror, "main")
     await check_out(mirror, made, folder)
     kept = ("dbt_packages/x/dbt_project.yml", "models/dbt_packages/y")
     gone = ("stray.sql", "models/stray/deep/x.sql", "logs/dbt.log", "target/manifest.json")
@@ -273,30 +277,30 @@ async def test_untracked_files_are_removed_but_for_installed_packages(
     assert [name for name in (*kept, *gone, "nested") if (folder / name).exists()] == list(kept)
 
 
-async def test_two_checkouts_of_one_folder_at_once_are_one(mirror: Mirror, repository: Path, folder: Path) -> None:
-    made = await fetched(mirror, "main")
+async def test_concurrent_checkouts_of_one_folder_succeed(mirror: Mirror, repository: Path, folder: Path) -> None:
+    made = await fetch_and_resolve(mirror, "main")
     await asyncio.gather(*(check_out(mirror, made, folder) for _ in range(8)))
     assert (folder / "models" / "gold" / "a.sql").read_text() == "select 1\n"
 
 
-async def test_two_mirrors_of_one_folder_take_turns_too(repository: Path, tmp_path: Path) -> None:
+async def test_concurrent_mirrors_of_one_folder_succeed(repository: Path, tmp_path: Path) -> None:
     both = [mirror_of(repository, tmp_path) for _ in range(2)]
-    assert await asyncio.gather(*(fetched(mirror, "main") for mirror in both * 3)) == [head(repository)] * 6
+    assert await asyncio.gather(*(fetch_and_resolve(mirror, "main") for mirror in both * 3)) == [head(repository)] * 6
     made = head(repository)
     await asyncio.gather(*(check_out(mirror, made, tmp_path / "one") for mirror in both * 3))
 
 
-async def test_a_commit_of_before_a_push_by_force_can_still_be_checked_out(
+async def test_a_commit_replaced_by_a_forced_push_can_still_be_checked_out(
     mirror: Mirror, repository: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = commit(repository, {"new": "old"})
-    assert await fetched(mirror, "main") == old
+    assert await fetch_and_resolve(mirror, "main") == old
     repositories.git(repository, "reset", "--quiet", "--hard", "HEAD~1")
     new = commit(repository, {"new": "new"})
-    assert await fetched(mirror, "main") == new
-    for file in mirror.folder.rglob("*"):  # as old as git asks objects to be before it forgets them
+    assert await fetch_and_resolve(mirror, "main") == new
+    for file in mirror.folder.rglob("*"):  # old enough for git to remove unreferenced objects
         os.utime(file, (0, 0))
-    # not once in a while, but now
+    # collect garbage at once, not only when git finds it due
     monkeypatch.setattr(mirrors, "_GC", tuple(word for word in mirrors._GC if word != "--auto"))
     await check_out(mirror, new, folder)
     assert any(name.endswith(".pack") for name in content(mirror.folder))
@@ -304,14 +308,14 @@ async def test_a_commit_of_before_a_push_by_force_can_still_be_checked_out(
     assert (folder / "new").read_text() == "old"
 
 
-async def test_a_commit_that_is_nowhere_is_named(mirror: Mirror, folder: Path) -> None:
+async def test_a_missing_commit_is_named(mirror: Mirror, folder: Path) -> None:
     await mirror.fetch()
     with pytest.raises(UnknownRefError, match=f"The commit {'1' * 40} is not in the repository .* any more: trigger"):
         await check_out(mirror, "1" * 40, folder)
 
 
-async def test_a_folder_that_can_not_be_had_is_named_and_costs_no_mirror(mirror: Mirror, folder: Path) -> None:
-    made = await fetched(mirror, "main")
+async def test_a_folder_that_can_not_be_made_is_named_and_the_mirror_kept(mirror: Mirror, folder: Path) -> None:
+    made = await fetch_and_resolve(mirror, "main")
     before = mirror.folder.stat().st_ino
     repositories.write(folder.parent, {folder.name: "in the way"})
     with pytest.raises(UnavailableError, match=f"The checkout {folder} can't be made: .*File exists.*remove what is"):
@@ -319,26 +323,28 @@ async def test_a_folder_that_can_not_be_had_is_named_and_costs_no_mirror(mirror:
     assert mirror.folder.stat().st_ino == before
 
 
-async def test_submodules_are_left_out(mirror: Mirror, repository: Path, folder: Path, tmp_path: Path) -> None:
+async def test_submodules_are_not_checked_out(mirror: Mirror, repository: Path, folder: Path, tmp_path: Path) -> None:
     other = repositories.repository(tmp_path / "other", {"x": ""})
     allowed = ("-c", "protocol.file.allow=always")
     repositories.git(repository, *allowed, "submodule", "--quiet", "add", str(other), "packages/other")
     commit(repository, {})
-    await check_out(mirror, await fetched(mirror, "main"), folder)
+    await check_out(mirror, await fetch_and_resolve(mirror, "main"), folder)
     assert list((folder / "packages" / "other").iterdir()) == []
 
 
-# whose repository it is
+# source repositories
 
 
-async def test_nothing_in_the_users_repository_is_touched(repository: Path, mirror: Mirror, folder: Path) -> None:
+async def test_the_users_repository_and_its_uncommitted_files_stay_unchanged(
+    repository: Path, mirror: Mirror, folder: Path
+) -> None:
     (repository / "c").write_text("not committed\n")
     (repository / "staged").write_text("staged\n")
     repositories.git(repository, "add", "staged")
     (repository / "untracked").touch()
-    os.utime(repository / "models" / "b.sql")  # a status would write the index anew
+    os.utime(repository / "models" / "b.sql")  # `git status` would rewrite the index
     before, before_too = content(repository), identities(repository)
-    made = await fetched(mirror, "main")
+    made = await fetch_and_resolve(mirror, "main")
     await check_out(mirror, made, folder)
     await find_repository(repository / "models", os.environ, Mask())
     assert (content(repository), identities(repository)) == (before, before_too)
@@ -347,8 +353,8 @@ async def test_nothing_in_the_users_repository_is_touched(repository: Path, mirr
 
 
 @pytest.fixture
-def of_another(repository: Path) -> Path:
-    """The repository, of a user that is not us."""
+def repository_of_another_user(repository: Path) -> Path:
+    """The repository, owned by another user."""
     if os.geteuid() != 0:
         missing("giving a repository to another user needs root")
     for path in (repository, *repository.rglob("*")):
@@ -356,14 +362,16 @@ def of_another(repository: Path) -> Path:
     return repository
 
 
-async def test_a_repository_of_another_owner_is_read(of_another: Path, tmp_path: Path, folder: Path) -> None:
-    for number, source in enumerate((of_another, of_another / "models")):
+async def test_a_repository_of_another_owner_is_read(
+    repository_of_another_user: Path, tmp_path: Path, folder: Path
+) -> None:
+    for number, source in enumerate((repository_of_another_user, repository_of_another_user / "models")):
         mirror = mirror_of(source, tmp_path / str(number))
-        await check_out(mirror, await fetched(mirror, "main"), folder)
-    assert await find_repository(of_another / "models", os.environ, Mask()) == RepositoryFolder(
-        of_another, Path("models")
+        await check_out(mirror, await fetch_and_resolve(mirror, "main"), folder)
+    assert await find_repository(repository_of_another_user / "models", os.environ, Mask()) == RepositoryFolder(
+        repository_of_another_user, Path("models")
     )
-    assert owners(of_another) == {12345}
+    assert owners(repository_of_another_user) == {12345}
 
 
 async def test_any_kind_of_local_repository_is_read(repository: Path, tmp_path: Path) -> None:
@@ -383,11 +391,11 @@ async def test_any_kind_of_local_repository_is_read(repository: Path, tmp_path: 
     )
     for number, source in enumerate(sources):
         mirror = mirror_of(source, tmp_path / str(number))
-        assert await fetched(mirror, "main") == head(repository), source
+        assert await fetch_and_resolve(mirror, "main") == head(repository), source
         await check_out(mirror, head(repository), tmp_path / str(number) / "checkout")
 
 
-async def test_a_folder_has_its_place_in_a_repository_or_none(repository: Path, tmp_path: Path) -> None:
+async def test_the_repository_of_a_folder_and_its_path_in_it_are_found(repository: Path, tmp_path: Path) -> None:
     assert await find_repository(repository, os.environ, Mask()) == RepositoryFolder(repository, Path())
     assert await find_repository(repository / "models" / "gold", os.environ, Mask()) == RepositoryFolder(
         repository, Path("models/gold")
@@ -398,7 +406,7 @@ async def test_a_folder_has_its_place_in_a_repository_or_none(repository: Path, 
         await find_repository(tmp_path / "gone", os.environ, Mask())
 
 
-async def test_variables_of_git_around_the_gateway_do_not_lead_it_elsewhere(
+async def test_git_variables_in_the_environment_of_the_gateway_are_ignored(
     repository: Path, tmp_path: Path, folder: Path
 ) -> None:
     other = repositories.repository(tmp_path / "other", {"x": ""})
@@ -406,14 +414,14 @@ async def test_variables_of_git_around_the_gateway_do_not_lead_it_elsewhere(
     environment = {**os.environ, **dict.fromkeys(names, str(other / ".git")), "GIT_TRACE": str(tmp_path / "trace")}
     before = content(other)
     mirror = mirror_of(repository, tmp_path, environment)
-    await check_out(mirror, await fetched(mirror, "main"), folder)
+    await check_out(mirror, await fetch_and_resolve(mirror, "main"), folder)
     assert (folder / "c").exists()
     assert await find_repository(repository, environment, Mask()) == RepositoryFolder(repository, Path())
     assert content(other) == before
     assert not (tmp_path / "trace").exists()
 
 
-async def test_the_users_filters_and_hooks_have_no_part_in_a_checkout(
+async def test_the_users_git_filters_and_hooks_are_not_run_by_a_checkout(
     repository: Path, tmp_path: Path, folder: Path
 ) -> None:
     (tmp_path / ".gitconfig").write_text(
@@ -422,12 +430,12 @@ async def test_the_users_filters_and_hooks_have_no_part_in_a_checkout(
     )
     commit(repository, {".gitattributes": "*.sql filter=x\n"})
     mirror = mirror_of(repository, tmp_path, {**os.environ, "HOME": str(tmp_path)})
-    await check_out(mirror, await fetched(mirror, "main"), folder)
+    await check_out(mirror, await fetch_and_resolve(mirror, "main"), folder)
     assert (folder / "models" / "b.sql").read_bytes() == b"select 2\n"
     assert not (tmp_path / CANARY).exists()
 
 
-async def test_where_git_is_not_installed_it_says_so(repository: Path, tmp_path: Path) -> None:
+async def test_a_missing_git_or_timeout_program_is_named(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     mirror = mirror_of(repository, tmp_path, {"PATH": str(tmp_path / "bin")})
     with pytest.raises(UnavailableError, match=r"can't be read: git can.t be run: .*timeout.*; install git"):

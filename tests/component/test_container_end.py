@@ -1,4 +1,4 @@
-"""How a container is ended, by a fake docker command that writes down what it is asked."""
+"""How a container is ended; a fake docker command records its calls."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from runners.mask import Mask
 STOP = "stop -t 1"
 
 
-def make(folder: Path, pid_mode: str, *, exec_code: int = 0) -> None:
-    """A step's folder with a container that runs, and a docker command that knows it."""
+def make_container(folder: Path, pid_mode: str, *, exec_code: int = 0) -> None:
+    """A step's folder with a running container, and a fake docker command that reports this container."""
     step = folder / "job" / "1-build"
     (step / "container-1/make-1").mkdir(parents=True)
     (step / "container-1/make-1/exit").write_text(json.dumps({"code": 0}))
@@ -46,8 +46,8 @@ esac
     program.chmod(0o755)
 
 
-async def ended(folder: Path, interrupt: int = 2) -> list[str]:
-    """What docker was asked in one round of ending the container."""
+async def calls_after_stop(folder: Path, interrupt: int = 2) -> list[str]:
+    """The docker calls so far, after one more stop of the container."""
     docker = (str(folder / "docker"),)
     spec = ContainerSpec((("docker",),), "/", docker, interrupt, 0.05, 60.0, 0.0, {})
     container = Container(folder / "job" / "1-build", 0, spec, os.environ, 1 << 20, lambda _: None, Mask())
@@ -55,27 +55,27 @@ async def ended(folder: Path, interrupt: int = 2) -> list[str]:
     return [line.split(container.name)[0].strip(" -") for line in (folder / "asked").read_text().splitlines()]
 
 
-async def test_an_interrupt_reaches_other_processes_before_the_first(
+async def test_an_interrupt_is_sent_to_the_main_process_after_the_others(
     tmp_path: Path,
 ) -> None:
-    """Then follows `docker stop`."""
-    make(tmp_path, pid_mode="")
-    assert await ended(tmp_path) == ["exec", "container kill --signal=INT", STOP]
+    """`docker stop` follows."""
+    make_container(tmp_path, pid_mode="")
+    assert await calls_after_stop(tmp_path) == ["exec", "container kill --signal=INT", STOP]
 
 
 @pytest.mark.parametrize("pid_mode", ["host", "container:other"])
-async def test_a_container_that_sees_processes_of_others_is_interrupted_alone(tmp_path: Path, pid_mode: str) -> None:
-    make(tmp_path, pid_mode=pid_mode)
-    assert await ended(tmp_path) == ["container kill --signal=INT", STOP]
+async def test_with_a_shared_pid_namespace_only_the_main_process_is_interrupted(tmp_path: Path, pid_mode: str) -> None:
+    make_container(tmp_path, pid_mode=pid_mode)
+    assert await calls_after_stop(tmp_path) == ["container kill --signal=INT", STOP]
 
 
-async def test_a_step_whose_first_signal_is_that_of_docker_stop_is_only_stopped(tmp_path: Path) -> None:
-    make(tmp_path, pid_mode="")
-    assert await ended(tmp_path, interrupt=15) == [STOP]
+async def test_a_step_interrupted_by_sigterm_gets_only_docker_stop(tmp_path: Path) -> None:
+    make_container(tmp_path, pid_mode="")
+    assert await calls_after_stop(tmp_path, interrupt=15) == [STOP]
 
 
-async def test_an_interrupt_is_sent_once_and_why_is_on_the_disk_before(tmp_path: Path) -> None:
-    make(tmp_path, pid_mode="", exec_code=1)
-    await ended(tmp_path)
+async def test_an_interrupt_is_sent_once_and_the_reason_is_recorded(tmp_path: Path) -> None:
+    make_container(tmp_path, pid_mode="", exec_code=1)
+    await calls_after_stop(tmp_path)
     assert json.loads((tmp_path / "job/1-build/ending").read_text()) == "asked"
-    assert (await ended(tmp_path))[-2:] == [STOP, STOP]
+    assert (await calls_after_stop(tmp_path))[-2:] == [STOP, STOP]

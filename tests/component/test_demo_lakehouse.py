@@ -28,8 +28,8 @@ ROWS = {"airlines": 16, "airports": 1458, "planes": 3322, "weather": 26115, "fli
 WITHOUT_TAIL_NUMBER = 2512
 MEMORY_LIMIT_KB = 600_000
 
-# Runs a command and adds its peak memory to stderr. Between pytest and the command, because a child starts with the
-# peak of the process that it was forked from, and because pytest has other children.
+# Runs a command and prints its peak memory on stderr. It runs between pytest and the command, because a child starts
+# with the peak of the process that it was forked from, and because pytest has other children.
 MEASURED = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:])
@@ -76,7 +76,7 @@ class Lakehouse:
         return self.run([*command, "--target-path", str(target), "--log-path", str(target), *arguments], cwd=project)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        import duckdb  # only there with the extra `demo`
+        import duckdb  # installed only with the extra `demo`
 
         with duckdb.connect(str(self.database), read_only=True) as connection:
             return connection.execute(sql).fetchall()
@@ -139,7 +139,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.fixture
 def lakehouse(loaded: Loaded, tmp_path: Path) -> Lakehouse:
-    """A loaded lakehouse of the test's own."""
+    """A copy of the loaded lakehouse for one test."""
     return Lakehouse(Path(shutil.copytree(loaded.lakehouse.folder, tmp_path / "lakehouse")))
 
 
@@ -160,7 +160,7 @@ def march(loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Month:
 
 
 @pytest.fixture
-def watched() -> Iterator[Callable[[Lakehouse], subprocess.Popen[str]]]:
+def start_ingester() -> Iterator[Callable[[Lakehouse], subprocess.Popen[str]]]:
     """Start an ingester whose output is read while it runs; it never outlives the test."""
     started: list[subprocess.Popen[str]] = []
 
@@ -188,7 +188,7 @@ def test_a_load_stays_within_bounded_memory(loaded: Loaded) -> None:
     assert loaded.peak_kb < MEMORY_LIMIT_KB
 
 
-def test_a_missing_value_is_null_and_a_time_is_a_time(loaded: Loaded) -> None:
+def test_a_missing_value_is_null_and_columns_have_their_types(loaded: Loaded) -> None:
     query = loaded.lakehouse.query
     assert query("select count(*) from bronze.flights where tailnum is null") == [(WITHOUT_TAIL_NUMBER,)]
     assert query("select count(*) from bronze.flights where tailnum in ('', 'NA')") == [(0,)]
@@ -218,7 +218,7 @@ def test_a_deleted_database_is_loaded_anew(lakehouse: Lakehouse) -> None:
     assert lakehouse.bronze_rows() == ROWS
 
 
-def test_a_month_is_loaded_alone(march: Month, tmp_path: Path) -> None:
+def test_a_load_of_one_month_has_only_the_rows_of_that_month(march: Month, tmp_path: Path) -> None:
     """The tables that have no months are loaded whole."""
     lakehouse, rows = march.lakehouse, ROWS | {"weather": 2227, "flights": 28834}
     assert {line["table"]: line["rows"] for line in progress(march.load.stdout)} == rows == lakehouse.bronze_rows()
@@ -228,7 +228,7 @@ def test_a_month_is_loaded_alone(march: Month, tmp_path: Path) -> None:
     assert build.returncode == 0, build.stdout
     assert warned(tmp_path / "target") == [240]
     assert lakehouse.query("select count(*), sum(flights) from gold.daily_performance") == [(31, 28834)]
-    # as about the whole year: flown about once a day
+    # as for the whole year: flown about once a day
     assert lakehouse.query("select count(*), min(flights) >= 30 from gold.worst_routes") == [(20, True)]
 
 
@@ -250,10 +250,10 @@ def test_an_unknown_argument_is_refused_with_one_line(loaded: Loaded, argument: 
 
 @pytest.mark.parametrize("tables", range(5))
 def test_a_killed_ingester_leaves_no_partly_loaded_table(
-    lakehouse: Lakehouse, watched: Callable[[Lakehouse], subprocess.Popen[str]], tables: int
+    lakehouse: Lakehouse, start_ingester: Callable[[Lakehouse], subprocess.Popen[str]], tables: int
 ) -> None:
     """The next run loads every row."""
-    process = watched(lakehouse)
+    process = start_ingester(lakehouse)
     assert process.stdout is not None
     for _ in range(tables):
         process.stdout.readline()
@@ -369,7 +369,7 @@ def test_every_model_succeeds_and_one_test_warns_on_purpose(loaded: Loaded) -> N
     assert sum(status[name] == "pass" for name in tests) == len(tests) - 1
 
 
-def test_dbt_warns_of_nothing_but_that_test(loaded: Loaded) -> None:
+def test_dbt_warns_only_of_the_test_that_warns_on_purpose(loaded: Loaded) -> None:
     infos = [json.loads(line)["info"] for line in loaded.build.stdout.splitlines()]
     assert {info["name"] for info in infos if info["level"] in ("warn", "error")} == {
         "LogTestResult",
@@ -379,7 +379,7 @@ def test_dbt_warns_of_nothing_but_that_test(loaded: Loaded) -> None:
     assert loaded.build.stderr == ""
 
 
-def test_models_are_only_in_the_schemas_they_are_named_after(loaded: Loaded) -> None:
+def test_tables_are_only_in_the_schemas_bronze_silver_and_gold(loaded: Loaded) -> None:
     schemas = loaded.lakehouse.query("select distinct schema_name from duckdb_tables() order by all")
     assert schemas == [("bronze",), ("bronze_staging",), ("gold",), ("silver",)]
 
@@ -407,7 +407,7 @@ REPORT = (
 )
 
 
-def test_without_variables_the_carrier_report_is_about_all_flights(loaded: Loaded) -> None:
+def test_without_variables_the_carrier_report_covers_all_flights(loaded: Loaded) -> None:
     assert loaded.lakehouse.query(REPORT) == [(ROWS["flights"], "9E", "YV", "2013-01-01", "2013-12-31")]
 
 
@@ -427,11 +427,11 @@ def test_the_variables_filter_the_carrier_report_and_nothing_else(lakehouse: Lak
     [
         ('{"carrier": "HA", "month": "3"}', (31, "HA", "HA", "2013-03-01", "2013-03-31")),
         ('{"carrier": null, "month": 2}', (24951, "9E", "YV", "2013-02-01", "2013-02-28")),
-        # it had no flight in March, which is an answer
+        # a carrier without flights in March gives a row of nulls
         ('{"carrier": "OO", "month": 3}', (None, None, None, None, None)),
     ],
 )
-def test_the_report_follows_each_variable(
+def test_each_variable_filters_the_carrier_report(
     lakehouse: Lakehouse, tmp_path: Path, variables: str, report: tuple[Any, ...]
 ) -> None:
     build = lakehouse.build(tmp_path / "target", "--select=carrier_report", f"--vars={variables}")

@@ -1,4 +1,4 @@
-"""What is asked of the docker command line, and what is never concluded from its silence."""
+"""Calls of the docker command line; an error never counts as a missing container unless docker says so."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.support.docker import BUSYBOX_IMAGE, Engine
 from tests.support.gateway import wait_for
 
 
-def on(engine: Engine) -> Docker:
+def docker_of(engine: Engine) -> Docker:
     return Docker(("docker",), {**os.environ, **engine.environment}, Mask())
 
 
-def fake(folder: Path, script: str) -> Docker:
+def fake_docker(folder: Path, script: str) -> Docker:
     """A docker command that is a shell script."""
     program = folder / "docker"
     program.write_text(f"#!/bin/sh\n{script}\n")
@@ -49,79 +49,79 @@ def is_alive(pid: int) -> bool:
         "",
     ],
 )
-async def test_by_a_fake_docker_other_errors_mean_that_it_is_unreachable(tmp_path: Path, words: str) -> None:
-    """An error of another kind is never taken for a missing container."""
+async def test_with_a_fake_docker_other_errors_mean_an_unreachable_engine(tmp_path: Path, words: str) -> None:
+    """They never mean that the container is missing."""
     with pytest.raises(EngineUnreachableError):
-        await fake(tmp_path, f"echo '{words}' >&2; exit 1").inspect("one")
+        await fake_docker(tmp_path, f"echo '{words}' >&2; exit 1").inspect("one")
 
 
 @pytest.mark.parametrize("words", ["Error: No such container: one", "Error: No such object: one"])
-async def test_by_a_fake_docker_a_container_is_missing_where_the_engine_says_so(tmp_path: Path, words: str) -> None:
-    assert await fake(tmp_path, f"echo '{words}' >&2; exit 1").inspect("one") is None
+async def test_with_a_fake_docker_a_container_is_missing_if_docker_says_so(tmp_path: Path, words: str) -> None:
+    assert await fake_docker(tmp_path, f"echo '{words}' >&2; exit 1").inspect("one") is None
 
 
 @pytest.mark.parametrize("answer", ["", "[]", "{}", "[{}]", "no json", '[{"State": {}, "Config": {}}]'])
-async def test_by_a_fake_docker_an_answer_that_is_no_container_decides_nothing(tmp_path: Path, answer: str) -> None:
+async def test_with_a_fake_docker_an_invalid_answer_means_unreachable(tmp_path: Path, answer: str) -> None:
     with pytest.raises(EngineUnreachableError):
-        await fake(tmp_path, f"echo '{answer}'").inspect("one")
+        await fake_docker(tmp_path, f"echo '{answer}'").inspect("one")
 
 
-async def test_by_a_fake_docker_a_call_is_killed_with_its_children_in_time(tmp_path: Path) -> None:
-    docker = fake(tmp_path, f"sleep 1000 & echo $! >{tmp_path}/child; wait")
-    said = await docker.run("ps", within=0.5)
-    assert (said.code, is_unreachable(said)) == (None, True)
+async def test_with_a_fake_docker_a_call_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
+    docker = fake_docker(tmp_path, f"sleep 1000 & echo $! >{tmp_path}/child; wait")
+    result = await docker.run("ps", within=0.5)
+    assert (result.code, is_unreachable(result)) == (None, True)
     child = int((tmp_path / "child").read_text())
     await asyncio.to_thread(wait_for, lambda: not is_alive(child), "the end of docker's own child")
 
 
-async def test_a_program_or_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+async def test_a_missing_program_or_folder_is_named(tmp_path: Path) -> None:
     assert "/nowhere/docker does not run" in (await Docker(("/nowhere/docker",), {}, Mask()).run("ps")).error
-    gone = await fake(tmp_path, "true").run("ps", directory=str(tmp_path / "gone"))
+    gone = await fake_docker(tmp_path, "true").run("ps", directory=str(tmp_path / "gone"))
     assert gone.error == f"the folder {tmp_path / 'gone'} does not exist"
 
 
-async def test_a_file_is_had_from_an_ended_container_and_nothing_else_is(engine: Engine) -> None:
+async def test_only_regular_files_are_read_from_an_ended_container(engine: Engine) -> None:
     script = "echo content >/tmp/file; ln -s /etc/passwd /tmp/link; mkdir /tmp/folder"
     engine.docker("run", "--name=files", "--network=none", BUSYBOX_IMAGE, "sh", "-c", script)
     try:
-        assert await on(engine).read_file("files", "/tmp/file") == b"content\n"
+        assert await docker_of(engine).read_file("files", "/tmp/file") == b"content\n"
         for path in ("/tmp/link", "/tmp/folder", "/tmp/missing"):
-            assert await on(engine).read_file("files", path) is None
+            assert await docker_of(engine).read_file("files", path) is None
     finally:
         engine.docker("rm", "files")
 
 
-async def test_a_look_that_hangs_leaves_no_container_behind(
+async def test_a_one_off_shell_that_hangs_leaves_no_container_behind(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(one_off, "_SHELL_TIMEOUT", 5.0)
     project = ComposeCli(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
-    found = await compose_project.read_project(project, on(engine))
+    found = await compose_project.read_project(project, docker_of(engine))
     assert not isinstance(found, str)
     with pytest.raises(EngineUnreachableError, match="a look into the service dbt"):
-        await one_off.run_shell(project, found.services["dbt"], "sleep 1000", "", on(engine))
+        await one_off.run_shell(project, found.services["dbt"], "sleep 1000", "", docker_of(engine))
     assert not [name for name in engine.containers() if name.startswith("pipeline-gateway-look")]
 
 
-async def test_what_a_look_says_is_what_its_shell_printed(tmp_path: Path, engine: Engine) -> None:
+async def test_a_one_off_shell_returns_its_output(tmp_path: Path, engine: Engine) -> None:
     project = ComposeCli(str(compose.write(tmp_path, dbt=compose.service())), instance="feed")
-    found = await compose_project.read_project(project, on(engine))
+    found = await compose_project.read_project(project, docker_of(engine))
     assert not isinstance(found, str)
-    said = await one_off.run_shell(project, found.services["dbt"], "pwd; echo done", "/shared", on(engine))
-    assert said.split() == ["/shared", "done"]
+    result = await one_off.run_shell(project, found.services["dbt"], "pwd; echo done", "/shared", docker_of(engine))
+    assert result.split() == ["/shared", "done"]
 
 
 @pytest.mark.parametrize(
     ("variables", "engine_of_it"),
     [({}, {}), ({"DOCKER_HOST": "unix:///one.sock", "HOME": "/root"}, {"DOCKER_HOST": "unix:///one.sock"})],
 )
-def test_the_variables_that_name_an_engine_are_known(
+def test_only_variables_that_select_an_engine_are_engine_variables(
     variables: Mapping[str, str], engine_of_it: Mapping[str, str]
 ) -> None:
     assert {name: value for name, value in engine_variables(variables).items() if value} == engine_of_it
 
 
-async def test_what_docker_says_is_masked_before_it_is_cut(tmp_path: Path) -> None:
+async def test_an_error_of_a_fake_docker_is_masked_before_it_is_cut(tmp_path: Path) -> None:
     program = tmp_path / "docker"
     program.write_text("#!/bin/sh\nprintf '%0495d%s' 0 sesame-open >&2\nexit 1\n")
     program.chmod(0o755)
@@ -136,35 +136,35 @@ async def test_what_docker_says_is_masked_before_it_is_cut(tmp_path: Path) -> No
         ({}, ("sh", "-c"), ("echo image",)),
         ({"command": ["echo $HOME $$", "x"]}, ("sh", "-c"), ("echo $HOME $$", "x")),
         ({"command": "echo 'two words'"}, ("sh", "-c"), ("echo", "two words")),
-        ({"entrypoint": ["env"]}, ("env",), ()),  # which takes the image's command away too
+        ({"entrypoint": ["env"]}, ("env",), ()),  # this removes the image's command too
         ({"entrypoint": ["env"], "command": ["sh"]}, ("env",), ("sh",)),
         ({"entrypoint": []}, (), ()),
     ],
 )
-async def test_a_service_has_its_own_command_else_its_images(
+async def test_a_service_has_its_own_command_or_that_of_its_image(
     tmp_path: Path, engine: Engine, keys: dict[str, Any], entrypoint: tuple[str, ...], command: tuple[str, ...]
 ) -> None:
     changes = ('ENTRYPOINT ["sh", "-c"]', 'CMD ["echo image"]', "WORKDIR /opt")
     (tmp_path / "empty.tar").write_bytes(b"\0" * 10240)
     engine.docker("import", *(f"--change={change}" for change in changes), str(tmp_path / "empty.tar"), "tests-own:1")
     folder = compose.write(tmp_path, dbt={**compose.service(**keys), "image": "tests-own:1"})
-    found = await compose_project.read_project(ComposeCli(str(folder)), on(engine))
+    found = await compose_project.read_project(ComposeCli(str(folder)), docker_of(engine))
     assert not isinstance(found, str)
-    service = await compose_project.find_service(found, "dbt", on(engine))
+    service = await compose_project.find_service(found, "dbt", docker_of(engine))
     assert not isinstance(service, str)
     assert (service.entrypoint, service.command, service.working_directory) == (entrypoint, command, "/opt")
 
 
-async def test_a_program_is_asked_as_a_step_runs_it_and_its_output_is_apart(tmp_path: Path, engine: Engine) -> None:
+async def test_a_one_off_program_runs_like_a_step_and_its_stderr_is_separate(tmp_path: Path, engine: Engine) -> None:
     keys = compose.service(entrypoint=["env", "dbt"], working_dir="/shared")
     folder = compose.write(tmp_path, dbt=keys)
     project = ComposeCli(str(folder), instance="feed", entrypoint_program="dbt")
-    found = await compose_project.read_project(project, on(engine))
+    found = await compose_project.read_project(project, docker_of(engine))
     assert not isinstance(found, str)
     (tmp_path / "mounted").mkdir()
     (tmp_path / "mounted/file").touch()
     docker = Docker(("docker",), {**os.environ, **engine.environment, "TOLD": "value"}, Mask())
-    said = await one_off.run_program(
+    result = await one_off.run_program(
         project,
         found.services["dbt"],
         ("sh", "-c", "echo $TOLD; pwd; ls /there; echo aside >&2; exit 3"),
@@ -174,6 +174,6 @@ async def test_a_program_is_asked_as_a_step_runs_it_and_its_output_is_apart(tmp_
         names=["TOLD"],
         within=30,
     )
-    assert (said.code, said.output) == (3, b"value\n/tmp\nfile\n")
-    assert "aside" in said.error
+    assert (result.code, result.output) == (3, b"value\n/tmp\nfile\n")
+    assert "aside" in result.error
     assert engine.containers() == []

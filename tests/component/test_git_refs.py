@@ -1,4 +1,4 @@
-"""Branches and tags against the real git: what is let through is a ref, and nothing else."""
+"""Branches and tags, checked against the real git: an accepted name is a ref and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runners.words import UNPRINTABLE, WordError
 from tests.conftest import need
 from tests.support.injections import CANARY, WORDS, refusal
 
-# Names that git takes, and a shell, a template or a person would take for something else.
+# Names that git accepts, and that a shell, a template or a person could misread.
 HOSTILE = [
     f"$(touch${{IFS}}{CANARY})",
     f"`touch${{IFS}}{CANARY}`",
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def repository(folder: Path) -> Path:
-    """One with a commit, and a branch and a tag of each hostile name."""
+    """A repository with a commit, and a branch and a tag of each hostile name."""
     made = folder / "repository"
     made.mkdir()
     (made / "a").touch()
@@ -56,7 +56,7 @@ def repository(folder: Path) -> Path:
     return made
 
 
-def taken(name: str) -> bool:
+def is_accepted(name: str) -> bool:
     return refusal(branch_ref, name) is None
 
 
@@ -72,49 +72,49 @@ def taken(name: str) -> bool:
 @example("a.lock/b")
 @example("a.lockb")
 @example("refs/heads/main")
-def test_a_branch_is_accepted_exactly_where_git_accepts_it(repository: Path, name: str) -> None:
-    if UNPRINTABLE.search(name) or len(name.encode()) > 250:  # ours to refuse, whatever git would say
-        assert not taken(name)
+def test_a_branch_is_accepted_exactly_if_git_accepts_it(repository: Path, name: str) -> None:
+    if UNPRINTABLE.search(name) or len(name.encode()) > 250:  # refused by the gateway even if git accepts it
+        assert not is_accepted(name)
         return
     full = git(repository, "check-ref-format", f"refs/heads/{name}").returncode == 0
     short = git(repository, "check-ref-format", "--branch", name).returncode == 0
-    assert taken(name) == (full and short)
+    assert is_accepted(name) == (full and short)
 
 
 @given(st.text())
-def test_a_full_name_begins_no_option_and_a_refusal_says_what_is_allowed(name: str) -> None:
+def test_a_ref_begins_no_option_and_a_refusal_says_what_is_allowed(name: str) -> None:
     for what, make in (("branch", branch_ref), ("tag", tag_ref)):
-        told = refusal(make, name)
-        if told is None:
+        message = refusal(make, name)
+        if message is None:
             assert make(name).startswith("refs/")
         else:
-            assert told.startswith(f"The {what} {ascii(name)[:90]}")
-            assert "a name that git allows" in told
+            assert message.startswith(f"The {what} {ascii(name)[:90]}")
+            assert "a name that git allows" in message
 
 
 @pytest.mark.parametrize("name", ["a" * 251, "é" * 126, "a\ud800", "a\x85b", "a\u2028b"])
-def test_a_name_that_no_file_or_line_could_hold_is_refused(name: str) -> None:
-    assert not taken(name)
-    assert taken("a" * 250)
+def test_a_name_that_is_too_long_or_not_printable_is_refused(name: str) -> None:
+    assert not is_accepted(name)
+    assert is_accepted("a" * 250)
 
 
-def test_no_word_that_is_let_through_does_more_in_git_than_name_a_ref(repository: Path, tmp_path: Path) -> None:
+def test_an_accepted_name_does_nothing_in_git_but_name_a_ref(repository: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     clone.mkdir()
     assert git(clone, "init", "--quiet").returncode == 0
-    let_through = [word for word in (*WORDS, *HOSTILE) if taken(word)]
-    assert len(let_through) > 40
-    for word in let_through:
+    accepted = [word for word in (*WORDS, *HOSTILE) if is_accepted(word)]
+    assert len(accepted) > 40
+    for word in accepted:
         exists = word in HOSTILE
         listed = git(clone, "ls-remote", "--", str(repository), branch_ref(word))
         assert (listed.returncode, listed.stdout.endswith(f"\t{branch_ref(word)}\n")) == (0, exists), word
         fetched = git(clone, "fetch", "--quiet", "--", str(repository), tag_ref(word))
         assert (fetched.returncode == 0) == exists, word
     assert not list(tmp_path.rglob(CANARY)) + list(repository.rglob(CANARY))
-    assert git(clone, "for-each-ref").stdout == ""  # nothing was fetched into a ref of its own
+    assert git(clone, "for-each-ref").stdout == ""  # the fetches made no ref
 
 
-def test_what_is_refused_would_have_run_a_program_without_its_full_name(repository: Path, tmp_path: Path) -> None:
+def test_an_option_that_would_run_a_program_in_git_is_refused(repository: Path, tmp_path: Path) -> None:
     raw = f"--upload-pack=touch {CANARY};"
     git(tmp_path, "ls-remote", raw, str(repository))
     assert (tmp_path / CANARY).exists()
@@ -122,6 +122,6 @@ def test_what_is_refused_would_have_run_a_program_without_its_full_name(reposito
     for make in (branch_ref, tag_ref):
         with pytest.raises(WordError):
             make(raw)
-    # and the two dashes alone keep it from that too
+    # `--` alone prevents it too
     git(tmp_path, "ls-remote", "--", str(repository), raw)
     assert not (tmp_path / CANARY).exists()

@@ -1,4 +1,4 @@
-"""Steps on this host: real processes, started, followed, stopped, lost and found again through their folders."""
+"""Steps on this host: real processes that are started, followed, stopped, lost and adopted by their folders."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from runners.runner import Liveness, Runner
 
 CAP = 64 << 20
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
-# waits for a file in its folder, as something that takes its time
+# waits for a file in its folder, like a step that takes long
 UNTIL_GO = "until [ -e go ]; do sleep 0.02; done"
 
 
@@ -34,26 +34,26 @@ def python(script: str) -> tuple[str, ...]:
     return sys.executable, "-I", "-S", "-c", textwrap.dedent(script)
 
 
-def nothing(seen: Liveness) -> None:
+def expect_supervised(seen: Liveness) -> None:
     assert seen is Liveness.SUPERVISED
 
 
 async def run(runner: Runner, folder: Path, command: Command) -> Outcome:
     await runner.start(folder, command)
-    return await runner.wait(folder, nothing)
+    return await runner.wait(folder, expect_supervised)
 
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(120):
-        while not condition():  # noqa: ASYNC110 - what other processes do sets no event here
+        while not condition():  # noqa: ASYNC110 - other processes set no event here
             await asyncio.sleep(0.01)
 
 
-def alive(folder: Path) -> list[int]:
+def marked_processes(folder: Path) -> list[int]:
     return list(pidfd.find_marked(f"{MARKER}={folder}"))
 
 
-def running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -64,8 +64,8 @@ def output(job: Path) -> str:
     return OutputRing(job).read(0, CAP).data.decode()
 
 
-def said(job: Path, *lines: str) -> list[str]:
-    """Which of these lines the output has, in its order; a shell whose own `sleep` was hit adds words of its own."""
+def printed(job: Path, *lines: str) -> list[str]:
+    """Those of these lines that the output has, in its order; a shell whose `sleep` was killed prints more."""
     return [line for line in output(job).splitlines() if line in lines]
 
 
@@ -105,7 +105,7 @@ async def test_the_exit_code_is_the_programs(tmp_path: Path, runner: LocalRunner
     assert outcome.span.started <= outcome.span.finished
 
 
-async def test_both_streams_are_one_output_in_order(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_stdout_and_stderr_are_one_output_in_order(tmp_path: Path, runner: LocalRunner) -> None:
     await run(runner, tmp_path / "1-run", sh(tmp_path, "for i in 1 2 3; do echo out $i; echo err $i >&2; done"))
     assert output(tmp_path) == "out 1\nerr 1\nout 2\nerr 2\nout 3\nerr 3\n"
 
@@ -117,21 +117,21 @@ async def test_the_steps_of_a_job_share_one_ring(tmp_path: Path, runner: LocalRu
     assert (tmp_path / f"output.{0:020}").stat().st_size == 30000 * 6
 
 
-async def test_the_commands_of_a_step_follow_each_other_until_one_fails(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_the_commands_of_a_step_run_in_order_until_one_fails(tmp_path: Path, runner: LocalRunner) -> None:
     outcome = await run(runner, tmp_path / "1-run", sh(tmp_path, "echo one", "echo two; exit 3", "echo three"))
     assert isinstance(outcome, Exited)
     assert outcome.code == 3
     assert output(tmp_path) == "one\ntwo\n"
 
 
-async def test_the_next_command_waits_for_everything_of_the_one_before(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_command_waits_for_all_processes_of_the_one_before(tmp_path: Path, runner: LocalRunner) -> None:
     left = "(trap 'sleep 0.3; echo left; exit' TERM; : > ready; while :; do sleep 0.02; done) &"
     ready = "until [ -e ready ]; do sleep 0.02; done"
     await run(runner, tmp_path / "1-run", sh(tmp_path, f"{left} {ready}", "echo next"))
-    assert said(tmp_path, "left", "next") == ["left", "next"]
+    assert printed(tmp_path, "left", "next") == ["left", "next"]
 
 
-async def test_a_program_that_is_missing_is_named(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_missing_program_is_named(tmp_path: Path, runner: LocalRunner) -> None:
     command = Command((("/x/dbt", "build"),), str(tmp_path), ENVIRONMENT)
     outcome = await run(runner, tmp_path / "1-run", command)
     assert isinstance(outcome, NotStarted)
@@ -139,20 +139,20 @@ async def test_a_program_that_is_missing_is_named(tmp_path: Path, runner: LocalR
     assert output(tmp_path) == outcome.why + "\n"
 
 
-async def test_a_later_program_that_is_missing_is_named_too(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_missing_program_of_a_later_command_is_named(tmp_path: Path, runner: LocalRunner) -> None:
     command = Command((("echo", "first"), ("no-such-program",)), str(tmp_path), ENVIRONMENT)
     outcome = await run(runner, tmp_path / "1-run", command)
     assert isinstance(outcome, NotStarted)
     assert output(tmp_path) == f"first\n{outcome.why}\n"
 
 
-async def test_a_working_folder_that_is_missing_is_named(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_missing_working_folder_is_named(tmp_path: Path, runner: LocalRunner) -> None:
     outcome = await run(runner, tmp_path / "1-run", sh(tmp_path / "gone", "echo no"))
     assert isinstance(outcome, NotStarted)
     assert f"working folder {tmp_path / 'gone'}" in outcome.why
 
 
-async def test_a_reason_that_is_too_long_for_its_place_is_cut(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_reason_too_long_for_the_exit_record_is_cut(tmp_path: Path, runner: LocalRunner) -> None:
     program = "/" + "ä" * 100 + "\u20ac/" * 80
     outcome = await run(runner, tmp_path / "1-run", Command(((program,),), str(tmp_path), ENVIRONMENT))
     assert isinstance(outcome, NotStarted)
@@ -176,7 +176,7 @@ async def test_a_reason_that_is_too_long_for_its_place_is_cut(tmp_path: Path, ru
     ],
     ids=["NUL", "surrogate", "long", "none", "empty", "cwd NUL", "variable NUL", "variable name", "long variable"],
 )
-async def test_a_command_that_no_process_can_be_given_is_refused(
+async def test_a_command_that_can_not_be_executed_is_refused(
     tmp_path: Path, runner: LocalRunner, command: Command
 ) -> None:
     folder = tmp_path / "1-run"
@@ -184,10 +184,10 @@ async def test_a_command_that_no_process_can_be_given_is_refused(
     assert isinstance(outcome, NotStarted)
     assert outcome.why.endswith(("trigger it again", "shorten its arguments or its environment"))
     assert "the secret" not in outcome.why
-    assert await LocalRunner(CAP).wait(folder, nothing) == outcome
+    assert await LocalRunner(CAP).wait(folder, expect_supervised) == outcome
 
 
-async def test_a_folder_that_can_not_be_made_is_a_refusal(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_step_whose_folder_can_not_be_made_is_refused(tmp_path: Path, runner: LocalRunner) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "1-run"):
         outcome = await run(runner, folder, sh(tmp_path, "echo no"))
@@ -201,23 +201,23 @@ async def test_a_refused_start_may_be_tried_again(tmp_path: Path, runner: LocalR
     assert isinstance(await run(runner, folder, sh(tmp_path, "exit 0")), Exited)
 
 
-async def test_what_was_never_started_says_so(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_step_that_was_never_started_is_reported_as_such(tmp_path: Path, runner: LocalRunner) -> None:
     await runner.stop(tmp_path / "1-run")
-    assert await runner.wait(tmp_path / "1-run", nothing) == NotStarted("it was never started")
+    assert await runner.wait(tmp_path / "1-run", expect_supervised) == NotStarted("it was never started")
 
 
-async def test_a_folder_runs_its_step_once(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_the_step_of_a_folder_runs_once(tmp_path: Path, runner: LocalRunner) -> None:
     folder, command = tmp_path / "1-run", sh(tmp_path, "echo ran >> runs")
     starts = [(LocalRunner(CAP) if n % 2 else runner).start(folder, command) for n in range(6)]
     await asyncio.gather(*starts)
-    outcomes = await asyncio.gather(*(LocalRunner(CAP).wait(folder, nothing) for _ in range(3)))
+    outcomes = await asyncio.gather(*(LocalRunner(CAP).wait(folder, expect_supervised) for _ in range(3)))
     assert {type(outcome) for outcome in outcomes} == {Exited}
     await runner.start(folder, command)
-    assert await runner.wait(folder, nothing) == outcomes[0]
+    assert await runner.wait(folder, expect_supervised) == outcomes[0]
     assert (tmp_path / "runs").read_text() == "ran\n"
 
 
-async def test_another_runner_re_attaches(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_another_runner_adopts_a_running_step(tmp_path: Path, runner: LocalRunner) -> None:
     folder = tmp_path / "1-run"
     await runner.start(folder, sh(tmp_path, f"{UNTIL_GO}; exit 9"))
     seen: list[Liveness] = []
@@ -243,20 +243,20 @@ async def test_a_step_outlives_the_process_that_started_it(tmp_path: Path, runne
         asyncio.run(main(pathlib.Path(sys.argv[1])))
     """
     argv = [sys.executable, "-c", textwrap.dedent(gateway), str(tmp_path)]
-    with subprocess.Popen(  # noqa: ASYNC220 - nothing else is to run meanwhile
+    with subprocess.Popen(  # noqa: ASYNC220 - nothing else runs meanwhile
         argv, stdout=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}
     ) as process:
         assert process.stdout is not None
         assert b"SUPERVISED" in process.stdout.readline()
         process.kill()
     (tmp_path / "go").touch()
-    outcome = await runner.wait(tmp_path / "1-run", nothing)
+    outcome = await runner.wait(tmp_path / "1-run", expect_supervised)
     assert isinstance(outcome, Exited)
     assert outcome.code == 7
     assert output(tmp_path) == "before\n" + "".join(f"{i}\n" for i in range(1, 50001))
 
 
-async def test_cancelling_the_wait_leaves_the_step_alone(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_cancelling_the_wait_does_not_stop_the_step(tmp_path: Path, runner: LocalRunner) -> None:
     folder = tmp_path / "1-run"
     await runner.start(folder, sh(tmp_path, UNTIL_GO))
     before = descriptors()
@@ -268,15 +268,15 @@ async def test_cancelling_the_wait_leaves_the_step_alone(tmp_path: Path, runner:
         await waiting
     assert descriptors() == before
     (tmp_path / "go").touch()
-    assert isinstance(await runner.wait(folder, nothing), Exited)
+    assert isinstance(await runner.wait(folder, expect_supervised), Exited)
 
 
-async def test_a_stop_ends_the_step_however_early_it_comes(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_stop_right_after_the_start_ends_the_step(tmp_path: Path, runner: LocalRunner) -> None:
     for number in range(15):
         folder = tmp_path / f"{number}-run"
         await runner.start(folder, sh(tmp_path, "exec sleep 1000"))
         await runner.stop(folder)
-        outcome = await runner.wait(folder, nothing)
+        outcome = await runner.wait(folder, expect_supervised)
         assert isinstance(outcome, Stopped)
         assert outcome.code in (-1, 128 + signal.SIGTERM)
 
@@ -290,11 +290,11 @@ async def test_a_second_stop_changes_nothing(tmp_path: Path, runner: LocalRunner
     await until((tmp_path / "told").exists)
     await runner.stop(folder)
     (tmp_path / "go").touch()
-    outcome = await runner.wait(folder, nothing)
+    outcome = await runner.wait(folder, expect_supervised)
     assert isinstance(outcome, Stopped)
     assert outcome.code == 4
     await runner.stop(folder)
-    assert await runner.wait(folder, nothing) == outcome
+    assert await runner.wait(folder, expect_supervised) == outcome
 
 
 async def test_a_stopped_step_starts_no_further_command(tmp_path: Path, runner: LocalRunner) -> None:
@@ -302,14 +302,14 @@ async def test_a_stopped_step_starts_no_further_command(tmp_path: Path, runner: 
     await runner.start(folder, sh(tmp_path, f"trap 'exit 0' TERM; : > ready; {UNTIL_GO}", "echo no"))
     await until((tmp_path / "ready").exists)
     await runner.stop(folder)
-    outcome = await runner.wait(folder, nothing)
+    outcome = await runner.wait(folder, expect_supervised)
     assert isinstance(outcome, Stopped)
     assert outcome.code == 0
-    assert said(tmp_path, "no") == []
+    assert printed(tmp_path, "no") == []
 
 
-async def test_a_child_keeps_its_grace_when_its_parent_leaves_at_once(tmp_path: Path, runner: LocalRunner) -> None:
-    """As dbt under dbt-ol: the wrapper dies of the interrupt, and dbt still has its results to write."""
+async def test_a_child_keeps_its_grace_if_its_parent_exits_at_once(tmp_path: Path, runner: LocalRunner) -> None:
+    """As dbt under dbt-ol: the interrupt ends the wrapper, and dbt still writes its results."""
     child = (
         "trap 'sleep 0.5; echo results; exit' INT; trap 'echo too early' TERM; : > ready; while :; do sleep 0.02; done"
     )
@@ -323,22 +323,22 @@ async def test_a_child_keeps_its_grace_when_its_parent_leaves_at_once(tmp_path: 
     await runner.start(folder, command)
     await until((tmp_path / "ready").exists)
     await runner.stop(folder)
-    outcome = await runner.wait(folder, nothing)
+    outcome = await runner.wait(folder, expect_supervised)
     assert isinstance(outcome, Stopped)
     assert outcome.code == 128 + signal.SIGINT
-    assert said(tmp_path, "results", "too early") == ["results"]
+    assert printed(tmp_path, "results", "too early") == ["results"]
 
 
-async def test_a_step_that_ignores_every_request_is_killed(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_step_that_ignores_int_and_term_is_killed(tmp_path: Path, runner: LocalRunner) -> None:
     folder = tmp_path / "1-run"
     script = "trap '' INT TERM; : > ready; (while :; do sleep 0.02; done) & while :; do sleep 0.02; done"
     await runner.start(folder, sh(tmp_path, script, interrupt=signal.SIGINT, grace=0.2))
     await until((tmp_path / "ready").exists)
     await runner.stop(folder)
-    outcome = await runner.wait(folder, nothing)
+    outcome = await runner.wait(folder, expect_supervised)
     assert isinstance(outcome, Stopped)
     assert outcome.code == 128 + signal.SIGKILL
-    assert alive(folder) == []
+    assert marked_processes(folder) == []
 
 
 async def test_a_step_is_stopped_at_its_time_limit(tmp_path: Path, runner: LocalRunner) -> None:
@@ -349,7 +349,7 @@ async def test_a_step_is_stopped_at_its_time_limit(tmp_path: Path, runner: Local
     assert outcome.span.duration >= 0.3
 
 
-async def test_a_signal_that_was_not_ours_is_told(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_signal_from_another_process_is_reported_as_killed(tmp_path: Path, runner: LocalRunner) -> None:
     outcome = await run(runner, tmp_path / "1-run", sh(tmp_path, "kill -KILL $$"))
     assert isinstance(outcome, Killed)
     assert outcome.signal == signal.SIGKILL
@@ -375,42 +375,46 @@ RUNAWAY = """
 """
 
 
-@pytest.mark.parametrize("how", [(), ("stubborn",)], ids=["mild", "stubborn"])
-async def test_a_runaway_grandchild_is_gone_when_the_step_has_ended(
-    tmp_path: Path, runner: LocalRunner, how: tuple[str, ...]
+@pytest.mark.parametrize("arguments", [(), ("stubborn",)], ids=["ends at SIGTERM", "ignores SIGTERM"])
+async def test_a_grandchild_in_another_session_is_ended_with_its_step(
+    tmp_path: Path, runner: LocalRunner, arguments: tuple[str, ...]
 ) -> None:
-    command = Command(((*python(RUNAWAY), *how),), str(tmp_path), ENVIRONMENT, grace=0.2)
+    command = Command(((*python(RUNAWAY), *arguments),), str(tmp_path), ENVIRONMENT, grace=0.2)
     outcome = await run(runner, tmp_path / "1-run", command)
     assert isinstance(outcome, Exited)
     assert outcome.code == 0
-    assert not running(int((tmp_path / "runaway").read_text()))
+    assert not is_running(int((tmp_path / "runaway").read_text()))
 
 
-@pytest.mark.parametrize("how", [(), ("stubborn",)], ids=["mild", "stubborn"])
-async def test_a_runaway_grandchild_is_gone_when_the_step_was_stopped(
-    tmp_path: Path, runner: LocalRunner, how: tuple[str, ...]
+@pytest.mark.parametrize("arguments", [(), ("stubborn",)], ids=["ends at SIGTERM", "ignores SIGTERM"])
+async def test_a_grandchild_in_another_session_is_ended_by_a_stop(
+    tmp_path: Path, runner: LocalRunner, arguments: tuple[str, ...]
 ) -> None:
     folder = tmp_path / "1-run"
-    await runner.start(folder, Command(((*python(RUNAWAY), "stays", *how),), str(tmp_path), ENVIRONMENT, grace=0.2))
+    await runner.start(
+        folder, Command(((*python(RUNAWAY), "stays", *arguments),), str(tmp_path), ENVIRONMENT, grace=0.2)
+    )
     await until((tmp_path / "runaway").exists)
     await runner.stop(folder)
-    assert isinstance(await runner.wait(folder, nothing), Stopped)
-    assert not running(int((tmp_path / "runaway").read_text()))
+    assert isinstance(await runner.wait(folder, expect_supervised), Stopped)
+    assert not is_running(int((tmp_path / "runaway").read_text()))
 
 
-async def test_a_child_that_holds_the_output_open_holds_nothing_up(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_child_with_the_output_open_does_not_delay_the_end(tmp_path: Path, runner: LocalRunner) -> None:
     outcome = await run(runner, tmp_path / "1-run", sh(tmp_path, "sleep 1000 & echo done"))
     assert isinstance(outcome, Exited)
     assert output(tmp_path) == "done\n"
-    assert alive(tmp_path / "1-run") == []
+    assert marked_processes(tmp_path / "1-run") == []
 
 
-@pytest.mark.parametrize("how", [(), ("stubborn",)], ids=["mild", "stubborn"])
-async def test_what_a_killed_supervisor_left_is_ended_and_the_step_is_lost(
-    tmp_path: Path, runner: LocalRunner, how: tuple[str, ...]
+@pytest.mark.parametrize("arguments", [(), ("stubborn",)], ids=["ends at SIGTERM", "ignores SIGTERM"])
+async def test_a_step_whose_supervisor_was_killed_is_ended_and_lost(
+    tmp_path: Path, runner: LocalRunner, arguments: tuple[str, ...]
 ) -> None:
     folder = tmp_path / "1-run"
-    await runner.start(folder, Command(((*python(RUNAWAY), "stays", *how),), str(tmp_path), ENVIRONMENT, grace=0.2))
+    await runner.start(
+        folder, Command(((*python(RUNAWAY), "stays", *arguments),), str(tmp_path), ENVIRONMENT, grace=0.2)
+    )
     await until((tmp_path / "runaway").exists)
     seen: list[Liveness] = []
     waiting = asyncio.create_task(runner.wait(folder, seen.append))
@@ -420,9 +424,9 @@ async def test_what_a_killed_supervisor_left_is_ended_and_the_step_is_lost(
     assert isinstance(outcome, Lost)
     assert outcome.why.startswith("its supervisor was killed")
     assert seen == [Liveness.SUPERVISED, Liveness.ORPHANED]
-    assert alive(folder) == []
-    assert not running(int((tmp_path / "runaway").read_text()))
-    # and it stays lost, with no process left to find
+    assert marked_processes(folder) == []
+    assert not is_running(int((tmp_path / "runaway").read_text()))
+    # it stays lost when no process is left
     seen.clear()
     assert await LocalRunner(CAP).wait(folder, seen.append) == outcome
     await runner.start(folder, sh(tmp_path, "echo again"))
@@ -431,27 +435,27 @@ async def test_what_a_killed_supervisor_left_is_ended_and_the_step_is_lost(
     assert output(tmp_path) == ""
 
 
-async def test_a_step_of_before_a_reboot_is_lost(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_step_started_before_a_reboot_is_lost(tmp_path: Path, runner: LocalRunner) -> None:
     folder = tmp_path / "1-run"
     await run(runner, folder, sh(tmp_path, "exit 0"))
     started = json.loads((folder / "started").read_text())
     (folder / "started").write_text(json.dumps({**started, "boot": "another"}))
     (folder / "exit").write_bytes(b" " * 512)
-    outcome = await runner.wait(folder, nothing)
+    outcome = await runner.wait(folder, expect_supervised)
     assert isinstance(outcome, Lost)
     assert outcome.why.startswith("the host was rebooted")
 
 
-async def test_a_half_written_folder_of_a_power_cut_is_lost(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_step_with_files_cut_off_by_a_power_failure_is_lost(tmp_path: Path, runner: LocalRunner) -> None:
     folder = tmp_path / "1-run"
     folder.mkdir()
     (folder / "started").touch()
     (folder / "exit").write_bytes(b"\0" * 512)
-    assert isinstance(await runner.wait(folder, nothing), Lost)
+    assert isinstance(await runner.wait(folder, expect_supervised), Lost)
     await runner.stop(folder)
 
 
-async def test_no_value_of_the_environment_is_written_anywhere(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_no_value_of_the_environment_is_written_to_a_file(tmp_path: Path, runner: LocalRunner) -> None:
     secret = "hunter2-and-some-more"
     command = sh(tmp_path, 'echo ${#SECRET}; [ -z "$LC_CTYPE$LANG" ]', environment={"SECRET": secret})
     outcome = await run(runner, tmp_path / "1-run", command)
@@ -475,7 +479,7 @@ async def test_thirty_steps_leak_no_descriptor_and_no_zombie(tmp_path: Path, run
     assert not has_children()
 
 
-async def test_a_talkative_step_is_bounded_and_its_offsets_stay_true(tmp_path: Path) -> None:
+async def test_a_large_output_is_bounded_and_its_offsets_stay_correct(tmp_path: Path) -> None:
     cap, total = 8 << 20, 200_000_000
     script = """
         import sys
@@ -491,7 +495,7 @@ async def test_a_talkative_step_is_bounded_and_its_offsets_stay_true(tmp_path: P
     assert end == total
     assert cap // 2 < end - first <= cap
     assert sum(path.stat().st_size for path in files(job) if path.parent == job) == end - first
-    for offset in range(first + 99 - (first + 99) % 100, end, 100_000):  # every line says where it is
+    for offset in range(first + 99 - (first + 99) % 100, end, 100_000):  # each line contains its own offset
         assert ring.read(offset, 100).data == b"%099d\n" % offset
     assert ring.read(0, 10).start == first
     assert ring.tail(100).data == b"%099d\n" % (total - 100)

@@ -1,4 +1,4 @@
-"""Our own copy of a repository: shared fetches, gits that are killed, damage, and sources that are gone."""
+"""The mirror of a repository: shared fetches, killed git processes, damage, and missing sources."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def read(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
 
 
-def slow(tmp_path: Path, word: str, before: str = "sleep 1000") -> dict[str, str]:
-    """An environment with a fake git that is the real one, but for what it does before a command of this name."""
+def fake_git(tmp_path: Path, word: str, before: str = "sleep 1000") -> dict[str, str]:
+    """An environment with a fake git: it runs the script `before` ahead of a command `word`, then the real git."""
     bin_ = tmp_path / "bin"
     bin_.mkdir(exist_ok=True)
     program = bin_ / "git"
@@ -65,7 +65,7 @@ def calls(tmp_path: Path) -> list[int]:
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
-async def called(tmp_path: Path, times: int = 1) -> None:
+async def wait_for_calls(tmp_path: Path, times: int = 1) -> None:
     await asyncio.to_thread(wait_for, lambda: len(calls(tmp_path)) >= times, f"call {times} of the fake git")
 
 
@@ -76,8 +76,8 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def is_gone(pid: int) -> None:
-    """The kernel may take a moment over what was killed."""
+async def wait_for_end(pid: int) -> None:
+    """Wait for the end of a process: a killed one may take a moment."""
 
     async def gone() -> bool:
         return not is_alive(pid)
@@ -85,13 +85,13 @@ async def is_gone(pid: int) -> None:
     await until(gone, f"the end of {pid}")
 
 
-async def test_by_a_fake_slow_git_whoever_came_before_a_fetch_began_shares_it(repository: Path, tmp_path: Path) -> None:
-    environment = slow(tmp_path, "fetch", f"until [ -e {tmp_path}/go ]; do sleep 0.02; done")
+async def test_with_a_fake_git_callers_during_a_fetch_share_the_next_one(repository: Path, tmp_path: Path) -> None:
+    environment = fake_git(tmp_path, "fetch", f"until [ -e {tmp_path}/go ]; do sleep 0.02; done")
     mirror = Mirror(str(repository), tmp_path / "mirror", environment, Mask())
     first = asyncio.create_task(mirror.fetch())
-    await called(tmp_path)
+    await wait_for_calls(tmp_path)
     others = [asyncio.create_task(mirror.fetch()) for _ in range(20)]
-    await asyncio.sleep(0)  # each of them has asked
+    await asyncio.sleep(0)  # each of them has called fetch
     after = commit(repository, {"new": ""})
     (tmp_path / "go").touch()
     await asyncio.gather(first, *others)
@@ -100,10 +100,10 @@ async def test_by_a_fake_slow_git_whoever_came_before_a_fetch_began_shares_it(re
 
 
 async def test_an_error_is_shared_and_a_cancelled_caller_cancels_no_other(repository: Path, tmp_path: Path) -> None:
-    environment = slow(tmp_path, "fetch", f"[ -e {tmp_path}/go ] || exec sleep 1000; echo fatal: no >&2; exit 128")
+    environment = fake_git(tmp_path, "fetch", f"[ -e {tmp_path}/go ] || exec sleep 1000; echo fatal: no >&2; exit 128")
     mirror = Mirror(str(repository), tmp_path / "mirror", environment, Mask())
     first = asyncio.create_task(mirror.fetch())
-    await called(tmp_path)
+    await wait_for_calls(tmp_path)
     others = [asyncio.create_task(mirror.fetch()) for _ in range(20)]
     await asyncio.sleep(0)
     (tmp_path / "go").touch()
@@ -112,26 +112,26 @@ async def test_an_error_is_shared_and_a_cancelled_caller_cancels_no_other(reposi
     assert isinstance(ends[0], asyncio.CancelledError)
     assert {str(end) for end in ends[1:]} == {f"The repository {repository} can't be read: no; {git._DEFAULT_REMEDY}."}
     assert len(calls(tmp_path)) == 2
-    await is_gone(calls(tmp_path)[0])
+    await wait_for_end(calls(tmp_path)[0])
 
 
 @pytest.mark.parametrize("word", ["init", "fetch", "read-tree", "checkout-index", "clean", "for-each-ref"])
-async def test_by_a_fake_slow_git_a_cancelled_fetch_ends_and_the_next_works(
+async def test_with_a_fake_git_a_cancelled_call_ends_and_the_next_works(
     repository: Path, tmp_path: Path, checkout: Path, word: str
 ) -> None:
-    mirror = Mirror(str(repository), tmp_path / "mirror", slow(tmp_path, word), Mask())
+    mirror = Mirror(str(repository), tmp_path / "mirror", fake_git(tmp_path, word), Mask())
 
     async def everything(mirror: Mirror) -> None:
         await mirror.fetch()
         await check_out(mirror, await resolve_commit(mirror, "main"), checkout)
 
     task = asyncio.create_task(everything(mirror))
-    await called(tmp_path)
+    await wait_for_calls(tmp_path)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await is_gone(calls(tmp_path)[0])
-    slow(tmp_path, word, ":")
+    await wait_for_end(calls(tmp_path)[0])
+    fake_git(tmp_path, word, ":")
     await everything(mirror)
     assert read(checkout) == FILES
 
@@ -145,19 +145,19 @@ async def test_by_a_fake_slow_git_a_cancelled_fetch_ends_and_the_next_works(
         ("gc", ["gc.pid", "packed-refs.lock"]),
     ],
 )
-async def test_what_a_killed_git_leaves_is_in_nobodys_way(
+async def test_lock_and_temporary_files_of_a_killed_git_are_removed(
     repository: Path, tmp_path: Path, checkout: Path, mirror: Mirror, word: str, left: list[str], same: bool
 ) -> None:
     await mirror.fetch()
     after = commit(repository, {"new": ""})
     made = "; ".join(f"mkdir -p $(dirname {mirror.folder}/{name}); : >{mirror.folder}/{name}" for name in left)
-    killed = Mirror(str(repository), mirror.folder, slow(tmp_path, word, f"{made}; kill -9 $$"), Mask())
-    with contextlib.suppress(UnavailableError):  # that of gc has no caller
+    killed = Mirror(str(repository), mirror.folder, fake_git(tmp_path, word, f"{made}; kill -9 $$"), Mask())
+    with contextlib.suppress(UnavailableError):  # an error of gc reaches no caller
         await killed.fetch()
         await check_out(killed, after, checkout)
     assert calls(tmp_path)
     assert [name for name in left if (mirror.folder / name).exists()] == left
-    slow(tmp_path, word, ":")
+    fake_git(tmp_path, word, ":")
     one = killed if same else mirror
     await one.fetch()
     assert [name for name in left if (mirror.folder / name).exists()] == []
@@ -166,10 +166,10 @@ async def test_what_a_killed_git_leaves_is_in_nobodys_way(
     assert read(checkout) == {**FILES, "new": ""}
 
 
-async def test_a_killed_git_costs_no_mirror(repository: Path, tmp_path: Path, mirror: Mirror) -> None:
+async def test_the_mirror_is_kept_if_git_is_killed(repository: Path, tmp_path: Path, mirror: Mirror) -> None:
     await mirror.fetch()
     before = mirror.folder.stat().st_ino
-    killed = Mirror(str(repository), mirror.folder, slow(tmp_path, "fetch", "kill -9 $$"), Mask())
+    killed = Mirror(str(repository), mirror.folder, fake_git(tmp_path, "fetch", "kill -9 $$"), Mask())
     with pytest.raises(UnavailableError, match="git was killed"):
         await killed.fetch()
     assert mirror.folder.stat().st_ino == before
@@ -184,7 +184,7 @@ async def test_after_a_kill_of_git_at_any_moment_the_next_fetch_works(
             shutil.rmtree(mirror.folder, ignore_errors=True)
         for work in (mirror.fetch, lambda: check_out(mirror, head(repository), checkout)):
             task = asyncio.create_task(work())
-            await asyncio.sleep(0.003 * round_)  # another moment each time; what follows holds at any
+            await asyncio.sleep(0.003 * round_)  # a different moment each time; the assertions hold for any
             for pid in children():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
@@ -197,7 +197,7 @@ async def test_after_a_kill_of_git_at_any_moment_the_next_fetch_works(
 
 
 def children() -> list[int]:
-    """What this process has started."""
+    """The ids of this process's children."""
     found = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # a thread that ended meanwhile
@@ -205,7 +205,7 @@ def children() -> list[int]:
     return found
 
 
-async def test_a_git_whose_gateway_was_killed_ends_by_itself_and_is_waited_for(
+async def test_a_fetch_waits_for_the_git_of_a_killed_gateway_to_time_out(
     repository: Path, tmp_path: Path, mirror: Mirror
 ) -> None:
     script = (
@@ -215,8 +215,8 @@ async def test_a_git_whose_gateway_was_killed_ends_by_itself_and_is_waited_for(
         "asyncio.run(Mirror(sys.argv[1], Path(sys.argv[2]), os.environ, Mask()).fetch())\n"
     )
     command = [sys.executable, "-c", script, str(repository), str(mirror.folder)]
-    gateway = await asyncio.create_subprocess_exec(*command, env=slow(tmp_path, "fetch"))
-    await called(tmp_path)
+    gateway = await asyncio.create_subprocess_exec(*command, env=fake_git(tmp_path, "fetch"))
+    await wait_for_calls(tmp_path)
     gateway.kill()
     await gateway.wait()
     [orphan] = calls(tmp_path)
@@ -228,15 +228,15 @@ async def test_a_git_whose_gateway_was_killed_ends_by_itself_and_is_waited_for(
     assert await resolve_commit(mirror, "main") == head(repository)
 
 
-async def test_by_a_fake_git_a_helper_that_goes_on_blocks_no_other_call(repository: Path, tmp_path: Path) -> None:
-    """Such as a cache of passwords."""
-    environment = slow(
+async def test_with_a_fake_git_a_helper_that_keeps_running_blocks_no_call(repository: Path, tmp_path: Path) -> None:
+    """Such as git's cache of passwords."""
+    environment = fake_git(
         tmp_path, "fetch", f"exec 3<&0; setsid sleep 1000 <&3 >/dev/null 2>&1 & echo $! >{tmp_path}/daemon"
     )
     mirror = Mirror(str(repository), tmp_path / "mirror", environment, Mask())
     await mirror.fetch()
     daemon = int((tmp_path / "daemon").read_text())
-    slow(tmp_path, "fetch", ":")
+    fake_git(tmp_path, "fetch", ":")
     try:
         async with asyncio.timeout(20):
             await mirror.fetch()
@@ -245,7 +245,7 @@ async def test_by_a_fake_git_a_helper_that_goes_on_blocks_no_other_call(reposito
         os.kill(daemon, signal.SIGKILL)
 
 
-async def test_a_lock_that_is_never_let_go_is_named(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lock_held_by_another_process_is_named(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     await mirror.fetch()
     monkeypatch.setattr(git, "TIMEOUT", 0.1)
     file = mirror.folder.with_name("mirror.lock")
@@ -255,21 +255,21 @@ async def test_a_lock_that_is_never_let_go_is_named(mirror: Mirror, monkeypatch:
             await mirror.fetch()
 
 
-def torn(file: Path) -> None:
+def truncate_to_half(file: Path) -> None:
     file.chmod(0o644)
     os.truncate(file, file.stat().st_size // 2)
 
 
-def wrong(file: Path) -> None:
+def write_wrong_hash(file: Path) -> None:
     file.write_text(f"{'1' * 40}\n")
 
 
-def each(pattern: str, spoil: Callable[[Path], None]) -> Callable[[Path], None]:
+def damage_files(pattern: str, damage_file: Callable[[Path], None]) -> Callable[[Path], None]:
     def damage(mirror: Path) -> None:
         found = [path for path in mirror.glob(pattern) if path.is_file()]
         assert found
         for path in found:
-            spoil(path)
+            damage_file(path)
 
     return damage
 
@@ -278,23 +278,25 @@ def each(pattern: str, spoil: Callable[[Path], None]) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param(each("objects/pack/*.pack", torn), id="torn packs"),
-        pytest.param(each("objects/pack/*.idx", torn), id="torn indices"),
-        pytest.param(each("objects/pack/*", Path.unlink), id="no packs"),
-        pytest.param(each("objects/??/*", torn), id="torn objects"),
-        pytest.param(each("objects/??/*", Path.unlink), id="no objects"),
-        pytest.param(each("HEAD", torn), id="torn HEAD"),
-        pytest.param(each("config", torn), id="torn config"),
-        pytest.param(each("refs/heads/main", lambda file: os.truncate(file, 0)), id="an empty branch"),
-        pytest.param(shutil.rmtree, id="no mirror"),
-        pytest.param(lambda mirror: shutil.rmtree(mirror / "objects"), id="no folder of objects"),
-        pytest.param(each("refs/heads/main", wrong), id="a wrong hash"),
+        pytest.param(damage_files("objects/pack/*.pack", truncate_to_half), id="truncated packs"),
+        pytest.param(damage_files("objects/pack/*.idx", truncate_to_half), id="truncated indices"),
+        pytest.param(damage_files("objects/pack/*", Path.unlink), id="missing packs"),
+        pytest.param(damage_files("objects/??/*", truncate_to_half), id="truncated objects"),
+        pytest.param(damage_files("objects/??/*", Path.unlink), id="missing objects"),
+        pytest.param(damage_files("HEAD", truncate_to_half), id="truncated HEAD"),
+        pytest.param(damage_files("config", truncate_to_half), id="truncated config"),
+        pytest.param(damage_files("refs/heads/main", lambda file: os.truncate(file, 0)), id="an empty branch"),
+        pytest.param(shutil.rmtree, id="missing mirror"),
+        pytest.param(lambda mirror: shutil.rmtree(mirror / "objects"), id="missing folder of objects"),
+        pytest.param(damage_files("refs/heads/main", write_wrong_hash), id="a wrong hash"),
     ],
 )
 async def test_a_damaged_mirror_is_made_anew(
     mirror: Mirror, repository: Path, checkout: Path, damage: Callable[[Path], None], after_a_fetch: bool
 ) -> None:
-    commit(repository, {f"more/{number}": str(number) for number in range(200)})  # more than 100 objects are a pack
+    commit(
+        repository, {f"more/{number}": str(number) for number in range(200)}
+    )  # git keeps more than 100 fetched objects in a pack
     tag(repository, "v1", annotated=True)
     await mirror.fetch()
     made = commit(repository, {"new": ""})
@@ -311,7 +313,9 @@ async def test_a_damaged_mirror_is_made_anew(
     assert [path.name for path in mirror.folder.parent.iterdir() if path.name != "mirror"] == ["mirror.lock"]
 
 
-async def test_a_source_that_is_gone_costs_no_mirror(mirror: Mirror, repository: Path, checkout: Path) -> None:
+async def test_the_mirror_is_kept_and_used_while_its_source_is_missing(
+    mirror: Mirror, repository: Path, checkout: Path
+) -> None:
     await mirror.fetch()
     made = head(repository)
     away = repository.with_name("away")
@@ -324,7 +328,7 @@ async def test_a_source_that_is_gone_costs_no_mirror(mirror: Mirror, repository:
     )
     assert await resolve_commit(mirror, "main") == made
     await check_out(mirror, made, checkout)
-    each("objects/??/*", torn)(mirror.folder)
+    damage_files("objects/??/*", truncate_to_half)(mirror.folder)
     shutil.rmtree(checkout)
     with pytest.raises(UnavailableError, match="cannot change to"):
         await check_out(mirror, made, checkout)
@@ -334,6 +338,6 @@ async def test_a_source_that_is_gone_costs_no_mirror(mirror: Mirror, repository:
     assert read(checkout) == FILES
 
 
-async def test_a_folder_in_no_repository_is_told(tmp_path: Path) -> None:
+async def test_a_source_outside_any_repository_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"not a git repository .*; set the project's repository to one"):
         await Mirror(str(tmp_path), tmp_path / "mirror", os.environ, Mask()).fetch()

@@ -1,4 +1,4 @@
-"""Repositories of other hosts: by https and ssh, and those that hang, refuse or ask for a password."""
+"""Repositories on other hosts, by https and ssh; hosts that hang, refuse access or ask for a password."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.support.repositories import commit, head, tag
 PASSWORD = "sesame-open-1234"
 
 
-class Files(http.server.SimpleHTTPRequestHandler):
-    """Serves files as they lie there, which is enough for git to read; below /private/ it wants a password."""
+class GitFiles(http.server.SimpleHTTPRequestHandler):
+    """Serves files unchanged, which is enough for git to fetch; a path below /private/ needs a password."""
 
     def do_GET(self) -> None:
         if self.path.startswith("/private/"):
@@ -40,7 +40,7 @@ class Files(http.server.SimpleHTTPRequestHandler):
             super().do_GET()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002, the base's own name
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def certificate(tmp_path: Path) -> Path:
 def server(tmp_path: Path, certificate: Path) -> Iterator[str]:
     """The address of a TLS server of the folder `served`."""
     (tmp_path / "served").mkdir()
-    handler = functools.partial(Files, directory=str(tmp_path / "served"))
+    handler = functools.partial(GitFiles, directory=str(tmp_path / "served"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, f"{certificate}.key")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
@@ -74,7 +74,7 @@ def server(tmp_path: Path, certificate: Path) -> Iterator[str]:
 
 
 def serve(repository: Path, served: Path) -> None:
-    """Make what is served what the repository is."""
+    """Update the served copy from the repository."""
     if not served.exists():
         repositories.git(repository, "clone", "--quiet", "--mirror", ".", str(served))
     repositories.git(served, "fetch", "--quiet", "--prune")
@@ -82,16 +82,16 @@ def serve(repository: Path, served: Path) -> None:
 
 
 def mirror_of(source: str, tmp_path: Path, environment: Mapping[str, str]) -> Mirror:
-    """As a user would have it who has no git configuration of his own."""
+    """The mirror of a user without a git configuration."""
     own = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
     return Mirror(source, tmp_path / "state" / "mirror", {**own, **environment}, Mask())
 
 
-def injected(folder: Path) -> list[Path]:
+def canary_files(folder: Path) -> list[Path]:
     return list(folder.rglob("PWNED"))
 
 
-async def refused(mirror: Mirror) -> str:
+async def refusal(mirror: Mirror) -> str:
     began = time.monotonic()
     with pytest.raises(UnavailableError) as error:
         await mirror.fetch()
@@ -116,7 +116,7 @@ async def test_an_https_repository_is_read(repository: Path, tmp_path: Path, ser
     assert (tmp_path / "checkout" / "a").read_text() == "two\n"
 
 
-async def test_the_users_own_configuration_says_how_to_reach_it(
+async def test_the_users_git_configuration_is_used_to_reach_a_repository(
     repository: Path, tmp_path: Path, server: str, certificate: Path
 ) -> None:
     serve(repository, tmp_path / "served" / "project.git")
@@ -128,56 +128,58 @@ async def test_the_users_own_configuration_says_how_to_reach_it(
     assert await resolve_commit(mirror, "main") == head(repository)
 
 
-async def test_a_certificate_that_nobody_trusts_is_told(tmp_path: Path, server: str) -> None:
-    said = await refused(mirror_of(f"{server}/project.git", tmp_path, {}))
-    assert said.startswith(f"The repository {server}/project.git can't be read: unable to access '{server}/project.git")
-    assert said.endswith("; have git trust the host's certificate (http.sslCAInfo).")
+async def test_an_untrusted_certificate_is_reported_with_the_remedy(tmp_path: Path, server: str) -> None:
+    message = await refusal(mirror_of(f"{server}/project.git", tmp_path, {}))
+    assert message.startswith(
+        f"The repository {server}/project.git can't be read: unable to access '{server}/project.git"
+    )
+    assert message.endswith("; have git trust the host's certificate (http.sslCAInfo).")
 
 
 @pytest.mark.parametrize("asked", ["GIT_ASKPASS", "SSH_ASKPASS"])
-async def test_a_repository_that_wants_a_password_is_told_and_nobody_is_asked(
+async def test_a_repository_with_a_password_is_refused_without_a_prompt(
     tmp_path: Path, server: str, certificate: Path, asked: str
 ) -> None:
     program = tmp_path / "ask"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\nsleep 1000\n")
     program.chmod(0o755)
     environment = {"GIT_SSL_CAINFO": str(certificate), asked: str(program), "DISPLAY": ":0"}
-    said = await refused(mirror_of(f"{server}/private/project.git", tmp_path, environment))
-    assert "could not read Username" in said
-    assert said.endswith(
+    message = await refusal(mirror_of(f"{server}/private/project.git", tmp_path, environment))
+    assert "could not read Username" in message
+    assert message.endswith(
         "; give the gateway's user access, by git's credential.helper or an ssh key without a passphrase."
     )
     assert not (tmp_path / "asked").exists()
 
 
 @pytest.mark.parametrize("who", [f"someone:{PASSWORD}", PASSWORD])
-async def test_neither_password_nor_token_of_an_address_is_told(
+async def test_a_password_or_token_in_an_address_is_masked_in_the_error(
     tmp_path: Path, server: str, certificate: Path, who: str
 ) -> None:
     address = server.replace("https://", f"https://{who}@")
     for path in ("private", "nowhere"):
-        said = await refused(mirror_of(f"{address}/{path}/p.git", tmp_path, {"GIT_SSL_CAINFO": str(certificate)}))
-        assert PASSWORD not in said
-        assert "***@localhost" in said
+        message = await refusal(mirror_of(f"{address}/{path}/p.git", tmp_path, {"GIT_SSL_CAINFO": str(certificate)}))
+        assert PASSWORD not in message
+        assert "***@localhost" in message
 
 
-async def test_a_repository_that_is_not_there_is_told(tmp_path: Path, server: str, certificate: Path) -> None:
-    said = await refused(mirror_of(f"{server}/none.git", tmp_path, {"GIT_SSL_CAINFO": str(certificate)}))
-    assert said == (
+async def test_a_missing_repository_is_named(tmp_path: Path, server: str, certificate: Path) -> None:
+    message = await refusal(mirror_of(f"{server}/none.git", tmp_path, {"GIT_SSL_CAINFO": str(certificate)}))
+    assert message == (
         f"The repository {server}/none.git can't be read: repository '{server}/none.git/' not found; set the project's "
         "repository to one that is there."
     )
 
 
 @pytest.mark.parametrize("scheme", ["https://", "ssh://"])
-async def test_a_host_that_never_answers_is_left_after_the_limit(
+async def test_a_fetch_from_a_host_that_never_answers_ends_at_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     monkeypatch.setattr(git, "TIMEOUT", 1.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"{scheme}127.0.0.1:{silent.getsockname()[1]}/p.git"
-        said = await refused(mirror_of(address, tmp_path, {}))
-    assert said == (
+        message = await refusal(mirror_of(address, tmp_path, {}))
+    assert message == (
         f"The repository {address} can't be read: it did not answer within 2 s; see that the host answers; clone what "
         "is too large here, and configure its path."
     )
@@ -203,12 +205,14 @@ async def test_a_host_that_never_answers_is_left_after_the_limit(
         ("--upload-pack=touch PWNED", "strange pathname", "solve that"),
     ],
 )
-async def test_what_can_not_be_reached_is_one_sentence(tmp_path: Path, address: str, words: str, remedy: str) -> None:
-    said = await refused(mirror_of(address, tmp_path, {}))
-    assert said.startswith(f"The repository {address} can't be read: ")
-    assert words in said
-    assert remedy in said
-    assert not injected(tmp_path)
+async def test_an_unreachable_or_refused_address_is_reported_in_one_sentence(
+    tmp_path: Path, address: str, words: str, remedy: str
+) -> None:
+    message = await refusal(mirror_of(address, tmp_path, {}))
+    assert message.startswith(f"The repository {address} can't be read: ")
+    assert words in message
+    assert remedy in message
+    assert not canary_files(tmp_path)
 
 
 async def test_an_ssh_repository_is_read_through_a_fake_ssh(repository: Path, tmp_path: Path) -> None:
@@ -222,13 +226,13 @@ async def test_an_ssh_repository_is_read_through_a_fake_ssh(repository: Path, tm
     assert f"git-upload-pack '{repository}'" in (tmp_path / "told").read_text()
 
 
-async def test_by_a_fake_ssh_programs_have_no_terminal_and_no_input(tmp_path: Path) -> None:
+async def test_a_fake_ssh_has_no_terminal_and_its_refusal_is_reported(tmp_path: Path) -> None:
     fake = tmp_path / "fake-ssh"
     fake.write_text(
         f"#!/bin/sh\n(: </dev/tty) 2>/dev/null && touch {tmp_path}/terminal\n"
         'echo "git@git.example.org: Permission denied (publickey)." >&2\nexit 255\n'
     )
     fake.chmod(0o755)
-    said = await refused(mirror_of("git@git.example.org:p.git", tmp_path, {"GIT_SSH_COMMAND": str(fake)}))
-    assert "Permission denied (publickey); give the gateway's user access" in said
+    message = await refusal(mirror_of("git@git.example.org:p.git", tmp_path, {"GIT_SSH_COMMAND": str(fake)}))
+    assert "Permission denied (publickey); give the gateway's user access" in message
     assert not (tmp_path / "terminal").exists()

@@ -1,4 +1,4 @@
-"""The shim by itself, as the command that it is."""
+"""The shim, run as a command."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def output(job: Path) -> bytes:
     return OutputRing(job).read(0, 64 << 20).data
 
 
-def test_a_time_limit_of_a_year_is_no_longer_than_a_poll_can_be(tmp_path: Path) -> None:
+def test_a_time_limit_longer_than_a_poll_can_wait_is_accepted(tmp_path: Path) -> None:
     folder = make(tmp_path, "exit 3", time_limit=366 * 86400.0)
     assert launch(folder) == (0, "")
     assert ended(folder)["code"] == 3
 
 
-def test_what_the_ring_has_already_is_left_out_of_the_output(tmp_path: Path) -> None:
+def test_output_that_the_ring_already_has_is_skipped(tmp_path: Path) -> None:
     assert launch(make(tmp_path, "printf 'one two th'")) == (0, "")
     ended(tmp_path / "1-run")
     later = tmp_path / "other" / "2-again"
@@ -89,7 +89,7 @@ def test_what_the_ring_has_already_is_left_out_of_the_output(tmp_path: Path) -> 
     assert output(tmp_path) == b"one two three"
 
 
-def test_it_writes_down_how_the_step_ended(tmp_path: Path) -> None:
+def test_the_exit_record_has_the_code_the_times_and_the_resources(tmp_path: Path) -> None:
     folder = make(tmp_path, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; exit 3")
     before = time.time()
     assert launch(folder) == (0, "")
@@ -107,8 +107,8 @@ def test_it_writes_down_how_the_step_ended(tmp_path: Path) -> None:
     }
 
 
-def test_it_stands_on_its_own(tmp_path: Path) -> None:
-    """Own session, no terminal, no pipe of its starter, and no folder kept busy."""
+def test_the_shim_is_detached_from_the_process_that_started_it(tmp_path: Path) -> None:
+    """It has its own session, /dev/null as its standard streams, and / as its working folder."""
     folder = make(tmp_path, "until [ -e go ]; do sleep 0.02; done")
     assert launch(folder)[0] == 0
     started = json.loads((folder / "started").read_text())
@@ -120,17 +120,17 @@ def test_it_stands_on_its_own(tmp_path: Path) -> None:
     assert ended(folder)["code"] == 0
 
 
-def test_a_second_one_is_refused_while_the_first_runs_and_after(tmp_path: Path) -> None:
+def test_a_second_shim_is_refused_while_the_first_runs_and_after(tmp_path: Path) -> None:
     folder = make(tmp_path, "echo ran >> runs; until [ -e go ]; do sleep 0.02; done")
     assert launch(folder)[0] == 0
     assert launch(folder)[0] == 75
     (tmp_path / "go").touch()
     ended(folder)
-    until(lambda: launch(folder)[0] == 76)  # its record comes a moment before its lock is let go
+    until(lambda: launch(folder)[0] == 76)  # the exit record is written shortly before the lock is released
     assert (tmp_path / "runs").read_text() == "ran\n"
 
 
-def test_of_many_at_once_one_runs(tmp_path: Path) -> None:
+def test_of_many_concurrent_shims_only_one_runs_the_step(tmp_path: Path) -> None:
     folder = make(tmp_path, "echo ran >> runs")
     processes = [popen(folder) for _ in range(8)]
     for process in processes:
@@ -142,13 +142,13 @@ def test_of_many_at_once_one_runs(tmp_path: Path) -> None:
     assert (tmp_path / "runs").read_text() == "ran\n"
 
 
-def test_a_launcher_that_is_killed_at_any_moment_never_makes_two_runs(tmp_path: Path) -> None:
+def test_a_launcher_killed_at_any_moment_does_not_run_the_step_twice(tmp_path: Path) -> None:
     for number in range(12):
         job = tmp_path / str(number)
         job.mkdir()
         folder = make(job, "echo ran >> runs")
         with popen(folder) as process:
-            time.sleep(number * 0.004)  # the moments; whichever is hit, what follows must hold
+            time.sleep(number * 0.004)  # a different moment each time; the assertions hold for any
             process.kill()
             process.communicate()
         assert launch(folder)[0] in (0, 75, 76)
@@ -165,7 +165,8 @@ def test_without_a_spec_nothing_is_started(tmp_path: Path) -> None:
     assert not (folder / "started").exists()
 
 
-def test_the_step_ignores_no_signal_that_its_starter_ignored_or_blocked(tmp_path: Path) -> None:
+def test_the_step_inherits_no_ignored_signal_and_no_descriptor(tmp_path: Path) -> None:
+    """It has no blocked signal either, and an oom_score_adj of 500."""
     folder = make(tmp_path, "grep -E '^Sig(Blk|Ign)' /proc/self/status; cat /proc/self/oom_score_adj; ls /proc/self/fd")
     assert launch(folder, "sh", "-c", "trap '' INT QUIT HUP TERM CHLD PIPE; exec \"$@\"", "sh")[0] == 0
     assert ended(folder)["code"] == 0
@@ -175,21 +176,21 @@ def test_the_step_ignores_no_signal_that_its_starter_ignored_or_blocked(tmp_path
     assert lines[3:] == ["0", "1", "2", "3", ""]  # 3 is how ls reads the list
 
 
-def test_the_step_has_no_input_and_a_group_of_its_own(tmp_path: Path) -> None:
+def test_the_step_has_no_input_and_its_own_group_and_session(tmp_path: Path) -> None:
     folder = make(tmp_path, "cat; readlink /proc/self/fd/0; [ $(cut -d' ' -f5,6 /proc/$$/stat | tr ' ' -) = $$-$$ ]")
     assert launch(folder)[0] == 0
     assert ended(folder)["code"] == 0
     assert output(tmp_path) == b"/dev/null\n"
 
 
-def test_an_output_that_the_step_closes_is_no_end(tmp_path: Path) -> None:
+def test_a_step_that_closes_its_output_has_not_ended(tmp_path: Path) -> None:
     folder = make(tmp_path, "echo before; exec >&- 2>&-; sleep 0.3; exit 5")
     assert launch(folder)[0] == 0
     assert ended(folder)["code"] == 5
     assert output(tmp_path) == b"before\n"
 
 
-def test_a_stranger_that_was_handed_the_output_is_not_waited_for(tmp_path: Path) -> None:
+def test_another_process_with_the_output_open_does_not_delay_the_end(tmp_path: Path) -> None:
     folder = make(tmp_path, "echo before; : > ready; until [ -e go ]; do sleep 0.02; done; echo after")
     assert launch(folder)[0] == 0
     until((tmp_path / "ready").exists)
@@ -205,7 +206,7 @@ def test_a_stranger_that_was_handed_the_output_is_not_waited_for(tmp_path: Path)
     assert output(tmp_path) == b"before\nafter\n"
 
 
-def test_a_step_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
+def test_the_output_of_a_step_begins_on_a_new_line(tmp_path: Path) -> None:
     (tmp_path / f"output.{0:020}").write_bytes(b"the last words of an earlier step")
     folder = make(tmp_path, "echo first")
     assert launch(folder)[0] == 0
@@ -213,7 +214,7 @@ def test_a_step_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
     assert output(tmp_path) == b"the last words of an earlier step\nfirst\n"
 
 
-def test_the_ring_goes_on_where_the_last_step_ended(tmp_path: Path) -> None:
+def test_the_ring_continues_where_the_last_step_ended(tmp_path: Path) -> None:
     (tmp_path / f"output.{0:020}").write_bytes(b"a" * 100)
     (tmp_path / f"output.{100:020}").write_bytes(b"b" * 29 + b"\n")
     folder = make(tmp_path, "printf %070d 0; printf %0230d 0", output_cap=400)
@@ -245,7 +246,7 @@ def fill(disk: Path) -> None:
             return
 
 
-def test_on_a_full_disk_nothing_is_started_and_the_reason_is_told(small_disk: Path) -> None:
+def test_on_a_full_disk_nothing_is_started_and_the_reason_is_reported(small_disk: Path) -> None:
     folder = make(small_disk, "echo no")
     fill(small_disk)
     code, why = launch(folder)
@@ -269,7 +270,7 @@ sys.exit(6)
 """
 
 
-def test_a_full_disk_costs_output_only_and_only_while_it_is_full(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_loses_only_output_and_only_while_it_is_full(small_disk: Path, tmp_path: Path) -> None:
     reserve = small_disk / "reserve"
     reserve.write_bytes(b"x" * 500_000)
     folder = make(small_disk, "", argvs=[[sys.executable, "-I", "-S", "-c", STEADY]], cwd=str(tmp_path))
@@ -284,7 +285,7 @@ def test_a_full_disk_costs_output_only_and_only_while_it_is_full(small_disk: Pat
     assert OutputRing(small_disk).bounds()[1] + end["dropped"] == 500 * 4096 + len("room again\n")
 
 
-def test_the_end_is_written_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+def test_the_exit_record_is_written_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     folder = make(small_disk, f"cd {tmp_path}; until [ -e go ]; do sleep 0.02; done; echo lost; exit 6")
     assert launch(folder)[0] == 0
     fill(small_disk)
@@ -297,21 +298,21 @@ def test_the_end_is_written_on_a_full_disk(small_disk: Path, tmp_path: Path) -> 
 SECRET = "hunter2-of-the-warehouse"
 
 
-def masking(folder: Path, given: bytes) -> tuple[int, str]:
+def launch_with_input(folder: Path, given: bytes) -> tuple[int, str]:
     """Launch the shim with this on its standard input."""
     command = [sys.executable, "-I", "-S", "-X", "utf8", process_module._SHIM, str(folder)]
     done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, input=given, stderr=subprocess.PIPE, check=False)
     return done.returncode, done.stderr.decode()
 
 
-def test_what_it_is_told_on_its_input_is_masked_before_it_is_on_the_disk(tmp_path: Path) -> None:
-    """Also in two halves with a pause between them, and cut off by the end."""
+def test_secrets_from_the_shims_input_are_masked_before_the_disk(tmp_path: Path) -> None:
+    """Also a secret printed in two halves with a pause between them, and one cut off by the end."""
     (tmp_path / "script").write_text(f"""
         echo whole {SECRET}; printf 'two {SECRET[:9]}'; touch half; until [ -e go ]; do sleep 0.02; done
         printf '{SECRET[9:]} halves, {SECRET[:12]}'
     """)
     folder = make(tmp_path, "", argvs=[["sh", "script"]])
-    assert masking(folder, json.dumps([SECRET]).encode()) == (0, "")
+    assert launch_with_input(folder, json.dumps([SECRET]).encode()) == (0, "")
     until((tmp_path / "half").exists)
     until(lambda: output(tmp_path) == b"whole ***\ntwo ")
     shim = json.loads((folder / "started").read_text())["pid"]
@@ -325,24 +326,24 @@ def test_what_it_is_told_on_its_input_is_masked_before_it_is_on_the_disk(tmp_pat
 
 def test_without_input_tokens_and_passwords_in_urls_are_masked(tmp_path: Path) -> None:
     folder = make(tmp_path, f"echo pgw_{'a' * 43}; echo postgres://me:secret@db/lake")
-    assert masking(folder, b"") == (0, "")
+    assert launch_with_input(folder, b"") == (0, "")
     ended(folder)
     assert output(tmp_path) == b"***\npostgres://me:***@db/lake\n"
 
 
 @pytest.mark.parametrize("given", [b'["hunter2', b"{", b"7"])
-def test_a_step_whose_secrets_it_can_not_read_is_not_started(tmp_path: Path, given: bytes) -> None:
-    code, why = masking(make(tmp_path, "echo ran >> runs"), given)
+def test_a_step_whose_secrets_can_not_be_read_is_not_started(tmp_path: Path, given: bytes) -> None:
+    code, why = launch_with_input(make(tmp_path, "echo ran >> runs"), given)
     assert code == 74
     assert "hunter2" not in why
     assert not (tmp_path / "1-run/started").exists()
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_the_ring_has_is_counted_as_it_is_there(tmp_path: Path) -> None:
+def test_output_that_the_ring_already_has_is_counted_as_masked(tmp_path: Path) -> None:
     (tmp_path / f"output.{0:020}").write_bytes(b"one *** tw")
     folder = make(tmp_path, "printf 'one hunter22 two hunter22 three'", output_skip=10)
-    assert masking(folder, b'["hunter22"]') == (0, "")
+    assert launch_with_input(folder, b'["hunter22"]') == (0, "")
     ended(folder)
     assert output(tmp_path) == b"one *** two *** three"
 
@@ -350,13 +351,13 @@ def test_what_the_ring_has_is_counted_as_it_is_there(tmp_path: Path) -> None:
 def test_without_flush_bytes_that_may_begin_a_secret_are_not_written(tmp_path: Path) -> None:
     """The next copier reads them again."""
     folder = make(tmp_path, "printf 'one hunt'", output_rest=False)
-    assert masking(folder, b'["hunter22"]') == (0, "")
+    assert launch_with_input(folder, b'["hunter22"]') == (0, "")
     ended(folder)
     assert output(tmp_path) == b"one "
 
 
 def test_the_error_of_a_start_is_masked_in_output_and_exit_record(tmp_path: Path) -> None:
     folder = make(tmp_path, "", argvs=[["/nowhere/hunter22"]])
-    assert masking(folder, b'["hunter22"]') == (0, "")
+    assert launch_with_input(folder, b'["hunter22"]') == (0, "")
     assert ended(folder)["error"].startswith("the program /nowhere/*** could not be started")
     assert output(tmp_path).startswith(b"the program /nowhere/*** could not be started")

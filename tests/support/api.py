@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from yarl import URL
 
 from gateway.app import build_app
 from gateway.settings import settings as config
-from tests.support.gateway import DEADLINE, PATH, Answer
+from tests.support.gateway import DEADLINE, PATH, Answer, pause
 
 Found = TypeVar("Found")
 
@@ -91,10 +92,11 @@ class Api:
 
 async def until(condition: Callable[[], Awaitable[Found]], what: str) -> Found:
     """The first true answer of a condition; fails with what was waited for."""
+    began = time.monotonic()
     try:
         async with asyncio.timeout(DEADLINE):
             while not (found := await condition()):  # noqa: ASYNC110, what other processes do sets no event here
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(pause(time.monotonic() - began))
     except TimeoutError:
         raise AssertionError(f"waited {DEADLINE:.0f} s for {what}") from None
     return found

@@ -165,11 +165,16 @@ class Gateway:
         return self.finished(self.trigger(**fields))
 
 
+def pause(waited: float) -> float:
+    """Seconds until the next look, after so many of waiting: frequent looks slow down what they wait for."""
+    return min(0.02 + waited / 20, 0.25)
+
+
 def wait_for(condition: Any, what: str, deadline: float = DEADLINE) -> Any:
     """The first true answer of a condition; fails with what was waited for."""
-    end = time.monotonic() + deadline
-    while time.monotonic() < end:
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < deadline:
         if found := condition():
             return found
-        time.sleep(0.02)
+        time.sleep(pause(waited))
     raise AssertionError(f"waited {deadline:.0f} s for {what}")

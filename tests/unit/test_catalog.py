@@ -1,4 +1,4 @@
-"""Plans against the contract's table, which is repeated here cell by cell."""
+"""Plans, compared with the contract's table, which is repeated here cell by cell."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def names(plan: Plan) -> list[str]:
     return [str(step.name) for step in plan.steps]
 
 
-def toggled(
+def plan_with_toggles(
     pipeline: BuiltinPipeline,
     command: DbtCommand,
     lineage: tuple[bool | None, bool | None, bool],
@@ -103,7 +103,7 @@ def test_every_request_has_its_steps_under_all_values_of_both_toggles(
             steps += DBT_STEPS[command]
             if command == "daily" and TOGGLE[elementary]:
                 steps.append("elementary")
-        plan = toggled(pipeline, command, lineage, elementary)
+        plan = plan_with_toggles(pipeline, command, lineage, elementary)
         assert names(plan) == steps, (lineage, elementary)
         for step in plan.steps:
             assert step.lineage == (step.name in THROUGH_LINEAGE and TOGGLE[lineage]), (step, lineage)
@@ -114,14 +114,14 @@ def test_build_excludes_elementarys_models_only_if_its_step_follows(
     pipeline: BuiltinPipeline, command: DbtCommand
 ) -> None:
     for elementary in TOGGLE:
-        plan = toggled(pipeline, command, (None, None, True), elementary)
+        plan = plan_with_toggles(pipeline, command, (None, None, True), elementary)
         for step in plan.steps:
             follows = step.name == "build" and names(plan)[-1] == "elementary"
             assert step.without_elementary == follows, (step, elementary)
 
 
 @pytest.mark.parametrize(("pipeline", "command"), CELLS)
-def test_only_a_toggle_that_is_off_for_want_of_its_package_is_noted(
+def test_only_a_toggle_off_because_its_package_is_missing_is_noted(
     pipeline: BuiltinPipeline, command: DbtCommand
 ) -> None:
     for lineage, elementary in itertools.product(TOGGLE, TOGGLE):
@@ -130,7 +130,7 @@ def test_only_a_toggle_that_is_off_for_want_of_its_package_is_noted(
             notes.append(NO_LINEAGE_NOTE)
         if pipeline != "ingester" and command == "daily" and elementary == (None, None, False):
             notes.append(NO_ELEMENTARY_NOTE)
-        assert list(toggled(pipeline, command, lineage, elementary).notes) == notes, (lineage, elementary)
+        assert list(plan_with_toggles(pipeline, command, lineage, elementary).notes) == notes, (lineage, elementary)
 
 
 @pytest.mark.parametrize("command", DbtCommand)
@@ -160,7 +160,7 @@ def test_full_is_the_ingester_followed_by_the_plan_of_dbt(command: DbtCommand) -
         (("one", "one"), BuiltinPipeline.FULL, ("one",)),
     ],
 )
-def test_a_plan_has_the_resources_of_its_steps_each_of_them_once(
+def test_a_plan_has_each_resource_of_its_steps_once(
     command: DbtCommand, resources: tuple[str, str], pipeline: BuiltinPipeline, held: tuple[str, ...]
 ) -> None:
     assert catalog.plan(TriggerRequest(pipeline, command), installed(resources=resources)).resources == held
@@ -199,7 +199,7 @@ PIPELINE = PipelineSettings.model_validate(
 VALUES: dict[str, ParameterValue] = {"carrier": "AA", "month": 3, "since": "2026-11-01"}
 
 
-def shown(plan: Plan) -> list[tuple[str, tuple[str, ...]]]:
+def steps_with_arguments(plan: Plan) -> list[tuple[str, tuple[str, ...]]]:
     return [(step.name, step.arguments) for step in plan.steps]
 
 
@@ -207,7 +207,7 @@ def test_the_steps_of_a_pipeline_get_its_selection_and_their_parameters() -> Non
     plan = catalog.declared_plan(PIPELINE, VALUES, None, installed())
     selection = ("--select=gold silver,tag:x", "--indirect-selection=buildable", "--exclude=slow")
     variables = '--vars={"carrier": "AA", "flight_month": 3}'
-    assert shown(plan) == [
+    assert steps_with_arguments(plan) == [
         ("ingester", ("--since=2026-11-01",)),
         ("deps", (variables,)),
         ("build", (*selection, variables)),
@@ -231,7 +231,7 @@ def test_missing_packages_are_installed_before_the_first_dbt_step() -> None:
     assert [step.name for step in catalog.declared_plan(only_ingester, {}, None, needing).steps] == ["ingester"]
 
 
-def test_a_run_stops_only_at_nodes_that_its_command_makes() -> None:
+def test_a_run_stops_only_at_nodes_that_its_command_builds() -> None:
     only_models = PipelineSettings.model_validate({"dbt": {"command": "run"}})
     whole = catalog.declared_plan(only_models, {}, None, installed())
     assert catalog.process_problem("orders", MODELS, whole) is None
@@ -239,15 +239,15 @@ def test_a_run_stops_only_at_nodes_that_its_command_makes() -> None:
 
 
 def test_a_parameter_without_a_value_adds_no_argument() -> None:
-    assert shown(catalog.declared_plan(PIPELINE, {}, None, installed()))[0] == ("ingester", ())
+    assert steps_with_arguments(catalog.declared_plan(PIPELINE, {}, None, installed()))[0] == ("ingester", ())
     only_dbt = PipelineSettings.model_validate({"dbt": {"command": "run"}})
-    assert shown(catalog.declared_plan(only_dbt, {}, None, installed())) == [("run", ())]
+    assert steps_with_arguments(catalog.declared_plan(only_dbt, {}, None, installed())) == [("run", ())]
 
 
 def test_a_run_up_to_a_model_ends_with_the_step_that_builds_it() -> None:
     """That step builds what is upstream of the model and in the pipeline's selection."""
     plan = catalog.declared_plan(PIPELINE, {}, "orders", installed())
-    assert shown(plan) == [
+    assert steps_with_arguments(plan) == [
         ("ingester", ()),
         ("deps", ()),
         (
@@ -302,7 +302,7 @@ MODELS = [
         ("gold", "is the name of a model and of a folder or package, in which sales is too"),
     ],
 )
-def test_a_run_may_stop_only_at_a_model_that_its_name_selects_alone(process: str, problem: str | None) -> None:
+def test_a_run_may_stop_only_at_a_model_whose_name_selects_only_it(process: str, problem: str | None) -> None:
     whole = catalog.declared_plan(PIPELINE, {}, None, installed())
     found = catalog.process_problem(process, MODELS, whole)
     assert (found is None) == (problem is None)

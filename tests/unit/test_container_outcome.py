@@ -1,4 +1,4 @@
-"""What an ended container's state means for its step."""
+"""The outcome of a step by the state of its ended container."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPAN = Span(100.0, 102.5, 2.5)
 def outcome(
     folder: Path, code: int, *, memory: bool = False, ended_by: str | None = None, copier: object = None
 ) -> Outcome:
-    """Of a container that left with this code. copier: how the one that followed its log ended."""
+    """The outcome of a container with this exit code. copier: the exit record of the process that read its log."""
     step = folder / "job" / "1-build"
     copied = step / "container-1/logs-1"
     copied.mkdir(parents=True)
@@ -33,32 +33,33 @@ def outcome(
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 125, 126, 127, 128, 200, 254, 255])
-def test_a_code_of_its_own_is_its_own(tmp_path: Path, code: int) -> None:
+def test_a_code_that_means_no_signal_is_reported_as_the_exit_code(tmp_path: Path, code: int) -> None:
     assert outcome(tmp_path, code) == Exited(code, SPAN)
 
 
 @pytest.mark.parametrize("number", [1, 2, 6, 9, 11, 15])
-def test_a_code_of_a_signal_that_nobody_of_ours_sent_is_killed(tmp_path: Path, number: int) -> None:
+def test_the_code_of_a_signal_that_the_runner_did_not_send_means_killed(tmp_path: Path, number: int) -> None:
     assert outcome(tmp_path, 128 + number) == Killed(number, SPAN)
 
 
 @pytest.mark.parametrize("code", [1, 137, 247])
-def test_a_failure_with_an_out_of_memory_kill_is_killed(tmp_path: Path, code: int) -> None:
+def test_a_failure_after_an_out_of_memory_kill_is_reported_as_killed(tmp_path: Path, code: int) -> None:
     assert outcome(tmp_path, code, memory=True) == Killed(9, SPAN, out_of_memory=True)
 
 
-def test_an_exit_with_0_after_an_out_of_memory_kill_is_exited(tmp_path: Path) -> None:
-    """The kernel may have killed a child that the program did without."""
+def test_exit_code_0_after_an_out_of_memory_kill_is_reported_as_exited(tmp_path: Path) -> None:
+    """The kernel may have killed a child process that the program did not need."""
     assert outcome(tmp_path, 0, memory=True) == Exited(0, SPAN)
 
 
 @pytest.mark.parametrize("code", [0, 2, 130, 137])
-def test_one_that_we_ended_is_told_as_that_with_its_code(tmp_path: Path, code: int) -> None:
+def test_a_container_ended_by_the_runner_is_stopped_or_timed_out(tmp_path: Path, code: int) -> None:
     assert outcome(tmp_path / "a", code, ended_by="asked") == Stopped(code, SPAN)
     assert outcome(tmp_path / "b", code, ended_by="time_limit") == TimedOut(code, SPAN)
 
 
 @pytest.mark.parametrize("copier", [{"code": 1, "stopped": None}, {"code": None, "stopped": None}, {" ": 0}])
-def test_255_is_unknown_where_the_engine_was_lost_meanwhile(tmp_path: Path, copier: object) -> None:
+def test_exit_code_255_is_lost_if_the_reader_of_the_log_failed(tmp_path: Path, copier: object) -> None:
+    """The engine may have been lost then; other codes are the program's."""
     assert isinstance(outcome(tmp_path / "a", 255, copier=copier), Lost)
     assert outcome(tmp_path / "b", 1, copier=copier) == Exited(1, SPAN)

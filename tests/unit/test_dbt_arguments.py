@@ -1,4 +1,4 @@
-"""Selections, model names, variables: what is let through is one argument, begins no option and keeps its meaning."""
+"""Selections, model names, variables: an accepted one is one argument, begins no option and keeps its meaning."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ TYPES: dict[ParameterType, type | tuple[type, ...]] = {
         *("test_name:unique", "package:shop", "file:orders.sql", "resource_type:model", "result:error+", "a" * 1000),
     ],
 )
-def test_selections_that_people_write_are_taken_as_they_are(selection: str) -> None:
+def test_valid_selections_are_passed_on_unchanged(selection: str) -> None:
     assert (select(selection), exclude(selection)) == (f"--select={selection}", f"--exclude={selection}")
 
 
@@ -100,10 +100,10 @@ def test_selections_that_people_write_are_taken_as_they_are(selection: str) -> N
         ),
     ],
 )
-def test_a_selection_that_could_be_more_or_nothing_is_refused(
+def test_an_empty_malformed_or_unsafe_selection_is_refused(
     selection: str,
 ) -> None:
-    """The message has the value and what is allowed."""
+    """The message names the value and the allowed characters."""
     with pytest.raises(WordError) as refused:
         select(selection)
     assert str(refused.value).startswith(f"The selection {ascii(selection)[:90]}")
@@ -111,7 +111,7 @@ def test_a_selection_that_could_be_more_or_nothing_is_refused(
 
 
 def test_one_argument_excludes_several_selections() -> None:
-    """Each of them is checked."""
+    """Each selection is checked."""
     assert exclude("elementary", "tag:slow +a,b") == "--exclude=elementary tag:slow +a,b"
     for wrong in ("", "-x", "a "):
         assert refusal(lambda word: exclude("elementary", word), wrong) is not None
@@ -126,17 +126,17 @@ def test_one_argument_excludes_several_selections() -> None:
         ("+a 2+b+ tag:x", "+m,+a +m,2+b+ +m,tag:x"),
     ],
 )
-def test_a_model_within_a_selection_is_in_each_part_of_its_union(selection: str | None, expected: str) -> None:
+def test_select_within_adds_the_model_to_each_part_of_the_union(selection: str | None, expected: str) -> None:
     assert select_within("m", selection) == f"--select={expected}"
 
 
 @given(NASTY)
-def test_select_within_refuses_what_its_parts_refuse(text: str) -> None:
+def test_select_within_refuses_what_select_and_select_up_to_refuse(text: str) -> None:
     assert refusal(lambda word: select_within(word, "a b"), text) == refusal(select_up_to, text)
     assert refusal(lambda word: select_within("m", word), text) == refusal(select, text)
 
 
-def test_the_longest_select_within_is_an_argument_for_the_kernel() -> None:
+def test_the_longest_select_within_is_below_the_kernels_limit() -> None:
     assert len(select_within("m" * 255, " ".join("a" * 500))) < 128 * 1024
 
 
@@ -149,7 +149,7 @@ def test_no_accepted_selection_begins_an_option_or_leaves_the_project(text: str)
         return
     assert re.fullmatch(r"[\w.+:@*,/ -]{1,1000}", text, re.ASCII)
     for part in re.split("[ ,]", text):
-        # as dbt itself takes a part to pieces
+        # dbt parses a part by this expression
         found = re.fullmatch(r"@?((\d*)\+)?(([\w.]+):)?(?P<value>.*?)(\+(\d*))?", part)
         assert found is not None
         value = found["value"]
@@ -161,18 +161,18 @@ def test_no_accepted_selection_begins_an_option_or_leaves_the_project(text: str)
 @given(NASTY)
 @example("orders.v2")
 @example("orders.sql")
-def test_a_model_name_is_one_name_without_operators_folders_or_files(text: str) -> None:
-    told = refusal(select_up_to, text)
-    if told is None:
+def test_an_accepted_model_name_has_no_operator_path_or_extension(text: str) -> None:
+    message = refusal(select_up_to, text)
+    if message is None:
         assert select_up_to(text) == f"--select=+{text}"
         assert not set(text) & set("+@:*,/ .")
     else:
         assert not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,254}", text)
-        assert told.startswith("The model ")
+        assert message.startswith("The model ")
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "a:", "é", "a\n", "<<", "a" * 129])
-def test_a_name_that_yaml_could_read_otherwise_is_refused(name: str) -> None:
+def test_a_variable_name_that_yaml_could_misread_is_refused(name: str) -> None:
     with pytest.raises(WordError, match="name"):
         vars_argument({name: "x"})
 
@@ -182,7 +182,7 @@ def test_a_name_that_yaml_could_read_otherwise_is_refused(name: str) -> None:
         st.from_regex(r"[a-z_<=~][a-z0-9_.]{0,8}", fullmatch=True), st.tuples(st.sampled_from(ParameterType), JSON)
     )
 )
-def test_what_is_let_through_is_read_back_as_the_same_by_json_and_by_yaml(
+def test_accepted_values_are_read_back_unchanged_from_json_and_yaml(
     chosen: dict[str, tuple[ParameterType, Any]],
 ) -> None:
     declared = {name: Parameter(kind) for name, (kind, _) in chosen.items()}
@@ -203,13 +203,13 @@ def test_what_is_let_through_is_read_back_as_the_same_by_json_and_by_yaml(
 
 
 def typed(values: dict[str, Any]) -> dict[str, tuple[type, str]]:
-    """With types, and without taking 1, 1.0 and True, or 0.0 and -0.0, for the same."""
+    """Each value with its type; 1, 1.0 and True differ, and 0.0 and -0.0."""
     return {name: (type(value), repr(value)) for name, value in values.items()}
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.dates())
 @example(0, 1e20, date.min)
 @example(0, 1e-7, date.max)
-def test_each_value_of_a_type_is_read_back_by_yaml(whole: int, real: float, day: date) -> None:
+def test_integers_numbers_and_dates_are_read_back_unchanged_from_yaml(whole: int, real: float, day: date) -> None:
     values: dict[str, ParameterValue] = {"whole": whole, "real": real, "day": day.isoformat()}
     assert typed(yaml.safe_load(vars_argument(values).removeprefix("--vars="))) == typed(values)

@@ -1,4 +1,4 @@
-"""The command lines of dbt steps, to the last option."""
+"""The command lines of dbt steps, with every option."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LOGS = [
 MASK = Mask(("TOKEN",))
 
 
-def made(
+def command_of(
     dbt_: DbtConfig,
     step: DbtStep,
     folder: Path = FOLDER,
@@ -56,8 +56,8 @@ def made(
     return dbt.command(dbt_, step, dbt.paths(dbt_, folder, cache), whole, grace=10, time_limit=100, mask=MASK)
 
 
-def test_a_build_with_nothing_configured() -> None:
-    command = made(PLAIN, DbtStep("build"))
+def test_a_build_with_nothing_configured_gets_the_default_options() -> None:
+    command = command_of(PLAIN, DbtStep("build"))
     assert command.argvs == (
         (
             "dbt",
@@ -72,8 +72,8 @@ def test_a_build_with_nothing_configured() -> None:
     assert (command.cwd, command.grace, command.time_limit) == ("/srv/shop/transform", 10, 100)
 
 
-def test_a_build_with_everything_configured() -> None:
-    assert made(WHOLE, BUILD).argvs == (
+def test_a_build_with_everything_configured_gets_every_option() -> None:
+    assert command_of(WHOLE, BUILD).argvs == (
         (
             "/venv/bin/dbt",
             "build",
@@ -93,7 +93,7 @@ def test_a_build_with_everything_configured() -> None:
 
 
 def test_deps_gets_only_the_options_it_knows() -> None:
-    assert made(WHOLE, DbtStep("deps")).argvs == (
+    assert command_of(WHOLE, DbtStep("deps")).argvs == (
         (
             "/venv/bin/dbt",
             "deps",
@@ -107,8 +107,8 @@ def test_deps_gets_only_the_options_it_knows() -> None:
 
 
 def test_elementary_runs_its_models_and_then_makes_its_report() -> None:
-    """Without the arguments that the fabric adds to dbt."""
-    run, report = made(WHOLE, ELEMENTARY).argvs
+    """Neither command has the arguments that the fabric adds to dbt."""
+    run, report = command_of(WHOLE, ELEMENTARY).argvs
     assert run[:2] == ("/venv/bin/dbt", "run")
     assert run[-2:] == ("--threads=4", "--select=elementary")
     assert report == (
@@ -120,8 +120,8 @@ def test_elementary_runs_its_models_and_then_makes_its_report() -> None:
         "--target-path=/state/jobs/full-1/3-build/edr",
         "--file-path=/state/jobs/full-1/3-build/elementary_report.html",
     )
-    assert len(made(replace(WHOLE, edr=None), ELEMENTARY).argvs) == 1
-    assert len(made(WHOLE, replace(ELEMENTARY, report=False)).argvs) == 1
+    assert len(command_of(replace(WHOLE, edr=None), ELEMENTARY).argvs) == 1
+    assert len(command_of(WHOLE, replace(ELEMENTARY, report=False)).argvs) == 1
 
 
 @pytest.mark.parametrize(
@@ -135,22 +135,22 @@ def test_elementary_runs_its_models_and_then_makes_its_report() -> None:
         (DbtStep("run", ("--vars={}",), elementary=True), ("--select=elementary", "--vars={}")),
     ],
 )
-def test_elementary_stands_before_what_the_caller_selects(step: DbtStep, expected: tuple[str, ...]) -> None:
-    assert made(PLAIN, step).argvs[0][-len(expected) :] == expected
+def test_elementarys_selection_comes_before_the_steps_arguments(step: DbtStep, expected: tuple[str, ...]) -> None:
+    assert command_of(PLAIN, step).argvs[0][-len(expected) :] == expected
     assert dbt.list_command(PLAIN, step, dbt.paths(PLAIN, FOLDER, CACHE))[-len(expected) :] == expected
 
 
 @pytest.mark.parametrize("verb", ["build", "run", "test"])
-def test_dbt_ol_is_what_runs_with_lineage_and_it_gets_the_same_options(verb: str) -> None:
-    plain, lineage = made(WHOLE, DbtStep(verb)).argvs[0], made(WHOLE, DbtStep(verb, lineage=True)).argvs[0]
+def test_with_lineage_dbt_ol_runs_with_the_same_options(verb: str) -> None:
+    plain, lineage = command_of(WHOLE, DbtStep(verb)).argvs[0], command_of(WHOLE, DbtStep(verb, lineage=True)).argvs[0]
     assert (plain[0], lineage[0]) == ("/venv/bin/dbt", "/venv/bin/dbt-ol")
     assert plain[1:] == lineage[1:]
     assert not [option for option in lineage if option.startswith("--consume-structured-logs")]
 
 
 @pytest.mark.parametrize("step", [BUILD, DbtStep("deps"), ELEMENTARY, DbtStep("test", lineage=True)])
-def test_options_are_glued_to_their_values_and_paths_are_absolute(step: DbtStep) -> None:
-    for argv in made(WHOLE, step).argvs:
+def test_each_option_is_one_word_with_its_value_and_paths_are_absolute(step: DbtStep) -> None:
+    for argv in command_of(WHOLE, step).argvs:
         given = [option for option in argv[2:] if option not in WHOLE.arguments]
         assert all(option.startswith("--") for option in given)
         paths = [option.partition("=")[2] for option in given if "-dir=" in option or "-path=" in option]
@@ -161,21 +161,21 @@ def test_options_are_glued_to_their_values_and_paths_are_absolute(step: DbtStep)
 @pytest.mark.parametrize("step", [BUILD, DbtStep("deps"), ELEMENTARY])
 def test_the_interrupt_of_dbt_is_sigint(step: DbtStep) -> None:
     """It is the only signal on which dbt cancels its queries."""
-    assert made(WHOLE, step).interrupt is signal.SIGINT
+    assert command_of(WHOLE, step).interrupt is signal.SIGINT
 
 
-def test_all_that_the_gateway_sets_itself_is_reserved() -> None:
-    commands = [made(WHOLE, step) for step in (BUILD, DbtStep("test", lineage=True))]
+def test_options_that_the_gateway_sets_are_reserved() -> None:
+    commands = [command_of(WHOLE, step) for step in (BUILD, DbtStep("test", lineage=True))]
     options = {option.partition("=")[0] for command in commands for option in command.argvs[0][2:]}
     free = {"--exclude", "--full-refresh", "--vars", "--no-quiet", "--no-use-colors", "--write-json"}
     assert options - free <= RESERVED_ARGUMENTS
 
 
-def test_the_shared_parse_is_used_only_where_it_exists(tmp_path: Path) -> None:
+def test_the_shared_parse_is_used_only_if_it_exists(tmp_path: Path) -> None:
     cache = tmp_path / "parse" / "x.msgpack"
     option = f"--partial-parse-file-path={cache}"
-    assert option not in made(PLAIN, BUILD, cache=cache).argvs[0]
-    dbt.update_parse_cache(tmp_path, cache)  # the step left none
+    assert option not in command_of(PLAIN, BUILD, cache=cache).argvs[0]
+    dbt.update_parse_cache(tmp_path, cache)  # the step wrote no parse
     assert not cache.exists()
     fresh = dbt.target_folder(tmp_path) / "partial_parse.msgpack"
     for content in (b"first", b"second"):
@@ -183,8 +183,8 @@ def test_the_shared_parse_is_used_only_where_it_exists(tmp_path: Path) -> None:
         fresh.write_bytes(content)
         dbt.update_parse_cache(tmp_path, cache)
         assert cache.read_bytes() == content
-    assert option in made(PLAIN, BUILD, cache=cache).argvs[0]
-    assert option not in made(PLAIN, DbtStep("deps"), cache=cache).argvs[0]
+    assert option in command_of(PLAIN, BUILD, cache=cache).argvs[0]
+    assert option not in command_of(PLAIN, DbtStep("deps"), cache=cache).argvs[0]
 
 
 CHANGES: list[dict[str, Any]] = [
@@ -197,7 +197,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
-def test_a_parse_is_not_shared_where_another_would_come_of_it(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_parse_is_not_shared_if_the_configuration_differs(tmp_path: Path, change: dict[str, Any]) -> None:
     assert dbt.parse_cache(tmp_path, WHOLE, BUILD) == dbt.parse_cache(tmp_path, replace(WHOLE), BUILD)
     assert dbt.parse_cache(tmp_path, WHOLE, BUILD) != dbt.parse_cache(tmp_path, replace(WHOLE, **change), BUILD)
     assert dbt.parse_cache(tmp_path, replace(WHOLE, **change), BUILD).parent == tmp_path
@@ -210,7 +210,7 @@ def test_elementary_shares_no_parse_with_steps_that_have_arguments(tmp_path: Pat
     assert dbt.parse_cache(tmp_path, bare, elementary) == dbt.parse_cache(tmp_path, bare, BUILD)
 
 
-def test_profiles_of_the_project_are_taken_unless_others_are_configured(tmp_path: Path) -> None:
+def test_the_projects_profiles_are_used_unless_others_are_configured(tmp_path: Path) -> None:
     own = DbtConfig(project=tmp_path)
     assert own.profiles_folder is None
     (tmp_path / "profiles.yml").touch()
@@ -218,7 +218,7 @@ def test_profiles_of_the_project_are_taken_unless_others_are_configured(tmp_path
     assert replace(own, profiles=Path("/etc/dbt")).profiles_folder == Path("/etc/dbt")
 
 
-HOSTS = {
+HOST_ENVIRONMENT = {
     "PATH": "/bin",
     "OPENLINEAGE_URL": "http://marquez:5000",
     "OPENLINEAGE_DISABLED": "true",
@@ -229,11 +229,11 @@ HOSTS = {
 }
 
 
-def test_lineage_goes_where_the_gateway_says_whatever_the_host_has_set(tmp_path: Path) -> None:
+def test_lineage_goes_to_the_steps_file_despite_the_hosts_variables(tmp_path: Path) -> None:
     step = DbtStep("build", lineage=True)
     folder = tmp_path / "3-build 'of\" a: job"
     dbt.prepare(step, folder)
-    environment = made(PLAIN, step, folder, environment=HOSTS).environment
+    environment = command_of(PLAIN, step, folder, environment=HOST_ENVIRONMENT).environment
     assert environment == {
         "PATH": "/bin",
         "OPENLINEAGE_NAMESPACE": "shop",
@@ -250,10 +250,10 @@ def test_lineage_goes_where_the_gateway_says_whatever_the_host_has_set(tmp_path:
 def test_a_step_without_lineage_has_no_lineage_file(tmp_path: Path) -> None:
     dbt.prepare(BUILD, tmp_path / "deep" / "folder")
     assert list((tmp_path / "deep" / "folder").iterdir()) == []
-    environment = made(PLAIN, BUILD, environment=HOSTS).environment
+    environment = command_of(PLAIN, BUILD, environment=HOST_ENVIRONMENT).environment
     assert not {"OPENLINEAGE_URL", "OPENLINEAGE__TRANSPORT", "TQDM_DISABLE"} & set(environment)
 
 
-def test_what_the_user_says_of_tracking_and_the_browser_wins() -> None:
+def test_the_users_variables_for_tracking_and_browser_take_precedence() -> None:
     given = {"DO_NOT_TRACK": "0", "EDR_REPORT_OPEN_BROWSER": "true"}
-    assert made(PLAIN, BUILD, environment=given).environment == given
+    assert command_of(PLAIN, BUILD, environment=given).environment == given

@@ -12,12 +12,12 @@ from runners.report import Progress
 from tests.support.recorded import recorded
 
 
-def said(name: str, message: str = "", **data: Any) -> str:
-    """A line as dbt writes it."""
+def event_line(name: str, message: str = "", **data: Any) -> str:
+    """A line of dbt's JSON log with this event."""
     return json.dumps({"data": data, "info": {"msg": message, "name": name, "ts": "2026-11-21T23:10:51.807634Z"}})
 
 
-def fed(*lines: str) -> DbtReader:
+def reader_of(*lines: str) -> DbtReader:
     reader = DbtReader()
     for line in lines:
         reader.feed(line)
@@ -54,10 +54,10 @@ def test_a_build_with_failures_is_counted_node_by_node() -> None:
         ("dbt_ol_without_a_project", False, False, False, ""),
     ],
 )
-def test_how_far_dbt_got_and_what_ended_it(
+def test_the_reader_reports_the_last_phase_of_dbt_and_its_error(
     recording: str, started: bool, loaded: bool, connecting: bool, error: str
 ) -> None:
-    reader = fed(*recorded(recording))
+    reader = reader_of(*recorded(recording))
     assert (reader.started, reader.loaded, reader.connecting) == (started, loaded, connecting)
     assert reader.error.strip().startswith(error)
     assert bool(reader.error) == bool(error)
@@ -71,8 +71,8 @@ def test_how_far_dbt_got_and_what_ended_it(
         ("dbt_ol_without_a_project", "FileNotFoundError: [Errno 2] No such file or directory: '/srv/hc/ok/nowhere/db"),
     ],
 )
-def test_the_last_words_are_the_last_line_that_says_anything(recording: str, last: str) -> None:
-    assert fed(*recorded(recording), "", "   ").last_line.startswith(last)
+def test_the_last_line_is_the_last_one_with_text(recording: str, last: str) -> None:
+    assert reader_of(*recorded(recording), "", "   ").last_line.startswith(last)
 
 
 @pytest.mark.parametrize(
@@ -92,19 +92,19 @@ def test_the_last_words_are_the_last_line_that_says_anything(recording: str, las
         ("LogStartLine", {"total": 41, "node_info": {"node_name": "orders"}}, Progress(total=41, current="orders")),
     ],
 )
-def test_what_each_event_adds_to_the_progress(name: str, data: dict[str, Any], expected: Progress) -> None:
-    assert fed(said(name, **data)).progress == expected
+def test_each_event_adds_its_counts_to_the_progress(name: str, data: dict[str, Any], expected: Progress) -> None:
+    assert reader_of(event_line(name, **data)).progress == expected
 
 
 @pytest.mark.parametrize("name", ["LogModelResult", "LogTestResult", "LogStartLine", "ConcurrencyLine"])
 @pytest.mark.parametrize("data", [None, [], "x", {}, {"node_info": None}, {"total": "many", "node_count": None}])
-def test_an_event_without_its_data_is_no_harm(name: str, data: object) -> None:
-    reader = fed(json.dumps({"info": {"name": name, "msg": "m"}, "data": data}))
+def test_an_event_with_missing_or_invalid_data_is_still_read(name: str, data: object) -> None:
+    reader = reader_of(json.dumps({"info": {"name": name, "msg": "m"}, "data": data}))
     assert reader.progress is not None
     assert reader.last_line == "m"
 
 
-STRANGE = [
+NOT_EVENTS = [
     "",
     "{",
     "{}",
@@ -128,10 +128,10 @@ STRANGE = [
 ]
 
 
-@pytest.mark.parametrize("line", STRANGE, ids=range(len(STRANGE)))
-def test_a_line_that_is_no_event_of_dbt_is_an_ordinary_line(line: str) -> None:
+@pytest.mark.parametrize("line", NOT_EVENTS, ids=range(len(NOT_EVENTS)))
+def test_a_line_that_is_not_a_dbt_event_is_read_as_plain_text(line: str) -> None:
     assert parse_event(line) is None
-    reader = fed("before", line)
+    reader = reader_of("before", line)
     assert (reader.started, reader.progress) == (False, None)
     assert reader.last_line == (line.strip() or "before")
 
@@ -148,32 +148,32 @@ def test_a_line_that_is_no_event_of_dbt_is_an_ordinary_line(line: str) -> None:
         "",
     ],
 )
-def test_what_is_not_dbts_is_shown_as_it_is(line: str) -> None:
+def test_a_line_that_is_not_a_dbt_event_is_shown_unchanged(line: str) -> None:
     assert render_line(line) == line
 
 
-def test_an_event_is_shown_as_dbts_own_text_log_shows_it() -> None:
+def test_an_event_is_shown_as_in_dbts_text_log() -> None:
     shown = [render_line(line) for line in recorded("build_failed")]
     assert shown[0] == "23:10:48  Running with dbt=1.11.16"
     assert shown[-1] == "23:10:51  Done. PASS=5 WARN=0 ERROR=2 SKIP=1 NO-OP=0 TOTAL=8"
     assert not any(line is None or line.startswith("{") for line in shown)
 
 
-def test_an_event_that_has_not_arrived_whole_is_not_shown() -> None:
+def test_an_incomplete_event_is_not_shown() -> None:
     whole = recorded("build_failed")[0]
     assert render_line(whole[:-40]) is None
 
 
-def test_a_very_long_line_is_an_event_like_any_other() -> None:
-    trace = said("MainStackTrace", "Traceback (most recent call last):\n" + "x" * 1_000_000)
-    reader = fed(said("MainEncounteredError", "Encountered an error:\nboom"), trace)
+def test_a_line_of_a_million_characters_is_read_as_an_event() -> None:
+    trace = event_line("MainStackTrace", "Traceback (most recent call last):\n" + "x" * 1_000_000)
+    reader = reader_of(event_line("MainEncounteredError", "Encountered an error:\nboom"), trace)
     assert (reader.error.strip(), reader.last_line) == ("boom", "Encountered an error:\nboom")
 
 
-def test_text_of_an_event_can_be_encoded_whatever_it_escapes() -> None:
-    """JSON can escape half a surrogate pair, which is no character: it must reach neither the record nor an answer."""
+def test_text_of_an_event_with_a_lone_surrogate_can_be_encoded() -> None:
+    """JSON can escape half a surrogate pair, which UTF-8 can't encode: no record or response may have it."""
     line = '{"data": {"node_info": {"node_name": "\\ud800"}}, "info": {"name": "LogStartLine", "msg": "\\udfff"}}'
-    reader = fed(line)
+    reader = reader_of(line)
     assert reader.progress is not None
     for kept in (render_line(line), reader.last_line, reader.progress.current):
         assert kept is not None

@@ -1,4 +1,4 @@
-"""What a dbt project must have before anything of it is run."""
+"""What a dbt project must have before one of its steps runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def problem(
         (PROJECT, "small: {target: dev, outputs: '{{ jinja }}'}\n", {}, None),
     ],
 )
-def test_a_project_that_dbt_can_load_or_must_render_has_no_problem(
+def test_a_project_that_is_complete_or_needs_rendering_has_no_problem(
     tmp_path: Path, project: str, profiles: str, environment: dict[str, str], target: str | None
 ) -> None:
     assert problem(tmp_path, project, profiles, environment, target) is None
@@ -81,24 +81,24 @@ def test_a_problem_is_one_sentence_with_the_cause_and_the_remedy(
     target: str | None,
     parts: list[str],
 ) -> None:
-    said = problem(tmp_path, project, profiles, environment, target)
-    assert said is not None
-    assert [part for part in parts if part not in said] == []
-    assert "\n" not in said
-    assert said.endswith(".")
+    message = problem(tmp_path, project, profiles, environment, target)
+    assert message is not None
+    assert [part for part in parts if part not in message] == []
+    assert "\n" not in message
+    assert message.endswith(".")
 
 
-def test_files_that_are_no_text_are_an_obstacle(tmp_path: Path) -> None:
+def test_a_project_file_that_is_not_utf8_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "dbt_project.yml").write_bytes(b"name: \xff")
     assert "is not YAML" in str(problem(tmp_path, project=None))
 
 
-def test_profiles_are_looked_for_where_dbt_would_look(tmp_path: Path) -> None:
+def test_profiles_are_read_from_home_or_from_dbt_profiles_dir(tmp_path: Path) -> None:
     write(tmp_path / "home/.dbt/profiles.yml", PROFILES)
     assert problem(tmp_path, profiles=None) is None
     write(tmp_path / "elsewhere/profiles.yml", "other: {}\n")
-    said = problem(tmp_path, profiles=None, environment={"DBT_PROFILES_DIR": "elsewhere"})
-    assert str(tmp_path / "elsewhere/profiles.yml") in str(said)
+    message = problem(tmp_path, profiles=None, environment={"DBT_PROFILES_DIR": "elsewhere"})
+    assert str(tmp_path / "elsewhere/profiles.yml") in str(message)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_profiles_are_looked_for_where_dbt_would_look(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("file", ["packages.yml", "dependencies.yml"])
-def test_elementary_is_had_where_it_is_declared(tmp_path: Path, entry: str, file: str) -> None:
+def test_elementary_is_found_among_declared_packages(tmp_path: Path, entry: str, file: str) -> None:
     write(tmp_path / "elementary_package/dbt_project.yml", "name: elementary\n")
     write(tmp_path / "project/dbt_project.yml", PROJECT)
     assert not dbt_project.has_elementary(tmp_path / "project")
@@ -122,7 +122,7 @@ def test_elementary_is_had_where_it_is_declared(tmp_path: Path, entry: str, file
 
 
 @pytest.mark.parametrize("setting", ["", "packages-install-path: dbt_packages\n", "packages-install-path: modules\n"])
-def test_elementary_is_had_where_it_is_installed(tmp_path: Path, setting: str) -> None:
+def test_elementary_is_found_among_installed_packages(tmp_path: Path, setting: str) -> None:
     write(tmp_path / "dbt_project.yml", PROJECT + setting)
     assert not dbt_project.has_elementary(tmp_path)
     folder = "modules" if "modules" in setting else "dbt_packages"
@@ -147,7 +147,7 @@ def test_elementary_is_had_where_it_is_installed(tmp_path: Path, setting: str) -
     ],
 )
 def test_a_project_without_the_package_has_no_elementary(tmp_path: Path, packages: str) -> None:
-    """However broken its files are."""
+    """Also if its packages.yml is invalid."""
     write(tmp_path / "other/dbt_project.yml", "name: other\n")
     write(tmp_path / "project/packages.yml", packages)
     assert not dbt_project.has_elementary(tmp_path / "project")

@@ -27,8 +27,10 @@ PASSED = ["success", "pass"]
 FAILED = ["success", "error"]
 
 
-def judged(folder: Path, step: DbtStep, code: int, recording: str | None, statuses: list[str] | None = None) -> Outcome:
-    """What is made of a step that said this, left results of these statuses and exited with this code."""
+def outcome_of(
+    folder: Path, step: DbtStep, code: int, recording: str | None, statuses: list[str] | None = None
+) -> Outcome:
+    """The outcome of a step with this recorded output, results of these statuses and this exit code."""
     reader = DbtReader()
     for line in recorded(recording) if recording else []:
         reader.feed(line)
@@ -63,26 +65,26 @@ def judged(folder: Path, step: DbtStep, code: int, recording: str | None, status
         (BUILD, 247, "build_failed", FAILED),
     ],
     ids=[
-        "a good build",
-        "a selection of the user's that matches nothing is dbt's success",
+        "a successful build",
+        "a selection that matches nothing is a success for dbt",
         "warnings and skips are no failures",
         "models failed",
-        "a good build through dbt-ol",
+        "a successful build through dbt-ol",
         "models failed through dbt-ol",
         "a compile error through dbt-ol",
-        "a compile error ran and failed",
-        "interrupted, with results of what was finished",
-        "good deps",
-        "deps that failed did run",
+        "a compile error is a failed run",
+        "interrupted, with the results of finished nodes",
+        "successful deps",
+        "failed deps are a failed run",
         "Elementary's models ran",
         "Elementary's models failed",
-        "without dbt-ol a high code is a code",
+        "without dbt-ol 247 is an exit code",
     ],
 )
-def test_an_exit_that_its_log_and_results_bear_out_is_taken_as_it_is(
+def test_an_exit_code_confirmed_by_log_and_results_is_unchanged(
     tmp_path: Path, step: DbtStep, code: int, recording: str, statuses: list[str] | None
 ) -> None:
-    assert judged(tmp_path, step, code, recording, statuses) == Exited(code, SPAN)
+    assert outcome_of(tmp_path, step, code, recording, statuses) == Exited(code, SPAN)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_an_exit_that_its_log_and_results_bear_out_is_taken_as_it_is(
         (REPORT, 0, "build_failed", ["success"], "edr exited 0 without leaving its report"),
     ],
     ids=[
-        "a program that said nothing",
+        "a program without output",
         "dbt ran but left no results",
         "dbt-ol that did not run dbt",
         "a model failed",
@@ -108,18 +110,18 @@ def test_an_exit_that_its_log_and_results_bear_out_is_taken_as_it_is(
         "edr left no report",
     ],
 )
-def test_an_exit_with_0_that_did_not_do_its_work_is_not_started(
+def test_exit_code_0_not_confirmed_by_log_and_results_is_not_started(
     tmp_path: Path, step: DbtStep, code: int, recording: str | None, statuses: list[str] | None, why: str
 ) -> None:
-    outcome = judged(tmp_path, step, code, recording, statuses)
+    outcome = outcome_of(tmp_path, step, code, recording, statuses)
     assert isinstance(outcome, NotStarted)
     assert why in outcome.why
     assert (outcome.code, outcome.span) == (0, SPAN)
 
 
-def test_an_exit_with_0_after_its_report_is_taken(tmp_path: Path) -> None:
+def test_exit_code_0_of_elementary_with_its_report_is_unchanged(tmp_path: Path) -> None:
     (tmp_path / "elementary_report.html").write_text("<html>")
-    assert judged(tmp_path, REPORT, 0, "build_failed", ["success"]) == Exited(0, SPAN)
+    assert outcome_of(tmp_path, REPORT, 0, "build_failed", ["success"]) == Exited(0, SPAN)
 
 
 @pytest.mark.parametrize(
@@ -136,21 +138,21 @@ def test_an_exit_with_0_after_its_report_is_taken(tmp_path: Path) -> None:
         (BUILD, 127, None, "dbt build could not be started"),
     ],
     ids=[
-        "dbt-ol broke before it ran dbt",
-        "dbt-ol said nothing at all",
-        "a wrong option",
+        "dbt-ol failed before it ran dbt",
+        "dbt-ol without output",
+        "an unknown option",
         "no profiles folder",
-        "a wrong target",
-        "a wrong option of deps",
+        "an unknown target",
+        "an unknown option of deps",
         "a locked database",
         "a locked database through dbt-ol",
-        "no such program",
+        "a missing program",
     ],
 )
-def test_a_failure_before_the_work_began_is_not_started(
+def test_a_failure_before_dbt_began_its_work_is_not_started(
     tmp_path: Path, step: DbtStep, code: int, recording: str | None, why: str
 ) -> None:
-    outcome = judged(tmp_path, step, code, recording)
+    outcome = outcome_of(tmp_path, step, code, recording)
     assert isinstance(outcome, NotStarted)
     assert why in outcome.why
     assert "\n" not in outcome.why
@@ -158,23 +160,23 @@ def test_a_failure_before_the_work_began_is_not_started(
 
 
 @pytest.mark.parametrize(("code", "number"), [(247, 9), (241, 15), (254, 2), (255, 1), (192, 64)])
-def test_dbt_ol_leaves_with_minus_the_signal_that_ended_its_dbt(tmp_path: Path, code: int, number: int) -> None:
-    assert judged(tmp_path, LINEAGE, code, "build_failed") == Killed(number, SPAN)
+def test_a_code_of_dbt_ol_of_256_minus_a_signal_means_killed(tmp_path: Path, code: int, number: int) -> None:
+    assert outcome_of(tmp_path, LINEAGE, code, "build_failed") == Killed(number, SPAN)
 
 
-def test_other_codes_of_dbt_ol_are_no_signals(tmp_path: Path) -> None:
-    assert judged(tmp_path, LINEAGE, 191, "build_failed", FAILED) == Exited(191, SPAN)
+def test_a_code_of_dbt_ol_below_192_is_an_exit_code(tmp_path: Path) -> None:
+    assert outcome_of(tmp_path, LINEAGE, 191, "build_failed", FAILED) == Exited(191, SPAN)
 
 
 @pytest.mark.parametrize(
     "outcome", [Killed(9, SPAN), TimedOut(143, SPAN), Stopped(2, SPAN), NotStarted("no program"), Lost("nobody saw")]
 )
 @pytest.mark.parametrize("step", [BUILD, LINEAGE, DEPS, ELEMENTARY, REPORT])
-def test_what_did_not_exit_by_itself_is_not_judged(outcome: Outcome, step: DbtStep) -> None:
+def test_an_outcome_other_than_exited_is_unchanged(outcome: Outcome, step: DbtStep) -> None:
     assert judge_outcome(outcome, step, DbtReader(), None, has_report=False) == outcome
 
 
-def left(folder: Path, content: object) -> Path:
+def write_results(folder: Path, content: object) -> Path:
     (folder / "target").mkdir(exist_ok=True)
     (folder / "target/run_results.json").write_text(content if isinstance(content, str) else json.dumps(content))
     return folder
@@ -184,7 +186,7 @@ def node(name: str, status: str, message: str | None = None) -> dict[str, Any]:
     return {"unique_id": name, "status": status, "message": message, "timing": [], "execution_time": 0.1}
 
 
-def test_results_are_counted_and_the_first_failure_is_told_in_one_line(tmp_path: Path) -> None:
+def test_results_are_counted_and_the_first_failure_is_one_line(tmp_path: Path) -> None:
     message = 'Runtime Error in model broken\n  Binder Error: Referenced column "nope" not found\n  "n"'
     nodes = [
         node("model.small.numbers", "success", "OK"),
@@ -194,7 +196,7 @@ def test_results_are_counted_and_the_first_failure_is_told_in_one_line(tmp_path:
         node("test.small.few", "warn", "Got 5 results, configured to warn if != 0"),
         node("test.small.none", "fail", "Got 5 results, configured to fail if != 0"),
     ]
-    found = read_results(left(tmp_path, {"metadata": {}, "results": nodes}), Mask())
+    found = read_results(write_results(tmp_path, {"metadata": {}, "results": nodes}), Mask())
     assert found is not None
     assert found.progress == Progress(done=6, total=6, passed=2, warn=1, error=2, skip=1)
     one_line = 'Runtime Error in model broken Binder Error: Referenced column "nope" not found "n"'
@@ -203,18 +205,18 @@ def test_results_are_counted_and_the_first_failure_is_told_in_one_line(tmp_path:
 
 @pytest.mark.parametrize("status", ["error", "fail", "runtime error", "partial success"])
 def test_a_failure_without_a_message_says_so(tmp_path: Path, status: str) -> None:
-    found = read_results(left(tmp_path, {"results": [node("model.a.b", status)]}), Mask())
+    found = read_results(write_results(tmp_path, {"results": [node("model.a.b", status)]}), Mask())
     assert found is not None
     assert found.failure == Failure("model.a.b", "failed without a message", 0)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"results": 5}', '{"results": [5]}', '{"results": [{}]}'])
-def test_results_that_are_not_whole_are_none(tmp_path: Path, content: str) -> None:
+def test_missing_or_incomplete_results_are_none(tmp_path: Path, content: str) -> None:
     assert read_results(tmp_path, Mask()) is None
-    assert read_results(left(tmp_path, content), Mask()) is None
+    assert read_results(write_results(tmp_path, content), Mask()) is None
 
 
-def test_results_in_which_nothing_was_selected_are_results(tmp_path: Path) -> None:
-    found = read_results(left(tmp_path, {"results": []}), Mask())
+def test_results_without_nodes_are_valid(tmp_path: Path) -> None:
+    found = read_results(write_results(tmp_path, {"results": []}), Mask())
     assert found is not None
     assert (found.progress, found.failure) == (Progress(), None)

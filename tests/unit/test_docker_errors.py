@@ -1,5 +1,5 @@
-"""What docker and Compose say when they refuse becomes one sentence with what to do. The words were recorded in
-November 2026 from Compose 2.40.3, docker 28.2.2 and Docker Engine 20.10.24."""
+"""An error of docker or Compose becomes one sentence with the remedy. The errors were recorded in November 2026
+from Compose 2.40.3, docker 28.2.2 and Docker Engine 20.10.24."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_REGISTRY = (
 
 
 @pytest.mark.parametrize(
-    ("said", "what", "remedy"),
+    ("error", "cause", "remedy"),
     [
         ("no such service: nosuch", "no such service: nosuch", "set the service's name"),
         (NO_PROGRAM, '"nosuch": executable file not found in $PATH', "the image has no such program"),
@@ -62,9 +62,9 @@ NO_REGISTRY = (
         (f"{ORPHANS}\n{ID}\n", "docker did not say why", "solve that"),
     ],
 )
-def test_a_refusal_is_one_sentence_with_what_was_said_and_what_to_do(said: str, what: str, remedy: str) -> None:
-    sentence = explain(said)
-    assert what in sentence
+def test_an_error_becomes_one_sentence_with_its_cause_and_the_remedy(error: str, cause: str, remedy: str) -> None:
+    sentence = explain(error)
+    assert cause in sentence
     assert remedy in sentence
     assert sentence.startswith("The container could not be started: ")
     assert sentence.endswith(", then trigger it again.")

@@ -1,4 +1,4 @@
-"""Which tags a version may be, and which of many is the highest."""
+"""The tags that a version may have, and the tags of the highest version."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from runners.git.refs import highest_version_tags, version_tags
         ("stable", ("stable", "shop/stable", "41459/stable")),
     ],
 )
-def test_a_version_may_be_a_tag_with_a_v_or_a_project_in_front(version: str, tags: tuple[str, ...]) -> None:
+def test_the_tag_of_a_version_may_have_a_v_or_a_project_as_prefix(version: str, tags: tuple[str, ...]) -> None:
     assert version_tags(version, ("shop", "41459")) == tags
 
 
-def test_without_projects_a_version_is_a_tag_or_one_with_a_v() -> None:
+def test_without_projects_the_tag_of_a_version_may_have_a_v_as_prefix() -> None:
     assert version_tags("2", ()) == ("2", "v2")
 
 
@@ -40,17 +40,15 @@ def test_without_projects_a_version_is_a_tag_or_one_with_a_v() -> None:
         ([], ()),
     ],
 )
-def test_the_highest_version_is_by_pep_440_and_other_tags_do_not_count(
-    tags: list[str], latest: tuple[str, ...]
-) -> None:
+def test_versions_are_compared_by_pep_440_and_other_tags_are_ignored(tags: list[str], latest: tuple[str, ...]) -> None:
     assert highest_version_tags(tags, ("shop",)) == latest
     assert highest_version_tags(reversed(tags), ("shop",)) == latest
 
 
 @given(st.lists(st.text(max_size=12)), st.lists(st.text(max_size=4)))
-def test_no_tag_is_too_strange_to_be_passed_over(tags: list[str], projects: list[str]) -> None:
+def test_any_tag_is_compared_or_ignored_without_an_error(tags: list[str], projects: list[str]) -> None:
     assert set(highest_version_tags(tags, projects)) <= set(tags)
 
 
-def test_a_number_of_thousands_of_digits_is_passed_over() -> None:
+def test_a_tag_of_thousands_of_digits_is_ignored() -> None:
     assert highest_version_tags(["9" * 5000, "v1"], ()) == ("v1",)

@@ -20,7 +20,7 @@ from tests.support.injections import WORDS, refusal
 from tests.support.settings import load
 
 
-def test_the_command_is_the_users_own_in_its_folder() -> None:
+def test_the_step_runs_the_configured_command_in_its_folder() -> None:
     mask = Mask(("TOKEN",))
     made = command(Ingester(("dlt", "pipeline"), "/srv/in"), {"A": "b"}, grace=60, time_limit=100, mask=mask)
     assert (made.argvs, made.cwd) == ((("dlt", "pipeline"),), "/srv/in")
@@ -29,7 +29,7 @@ def test_the_command_is_the_users_own_in_its_folder() -> None:
     assert made.mask is mask
 
 
-def test_arguments_go_behind_the_users_command() -> None:
+def test_arguments_are_appended_to_the_configured_command() -> None:
     made = command(Ingester(("dlt", "pipeline"), "", ("--month=3",)), {}, grace=60, time_limit=100, mask=Mask())
     assert made.argvs == (("dlt", "pipeline", "--month=3"),)
 
@@ -51,19 +51,19 @@ def test_an_argument_is_one_word_of_option_and_value(value: ParameterValue, expe
     assert argument("--x", value) == expected
 
 
-def test_no_word_that_is_taken_as_a_string_becomes_an_option_of_its_own() -> None:
+def test_an_accepted_string_stays_in_one_word_with_its_option() -> None:
     declared = {"x": Parameter(ParameterType.STRING)}
-    taken = [word for word in WORDS if refusal(lambda word: resolve_values(declared, {"x": word}), word) is None]
-    assert len(taken) > 100
-    for word in taken:
+    accepted = [word for word in WORDS if refusal(lambda word: resolve_values(declared, {"x": word}), word) is None]
+    assert len(accepted) > 100
+    for word in accepted:
         assert argument("--x", resolve_values(declared, {"x": word})["x"]) == f"--x={word}"
 
 
-OPTIONS = ("--help", "--privileged", "--end-of-options")  # names like any other: the configuration may well mean them
+OPTIONS = ("--help", "--privileged", "--end-of-options")  # valid names, which a configuration may use
 
 
 @pytest.mark.parametrize("name", [*OPTIONS, "--month", "--m", "--Full-load_2", "--2", f"--{'a' * 62}"])
-def test_the_name_of_an_option_is_taken_as_it_is(name: str) -> None:
+def test_a_valid_option_name_is_accepted_unchanged(name: str) -> None:
     assert check_option(name) == name
 
 
@@ -74,7 +74,7 @@ def test_the_name_of_an_option_is_taken_as_it_is(name: str) -> None:
         *(word for word in WORDS if word not in OPTIONS),
     ],
 )
-def test_any_other_name_of_an_option_is_refused(name: str) -> None:
+def test_an_invalid_option_name_is_refused(name: str) -> None:
     with pytest.raises(WordError, match=r"^The option "):
         check_option(name)
 
@@ -87,7 +87,7 @@ def test_any_other_name_of_an_option_is_refused(name: str) -> None:
         ({"PYTHONUNBUFFERED": "0"}, {"PYTHONUNBUFFERED": ""}, ("", "1")),
     ],
 )
-async def test_default_variables_unbuffer_output_and_forbid_tracking(
+async def test_output_is_unbuffered_and_tracking_off_unless_set_otherwise(
     tmp_path: Path, inherited: dict[str, str], configured: dict[str, str], found: tuple[str, str]
 ) -> None:
     settings = load(
@@ -118,14 +118,14 @@ async def test_default_variables_unbuffer_output_and_forbid_tracking(
     ],
     ids=range(14),
 )
-def test_a_line_of_progress_is_json_with_how_many_are_done_of_how_many(line: str, progress: Progress | None) -> None:
+def test_a_progress_line_is_a_json_object_with_done_and_total(line: str, progress: Progress | None) -> None:
     reader = IngesterReader()
     reader.feed(line)
     assert reader.progress == progress
     assert reader.last_line == line.strip()
 
 
-def test_the_latest_line_of_progress_counts_and_the_last_words_stay() -> None:
+def test_the_latest_progress_and_the_last_line_with_text_are_kept() -> None:
     reader = IngesterReader()
     for line in ('{"done": 1, "total": 2}', '{"done": 2, "total": 2}', "LoadClientJobFailed: no such table", "", "  "):
         reader.feed(line)
@@ -133,7 +133,7 @@ def test_the_latest_line_of_progress_counts_and_the_last_words_stay() -> None:
     assert reader.last_line == "LoadClientJobFailed: no such table"
 
 
-def test_the_name_of_a_table_can_be_encoded_whatever_it_escapes() -> None:
+def test_a_table_name_with_a_lone_surrogate_can_be_encoded() -> None:
     reader = IngesterReader()
     reader.feed('{"table": "\\ud800", "done": 1, "total": 2}')
     assert reader.progress is not None
@@ -141,7 +141,7 @@ def test_the_name_of_a_table_can_be_encoded_whatever_it_escapes() -> None:
     reader.progress.current.encode()
 
 
-def test_a_number_is_a_number() -> None:
+def test_booleans_are_not_accepted_as_numbers_of_progress() -> None:
     reader = IngesterReader()
     reader.feed('{"done": true, "total": true}')
     assert reader.progress is None

@@ -1,4 +1,4 @@
-"""What is secret in an environment, and how it is hidden."""
+"""Which variables are secret, and how their values are masked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ USUAL = Mask(USUAL_NAMES)
         "AZURE_STORAGE_ACCOUNT_KEY",
     ],
 )
-def test_the_usual_names_of_secrets_are_known(name: str) -> None:
+def test_variables_with_the_usual_names_of_secrets_are_secret(name: str) -> None:
     assert USUAL.is_secret(name)
 
 
@@ -51,11 +51,11 @@ def test_the_usual_names_of_secrets_are_known(name: str) -> None:
         "BYPASS",
     ],
 )
-def test_names_that_are_no_secrets_are_left_alone(name: str) -> None:
+def test_variables_with_other_names_are_not_secret(name: str) -> None:
     assert not USUAL.is_secret(name)
 
 
-def test_names_are_compared_in_any_case_and_a_star_is_anything() -> None:
+def test_names_match_in_any_case_and_a_star_matches_any_text() -> None:
     mask = Mask(("exact", "BEGIN_*", "*middle*"))
     assert all(map(mask.is_secret, ("EXACT", "begin_", "Begin_x", "a_MIDDLE_b")))
     assert not any(map(mask.is_secret, ("EXACTLY", "XBEGIN_", "MIDLE")))
@@ -72,7 +72,7 @@ def test_names_are_compared_in_any_case_and_a_star_is_anything() -> None:
         f"https://host/?key={quote(SECRET)}&key={quote(SECRET, safe='')}",
     ],
 )
-def test_a_secret_is_hidden_however_it_is_written(shown: str) -> None:
+def test_a_secret_is_masked_as_plain_text_json_repr_or_part_of_a_url(shown: str) -> None:
     hidden = Mask(("KEY",)).with_secrets_of({"KEY": SECRET}).text(f"see {shown} there")
     assert "***" in hidden
     assert "rd" not in hidden
@@ -80,11 +80,11 @@ def test_a_secret_is_hidden_however_it_is_written(shown: str) -> None:
     assert hidden.endswith(" there")
 
 
-def test_of_a_secret_of_several_lines_each_is_hidden() -> None:
+def test_each_line_of_a_secret_of_several_lines_is_masked() -> None:
     key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhk=\n-----END KEY-----\n"
     mask = Mask(("KEY",)).with_secrets_of({"KEY": key})
     assert mask.text(f"a {key}") == "a ***\n"
-    assert mask.text("1: MIIEvQIBADANBg\n2: kqhk=\n") == "1: ***\n2: kqhk=\n"  # five are too few
+    assert mask.text("1: MIIEvQIBADANBg\n2: kqhk=\n") == "1: ***\n2: kqhk=\n"  # five characters are too few
 
 
 def test_the_password_of_a_url_is_secret_in_any_variable() -> None:
@@ -93,15 +93,15 @@ def test_the_password_of_a_url_is_secret_in_any_variable() -> None:
     assert mask.text("loader db lake") == "loader db lake"
 
 
-def test_what_is_shorter_than_six_characters_is_not_masked() -> None:
+def test_a_value_shorter_than_six_characters_is_not_masked() -> None:
     mask = Mask(("KEY", "OTHER")).with_secrets_of({"KEY": "12345", "OTHER": " 123456\n"})
     assert mask.text("12345, 123456") == "12345, ***"
 
 
-def test_nothing_secret_is_in_what_a_mask_says_of_itself() -> None:
+def test_the_repr_of_a_mask_contains_no_secret() -> None:
     assert "hunter" not in repr(Mask(("KEY",)).with_secrets_of({"KEY": "hunter22"}))
 
 
-def test_text_that_no_encoding_has_is_masked_too() -> None:
+def test_a_secret_with_lone_surrogates_is_masked() -> None:
     mask = Mask(("KEY",)).with_secrets_of({"KEY": "hunter\udc80\ud800"})
     assert mask.text("\ud800 hunter\udc80\ud800") == "\ud800 ***"

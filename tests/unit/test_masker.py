@@ -1,4 +1,4 @@
-"""What the shim lets through of a stream with secrets in it, whatever the pieces that it comes in."""
+"""How the shim masks secrets in a stream, however the stream is divided into pieces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from runners.shim import Masker
 
 TOKEN = b"pgw_" + b"aZ09_-b" * 6 + b"c"
-# Secrets and what is nearly one, whole and in parts, beside what makes URLs begin and end.
+# Secrets, parts of secrets, near misses, and the delimiters of URLs.
 LETTERS = [b"a", b"b", b"\n", b" ", b"\0", b"\xff", b"p", b"pg", b"pgw_", b":", b"/", b"@", b"://", b"x" * 600]
 LETTERS += [TOKEN, TOKEN[:20], b"://u:p@ss@host", b"://me:"]
 
@@ -23,11 +23,13 @@ def masked(values: Sequence[bytes], *pieces: bytes) -> bytes:
     return b"".join([*shown, masker.finish()])
 
 
-def plainly(values: Iterable[bytes], text: bytes) -> bytes:
-    """The same of a whole text that begins no secret at its end, as slow as it is simple."""
-    found = [(at.start(), at.start() + len(value)) for value in values for at in _everywhere(re.escape(value), text)]
-    found += [(at.start(), at.start() + 47) for at in _everywhere(rb"pgw_[A-Za-z0-9_-]{43}", text)]
-    for url in _everywhere(rb'://([^\x00-\x20"<>\\/?#]{0,512})', text):
+def masked_by_plain_search(values: Iterable[bytes], text: bytes) -> bytes:
+    """The expected result for a whole text that does not end within a secret, by a simple and slow search."""
+    found = [
+        (at.start(), at.start() + len(value)) for value in values for at in _overlapping_matches(re.escape(value), text)
+    ]
+    found += [(at.start(), at.start() + 47) for at in _overlapping_matches(rb"pgw_[A-Za-z0-9_-]{43}", text)]
+    for url in _overlapping_matches(rb'://([^\x00-\x20"<>\\/?#]{0,512})', text):
         user, _, rest = url[1].partition(b":")
         if password := rest.rpartition(b"@")[0]:
             begin = url.start(1) + len(user) + 1
@@ -39,12 +41,12 @@ def plainly(values: Iterable[bytes], text: bytes) -> bytes:
     return shown + text[end:]
 
 
-def _everywhere(pattern: bytes, text: bytes) -> Iterable[re.Match[bytes]]:
+def _overlapping_matches(pattern: bytes, text: bytes) -> Iterable[re.Match[bytes]]:
     return re.finditer(b"(?=" + pattern + b")", text, re.DOTALL)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_result_is_that_of_a_plain_search_however_it_is_divided(seed: int) -> None:
+def test_any_division_into_pieces_gives_the_result_of_a_plain_search(seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(400):
         values = [bytes(chance.choices(b"ab\n", k=chance.randrange(1, 9))) for _ in range(chance.randrange(4))]
@@ -52,22 +54,22 @@ def test_the_result_is_that_of_a_plain_search_however_it_is_divided(seed: int) -
         cuts = sorted(chance.randrange(len(text) + 1) for _ in range(chance.randrange(12)))
         pieces = [text[begin:end] for begin, end in pairwise([0, *cuts, len(text)])]
         assert masked(values, *pieces) == masked(values, text), (values, pieces)
-        assert masked(values, *pieces, b". . .") == plainly(values, text + b". . ."), (values, pieces)
+        assert masked(values, *pieces, b". . .") == masked_by_plain_search(values, text + b". . ."), (values, pieces)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_shown_before_the_end_is_shown_whatever_comes_next(seed: int) -> None:
-    """So a later copier of the same log goes on where an earlier one was killed."""
+def test_bytes_passed_on_do_not_depend_on_the_bytes_that_follow(seed: int) -> None:
+    """So a copier can continue the log where a killed one stopped."""
     chance = random.Random(seed)
     for _ in range(400):
         values = [bytes(chance.choices(b"ab\n", k=chance.randrange(1, 9))) for _ in range(chance.randrange(4))]
         text = b"".join(chance.choice([*values, *LETTERS]) for _ in range(chance.randrange(20)))
         shown = bytes(Masker(values).feed(bytearray(text), len(text)))
         for more in (b". . .", b"ab\nab. . .", b"@h . . .", TOKEN + b". . ."):
-            assert plainly(values, text + more).startswith(shown), (values, text, more)
+            assert masked_by_plain_search(values, text + more).startswith(shown), (values, text, more)
 
 
-def test_only_what_may_begin_a_secret_is_held_back() -> None:
+def test_only_bytes_that_may_begin_a_secret_are_held_back() -> None:
     masker = Masker([b"hunter22"])
     for text, shown in [
         (b"nothing of it\n", b"nothing of it\n"),
@@ -97,7 +99,7 @@ def test_only_what_may_begin_a_secret_is_held_back() -> None:
         (b"pgw_ab", b"***"),
     ],
 )
-def test_a_secret_that_the_end_cuts_off_is_masked_once_it_tells_something(text: bytes, shown: bytes) -> None:
+def test_a_secret_cut_off_by_the_end_is_masked_if_it_is_long_enough(text: bytes, shown: bytes) -> None:
     assert masked([b"hunter22"], text) == shown
 
 
@@ -114,9 +116,9 @@ def test_a_secret_that_the_end_cuts_off_is_masked_once_it_tells_something(text: 
         (b"me@host.org: http://h ", b"me@host.org: http://h "),
     ],
 )
-def test_of_a_url_the_password_is_masked_and_nothing_else(text: bytes, shown: bytes) -> None:
+def test_only_the_password_of_a_url_is_masked(text: bytes, shown: bytes) -> None:
     assert masked([], text) == shown
 
 
-def test_a_secret_is_found_beside_a_nul_as_well() -> None:
+def test_a_secret_next_to_a_nul_byte_is_masked() -> None:
     assert masked([b"hunter22"], b"\0hunter22\0hunter22") == b"\0***\0***"

@@ -1,4 +1,4 @@
-"""The ring as its readers see it, and what a terminal would show."""
+"""Reading the output ring, and the text that a terminal would show."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest
 from runners.output import Chunk, OutputRing, tail_text, terminal_text
 
 
-def every(line: str) -> str | None:
+def same_line(line: str) -> str | None:
     return line
 
 
-def segments(folder: Path, *pieces: bytes, first: int = 0) -> OutputRing:
+def ring_of(folder: Path, *pieces: bytes, first: int = 0) -> OutputRing:
     for piece in pieces:
         (folder / f"output.{first:020}").write_bytes(piece)
         first += len(piece)
@@ -47,11 +47,11 @@ def segments(folder: Path, *pieces: bytes, first: int = 0) -> OutputRing:
         ("\x1b[2A\x1b[5Gtext", "text"),
     ],
 )
-def test_a_line_reads_as_a_terminal_shows_it(line: str, shown: str) -> None:
+def test_a_line_is_the_text_that_a_terminal_would_show(line: str, shown: str) -> None:
     assert terminal_text(line) == shown
 
 
-def test_no_control_character_survives_whatever_surrounds_it() -> None:
+def test_no_combination_of_characters_leaves_a_control_character() -> None:
     signs = ["\x1b", "[", "K", "]", "\x07", "\r", "\b", "0", "m", "\x9b", "a"]
     for first in signs:
         for second in signs:
@@ -60,9 +60,9 @@ def test_no_control_character_survives_whatever_surrounds_it() -> None:
                 assert all(sign == "\t" or " " <= sign < "\x7f" for sign in shown), (first, second, third)
 
 
-def test_a_hostile_line_takes_no_long_time() -> None:
+def test_long_lines_of_control_sequences_are_handled_in_time() -> None:
     for piece in ("\x1b]", "\x1b[0", "\b", "\r", "a\x1b[2K", "\x1b[;"):
-        terminal_text(piece * 100_000)  # the timeout of the suite is the judge
+        terminal_text(piece * 100_000)  # the suite's timeout would fail it
 
 
 def render(folder: Path, data: bytes, line_text: Callable[[str], str | None]) -> str:
@@ -70,7 +70,7 @@ def render(folder: Path, data: bytes, line_text: Callable[[str], str | None]) ->
     return tail_text(OutputRing(folder), 1000, line_text)
 
 
-def test_a_text_leaves_out_lines_and_takes_more_than_one_for_one(tmp_path: Path) -> None:
+def test_the_function_for_lines_may_drop_a_line_or_return_several(tmp_path: Path) -> None:
     def text(line: str) -> str | None:
         return {"drop": None, "two": "1\n\x1b[1m2\x1b[0m"}.get(line, line)
 
@@ -80,21 +80,21 @@ def test_a_text_leaves_out_lines_and_takes_more_than_one_for_one(tmp_path: Path)
 
 
 def test_invalid_utf8_is_replaced_and_a_partial_character_left_out(tmp_path: Path) -> None:
-    assert render(tmp_path, b"\xff\xe2\x82\nok \xe2\x82", every) == "��\nok "
+    assert render(tmp_path, b"\xff\xe2\x82\nok \xe2\x82", same_line) == "��\nok "
 
 
-def test_an_empty_or_missing_ring_has_nothing(tmp_path: Path) -> None:
+def test_an_empty_or_missing_ring_has_no_output(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         ring = OutputRing(folder)
         assert ring.bounds() == (0, 0)
         assert ring.read(0, 10) == Chunk(0, b"")
         assert ring.tail(10) == Chunk(0, b"")
-        assert tail_text(ring, 10, every) == ""
+        assert tail_text(ring, 10, same_line) == ""
 
 
-def test_a_read_spans_segments_and_begins_where_the_kept_part_begins(tmp_path: Path) -> None:
+def test_a_read_spans_segments_and_begins_at_the_first_kept_byte(tmp_path: Path) -> None:
     (tmp_path / "output.txt").write_text("not ours")
-    ring = segments(tmp_path, b"abcd", b"efgh", b"ij", first=100)
+    ring = ring_of(tmp_path, b"abcd", b"efgh", b"ij", first=100)
     assert ring.bounds() == (100, 110)
     assert ring.read(0, 6) == Chunk(100, b"abcdef")
     assert ring.read(103, 100) == Chunk(103, b"defghij")
@@ -105,7 +105,7 @@ def test_a_read_spans_segments_and_begins_where_the_kept_part_begins(tmp_path: P
     assert ring.tail(1000) == Chunk(100, b"abcdefghij")
 
 
-def test_a_hole_is_never_glued_over(tmp_path: Path) -> None:
+def test_a_read_stops_at_a_gap_between_segments(tmp_path: Path) -> None:
     (tmp_path / f"output.{0:020}").write_bytes(b"abc")
     (tmp_path / f"output.{10:020}").write_bytes(b"klm")
     ring = OutputRing(tmp_path)
@@ -113,10 +113,8 @@ def test_a_hole_is_never_glued_over(tmp_path: Path) -> None:
     assert ring.read(3, 100) == Chunk(10, b"klm")
 
 
-def test_a_segment_that_is_dropped_while_it_is_read_moves_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ring = segments(tmp_path, b"abcd", b"efgh")
+def test_a_segment_removed_during_a_read_moves_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = ring_of(tmp_path, b"abcd", b"efgh")
     listed = ring._segment_starts()
     (tmp_path / f"output.{0:020}").unlink()
     monkeypatch.setattr(ring, "_segment_starts", lambda: listed)
@@ -124,29 +122,29 @@ def test_a_segment_that_is_dropped_while_it_is_read_moves_the_start(
 
 
 def test_the_tail_is_cut_at_a_character(tmp_path: Path) -> None:
-    ring = segments(tmp_path, "ä€😀".encode() * 100)
+    ring = ring_of(tmp_path, "ä€😀".encode() * 100)
     for size in range(1, 40):
-        text = tail_text(ring, size, every)
+        text = tail_text(ring, size, same_line)
         assert "�" not in text
         assert size - 4 < len(text.encode()) <= size
-    assert tail_text(ring, 0, every) == ""
+    assert tail_text(ring, 0, same_line) == ""
 
 
 def test_the_tail_leaves_out_a_line_without_its_beginning(tmp_path: Path) -> None:
-    ring = segments(tmp_path, b"lf of it\nwhole\n", first=1000)
-    assert tail_text(ring, 1000, every) == "whole\n"
+    ring = ring_of(tmp_path, b"lf of it\nwhole\n", first=1000)
+    assert tail_text(ring, 1000, same_line) == "whole\n"
 
 
-def test_one_endless_line_is_shown_though_its_beginning_is_gone(tmp_path: Path) -> None:
-    ring = segments(tmp_path, "€".encode()[1:] + b"endless", first=1000)
-    assert tail_text(ring, 1000, every) == "endless"
+def test_a_single_line_is_shown_though_its_beginning_is_missing(tmp_path: Path) -> None:
+    ring = ring_of(tmp_path, "€".encode()[1:] + b"endless", first=1000)
+    assert tail_text(ring, 1000, same_line) == "endless"
 
 
-def test_the_tail_looks_further_back_where_most_lines_are_left_out(tmp_path: Path) -> None:
-    ring = segments(tmp_path, b"wanted\n" * 10 + b"debug\n" * 200_000)
+def test_the_tail_reads_further_back_if_most_lines_are_left_out(tmp_path: Path) -> None:
+    ring = ring_of(tmp_path, b"wanted\n" * 10 + b"debug\n" * 200_000)
     assert tail_text(ring, 14, lambda line: line if line == "wanted" else None) == "wanted\nwanted\n"
 
 
-def test_the_tail_looks_only_so_far_back(tmp_path: Path) -> None:
-    ring = segments(tmp_path, b"wanted\n" + b"debug\n" * 1_000_000)
+def test_the_tail_reads_back_only_to_a_limit(tmp_path: Path) -> None:
+    ring = ring_of(tmp_path, b"wanted\n" + b"debug\n" * 1_000_000)
     assert tail_text(ring, 14, lambda line: line if line == "wanted" else None) == ""

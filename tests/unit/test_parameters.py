@@ -1,4 +1,4 @@
-"""Parameters: what is taken for each type, what a declaration may say, and what a refusal tells."""
+"""Parameters: the accepted values of each type, valid declarations, and the messages of refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runners.words import WordError
 from tests.support.injections import JSON, refusal
 
 
-def one(kind: ParameterType, value: object) -> ParameterValue:
+def resolve_one(kind: ParameterType, value: object) -> ParameterValue:
     return resolve_values({"x": Parameter(kind)}, {"x": value})["x"]
 
 
@@ -41,10 +41,8 @@ def one(kind: ParameterType, value: object) -> ParameterValue:
         (ParameterType.DATE, "2026-11-30", "2026-11-30"),
     ],
 )
-def test_a_value_or_a_string_that_reads_as_the_declared_type_is_taken(
-    kind: ParameterType, value: Any, expected: Any
-) -> None:
-    fitting = one(kind, value)
+def test_a_value_or_its_text_is_converted_to_the_declared_type(kind: ParameterType, value: Any, expected: Any) -> None:
+    fitting = resolve_one(kind, value)
     assert (fitting, type(fitting)) == (expected, type(expected))
 
 
@@ -75,14 +73,14 @@ def test_a_value_or_a_string_that_reads_as_the_declared_type_is_taken(
         ],
     ],
 )
-def test_a_value_that_does_not_fit_is_refused_by_its_name(kind: ParameterType, value: object) -> None:
+def test_an_invalid_value_is_refused_with_the_name_of_its_parameter(kind: ParameterType, value: object) -> None:
     with pytest.raises(WordError, match=r"^The parameter x = .* is refused: it must be ") as refused:
-        one(kind, value)
+        resolve_one(kind, value)
     assert len(str(refused.value)) < 300
     assert str(refused.value).isascii()
 
 
-def test_an_undeclared_name_is_refused_and_the_declared_ones_are_told() -> None:
+def test_an_undeclared_name_is_refused_and_the_declared_ones_listed() -> None:
     declared = {"day": Parameter(ParameterType.DATE), "size": Parameter(ParameterType.INTEGER)}
     with pytest.raises(WordError, match=r"^The parameter 'dya' is refused: .*\(day, size\)"):
         resolve_values(declared, {"dya": "2026-11-30"})
@@ -90,7 +88,7 @@ def test_an_undeclared_name_is_refused_and_the_declared_ones_are_told() -> None:
         resolve_values({}, {"x": 1})
 
 
-def test_defaults_stand_in_for_what_is_not_given_and_null_is_not_given() -> None:
+def test_a_default_replaces_a_missing_value_and_null() -> None:
     declared = {
         "a": Parameter(ParameterType.INTEGER, 1),
         "b": Parameter(ParameterType.STRING, "b"),
@@ -106,7 +104,7 @@ def test_a_wrong_default_is_refused_even_if_a_value_is_given() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "a:", "é", "a\n", "<<", "a" * 129])
-def test_a_name_that_yaml_could_read_otherwise_is_refused(name: str) -> None:
+def test_a_parameter_name_that_yaml_could_misread_is_refused(name: str) -> None:
     with pytest.raises(WordError, match="name"):
         check(name, Parameter(ParameterType.STRING))
 
@@ -122,10 +120,10 @@ def test_all_parameters_together_are_at_most_8_kib() -> None:
 @given(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.dates())
 @example(0, 1e20, date.min)
 @example(0, 1e-7, date.max)
-def test_each_value_of_a_type_is_taken_as_is_its_text(whole: int, real: float, day: date) -> None:
-    assert one(ParameterType.INTEGER, whole) == one(ParameterType.INTEGER, json.dumps(whole)) == whole
-    assert one(ParameterType.NUMBER, real) == one(ParameterType.NUMBER, json.dumps(real)) == real
-    assert one(ParameterType.DATE, day.isoformat()) == day.isoformat()
+def test_integers_numbers_and_dates_are_accepted_as_value_and_as_text(whole: int, real: float, day: date) -> None:
+    assert resolve_one(ParameterType.INTEGER, whole) == resolve_one(ParameterType.INTEGER, json.dumps(whole)) == whole
+    assert resolve_one(ParameterType.NUMBER, real) == resolve_one(ParameterType.NUMBER, json.dumps(real)) == real
+    assert resolve_one(ParameterType.DATE, day.isoformat()) == day.isoformat()
 
 
 MONTH = Parameter(ParameterType.INTEGER, minimum=1, maximum=12)
@@ -134,7 +132,7 @@ IN_2013 = Parameter(ParameterType.DATE, minimum="2013-01-01", maximum="2013-12-3
 
 
 @pytest.mark.parametrize(
-    ("parameter", "taken", "refused", "allowed"),
+    ("parameter", "accepted", "refused", "allowed"),
     [
         (MONTH, (1, 12, "1", "12"), (0, 13, "0", "13", -1), "an integer from 1 to 12"),
         (
@@ -171,13 +169,13 @@ IN_2013 = Parameter(ParameterType.DATE, minimum="2013-01-01", maximum="2013-12-3
     ],
 )
 def test_a_value_must_be_within_its_bounds_and_one_of_the_choices(
-    parameter: Parameter, taken: tuple[ParameterValue, ...], refused: tuple[ParameterValue, ...], allowed: str
+    parameter: Parameter, accepted: tuple[ParameterValue, ...], refused: tuple[ParameterValue, ...], allowed: str
 ) -> None:
-    for value in taken:
+    for value in accepted:
         assert resolve_values({"x": parameter}, {"x": value})
     for value in refused:
-        told = refusal(lambda _: resolve_values({"x": parameter}, {"x": value}), "")  # noqa: B023 - called at once
-        assert told == f"The parameter x = {value!a} is refused: it must be {allowed}."
+        message = refusal(lambda _: resolve_values({"x": parameter}, {"x": value}), "")  # noqa: B023 - called at once
+        assert message == f"The parameter x = {value!a} is refused: it must be {allowed}."
 
 
 @given(st.dates(), st.dates(), st.dates())
@@ -185,26 +183,26 @@ def test_dates_are_compared_as_dates(low: date, high: date, day: date) -> None:
     low, high = sorted((low, high))
     parameter = Parameter(ParameterType.DATE, minimum=low.isoformat(), maximum=high.isoformat())
     check("day", parameter)
-    told = refusal(lambda word: resolve_values({"day": parameter}, {"day": word}), day.isoformat())
-    assert (told is None) == (low <= day <= high)
+    message = refusal(lambda word: resolve_values({"day": parameter}, {"day": word}), day.isoformat())
+    assert (message is None) == (low <= day <= high)
 
 
-def test_a_long_list_of_choices_is_told_in_short() -> None:
+def test_a_long_list_of_choices_is_shortened_in_the_message() -> None:
     days = tuple((date(2013, 1, 1) + timedelta(days=number)).isoformat() for number in range(365))
-    told = refusal(
+    message = refusal(
         lambda word: resolve_values({"day": Parameter(ParameterType.DATE, choices=days)}, {"day": word}), "2012-12-31"
     )
-    assert told is not None
-    assert "one of 2013-01-01, 2013-01-02, " in told
-    assert told.endswith("... (365 of them).")
-    assert len(told) < 300
+    assert message is not None
+    assert "one of 2013-01-01, 2013-01-02, " in message
+    assert message.endswith("... (365 of them).")
+    assert len(message) < 300
 
 
-def test_so_is_a_long_list_of_declared_names() -> None:
-    told = refusal(lambda word: resolve_values({f"n{number}": MONTH for number in range(100)}, {word: 1}), "m")
-    assert told is not None
-    assert told.endswith("... (100 of them)).")
-    assert len(told) < 300
+def test_a_long_list_of_declared_names_is_shortened_in_the_message() -> None:
+    message = refusal(lambda word: resolve_values({f"n{number}": MONTH for number in range(100)}, {word: 1}), "m")
+    assert message is not None
+    assert message.endswith("... (100 of them)).")
+    assert len(message) < 300
 
 
 @pytest.mark.parametrize(
@@ -220,12 +218,12 @@ def test_so_is_a_long_list_of_declared_names() -> None:
         Parameter(ParameterType.DATE, "2013-02-28", maximum="2013-12-31"),
     ],
 )
-def test_a_declaration_that_makes_sense_is_taken(parameter: Parameter) -> None:
+def test_a_consistent_declaration_is_accepted(parameter: Parameter) -> None:
     check("x", parameter)
 
 
 @pytest.mark.parametrize(
-    ("parameter", "told"),
+    ("parameter", "message"),
     [
         (
             Parameter(ParameterType.INTEGER, 13, minimum=1, maximum=12),
@@ -273,10 +271,10 @@ def test_a_declaration_that_makes_sense_is_taken(parameter: Parameter) -> None:
         ),
     ],
 )
-def test_an_inconsistent_declaration_is_refused_with_any_values(parameter: Parameter, told: str) -> None:
-    with pytest.raises(WordError, match=f"^The {told}"):
+def test_an_inconsistent_declaration_is_refused_with_any_values(parameter: Parameter, message: str) -> None:
+    with pytest.raises(WordError, match=f"^The {message}"):
         check("x", parameter)
-    with pytest.raises(WordError, match=f"^The {told}"):
+    with pytest.raises(WordError, match=f"^The {message}"):
         resolve_values({"x": parameter}, {"x": 1})
 
 
@@ -294,21 +292,21 @@ DECLARED = st.none() | st.sampled_from([1, 2.5, "a", "2013-01-01", True]) | st.i
     ),
     JSON,
 )
-def test_any_value_is_converted_or_refused_with_a_short_message(parameter: Parameter, given: Any) -> None:
-    told = refusal(lambda _: resolve_values({"x": parameter}, {"x": given}), "")
-    assert told is None or (told.isascii() and len(told) < 350)
+def test_any_declaration_and_value_are_accepted_or_refused_briefly(parameter: Parameter, given: Any) -> None:
+    message = refusal(lambda _: resolve_values({"x": parameter}, {"x": given}), "")
+    assert message is None or (message.isascii() and len(message) < 350)
 
 
 @given(st.text(st.sampled_from("{%#a}"), max_size=6), st.text(st.sampled_from("{%#a}"), max_size=6))
-def test_no_two_strings_that_are_let_through_make_a_template_side_by_side(first: str, second: str) -> None:
+def test_two_accepted_strings_side_by_side_form_no_template(first: str, second: str) -> None:
     try:
-        both = str(one(ParameterType.STRING, first)) + str(one(ParameterType.STRING, second))
+        both = str(resolve_one(ParameterType.STRING, first)) + str(resolve_one(ParameterType.STRING, second))
     except WordError:
         return
     assert not re.search(r"\{[{%#]", both)
 
 
 @given(st.sampled_from(ParameterType), JSON | st.just(10**5000) | st.just("9" * 5000))
-def test_a_refusal_is_short_and_plain_whatever_was_given(kind: ParameterType, value: Any) -> None:
-    told = refusal(lambda _: resolve_values({"x": Parameter(kind)}, {"x": value}), "")
-    assert told is None or (told.isascii() and len(told) < 300)
+def test_the_refusal_of_any_value_is_short_and_ascii(kind: ParameterType, value: Any) -> None:
+    message = refusal(lambda _: resolve_values({"x": Parameter(kind)}, {"x": value}), "")
+    assert message is None or (message.isascii() and len(message) < 300)

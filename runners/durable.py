@@ -6,9 +6,11 @@ import json
 import os
 import re
 import threading
+from contextlib import suppress
 from pathlib import Path
 
-_PARTIAL_FILE = re.compile(r".+\.[0-9]+\.[0-9]+")  # name of the file, process id, thread id
+# name of the file, process id, thread id, and words that nobody else would give to a file
+_PARTIAL_FILE = re.compile(r".+\.[0-9]+-[0-9]+\.pipeline-gateway-partial")
 
 
 def write(file: Path, value: object) -> None:
@@ -18,7 +20,7 @@ def write(file: Path, value: object) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Replace the content of a file atomically and durably. Several threads and processes may do so. Raises OSError."""
-    new = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
+    new = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}.pipeline-gateway-partial")
     try:
         with new.open("w", encoding="utf-8") as opened:
             opened.write(text)
@@ -32,10 +34,11 @@ def write_text(file: Path, text: str) -> None:
 
 
 def remove_partial_files(directory: Path) -> None:
-    """Remove the partial files of writers that were killed. No writer may be alive. Raises OSError."""
-    for name in list_names(directory):
-        if _PARTIAL_FILE.fullmatch(name):
-            (directory / name).unlink(missing_ok=True)
+    """Remove the partial files of writers that were killed; what can't be removed stays. No writer may be alive."""
+    with suppress(OSError):
+        for name in list_names(directory):
+            if _PARTIAL_FILE.fullmatch(name) and (directory / name).is_file():
+                (directory / name).unlink()
 
 
 def sync(directory: Path) -> None:

@@ -41,6 +41,13 @@ def remove_partial_files(directory: Path) -> None:
                 (directory / name).unlink()
 
 
+def make_directory(directory: Path) -> None:
+    """Make a directory durable, unless it exists. Raises OSError."""
+    if not directory.exists():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync(directory.parent)
+
+
 def sync(directory: Path) -> None:
     """Make the entries of a directory durable. Raises OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

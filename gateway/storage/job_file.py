@@ -26,9 +26,7 @@ def load(text: str) -> Job:
 
 def write(folder: Path, job: Job) -> None:
     """Write the record into the job's folder, durably, with a checksum on a line of its own. Raises OSError."""
-    if not folder.exists():
-        folder.mkdir(mode=0o700, parents=True)
-        durable.sync(folder.parent)
+    durable.make_directory(folder)
     record = dump(job)
     durable.write_text(folder / NAME, f"{record}\n{_checksum(record)}\n")
 

@@ -21,12 +21,16 @@ from runners import durable
 from runners.containers.container import Container, ContainerSpec
 from runners.containers.docker import Docker, EngineUnreachableError, engine_variables
 from runners.containers.identity import belongs_to_step, container_name
+from runners.detached import supervisor
 from runners.mask import Mask, has_password
-from runners.outcome import Command, Exited, NotStarted, Outcome, Span
+from runners.outcome import Command, Exited, Lost, NotStarted, Outcome, Span
 from runners.runner import Liveness
 
 _SPEC_FILE = "container.json"
 _RETRY_DELAY = 1.0  # seconds
+_FILES_REMOVED = (
+    "its files were removed, so its end is unknown; look for its container and at its output, then trigger it again"
+)
 
 
 class ComposeRunner:
@@ -39,25 +43,35 @@ class ComposeRunner:
         self._output_cap = output_cap
         self._environments: dict[Path, Mapping[str, str]] = {}
         self._masks: dict[Path, Mask] = {}
-        self._start_errors: dict[Path, str] = {}
+        self._start_errors: dict[Path, NotStarted | Lost] = {}
         self._stop_requests: dict[Path, asyncio.Event] = {}
 
-    async def start(self, folder: Path, command: Command) -> None:
-        """Write down what the step runs, unless that was done before; `wait` creates the containers."""
+    async def start(self, folder: Path, command: Command | str, *, begun: bool = False) -> None:
+        """Write down what the step runs, unless that was done before; `wait` creates the containers.
+
+        A begun step without its files is ended: the docker command lines here, the containers by `wait`.
+        """
+        error = command if isinstance(command, str) else await self._write_spec(folder, command, begun=begun)
+        if error is not None:
+            self._start_errors[folder] = Lost(_FILES_REMOVED) if begun else NotStarted(error)
+
+    async def _write_spec(self, folder: Path, command: Command, *, begun: bool) -> str | None:
+        """Write the spec of a step, unless it exists; why that failed."""
         self._environments[folder], self._masks[folder] = command.environment, command.mask
         try:
-            await asyncio.to_thread(_write_spec, folder, command)
+            if begun and not has_spec(folder):
+                await supervisor.end_processes(folder, lambda _: None)
+            await asyncio.to_thread(_write_spec, folder, command, begun=begun)
         except (OSError, ValueError) as error:
-            self._start_errors[folder] = (
-                f"the step could not be started: {error}; remove the cause and trigger it again"
-            )
+            return f"the step could not be started: {error}; remove the cause and trigger it again"
+        return None
 
     async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
         """The outcome of the step, once no container of it is alive."""
         start_error = self._start_errors.pop(folder, None)
         spec = await _read_spec_patiently(folder)
         if spec is None:
-            return NotStarted(start_error or "it was never started")
+            return start_error or Lost(_FILES_REMOVED)
         environment = {**self._environments.get(folder, os.environ), **spec.engine}
         mask = self._masks.get(folder) or Mask(spec.secret_names).with_secrets_of(environment)
         containers = [
@@ -90,7 +104,7 @@ def has_spec(folder: Path) -> bool:
     return (folder / _SPEC_FILE).exists()
 
 
-def _write_spec(folder: Path, command: Command) -> None:
+def _write_spec(folder: Path, command: Command, *, begun: bool) -> None:
     """Write the spec of a step durably, unless it exists. Raises OSError, ValueError."""
     if has_spec(folder):
         return
@@ -108,6 +122,7 @@ def _write_spec(folder: Path, command: Command) -> None:
         "grace": command.grace,
         "time_limit": command.time_limit,
         "since": time.time(),
+        "begun": begun,
         # the engine of this step: after a restart the environment, or the fabric of this name, may select another one
         "engine": engine,
         "secrets": command.mask.names,
@@ -141,6 +156,7 @@ def _read_spec(folder: Path) -> ContainerSpec | None:
         decided_at=spec["since"],
         engine=spec["engine"],
         secret_names=tuple(spec.get("secrets", ())),  # earlier versions wrote none
+        begun=spec.get("begun", False),  # as above
     )
 
 

@@ -145,6 +145,7 @@ class ContainerLog:
             return int(json.loads(file.read_bytes()))
         except FileNotFoundError:
             offset = OutputRing(self._ring).next_line()
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # removed, perhaps
             durable.write(file, offset)
             return offset
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 # name of the file, process id, thread id, and words that nobody else would give to a file
 _PARTIAL_FILE = re.compile(r".+\.[0-9]+-[0-9]+\.pipeline-gateway-partial")
+
+
+# no free descriptor, no memory, no room
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.ENOSPC, errno.EDQUOT}
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether an error passes by itself, or once somebody makes room, so that it is worth another attempt."""
+    return error.errno in _PASSING
 
 
 def write(file: Path, value: object) -> None:
@@ -31,6 +43,21 @@ def write_text(file: Path, text: str) -> None:
         new.unlink(missing_ok=True)
         raise
     sync(file.parent)
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Open a regular file to read it. Raises OSError for anything else; opening a FIFO would wait for a writer."""
+    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(file))
+    return os.fdopen(fd, "rb")
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of a regular file. Raises OSError."""
+    with open_regular(file) as opened:
+        return opened.read()
 
 
 def remove_partial_files(directory: Path) -> None:

@@ -34,7 +34,7 @@ def write(folder: Path, job: Job) -> None:
 def read(folder: Path) -> Job | None:
     """The record in a job's folder; None where there is none, or it is damaged."""
     try:
-        record, _, checksum = (folder / NAME).read_text("utf-8").rstrip("\n").rpartition("\n")
+        record, _, checksum = durable.read_bytes(folder / NAME).decode().rstrip("\n").rpartition("\n")
         return load(record) if checksum == _checksum(record) else None
     except (OSError, ValueError):
         return None

@@ -271,21 +271,30 @@ def _read_orphans(folder: Path) -> dict[int, int]:
 def _is_locked(folder: Path) -> bool:
     """Whether a shim is alive."""
     try:
-        with (folder / "lock").open("rb") as lock:
+        with durable.open_regular(folder / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
-        pass  # the folder is a copy without empty files, for example
+    except OSError as error:
+        if durable.may_pass(error):
+            raise
+        # the folder is a copy without empty files, for example
     return False
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file of the folder: None without the file, empty if the file is incomplete."""
+    """The object in a JSON file of the folder: None without the file, empty if it is damaged. Raises OSError.
+
+    A file that can't be read, such as a folder in its place, is damaged, unless the error may pass.
+    """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(durable.read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if durable.may_pass(error):
+            raise
+        return {}
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -311,8 +320,10 @@ def _read_grace(folder: Path) -> float:
 def _read_refusal(folder: Path) -> str | None:
     """Why the step could not be started; None if it was not refused."""
     try:
-        return (folder / "refused").read_text("utf-8", "replace")
-    except (FileNotFoundError, NotADirectoryError):
+        return durable.read_bytes(folder / "refused").decode("utf-8", "replace")
+    except OSError as error:
+        if durable.may_pass(error):
+            raise
         return None
 
 

@@ -47,7 +47,7 @@ def runs(gateway: Gateway) -> str:
 
 
 @pytest.mark.parametrize("remove", REMOVED, ids=["container.json", "step", "jobs"])
-def test_a_container_whose_files_are_removed_is_followed_by_the_next_gateway(
+def test_a_container_without_its_files_is_followed_by_the_next_gateway(
     tmp_path: Path, make_gateway: MakeGateway, engine: Engine, remove: Callable[[Path], None]
 ) -> None:
     gateway, job, folder = running(tmp_path / "lake", make_gateway, engine)
@@ -71,7 +71,7 @@ def test_a_container_removed_with_its_files_is_not_made_again(
     assert runs(gateway) == "run\n"
 
 
-def test_a_container_whose_files_are_removed_while_it_runs_can_be_cancelled(
+def test_a_container_that_loses_its_files_can_be_cancelled(
     tmp_path: Path, make_gateway: MakeGateway, engine: Engine
 ) -> None:
     gateway, job, folder = running(tmp_path / "lake", make_gateway, engine)

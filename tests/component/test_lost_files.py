@@ -133,7 +133,7 @@ async def _has_ended(step: Path) -> bool:
     return bool((step / "exit").read_bytes().strip())
 
 
-async def test_a_step_not_yet_recorded_as_begun_and_without_its_folder_runs_once(
+async def test_a_step_that_lost_its_folder_before_it_was_recorded_runs_once(
     restarted: Restarted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gateway was killed between the start of the step and the record of it."""
@@ -162,9 +162,50 @@ async def test_a_job_whose_files_are_removed_while_it_runs_is_unknown(restarted:
 DAMAGED: dict[str, Callable[[Path], object]] = {
     "zeros": lambda step: (step / "started").write_bytes(bytes(100)),
     "another process": lambda step: (step / "started").write_text('{"pid": 1, "starttime": 1, "boot": ""}'),
+    "a FIFO": lambda step: _replace_by_fifo(step / "started"),
     "no file": lambda step: (step / "started").unlink(),
     "no folder": lambda step: shutil.rmtree(step),
 }
+
+
+def _replace_by_fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def _replace_by_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("replace", [_replace_by_fifo, _replace_by_folder])
+@pytest.mark.parametrize("name", ["exit", "lock", "refused", "1-ingester", "job.json"])
+async def test_what_is_no_file_in_the_place_of_a_file_stops_no_start(
+    restarted: Restarted, name: str, replace: Callable[[Path], None]
+) -> None:
+    """The record has to come from the job's folder, since the database is gone."""
+    _, job, folder = await restarted.running()
+    await restarted.close()
+    restarted.go()
+    await until(lambda: _has_ended(folder / STEP), "the end of the step")
+    if name == "job.json":
+        for file in restarted.state.glob("gateway.db*"):
+            file.unlink()
+        replace(folder / name)
+    elif name == STEP:
+        shutil.rmtree(folder / STEP)
+        (folder / STEP).touch()
+        replace(folder / STEP)
+    else:
+        (folder / STEP / name).touch()
+        replace(folder / STEP / name)
+    async with asyncio.timeout(DEADLINE / 2):
+        api = await restarted.start()
+    if name == "job.json":
+        assert (await api.call("GET", f"/api/v1/jobs/{job}")).status == 404
+    else:
+        assert await end_of(api, job) == (UNKNOWN if name in ("exit", STEP) else ("completed", 7, None))
+    assert restarted.runs() == 1
 
 
 @pytest.mark.parametrize("how", DAMAGED)

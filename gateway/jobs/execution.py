@@ -13,9 +13,9 @@ import structlog
 
 from gateway import clock
 from gateway.errors import EngineError, StorageError
-from gateway.fabrics.fabric import Fabric, masked, output_reader
+from gateway.fabrics.fabric import Fabric, ingester_finished, masked, output_reader
 from gateway.jobs.progress import ProgressFollower
-from gateway.jobs.record import JobRecord, retry_on_full_disk
+from gateway.jobs.record import JobRecord, retry_while_it_may_pass
 from gateway.model.job import (
     Active,
     Caller,
@@ -33,7 +33,7 @@ from gateway.model.job import (
 from gateway.model.transitions import EndJob, RunStep, SkipStep, begin, next_transition, request_cancel
 from gateway.storage.store import Store
 from runners import durable
-from runners.outcome import Lost, NotStarted
+from runners.outcome import Exited, Lost, NotStarted, Outcome
 from runners.output import OutputRing
 from runners.report import Progress
 from runners.runner import Liveness, Runner
@@ -160,7 +160,7 @@ class JobExecution:
         self._was_queued = isinstance(self.job.state, Queued)
         while isinstance(self.job.state, Queued) and self._unrecorded_cancel is None:
             self._turn.clear()
-            if await retry_on_full_disk(self._store.holds_resources, self.job.id):
+            if await self._holds_resources():
                 await self._record.persist(begin)
             else:
                 self.settled.set()
@@ -169,6 +169,13 @@ class JobExecution:
                         await self._turn.wait()
         if self._unrecorded_cancel is not None:
             await self._record.persist(self._unrecorded_cancel)
+
+    async def _holds_resources(self) -> bool:
+        try:
+            return await self._store.holds_resources(self.job.id)
+        except StorageError as error:  # the next look asks again
+            _log.warning("queue not read", job=self.job.id, error=str(error))
+            return False
 
     async def _container_conflict(self) -> str | None:
         """The container that took a service of the plan while the job was queued, in a sentence; else None."""
@@ -216,7 +223,13 @@ class JobExecution:
         else:
             begun = False
             await asyncio.to_thread(_make_folder, folder)
-            active = state = Active(clock.now(), (await retry_on_full_disk(asyncio.to_thread, ring.bounds))[1])
+            try:
+                output_from = (await retry_while_it_may_pass(asyncio.to_thread, ring.bounds))[1]
+            except OSError as error:
+                why = f"The job's output can't be kept: {error}; solve that and trigger it again."
+                await self._record.persist(lambda job: job.with_step(n, Finished(NotStarted(why))))
+                return
+            active = state = Active(clock.now(), output_from)
             await self._record.persist(lambda job: job.with_step(n, active))
         await self._start(n, state, folder, begun=begun)
         if isinstance(self.job.state, Cancelling):
@@ -229,8 +242,13 @@ class JobExecution:
         finally:
             following.cancel()
             await asyncio.wait([following])
-        await retry_on_full_disk(asyncio.to_thread, self._follower.finish)
-        finished = await retry_on_full_disk(self._fabric.conclude, planned, state.started, outcome, reader, folder)
+        try:
+            await retry_while_it_may_pass(asyncio.to_thread, self._follower.finish)
+            finished = await retry_while_it_may_pass(
+                self._fabric.conclude, planned, state.started, outcome, reader, folder
+            )
+        except OSError as error:  # then only its exit code and its output say how it ended
+            finished = ingester_finished(planned, state.started, _without_proof(outcome, error), reader)
         recorded = masked(finished, self._fabric.mask)
         await self._record.persist(lambda job: job.with_step(n, recorded))
         self._follower, self._liveness = None, Liveness.SUPERVISED
@@ -288,6 +306,16 @@ class JobExecution:
 
     def _step_folder(self, n: int) -> Path:
         return self._folder / f"{n + 1}-{self.job.plan.steps[n].name}"
+
+
+def _without_proof(outcome: Outcome, error: OSError) -> Outcome:
+    """The outcome of a step of which not all can be read that it left: exit code 0 alone does not say what it did."""
+    if not isinstance(outcome, Exited) or outcome.code != 0:
+        return outcome
+    return Lost(
+        f"it exited 0, but what it left can't be read: {error}; make that readable for the gateway's user, see whether "
+        "the step did its work, and trigger it again"
+    )
 
 
 def _make_folder(folder: Path) -> None:

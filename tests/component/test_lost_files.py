@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,40 @@ async def test_the_time_limit_ends_a_step_that_has_stopped_its_supervisor(
     limit = {"fabrics": {"local": {"time_limit": 1}}}
     api = await make_api(projects.make(tmp_path / "project", ingester=stopping, settings=limit))
     assert await end_of(api, await api.trigger(pipeline="ingester")) == ("failed", -1, "timed_out")
+
+
+# dbt, after which its results can't be read: what is in their place is made by the words behind `&&`
+SPOILING_DBT = """
+    #!/bin/sh
+    {dbt} "$@"
+    code=$?
+    cd "$PIPELINE_GATEWAY_STEP/target" && rm run_results.json && {spoil}
+    exit $code
+"""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "model", "expected"),
+    [
+        ("ln -s run_results.json run_results.json", "select 1 as n", UNKNOWN),
+        ("mkdir run_results.json", "select * from nowhere", ("completed", 1, None)),
+    ],
+    ids=["loop", "folder"],
+)
+async def test_a_dbt_step_whose_results_can_not_be_read_ends(
+    tmp_path: Path, make_api: MakeApi, spoil: str, model: str, expected: tuple[Any, ...]
+) -> None:
+    """An exit code of 0 proves nothing then, another one is right."""
+    dbt = tmp_path / "dbt"
+    projects.write(dbt, SPOILING_DBT.format(dbt=Path(sys.executable).with_name("dbt"), spoil=spoil))
+    dbt.chmod(0o755)
+    settings = {"fabrics": {"local": {"dbt": {"executable": str(dbt)}}}, "enable_openlineage": False}
+    folder = projects.make(tmp_path / "project", settings=settings)
+    projects.write(folder / "transform/models/numbers.sql", model)
+    api = await make_api(folder)
+    job = await api.trigger(pipeline="dbt", command="build")
+    assert await end_of(api, job) == expected
+    record = await api.finished(job)
+    said = record["error"] if expected == UNKNOWN else record["firstFailure"]["message"]
+    assert said
+    assert ("run_results.json" in said) == (expected == UNKNOWN)

@@ -250,14 +250,18 @@ class JobExecution:
                 await self._runner.stop(self._step_folder(n))
 
     async def _abandon(self, incident: str) -> None:
-        """End a job after a bug, once no process of it is alive."""
-        await self._stop()
-        for n, state in enumerate(self.job.steps):
-            if isinstance(state, Active):
-                await self._runner.wait(self._step_folder(n), self._on_liveness)
+        """End a job after a bug, once no process of it is alive, or whatever the runner does if it has a bug too."""
+        error = f"The gateway made a mistake and gave this job up; its log tells more under incident {incident}."
+        try:
+            await self._stop()
+            for n, state in enumerate(self.job.steps):
+                if isinstance(state, Active):
+                    await self._runner.wait(self._step_folder(n), self._on_liveness)
+        except Exception:  # noqa: BLE001, any bug: one job must not end the service, and the next one at its start
+            _log.exception("job not stopped", job=self.job.id, incident=incident)
+            error += " What it had begun may still run: look for it before you trigger it again."
         lost = Finished(Lost(f"the gateway made a mistake (incident {incident})"))
         await self._set_steps([lost if isinstance(state, Active) else state for state in self.job.steps])
-        error = f"The gateway made a mistake and gave this job up; its log tells more under incident {incident}."
         await self._record.persist(lambda job: replace(job, state=Ended(clock.now(), Failed(Reason.UNKNOWN, error))))
 
     async def _set_steps(self, first: list[StepState]) -> None:

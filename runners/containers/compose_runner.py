@@ -8,21 +8,24 @@ container's.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from runners import durable
+from runners.containers import step_files
 from runners.containers.container import Container, ContainerSpec
 from runners.containers.docker import Docker, EngineUnreachableError, engine_variables
-from runners.containers.identity import belongs_to_step, container_name
+from runners.containers.identity import step_filters
+from runners.containers.remaining import end_containers
+from runners.containers.step_files import UnreadableError
 from runners.mask import Mask, has_password
-from runners.outcome import Command, Exited, NotStarted, Outcome, Span
+from runners.outcome import Command, Exited, Lost, NotStarted, Outcome, Span
 from runners.runner import Liveness
 
 _SPEC_FILE = "container.json"
@@ -37,14 +40,14 @@ class ComposeRunner:
 
     def __init__(self, output_cap: int) -> None:
         self._output_cap = output_cap
-        self._environments: dict[Path, Mapping[str, str]] = {}
-        self._masks: dict[Path, Mask] = {}
+        self._commands: dict[Path, Command] = {}
         self._start_errors: dict[Path, str] = {}
         self._stop_requests: dict[Path, asyncio.Event] = {}
+        self._broken: set[Path] = set()  # steps whose `wait` met a bug: the next one only ends what there is of them
 
     async def start(self, folder: Path, command: Command) -> None:
         """Write down what the step runs, unless that was done before; `wait` creates the containers."""
-        self._environments[folder], self._masks[folder] = command.environment, command.mask
+        self._commands[folder] = command
         try:
             await asyncio.to_thread(_write_spec, folder, command)
         except (OSError, ValueError) as error:
@@ -54,12 +57,28 @@ class ComposeRunner:
 
     async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
         """The outcome of the step, once no container of it is alive."""
+        why = "the gateway made a mistake"
+        if folder not in self._broken:
+            try:
+                return await self._wait(folder, on_liveness)
+            except UnreadableError as error:
+                why = str(error)
+            except Exception:
+                self._broken.add(folder)
+                raise
+        await end_containers(folder, await self._docker(folder), on_liveness)
+        self._broken.discard(folder)
+        return Lost(f"{why}, so what ran of it was stopped; look at its output, then trigger it again.")
+
+    async def _wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
+        """As `wait`. Raises UnreadableError."""
         start_error = self._start_errors.pop(folder, None)
         spec = await _read_spec_patiently(folder)
         if spec is None:
             return NotStarted(start_error or "it was never started")
-        environment = {**self._environments.get(folder, os.environ), **spec.engine}
-        mask = self._masks.get(folder) or Mask(spec.secret_names).with_secrets_of(environment)
+        command = self._command(folder)
+        environment = {**command.environment, **spec.engine}
+        mask = command.mask if folder in self._commands else Mask(spec.secret_names).with_secrets_of(environment)
         containers = [
             Container(folder, number, spec, environment, self._output_cap, on_liveness, mask)
             for number in range(len(spec.argvs))
@@ -72,14 +91,25 @@ class ComposeRunner:
 
     async def release(self, folder: Path) -> None:
         """Remove the step's containers, which have exited. Those that can't be removed now are found as leftovers."""
-        environment, mask = self._environments.pop(folder, os.environ), self._masks.pop(folder, Mask())
+        docker = await self._docker(folder)
+        self._commands.pop(folder, None)
         self._stop_requests.pop(folder, None)
-        with suppress(OSError, EngineUnreachableError):
+        with suppress(EngineUnreachableError):
+            exited = await docker.containers(*step_filters(folder), columns="{{.ID}}", all_states=True)
+            if exited:
+                await docker.run("container", "rm", "--volumes", "--", *(container for (container,) in exited))
+
+    async def _docker(self, folder: Path) -> Docker:
+        """The docker command line of a step: of the engine that it was begun on, where that can be read."""
+        command = self._command(folder)
+        with suppress(OSError, UnreadableError):
             spec = await asyncio.to_thread(_read_spec, folder)
             if spec is not None:
-                docker = Docker(spec.docker, {**environment, **spec.engine}, mask)
-                for number in range(len(spec.argvs)):
-                    await _remove(docker, folder, container_name(folder, number))
+                return Docker(spec.docker, {**command.environment, **spec.engine}, command.mask)
+        return Docker(command.docker, command.environment, command.mask)
+
+    def _command(self, folder: Path) -> Command:
+        return self._commands.get(folder) or Command((), "/", os.environ, docker=("docker",))
 
     def _stop_request(self, folder: Path) -> asyncio.Event:
         return self._stop_requests.setdefault(folder, asyncio.Event())
@@ -126,29 +156,24 @@ async def _read_spec_patiently(folder: Path) -> ContainerSpec | None:
 
 
 def _read_spec(folder: Path) -> ContainerSpec | None:
-    """The spec of a step, None if there is none. Raises OSError."""
-    try:
-        spec: dict[str, Any] = json.loads((folder / _SPEC_FILE).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    """The spec of a step, None if there is none. Raises UnreadableError, OSError if it may pass."""
+    spec = step_files.read(folder / _SPEC_FILE, dict)
+    if spec is None:
         return None
-    return ContainerSpec(
-        argvs=tuple(tuple(argv) for argv in spec["argvs"]),
-        cwd=spec["cwd"],
-        docker=tuple(spec["docker"]),
-        interrupt=spec["interrupt"],
-        grace=spec["grace"],
-        time_limit=spec["time_limit"],
-        decided_at=spec["since"],
-        engine=spec["engine"],
-        secret_names=tuple(spec.get("secrets", ())),  # earlier versions wrote none
-    )
-
-
-async def _remove(docker: Docker, folder: Path, name: str) -> None:
-    """Remove an exited container, if it belongs to the step. Raises EngineUnreachableError."""
-    state = await docker.inspect(name)
-    if state is not None and belongs_to_step(state, folder):
-        await docker.run("container", "rm", "--volumes", "--", state.id)
+    try:
+        return ContainerSpec(
+            argvs=tuple(tuple(str(word) for word in argv) for argv in spec["argvs"]),
+            cwd=str(spec["cwd"]),
+            docker=tuple(str(word) for word in spec["docker"]),
+            interrupt=signal.Signals(spec["interrupt"]),
+            grace=float(spec["grace"]),
+            time_limit=float(spec["time_limit"]),
+            decided_at=float(spec["since"]),
+            engine={str(name): str(value) for name, value in spec["engine"].items()},
+            secret_names=tuple(str(name) for name in spec.get("secrets", ())),  # earlier versions wrote none
+        )
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise step_files.damaged(folder / _SPEC_FILE) from None
 
 
 class _StepContainers:
@@ -163,13 +188,16 @@ class _StepContainers:
         self._stop_request = stop_request
 
     async def run(self) -> Outcome:
-        """The outcome of the step: that of the first container that does not exit with 0, else of the last one."""
+        """The outcome of the step: that of the first container that does not exit with 0, else of the last one.
+
+        Raises UnreadableError.
+        """
         name = f"{self._folder.parent.name}-{self._folder.name}"
         stopping = asyncio.create_task(self._stop_when_due(), name=f"stop-{name}")
         running = asyncio.create_task(self._run_in_order(), name=f"run-{name}")
         try:
             done, _ = await asyncio.wait((stopping, running), return_when=asyncio.FIRST_COMPLETED)
-            # `stopping` ends by a bug only, and without it the step could not be stopped any more
+            # `stopping` ends by an error only, and without it the step could not be stopped any more
             return stopping.result() if stopping in done else running.result()
         finally:
             stopping.cancel()
@@ -197,8 +225,12 @@ class _StepContainers:
         reason = "asked" if self._stop_request.is_set() else "time_limit"
         while True:
             for container in self._containers:
-                with suppress(OSError, EngineUnreachableError):
+                try:
                     await container.stop(reason)
+                except EngineUnreachableError:
+                    pass  # `run` tells it
+                except OSError as error:
+                    step_files.raise_unless_passing(error)
             await asyncio.sleep(_RETRY_DELAY)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from runners import durable
+from runners.containers import step_files
 from runners.containers.container_log import ContainerLog
 from runners.containers.docker import ContainerState, Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
@@ -32,6 +31,7 @@ _CREATION_GRACE = 10.0  # seconds between the signals that stop `docker compose 
 _CREATION_OUTPUT_CAP = 1 << 20  # bytes
 _STOP_TIMEOUT = 30.0  # seconds that `docker stop` may need beyond the grace
 _ENGINE_LOST = 255  # exit code by an engine that restarts for a container that is not there; programs may use it too
+_STOP_REASONS = ("asked", "time_limit")
 _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
 
 
@@ -88,12 +88,16 @@ class Container:
         self._unreachable_since: float | None = None
 
     async def run(self) -> Outcome:
-        """The outcome of the container, once it is not alive. Cancelling this leaves the container alone."""
+        """The outcome of the container, once it is not alive. Cancelling this leaves the container alone.
+
+        Raises UnreadableError.
+        """
         try:
             while True:
                 try:
                     outcome = await self._advance_if_reachable()
-                except OSError:  # out of descriptors or disk: no fact about the container
+                except OSError as error:
+                    step_files.raise_unless_passing(error)
                     outcome = None
                     await asyncio.sleep(_RETRY_DELAY)
                 if outcome is not None:
@@ -299,9 +303,11 @@ class Container:
 
     def _stop_reason(self) -> str | None:
         """Why the step was stopped, `asked` or `time_limit`; None if it was not."""
-        with suppress(FileNotFoundError):
-            return str(json.loads((self._step / "ending").read_bytes()))
-        return None
+        file = self._step / "ending"
+        reason = step_files.read(file, str)
+        if reason not in (None, *_STOP_REASONS):
+            raise step_files.damaged(file)
+        return reason
 
     def _creation_output(self) -> str:
         return OutputRing(self._folder).tail(_CREATION_OUTPUT_CAP).data.decode(errors="replace")

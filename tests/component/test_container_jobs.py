@@ -2,54 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pytest_aiohttp import AiohttpClient
 
+from gateway.app import BROKEN
 from tests.conftest import MakeApi
 from tests.support import compose
-from tests.support.api import Api
+from tests.support.api import Api, app, until
+from tests.support.damage import STATE, has
 from tests.support.docker import Engine
 
-FABRIC, PROJECT = "1", "shop"
+PROJECT = "shop"
+LOAD = {"load": {"ingester": True}}
+WAIT = "trap 'exit 9' TERM; echo run >> /shared/runs; until [ -e /shared/go ]; do sleep 0.05; done; exit 3"
 
 
-def lake(folder: Path, *, pipelines: Mapping[str, Any] | None = None, **services: Mapping[str, Any]) -> Path:
-    """A compose project of these services with a gateway.yaml that declares these pipelines."""
+def lake(folder: Path, *, fabrics: int = 1, pipelines: Mapping[str, Any] = LOAD, **services: Mapping[str, Any]) -> Path:
+    """A compose project of these services, on so many fabrics, with a gateway.yaml that declares these pipelines."""
     compose.write(folder, **services)
     settings = {
         "enabled": True,
-        "fabrics": {FABRIC: {"runner": "compose"}},
-        "projects": {PROJECT: {"pipelines": dict(pipelines or {})}},
+        "default_fabric": "1",
+        "fabrics": {str(number + 1): {"runner": "compose"} for number in range(fabrics)},
+        "projects": {PROJECT: {"pipelines": dict(pipelines)}},
     }
     (folder / "gateway.yaml").write_text(yaml.safe_dump(settings), "utf-8")
     return folder
 
 
-async def run_pipeline(api: Api, name: str, **parameters: str) -> dict[str, Any]:
-    """The record of a declared pipeline's run, without its output, once it has ended."""
-    body = {"fabricId": int(FABRIC), "projectId": PROJECT, "pipelineName": name, "parameters": parameters}
+async def trigger(api: Api, name: str, fabric: int = 1, **parameters: str) -> str:
+    """The id of a run of a declared pipeline."""
+    body = {"fabricId": fabric, "projectId": PROJECT, "pipelineName": name, "parameters": parameters}
     answer = await api.call("POST", "/api/trigger/pipeline", body)
     assert answer.status == 200, answer
-    return await api.finished(answer.json["runId"])
+    return str(answer.json["runId"])
 
 
 async def test_a_job_may_have_eof_in_its_id(tmp_path: Path, engine: Engine, make_api: MakeApi) -> None:
     folder = lake(tmp_path / "lake", pipelines={"geofence": {"ingester": True}}, ingester=compose.shell("exit 3"))
     api = await make_api(folder, engine.environment)
-    assert (await run_pipeline(api, "geofence"))["exitCode"] == 3
+    assert (await api.finished(await trigger(api, "geofence")))["exitCode"] == 3
 
 
 async def test_an_image_that_is_there_needs_no_registry_but_where_asked(
     tmp_path: Path, engine: Engine, make_api: MakeApi
 ) -> None:
     """With `pull_policy: always` Compose asks the registry, as it does by hand; the error says what to set instead."""
-    services = {"ingester": compose.shell("exit 3", pull_policy="always")}
-    api = await make_api(lake(tmp_path / "lake", **services), engine.environment)
+    folder = lake(tmp_path / "lake", ingester=compose.shell("exit 3", pull_policy="always"))
+    api = await make_api(folder, engine.environment)
     record = await api.run(pipeline="ingester")
     assert record["reason"] == "not_started"
     assert "`pull_policy: missing`" in record["error"]
     compose.write(api.folder, ingester=compose.shell("exit 3", pull_policy="missing"))
     assert (await api.run(pipeline="ingester"))["exitCode"] == 3
+
+
+UNKNOWN, KNOWN = ("failed", -1, "unknown"), ("completed", 3, None)
+# A file, its damaged content (None: a folder in its place), and how its job ends.
+DAMAGES: list[tuple[str, bytes | None, tuple[str, int, str | None]]] = [
+    ("container.json", b"", UNKNOWN),
+    ("container.json", bytes(512), UNKNOWN),
+    ("container.json", b"null", UNKNOWN),
+    ("container.json", b'{"argvs": 5, "cwd": "/"}', UNKNOWN),
+    ("container.json", None, UNKNOWN),
+    ("ending", b"", UNKNOWN),
+    ("ending", b'"else"', UNKNOWN),
+    ("container-1/begin", b"[]", KNOWN),  # its output may be there twice
+    ("container-1/logs-old", b"", KNOWN),
+    ("container-1/make-old", b"", KNOWN),
+]
+
+
+async def test_damaged_files_of_steps_in_containers_end_their_jobs_only(
+    tmp_path: Path, engine: Engine, aiohttp_client: AiohttpClient
+) -> None:
+    """Each job has a fabric of its own. What runs of a job whose file is damaged is stopped before the job ends."""
+    folder = lake(tmp_path / "lake", fabrics=len(DAMAGES), ingester=compose.shell(WAIT))
+    first = await aiohttp_client(app(folder, engine.environment))
+    api = Api(first.session, first.make_url("/"), folder)
+    jobs = [await trigger(api, "load", fabric + 1) for fabric in range(len(DAMAGES))]
+    steps = [folder / STATE / "jobs" / job / "1-ingester" for job in jobs]
+    for step in steps:
+        await until(has(step / "container-1/begin"), f"the container of {step}")
+    await first.close()
+    for step, (name, content, _) in zip(steps, DAMAGES, strict=True):
+        (step / name).unlink(missing_ok=True)
+        if content is None:
+            (step / name).mkdir()
+        else:
+            (step / name).write_bytes(content)
+    service = app(folder, engine.environment)
+    second = await aiohttp_client(service)
+    api = Api(second.session, second.make_url("/"), folder)
+    for job, (name, _, _) in zip(jobs, DAMAGES, strict=True):
+        if name == "container.json":
+            assert name in (await api.finished(job))["error"]
+            assert compose.containers_of(engine, job, all=False) == []
+    (folder / "go").touch()
+    records = [await api.finished(job) for job in jobs]
+    ends = [(record["status"], record["exitCode"], record.get("reason")) for record in records]
+    assert ends == [end for _, _, end in DAMAGES]
+    assert not service[BROKEN].done()
+    assert (folder / "runs").read_text() == len(jobs) * "run\n"
+    await until(none_left(engine), "the removal of all containers")
+
+
+def none_left(engine: Engine) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return engine.containers() == []
+
+    return look

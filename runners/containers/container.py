@@ -80,9 +80,10 @@ class Container:
         self._mask = mask
         self._docker = Docker(spec.docker, environment, mask)
         self._log = ContainerLog(self._folder, self.name, spec.docker, environment, step.parent, output_cap)
-        # A creation is one run of `docker compose run` under a shim; a next one follows if it was killed.
+        # The creation is a run of `docker compose run` under a shim. It is begun once: where it was killed and there is
+        # no container, one may have run and been removed.
         self._creation: asyncio.Task[Outcome] | None = None
-        self._ended_creations: dict[int, Outcome] = {}
+        self._creation_end: Outcome | None = None
         self._start_attempts = 0
         self._incomplete_copies = 0
         self._unreachable_since: float | None = None
@@ -148,20 +149,17 @@ class Container:
         return await asyncio.to_thread(self._outcome, state)
 
     async def _creation_outcome(self) -> Outcome | None:
-        """The outcome of the latest `docker compose run`; None if there was none, or while it goes on."""
-        number = self._creation_count()
-        if number == 0 or number in self._ended_creations:
-            return self._ended_creations.get(number)
-        if self._creation is None:
-            self._creation = asyncio.create_task(self._create(number), name=f"create-{self.name}")
-        await asyncio.wait([self._creation], timeout=_POLL_INTERVAL)
-        if self._creation.done():
-            creation, self._creation = self._creation, None
-            self._ended_creations[number] = creation.result()
-        return self._ended_creations.get(number)
+        """The outcome of `docker compose run`; None if it was not begun, or while it goes on."""
+        if self._creation_end is None and self._creation_is_begun():
+            if self._creation is None:
+                self._creation = asyncio.create_task(self._create(), name=f"create-{self.name}")
+            await asyncio.wait([self._creation], timeout=_POLL_INTERVAL)
+            if self._creation.done():
+                self._creation_end, self._creation = self._creation.result(), None
+        return self._creation_end
 
-    async def _create(self, number: int) -> Outcome:
-        folder = self._creation_folder(number)
+    async def _create(self) -> Outcome:
+        folder = self._creation_folder()
         command = Command(
             (self._argv,),
             self._spec.cwd,
@@ -175,28 +173,26 @@ class Container:
         return NotStarted(why) if why else await supervisor.wait(folder, self._on_liveness)
 
     async def _outcome_of_absent(self, creation: Outcome | None) -> Outcome | None:
-        """For no container in the engine and no `docker compose run` that goes on; None after another one was begun."""
+        """For no container in the engine and no `docker compose run` that goes on; None after that was begun."""
         match creation:
+            case None if self._stop_reason() is not None:
+                return self._outcome_of_not_created()
+            case None:
+                self._creation_folder().mkdir(mode=0o700, parents=True)
+                return None
             case NotStarted():
                 return creation
             case Exited(code=0):
                 return _removed()
             case Exited():
                 return NotStarted(explain(await asyncio.to_thread(self._creation_output)))
-            case Killed() | TimedOut() | Stopped() | Lost() | None:
-                pass  # the engine may have created the container all the same
-        if creation is not None and await self._docker.was_started(self.name, self._spec.decided_at):
-            return _removed()
-        if self._stop_reason() is not None:
-            return self._outcome_of_not_created()
-        count = self._creation_count()
-        if count == _MAX_ATTEMPTS:
-            return NotStarted(
-                f"`docker compose run` was killed {_MAX_ATTEMPTS} times before it had created a container; find out "
-                "what kills it (`dmesg` shows kills for lack of memory), then trigger the job again."
-            )
-        self._creation_folder(count + 1).mkdir(mode=0o700, parents=True)
-        return None
+            case Stopped() if self._stop_reason() is not None:
+                return self._outcome_of_not_created()
+            case Killed() | TimedOut() | Stopped() | Lost():
+                return Lost(
+                    "`docker compose run` was killed, and whether its container ran before it was removed is unknown; "
+                    "find out what kills it (`dmesg` shows kills for lack of memory), then trigger the job again."
+                )
 
     async def _outcome_of_never_started(self, state: ContainerState) -> Outcome | None:
         """For a container that was created and never ran: the engine's reason, or None after it was started now.
@@ -241,7 +237,7 @@ class Container:
     async def _outcome_of_unreachable(self, error: str) -> Outcome | None:
         """For an engine that can't be reached: an outcome only if nothing of the step was begun. Raises OSError."""
         self._on_liveness(Liveness.UNREACHABLE)
-        if self._creation_count():
+        if self._creation_is_begun():
             return None
         if self._stop_reason() is not None:
             return self._outcome_of_not_created()
@@ -262,11 +258,11 @@ class Container:
 
         reason: `asked` or `time_limit`. Raises EngineUnreachableError, OSError.
         """
-        count = self._creation_count()
-        if count == 0 or not supervisor.exit_record(self._creation_folder(count)):
+        begun = self._creation_is_begun()
+        if not begun or not supervisor.exit_record(self._creation_folder()):
             self._record_stop(reason)
-        if count:
-            await supervisor.stop(self._creation_folder(count))
+        if begun:
+            await supervisor.stop(self._creation_folder())
         try:
             state = await self._docker.inspect(self.name)
         except EngineUnreachableError:
@@ -312,12 +308,17 @@ class Container:
     def _creation_output(self) -> str:
         return OutputRing(self._folder).tail(_CREATION_OUTPUT_CAP).data.decode(errors="replace")
 
-    def _creation_folder(self, number: int) -> Path:
-        return self._folder / f"make-{number}"
+    def _creation_is_begun(self) -> bool:
+        """Whether `docker compose run` was begun. Raises OSError."""
+        return bool(self._creations())
 
-    def _creation_count(self) -> int:
-        """How often `docker compose run` was begun. Raises OSError."""
-        return sum(name.startswith("make-") for name in durable.list_names(self._folder))
+    def _creation_folder(self) -> Path:
+        """The folder of `docker compose run`. Raises OSError."""
+        return self._folder / f"make-{max(self._creations(), default=1)}"
+
+    def _creations(self) -> list[int]:
+        # earlier versions began another one where one was killed
+        return step_files.numbers(self._folder, "make-")
 
 
 def _removed() -> Outcome:

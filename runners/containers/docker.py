@@ -6,7 +6,6 @@ import io
 import json
 import re
 import tarfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -126,23 +125,6 @@ class Docker:
                 return None if content is None else content.read()
         except tarfile.TarError:
             return None
-
-    async def was_started(self, name: str, since: float) -> bool:
-        """Whether the engine's event log has a start of a container of this name.
-
-        since: epoch seconds. Raises EngineUnreachableError.
-        """
-        result = await self.run(
-            "events",
-            f"--since={since:.3f}",
-            f"--until={time.time():.3f}",
-            f"--filter=container={name}",
-            "--filter=event=start",
-            "--format={{.ID}}",
-        )
-        if result.code != 0:
-            raise EngineUnreachableError(one_line(result.error))
-        return bool(result.output.strip())
 
 
 def is_unreachable(result: ProgramResult) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
 
 from gateway.app import BROKEN
@@ -14,7 +16,9 @@ from tests.conftest import MakeApi
 from tests.support import compose
 from tests.support.api import Api, app, until
 from tests.support.damage import STATE, has
-from tests.support.docker import Engine
+from tests.support.docker import BUSYBOX_IMAGE, Engine
+
+Client = TestClient[web.Request, web.Application]
 
 PROJECT = "shop"
 LOAD = {"load": {"ingester": True}}
@@ -42,10 +46,47 @@ async def trigger(api: Api, name: str, fabric: int = 1, **parameters: str) -> st
     return str(answer.json["runId"])
 
 
+class Service(Api):
+    """A service that a test may close before its end. app: its application."""
+
+    def __init__(self, client: Client, folder: Path) -> None:
+        super().__init__(client.session, client.make_url("/"), folder)
+        self.app = client.app
+        self.close = client.close
+
+
+async def serve(folder: Path, aiohttp_client: AiohttpClient, engine: Engine) -> Service:
+    """Start a service on this folder."""
+    return Service(await aiohttp_client(app(folder, engine.environment)), folder)
+
+
 async def test_a_job_may_have_eof_in_its_id(tmp_path: Path, engine: Engine, make_api: MakeApi) -> None:
     folder = lake(tmp_path / "lake", pipelines={"geofence": {"ingester": True}}, ingester=compose.shell("exit 3"))
     api = await make_api(folder, engine.environment)
     assert (await api.finished(await trigger(api, "geofence")))["exitCode"] == 3
+
+
+async def test_a_step_whose_maker_was_killed_never_runs_twice(
+    tmp_path: Path, engine: Engine, aiohttp_client: AiohttpClient
+) -> None:
+    """Though its container was removed, and the engine has forgotten that: it remembers 256 events."""
+    folder = lake(tmp_path / "lake", ingester=compose.shell(WAIT))
+    api = await serve(folder, aiohttp_client, engine)
+    job = await trigger(api, "load")
+    step = folder / STATE / "jobs" / job / "1-ingester"
+    await until(has(folder / "runs"), "the container")
+    await until(has(step / "container-1/make-1/exit"), "the end of docker compose run")
+    await api.close()
+    (step / "container-1/make-1/exit").write_bytes(bytes(256))  # as a supervisor leaves it that is killed
+    engine.docker("rm", "--force", compose.name_of(job))
+    other = engine.docker("run", "--detach", "--network=none", BUSYBOX_IMAGE, "sleep", "1000").strip()
+    engine.docker("kill", "--signal=CONT", *[other] * 300)
+    engine.docker("rm", "--force", other)
+    (folder / "go").touch()
+    record = await (await serve(folder, aiohttp_client, engine)).finished(job)
+    assert (record["status"], record["reason"]) == ("failed", "unknown"), record
+    assert "docker compose run" in record["error"]
+    assert (folder / "runs").read_text() == "run\n"
 
 
 async def test_an_image_that_is_there_needs_no_registry_but_where_asked(
@@ -82,22 +123,19 @@ async def test_damaged_files_of_steps_in_containers_end_their_jobs_only(
 ) -> None:
     """Each job has a fabric of its own. What runs of a job whose file is damaged is stopped before the job ends."""
     folder = lake(tmp_path / "lake", fabrics=len(DAMAGES), ingester=compose.shell(WAIT))
-    first = await aiohttp_client(app(folder, engine.environment))
-    api = Api(first.session, first.make_url("/"), folder)
+    api = await serve(folder, aiohttp_client, engine)
     jobs = [await trigger(api, "load", fabric + 1) for fabric in range(len(DAMAGES))]
     steps = [folder / STATE / "jobs" / job / "1-ingester" for job in jobs]
     for step in steps:
         await until(has(step / "container-1/begin"), f"the container of {step}")
-    await first.close()
+    await api.close()
     for step, (name, content, _) in zip(steps, DAMAGES, strict=True):
         (step / name).unlink(missing_ok=True)
         if content is None:
             (step / name).mkdir()
         else:
             (step / name).write_bytes(content)
-    service = app(folder, engine.environment)
-    second = await aiohttp_client(service)
-    api = Api(second.session, second.make_url("/"), folder)
+    api = await serve(folder, aiohttp_client, engine)
     for job, (name, _, _) in zip(jobs, DAMAGES, strict=True):
         if name == "container.json":
             assert name in (await api.finished(job))["error"]
@@ -106,7 +144,7 @@ async def test_damaged_files_of_steps_in_containers_end_their_jobs_only(
     records = [await api.finished(job) for job in jobs]
     ends = [(record["status"], record["exitCode"], record.get("reason")) for record in records]
     assert ends == [end for _, _, end in DAMAGES]
-    assert not service[BROKEN].done()
+    assert not api.app[BROKEN].done()
     assert (folder / "runs").read_text() == len(jobs) * "run\n"
     await until(none_left(engine), "the removal of all containers")
 

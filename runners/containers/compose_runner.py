@@ -11,15 +11,15 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from runners import durable
 from runners.containers import step_files
-from runners.containers.container import Container, ContainerSpec
+from runners.containers.container import Container, ContainerSpec, uptime
 from runners.containers.docker import Docker, EngineUnreachableError, engine_variables
 from runners.containers.identity import step_filters
 from runners.containers.remaining import end_containers
@@ -138,6 +138,8 @@ def _write_spec(folder: Path, command: Command) -> None:
         "grace": command.grace,
         "time_limit": command.time_limit,
         "since": time.time(),
+        "uptime": uptime(),
+        "boot": _boot(),
         # the engine of this step: after a restart the environment, or the fabric of this name, may select another one
         "engine": engine,
         "secrets": command.mask.names,
@@ -169,11 +171,28 @@ def _read_spec(folder: Path) -> ContainerSpec | None:
             grace=float(spec["grace"]),
             time_limit=float(spec["time_limit"]),
             decided_at=float(spec["since"]),
+            uptime=_decided_uptime(spec),
             engine={str(name): str(value) for name, value in spec["engine"].items()},
             secret_names=tuple(str(name) for name in spec.get("secrets", ())),  # earlier versions wrote none
         )
     except (LookupError, TypeError, ValueError, AttributeError):
         raise step_files.damaged(folder / _SPEC_FILE) from None
+
+
+def _decided_uptime(spec: Mapping[str, Any]) -> float:
+    """The uptime at which a step was decided, by the clock of this boot. Raises TypeError, ValueError.
+
+    Across a reboot nothing but the wall clock tells how long that was, and one that was stepped would end a step that
+    runs: so the time limit begins again with the boot, or now if an earlier version has not written the uptime.
+    """
+    if "boot" not in spec:
+        return uptime()
+    return float(spec["uptime"]) if spec["boot"] == _boot() else 0.0
+
+
+def _boot() -> str:
+    """The id of the host's boot. Raises OSError."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
 class _StepContainers:
@@ -220,7 +239,7 @@ class _StepContainers:
     async def _stop_when_due(self) -> NoReturn:
         """Stop the step on request or at its time limit, and repeat that until this task is cancelled."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, self._spec.decided_at + self._spec.time_limit - time.time())):
+            async with asyncio.timeout(max(0.0, self._spec.time_limit - self._spec.elapsed)):
                 await self._stop_request.wait()
         reason = "asked" if self._stop_request.is_set() else "time_limit"
         while True:

@@ -39,7 +39,8 @@ _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
 class ContainerSpec:
     """What a step runs, as it was decided before anything of it began: see Command.
 
-    decided_at: epoch seconds. engine: the variables that select the engine. secret_names: see Mask.names.
+    decided_at: epoch seconds, for people. uptime: then, by the host's clock that nobody sets (see `elapsed`).
+    engine: the variables that select the engine. secret_names: see Mask.names.
     """
 
     argvs: tuple[tuple[str, ...], ...]
@@ -49,8 +50,19 @@ class ContainerSpec:
     grace: float
     time_limit: float
     decided_at: float
+    uptime: float
     engine: Mapping[str, str]
     secret_names: tuple[str, ...] = ()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the decision; since the host's boot, if that was later."""
+        return uptime() - self.uptime
+
+
+def uptime() -> float:
+    """Seconds since the host's boot: unlike the wall clock, no one sets this clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Container:
@@ -249,8 +261,7 @@ class Container:
     def _outcome_of_not_created(self) -> Outcome:
         """For a step that was stopped, or reached its time limit, before its container existed."""
         if self._stop_reason() == "time_limit":
-            now = time.time()
-            return TimedOut(-1, Span(self._spec.decided_at, now, max(0.0, now - self._spec.decided_at)))
+            return TimedOut(-1, Span(self._spec.decided_at, time.time(), self._spec.elapsed))
         return NotStarted("it was stopped before its container was made")
 
     async def stop(self, reason: str) -> None:

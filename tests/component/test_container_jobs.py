@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ Client = TestClient[web.Request, web.Application]
 
 PROJECT = "shop"
 LOAD = {"load": {"ingester": True}}
+LIMIT = 3600 + round(time.clock_gettime(time.CLOCK_BOOTTIME))  # seconds; it has not passed since the boot
 WAIT = "trap 'exit 9' TERM; echo run >> /shared/runs; until [ -e /shared/go ]; do sleep 0.05; done; exit 3"
 
 
@@ -31,7 +34,7 @@ def lake(folder: Path, *, fabrics: int = 1, pipelines: Mapping[str, Any] = LOAD,
     settings = {
         "enabled": True,
         "default_fabric": "1",
-        "fabrics": {str(number + 1): {"runner": "compose"} for number in range(fabrics)},
+        "fabrics": {str(number + 1): {"runner": "compose", "time_limit": LIMIT} for number in range(fabrics)},
         "projects": {PROJECT: {"pipelines": dict(pipelines)}},
     }
     (folder / "gateway.yaml").write_text(yaml.safe_dump(settings), "utf-8")
@@ -87,6 +90,35 @@ async def test_a_step_whose_maker_was_killed_never_runs_twice(
     assert (record["status"], record["reason"]) == ("failed", "unknown"), record
     assert "docker compose run" in record["error"]
     assert (folder / "runs").read_text() == "run\n"
+
+
+async def test_no_wall_clock_decides_that_a_time_limit_has_passed(
+    tmp_path: Path, engine: Engine, aiohttp_client: AiohttpClient
+) -> None:
+    """A clock that was set forward while the gateway was down makes `since` look as early as it is made here."""
+    changes: list[dict[str, Any]] = [
+        {"since": -2 * LIMIT},
+        {"since": 2 * LIMIT},
+        {"uptime": -2 * LIMIT},
+        {"boot": "another"},  # the host was rebooted, which a container of another host outlives
+    ]
+    folder = lake(tmp_path / "lake", fabrics=len(changes), ingester=compose.shell(WAIT))
+    api = await serve(folder, aiohttp_client, engine)
+    jobs = [await trigger(api, "load", fabric + 1) for fabric in range(len(changes))]
+    specs = [folder / STATE / "jobs" / job / "1-ingester/container.json" for job in jobs]
+    for spec in specs:
+        await until(has(spec.with_name("container-1") / "begin"), f"the container of {spec}")
+    await api.close()
+    for spec, change in zip(specs, changes, strict=True):
+        written = json.loads(spec.read_bytes())
+        changed = {name: by if isinstance(by, str) else written[name] + by for name, by in change.items()}
+        spec.write_text(json.dumps(written | changed))
+    api = await serve(folder, aiohttp_client, engine)
+    assert (await api.finished(jobs[2]))["reason"] == "timed_out"
+    (folder / "go").touch()
+    records = [await api.finished(job) for job in jobs]
+    assert [record.get("reason") for record in records] == [None, None, "timed_out", None]
+    assert [record["exitCode"] for record in records] == [3, 3, -1, 3]
 
 
 async def test_an_image_that_is_there_needs_no_registry_but_where_asked(

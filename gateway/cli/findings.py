@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +61,10 @@ async def find(
             if in_containers:
                 services = step_services.compose_services(settings, fabric_id, environment, instance="")
                 compose = ComposeFabric(settings, fabric_id, settings.default_project, environment, services)
-                found += await _compose_fabric(compose, fabric_id)
+                of_fabric = await _compose_fabric(compose, fabric_id)
+                found += of_fabric
+                if all(finding.good for finding in of_fabric):
+                    found += await _parameters(compose, settings, settings.projects, fabric_id)
             for project in settings.projects:
                 if fabric_id not in settings.fabrics_of(project):
                     continue
@@ -72,6 +75,7 @@ async def find(
                     fabric = LocalFabric(settings, fabric_id, project, environment, checkout)
                     in_place += [] if checkout else [fabric]
                     found += await _local_fabric(fabric, where)
+                    found += await _parameters(fabric, settings, [project], where)
     if account is not None:
         found += [
             Finding(granted, f"{account.pw_name} {'can' if granted else 'can not'} {verb} {path}")
@@ -171,6 +175,16 @@ async def _problems(fabric: LocalFabric | ComposeFabric, plan: Plan, where: str)
     """What keeps the steps of a plan from running; a problem of several steps is said once."""
     problems = [problem for step in plan.steps if (problem := await fabric.problem(step)) is not None]
     return [Finding(False, f"{where}: {problem}") for problem in dict.fromkeys(problems)]
+
+
+async def _parameters(
+    fabric: LocalFabric | ComposeFabric, settings: Settings, projects: Iterable[str], where: str
+) -> list[Finding]:
+    """Pipelines whose parameters would not reach the ingester."""
+    options = (pipeline.options() for project in projects for pipeline in settings.projects[project].pipelines.values())
+    steps = (PlannedStep(StepName.INGESTER, arguments=tuple(chosen.values())) for chosen in options)
+    lost = [problem for step in steps if (problem := await fabric.lost_arguments(step)) is not None]
+    return [Finding(False, f"{where}: {problem}") for problem in dict.fromkeys(lost)]
 
 
 async def _service(fabric: ComposeFabric, step: StepName, where: str) -> list[Finding]:

@@ -24,7 +24,7 @@ from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import TriggerRequest
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
-from runners import ingester
+from runners import ingester, shell
 from runners.containers import compose_project, one_off
 from runners.containers.compose_project import ComposeService
 from runners.containers.compose_runner import has_spec
@@ -152,6 +152,20 @@ class ComposeFabric:
             )
         return None
 
+    async def lost_arguments(self, planned: PlannedStep) -> str | None:
+        """Why the arguments of a step would not reach its program, in a sentence that says what to do.
+
+        A service that can't be found is no reason: the job says what is wrong with it. Raises EngineError.
+        """
+        if planned.name is not StepName.INGESTER or not planned.arguments:
+            return None
+        try:
+            service = await self.service(planned.name)
+        except EngineUnreachableError as unreachable:
+            raise _unavailable(unreachable) from None
+        argv = () if isinstance(service, str) else self._ingester_command(planned, service)
+        return argv if isinstance(argv, str) else None
+
     async def list_nodes(self, planned: PlannedStep) -> list[Node] | str:
         """The nodes that a dbt step would run, as dbt lists them; or why dbt can't list them. Raises EngineError."""
         try:
@@ -267,15 +281,22 @@ class ComposeFabric:
 
     def _ingester_command(self, planned: PlannedStep, service: ComposeService) -> tuple[str, ...] | str:
         """The command that arguments are added to, empty for the service's own; or why there is none."""
-        configured = self._fabric.compose.ingester.command
-        if configured or not planned.arguments or service.command:
-            return configured or (service.command or () if planned.arguments else ())
-        if service.entrypoint:
-            return ()  # the entrypoint takes the arguments
-        return (
-            f"The service {service.name} has no command that the parameters of the pipeline could go to: set "
-            f"`fabrics.{self._fabric_name}.compose.ingester.command`, or give the service one."
-        )
+        configured, count = self._fabric.compose.ingester.command, len(planned.arguments)
+        argv = configured or (service.command or () if count else ())
+        entrypoint, key = service.entrypoint or (), f"fabrics.{self._fabric_name}.compose.ingester.command"
+        if count and not argv and not entrypoint:
+            return (
+                f"The service {service.name} has no command that the parameters of the pipeline could go to: set "
+                f"`{key}`, or give the service one."
+            )
+        line = shell.corrected((*entrypoint, *argv), count)
+        if line is None:
+            return argv
+        what = f"What the service {service.name} runs"
+        if line[: len(entrypoint)] == entrypoint:
+            return shared.lost_words(what, key, line[len(entrypoint) :])
+        own = shell.corrected(entrypoint, len(argv) + count) or entrypoint
+        return shared.lost_words(what, f"services.{service.name}.entrypoint", own, for_compose=True)
 
     def _default_variables(self, planned: PlannedStep) -> Mapping[str, str]:
         """Variables that the gateway sets where neither the configuration nor the service does."""

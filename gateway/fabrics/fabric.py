@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,6 +100,13 @@ class Fabric(Protocol):
         """Why a step could not start, in a sentence that says what to do; None if nothing is known to be wrong.
 
         on_liveness: called with UNREACHABLE while the engine does not answer.
+        """
+        ...
+
+    async def lost_arguments(self, planned: PlannedStep) -> str | None:
+        """Why the arguments of a step would not reach its program, in a sentence that says what to do; None if they do.
+
+        Raises EngineError.
         """
         ...
 
@@ -207,6 +215,18 @@ def dbt_step(planned: PlannedStep, config: DbtConfig) -> DbtStep:
         lineage=planned.lineage,
         without_elementary=planned.without_elementary,
         selective=planned.selective,
+    )
+
+
+def lost_words(what: str, key: str, line: tuple[str, ...], *, for_compose: bool = False) -> str:
+    """The sentence about a shell script that drops the parameters. what: the command. key, line: what would be right.
+
+    for_compose: the key is of a compose file, in which `$$` stands for `$`.
+    """
+    shown = json.dumps(line)
+    return (
+        f"{what} is a shell script that does not pass on the words after it, so the pipeline's parameters would be "
+        f"lost: set `{key}: {shown.replace('$', '$$') if for_compose else shown}`."
     )
 
 

@@ -22,7 +22,7 @@ from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import TriggerRequest
 from gateway.settings.fabric import FabricSettings, RunnerName
 from gateway.settings.settings import Settings
-from runners import ingester, program
+from runners import ingester, program, shell
 from runners.dbt import command as dbt
 from runners.dbt import listing
 from runners.dbt import output as dbt_output
@@ -87,7 +87,18 @@ class LocalFabric:
 
     async def problem(self, planned: PlannedStep, on_liveness: OnLiveness = ignore_liveness) -> str | None:  # noqa: ARG002, files answer
         """Why a step could not start, as far as files tell, in a sentence that says what to do."""
-        return await asyncio.to_thread(self._problem, planned)
+        return await asyncio.to_thread(self._problem, planned) or await self.lost_arguments(planned)
+
+    async def lost_arguments(self, planned: PlannedStep) -> str | None:
+        """Why the arguments of a step would not reach its program, in a sentence that says what to do."""
+        settings = self._project.ingester
+        if planned.name is not StepName.INGESTER or settings is None:
+            return None
+        line = shell.corrected(settings.command, len(planned.arguments))
+        key = f"projects.{self._project_name}.ingester.command"
+        return (
+            None if line is None else shared.lost_words(f"The ingester of the project {self._project_name}", key, line)
+        )
 
     async def list_nodes(self, planned: PlannedStep) -> list[Node] | str:
         """The nodes that a dbt step would run, as dbt lists them; or why dbt can't list them."""

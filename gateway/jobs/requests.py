@@ -113,6 +113,10 @@ class RequestPlanner:
             plan = catalog.declared_plan(pipeline, values, request.process, installation)
         except WordError as error:
             raise BadRequestError("invalid_field", str(error)) from None
+        for step in plan.steps:
+            lost = await fabric.lost_arguments(step)
+            if lost is not None:
+                raise BadRequestError("invalid_field", fabric.mask.text(lost))
         planned = PlannedJob(request, plan, project, fabric_id, fabric, source, parameters=values)
         if request.process is not None and request.process not in [step.name for step in whole.steps]:
             await self._must_be_a_model(request.process, planned, whole)

@@ -179,6 +179,10 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path, command: str) ->
     says(run(command, "file/below", cwd=tmp_path), 1, "file/below")
 
 
+DROPS = {"command": ["sh", "-c", "exit 0"]}  # whatever parameters it is given
+LOADS = {"load": {"ingester": True, "parameters": {"since": {"option": "--since"}}}}
+
+
 @pytest.mark.parametrize(
     ("settings", "mentions"),
     [
@@ -187,6 +191,7 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path, command: str) ->
         (fabric(profiles_directory="elsewhere"), "elsewhere/profiles.yml"),
         ({"projects": {"p": {"dbt": "gone"}}, "default_project": "p"}, "gone/dbt_project.yml"),
         (NO_DBT | {"projects": {"p": {"ingester": {"command": ["/no/loader"]}}}, "default_project": "p"}, "/no/loader"),
+        (NO_DBT | {"projects": {"p": {"ingester": DROPS, "pipelines": LOADS}}, "default_project": "p"}, '"$@'),
         ({"enable_elementary": True}, "packages.yml"),
         (fabric(openlineage_executable="/no/dbt-ol") | {"enable_openlineage": True}, "/no/dbt-ol was not found"),
         (NO_DBT | {"state_directory": "gateway.yaml/state"}, "gateway.yaml is not writable"),

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestClient
@@ -186,3 +187,51 @@ def none_left(engine: Engine) -> Callable[[], Awaitable[bool]]:
         return engine.containers() == []
 
     return look
+
+
+FILES = ("compose.yaml", "gateway.yaml")
+COMMAND, ENTRYPOINT = "fabrics.1.compose.ingester.command", "services.ingester.entrypoint"
+LOADS = {"load": {"ingester": True, "parameters": {"since": {"option": "--since"}}}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "right"),
+    [
+        (
+            {"command": ["sh", "-c", "echo all"]},
+            ("fabrics.1.compose.ingester.command", ["sh", "-c", 'echo all "$@"', "sh"]),
+        ),
+        (
+            {"entrypoint": ["sh", "-c", "echo all"]},
+            ("services.ingester.entrypoint", ["sh", "-c", 'echo all "$$@"', "sh"]),
+        ),
+        (
+            {"entrypoint": ["sh", "-c"], "command": ["echo all"]},
+            ("fabrics.1.compose.ingester.command", ['echo all "$@"', "sh"]),
+        ),
+    ],
+)
+async def test_a_parameter_that_a_services_shell_would_drop_is_refused(
+    tmp_path: Path, engine: Engine, aiohttp_client: AiohttpClient, keys: dict[str, Any], right: tuple[str, list[str]]
+) -> None:
+    """The refusal shows the line that is right; with it the parameter arrives."""
+    folder = lake(tmp_path / "lake", pipelines=LOADS, ingester=compose.service(**keys))
+    api = await serve(folder, aiohttp_client, engine)
+    body = {"fabricId": 1, "projectId": PROJECT, "pipelineName": "load", "parameters": {"since": "2026-01-31"}}
+    refused = await api.call("POST", "/api/trigger/pipeline", body)
+    assert refused.status == 400, refused
+    key, line = right
+    assert f"`{key}: {json.dumps(line)}`" in refused.json["msg"]
+    assert (await api.finished(await trigger(api, "load")))["exitCode"] == 0  # nothing is lost without a parameter
+    await api.close()
+    compose_file, settings_file = (yaml.safe_load((folder / name).read_text()) for name in FILES)
+    if key == ENTRYPOINT:
+        compose_file["services"]["ingester"]["entrypoint"] = line
+    else:
+        settings_file["fabrics"]["1"]["compose"] = {"ingester": {"command": line}}
+    for name, content in zip(FILES, (compose_file, settings_file), strict=True):
+        (folder / name).write_text(yaml.safe_dump(content))
+    api = await serve(folder, aiohttp_client, engine)
+    job = await trigger(api, "load", since="2026-01-31")
+    assert (await api.finished(job))["exitCode"] == 0
+    assert (await api.poll(job))["output"] == "all --since=2026-01-31\n"

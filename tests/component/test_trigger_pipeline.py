@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeApi
-from tests.support import access, bakehouse, repositories
+from tests.support import access, bakehouse, projects, repositories
 from tests.support.api import Api, until
 from tests.support.bakehouse import FABRIC, PATH, PIPELINE, PROJECT
 from tests.support.gateway import PATH as DATA_ANALYTICS
@@ -515,3 +516,22 @@ async def test_pipelines_are_listed_with_their_parameters_and_last_run(api: Api)
         **{key: third["lastRun"][key] for key in ("createdAt", "startedAt", "finishedAt")},
         "durationSeconds": None,
     }
+
+
+async def test_a_parameter_that_the_ingesters_shell_would_drop_is_refused(tmp_path: Path, make_api: MakeApi) -> None:
+    """The refusal shows the line that is right; with it the parameter arrives. Without a value nothing is lost."""
+    pipelines = {"load": {"ingester": True, "parameters": {"since": {"option": "--since"}}}}
+
+    def settings(command: list[str]) -> dict[str, Any]:
+        projected = {"41459": {"ingester": {"command": command}, "pipelines": pipelines}}
+        return {"fabrics": {str(FABRIC): {"resources": {"ingester": "one"}}}, "projects": projected}
+
+    wrong, right = ["sh", "-c", "echo all"], ["sh", "-c", 'echo all "$@"', "sh"]
+    api = await make_api(projects.make(tmp_path / "wrong", settings=settings(wrong)))
+    said = await refused(api, 400, projectId="41459", parameters={"since": "2026-01-31"})
+    assert f"`projects.41459.ingester.command: {json.dumps(right)}`" in said
+    assert (await ended(api, await triggered(api, projectId="41459")))["runStatus"] == "SUCCEEDED"
+    api = await make_api(projects.make(tmp_path / "right", settings=settings(right)))
+    run = await triggered(api, projectId="41459", parameters={"since": "2026-01-31"})
+    await ended(api, run)
+    assert await output(api, run) == "all --since=2026-01-31\n"

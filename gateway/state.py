@@ -98,7 +98,7 @@ def _instance(folder: Path) -> str:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text("utf-8", "replace").strip()
+        return durable.read_bytes(file).decode("utf-8", "replace").strip()
     except FileNotFoundError:
         return ""
 

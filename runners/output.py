@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from runners import durable
+
 RenderLine = Callable[[str], str | None]
 
 _CONTINUATION = bytes(range(0x80, 0xC0))  # the second and further bytes of a UTF-8 character
@@ -90,7 +92,7 @@ class OutputRing:
 
     def _read_segment(self, begin: int, skip: int, limit: int) -> bytes:
         try:
-            with self._segment(begin).open("rb") as segment:
+            with durable.open_regular(self._segment(begin)) as segment:
                 return os.pread(segment.fileno(), limit, skip)
         except FileNotFoundError:
             return b""  # removed since the folder was listed

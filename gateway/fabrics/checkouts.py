@@ -30,6 +30,8 @@ from runners.words import WordError
 
 _CHECKOUT_AGE = 86400.0  # seconds without use after which a checkout is removed
 _MIRROR_AGE = 30 * 86400.0
+# patterns of the folders' names: a person's folders beside them stay
+_COMMIT, _MIRROR = "[0-9a-f]" * 40, "[0-9a-f]" * 32
 
 T = TypeVar("T")
 RemoveFolder = Callable[[Path], Awaitable[bool]]  # true if the folder does not exist any more
@@ -181,7 +183,7 @@ class Checkouts:
         active: the jobs that have not ended.
         """
         wanted = {self._checkouts / job.fabric / job.source.commit for job in active if job.source is not None}
-        for root in await asyncio.to_thread(_older, self._checkouts, "*/*", unused):
+        for root in await asyncio.to_thread(_older, self._checkouts, f"*/{_COMMIT}*", unused):
             shared = self._shared.setdefault(root, CheckoutState())
             if root in wanted or shared.lock.locked():
                 continue
@@ -189,7 +191,7 @@ class Checkouts:
                 if not shared.users:  # no job came in the meantime
                     await self._remove_checkout(root)
         mirrors = {mirror.folder: mirror for mirror in self._mirrors.values()}
-        for folder in await asyncio.to_thread(_older, self._repositories, "*.git", _MIRROR_AGE):
+        for folder in await asyncio.to_thread(_older, self._repositories, f"{_MIRROR}.git", _MIRROR_AGE):
             try:
                 if folder in mirrors:
                     await mirrors[folder].remove()

@@ -34,7 +34,7 @@ from runners.outcome import Command, Exited, Outcome
 from runners.program import ProgramResult
 from runners.report import OutputReader
 
-LISTING = "listing-"  # prefix of the folders in which `dbt ls` runs
+LISTING = "pipeline-gateway-listing-"  # prefix of the folders in which `dbt ls` runs
 
 
 class LocalFabric:

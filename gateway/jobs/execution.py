@@ -30,9 +30,9 @@ from gateway.model.job import (
     Skipped,
     StepState,
 )
-from gateway.model.plan import PlannedStep
 from gateway.model.transitions import EndJob, RunStep, SkipStep, begin, next_transition, request_cancel
 from gateway.storage.store import Store
+from runners import durable
 from runners.outcome import Lost, NotStarted
 from runners.output import OutputRing
 from runners.report import Progress
@@ -210,10 +210,15 @@ class JobExecution:
         """Run a step, or follow it if it runs already."""
         planned, folder, ring = self.job.plan.steps[n], self._step_folder(n), OutputRing(self._folder)
         state = self.job.steps[n]
-        if not isinstance(state, Active):
+        if isinstance(state, Active):
+            # the folder was made before the step became active, so a step without it was perhaps begun
+            begun = state.begun or not await asyncio.to_thread(folder.is_dir)
+        else:
+            begun = False
+            await asyncio.to_thread(_make_folder, folder)
             active = state = Active(clock.now(), (await retry_on_full_disk(asyncio.to_thread, ring.bounds))[1])
             await self._record.persist(lambda job: job.with_step(n, active))
-        not_started = await self._start(planned, folder)
+        await self._start(n, state, folder, begun=begun)
         if isinstance(self.job.state, Cancelling):
             await self._runner.stop(folder)  # the cancel came while the step was being started
         reader = output_reader(planned)
@@ -225,24 +230,30 @@ class JobExecution:
             following.cancel()
             await asyncio.wait([following])
         await retry_on_full_disk(asyncio.to_thread, self._follower.finish)
-        if not_started is not None and isinstance(outcome, NotStarted):
-            outcome = not_started
         finished = await retry_on_full_disk(self._fabric.conclude, planned, state.started, outcome, reader, folder)
         recorded = masked(finished, self._fabric.mask)
         await self._record.persist(lambda job: job.with_step(n, recorded))
         self._follower, self._liveness = None, Liveness.SUPERVISED
         await self._runner.release(folder)
 
-    async def _start(self, planned: PlannedStep, folder: Path) -> NotStarted | None:
-        """Start the step, unless it was ever started; why it has no command, if it has none."""
+    async def _start(self, n: int, state: Active, folder: Path, *, begun: bool) -> None:
+        """Start the step, unless it was begun before, and record that it was begun."""
+        planned = self.job.plan.steps[n]
         try:
             command = await self._fabric.command(planned, folder, self._on_liveness)
         except OSError as error:
-            return NotStarted(f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again.")
-        if isinstance(command, str):
-            return NotStarted(command)
-        await self._runner.start(folder, command)
-        return None
+            command = f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again."
+        await self._runner.start(folder, command, begun=begun)
+        if begun or isinstance(command, str):
+            return
+
+        def record_begun(job: Job) -> Job:
+            return job.with_step(n, replace(state, begun=True))
+
+        try:
+            await self._record.update(record_begun)
+        except StorageError:  # a full disk: the step runs all the same, and its folder says that it was begun
+            await self._record.update_in_memory(record_begun)
 
     async def _stop(self) -> None:
         for n, state in enumerate(self.job.steps):
@@ -281,3 +292,9 @@ class JobExecution:
 
     def _step_folder(self, n: int) -> Path:
         return self._folder / f"{n + 1}-{self.job.plan.steps[n].name}"
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of a step durable. Where the disk refuses that, starting the step says so."""
+    with contextlib.suppress(OSError):
+        durable.make_directory(folder)

@@ -70,10 +70,15 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """The runner has the step. output_from: offset of the first byte of the job's output that may be the step's."""
+    """The runner has the step.
+
+    output_from: offset of the first byte of the job's output that may be the step's. begun: the runner has started it,
+    so it is never started again, even if its folder is removed.
+    """
 
     started: Instant
     output_from: int
+    begun: bool = False
     kind: Literal["active"] = "active"
 
 

@@ -203,7 +203,7 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    content = yaml_file.read_mapping(file)
+    content = yaml_file.read_mapping(file, unique_keys=True)
     if isinstance(content, str):
         raise ConfigError(content)
     return {key: _string_keys(value) for key, value in content.items()}
@@ -251,9 +251,9 @@ def _other_setting(variable: str, value: str) -> tuple[str, Any]:
         own = next(name for name, setting in VARIABLES.items() if setting == key)
         raise ConfigError(f"{variable}: this setting has a variable of its own, {own}")
     try:
-        return key, _string_keys(yaml.safe_load(value))
+        return key, _string_keys(yaml_file.load(value, unique_keys=True))
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{variable}: is not YAML: {yaml_file.describe_error(error)}") from None
+        raise ConfigError(f"{variable}: {yaml_file.describe_error(error)}") from None
 
 
 def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:

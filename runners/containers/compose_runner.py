@@ -24,6 +24,7 @@ from runners.containers.docker import Docker, EngineUnreachableError, engine_var
 from runners.containers.identity import step_filters
 from runners.containers.remaining import end_containers
 from runners.containers.step_files import UnreadableError
+from runners.detached import supervisor
 from runners.mask import Mask, has_password
 from runners.outcome import Command, Exited, Lost, NotStarted, Outcome, Span
 from runners.runner import Liveness
@@ -45,15 +46,25 @@ class ComposeRunner:
         self._stop_requests: dict[Path, asyncio.Event] = {}
         self._broken: set[Path] = set()  # steps whose `wait` met a bug: the next one only ends what there is of them
 
-    async def start(self, folder: Path, command: Command) -> None:
-        """Write down what the step runs, unless that was done before; `wait` creates the containers."""
+    async def start(self, folder: Path, command: Command | str, *, begun: bool = False) -> None:
+        """Write down what the step runs, unless that was done before; `wait` creates the containers.
+
+        A begun step without its files is ended: the docker command lines here, the containers by `wait`.
+        """
+        error = command if isinstance(command, str) else await self._write_spec(folder, command, begun=begun)
+        if error is not None and not begun:
+            self._start_errors[folder] = error
+
+    async def _write_spec(self, folder: Path, command: Command, *, begun: bool) -> str | None:
+        """Write the spec of a step, unless it exists; why that failed."""
         self._commands[folder] = command
         try:
-            await asyncio.to_thread(_write_spec, folder, command)
+            if begun and not has_spec(folder):
+                await supervisor.end_processes(folder, lambda _: None)
+            await asyncio.to_thread(_write_spec, folder, command, begun=begun)
         except (OSError, ValueError) as error:
-            self._start_errors[folder] = (
-                f"the step could not be started: {error}; remove the cause and trigger it again"
-            )
+            return f"the step could not be started: {error}; remove the cause and trigger it again"
+        return None
 
     async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
         """The outcome of the step, once no container of it is alive."""
@@ -75,7 +86,9 @@ class ComposeRunner:
         start_error = self._start_errors.pop(folder, None)
         spec = await _read_spec_patiently(folder)
         if spec is None:
-            return NotStarted(start_error or "it was never started")
+            if start_error is None:
+                raise UnreadableError("its files were removed")
+            return NotStarted(start_error)
         command = self._command(folder)
         environment = {**command.environment, **spec.engine}
         mask = command.mask if folder in self._commands else Mask(spec.secret_names).with_secrets_of(environment)
@@ -120,7 +133,7 @@ def has_spec(folder: Path) -> bool:
     return (folder / _SPEC_FILE).exists()
 
 
-def _write_spec(folder: Path, command: Command) -> None:
+def _write_spec(folder: Path, command: Command, *, begun: bool) -> None:
     """Write the spec of a step durably, unless it exists. Raises OSError, ValueError."""
     if has_spec(folder):
         return
@@ -140,6 +153,7 @@ def _write_spec(folder: Path, command: Command) -> None:
         "since": time.time(),
         "uptime": uptime(),
         "boot": _boot(),
+        "begun": begun,
         # the engine of this step: after a restart the environment, or the fabric of this name, may select another one
         "engine": engine,
         "secrets": command.mask.names,
@@ -174,6 +188,7 @@ def _read_spec(folder: Path) -> ContainerSpec | None:
             uptime=_decided_uptime(spec),
             engine={str(name): str(value) for name, value in spec["engine"].items()},
             secret_names=tuple(str(name) for name in spec.get("secrets", ())),  # earlier versions wrote none
+            begun=bool(spec.get("begun", False)),  # as above
         )
     except (LookupError, TypeError, ValueError, AttributeError):
         raise step_files.damaged(folder / _SPEC_FILE) from None

@@ -41,6 +41,7 @@ class ContainerSpec:
 
     decided_at: epoch seconds, for people. uptime: then, by the host's clock that nobody sets (see `elapsed`).
     engine: the variables that select the engine. secret_names: see Mask.names.
+    begun: containers of the step may exist although its files have nothing of them, so none is created any more.
     """
 
     argvs: tuple[tuple[str, ...], ...]
@@ -53,6 +54,7 @@ class ContainerSpec:
     uptime: float
     engine: Mapping[str, str]
     secret_names: tuple[str, ...] = ()
+    begun: bool = False
 
     @property
     def elapsed(self) -> float:
@@ -95,6 +97,7 @@ class Container:
         # The creation is a run of `docker compose run` under a shim. It is begun once: where it was killed and there is
         # no container, one may have run and been removed.
         self._creation: asyncio.Task[Outcome] | None = None
+        self._was_created = spec.begun  # then it is never created again, even if the step's folder is removed
         self._creation_end: Outcome | None = None
         self._start_attempts = 0
         self._incomplete_copies = 0
@@ -140,7 +143,8 @@ class Container:
             self._on_liveness(Liveness.SUPERVISED)  # `docker compose run` goes on, and the engine answers
             return None
         if state is None:
-            return await self._outcome_of_absent(creation)
+            return _removed() if self._was_created else await self._outcome_of_absent(creation)
+        self._was_created = True
         if not belongs_to_step(state, self._step):
             return NotStarted(
                 f"The container name {self.name} is taken by a container that is not the gateway's; remove it, then "
@@ -306,6 +310,7 @@ class Container:
     def _record_stop(self, reason: str) -> None:
         """Write the reason before anything is stopped, so that the exit that follows is not taken for a failure."""
         if self._stop_reason() is None:
+            durable.make_directory(self._folder)  # removed, perhaps
             durable.write(self._step / "ending", reason)
 
     def _stop_reason(self) -> str | None:

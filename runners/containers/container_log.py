@@ -148,6 +148,7 @@ class ContainerLog:
             offset = None  # rather a log twice in the output than a step whose end is given up
         if offset is None:
             offset = OutputRing(self._ring).next_line()
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # removed, perhaps
             durable.write(file, offset)
         return offset
 

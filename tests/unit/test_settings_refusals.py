@@ -131,6 +131,39 @@ NESTED = [
 ]
 
 
+# YAML of which no setting can be made: what is said of it, and in which line
+UNUSABLE = {
+    "an alias in its own mapping": ("projects: &all\n  a: *all\n", "the alias *all refers to what it is in", 2),
+    "an alias in its own list": ("projects: {a: {branch: &b [*b]}}", "the alias *b refers to what it is in", 1),
+    "deep mappings": ("{a: " * 5000 + "}" * 5000, "more than 50 levels are nested", 1),
+    "deep lists": ("projects: " + "[" * 5000 + "]" * 5000, "more than 50 levels are nested", 1),
+    "a key twice": ("projects: {}\nport: 1\nprojects: {}", "the key `projects` is there twice", 3),
+    "an inner key twice": ("fabrics:\n  a: {time_limit: 1, time_limit: 2}", "the key `time_limit` is there twice", 2),
+    "an id twice": ("fabrics:\n  7: {}\n  '7': {}", "the key `7` is there twice", 3),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_yaml_that_makes_no_settings_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    text, said, line = UNUSABLE[kind]
+    sentence = refusal(tmp_path, text)
+    assert sentence.startswith(f"{tmp_path / 'gateway.yaml'}: {said}")
+    assert f" in line {line}, column " in sentence
+    assert "\n" not in sentence
+
+
+def test_an_alias_and_a_merge_of_yaml_are_taken(tmp_path: Path) -> None:
+    text = """
+        fabrics:
+          a: &common {time_limit: 60}
+          b: *common
+          c: {<<: *common, time_limit: 70}
+        default_fabric: a
+    """
+    fabrics = load(tmp_path, text).fabrics
+    assert [fabrics[name].time_limit for name in "abc"] == [60, 60, 70]
+
+
 @pytest.mark.parametrize(("text", "variable", "key", "expected", "found"), MISTAKES)
 def test_a_refused_value_is_named_with_its_key_and_its_variable(
     tmp_path: Path, text: str, variable: str, key: str, expected: str, found: str

@@ -105,9 +105,9 @@ class ComposeFabric:
             needs_packages=self.checkout is not None and self._step_services.declares_packages(),
         )
 
-    async def missing_program(self) -> str | None:
-        """The docker command line, where it is missing; programs in images only the engine could tell."""
-        if await asyncio.to_thread(shutil.which, "docker", path=self._environment.get("PATH")) is None:
+    def missing_program(self) -> str | None:
+        """The docker command line, where it is missing; programs in images only the engine could tell. Blocks."""
+        if shutil.which("docker", path=self._environment.get("PATH")) is None:
             return "The program docker was not found on PATH: install Docker's command line and its Compose v2 plugin."
         return None
 

@@ -87,8 +87,8 @@ class Fabric(Protocol):
         """What a plan depends on besides the request. Raises EngineError where the engine does not answer."""
         ...
 
-    async def missing_program(self) -> str | None:
-        """A program that the steps need and that was not found, in a sentence that says what to do; else None."""
+    def missing_program(self) -> str | None:
+        """A program that the steps need and that was not found, in a sentence that says what to do. Blocks."""
         ...
 
     async def container_conflict(self, plan: Plan) -> ContainerConflict | None:

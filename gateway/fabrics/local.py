@@ -77,10 +77,6 @@ class LocalFabric:
         """What a plan depends on besides the request."""
         return await asyncio.to_thread(self._installation)
 
-    async def missing_program(self) -> str | None:
-        """A program that the steps need and that was not found; without a dbt project dbt is not needed."""
-        return await asyncio.to_thread(self._missing_program)
-
     async def container_conflict(self, plan: Plan) -> shared.ContainerConflict | None:  # noqa: ARG002, see below
         """None: only jobs hold the resources of this host."""
         return None
@@ -153,7 +149,8 @@ class LocalFabric:
             needs_packages=self.checkout is not None and dbt_project.declares_packages(self.dbt.project),
         )
 
-    def _missing_program(self) -> str | None:
+    def missing_program(self) -> str | None:
+        """A program that the steps need and that was not found; without a dbt project dbt is not needed. Blocks."""
         project_file, _ = dbt_project.files(self.dbt, self._environment)
         if (self._is_remote or project_file.exists()) and self._find(self.dbt.executable) is None:
             return self._missing(self.dbt.executable, "dbt", "dbt.executable")

@@ -22,10 +22,12 @@ from runners.containers.docker import Docker
 class FabricRegistry:
     """Makes the Fabric of any project, and owns the checkouts.
 
+    mask: hides the secrets of the configuration and of the gateway's environment.
     environment: of the gateway. instance: the gateway's own id, which its containers carry as a label.
     """
 
     def __init__(self, settings: Settings, environment: Mapping[str, str], instance: str) -> None:
+        self.mask = settings.mask(environment)
         self.checkouts = Checkouts(settings, environment, self.remove_folder)
         self._settings = settings
         self._environment = environment

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from gateway.model.job import (
 from gateway.model.plan import PlannedStep
 from gateway.model.transitions import EndJob, RunStep, SkipStep, begin, next_transition, request_cancel
 from gateway.storage.store import Store
+from runners.mask import Mask
 from runners.outcome import Lost, NotStarted
 from runners.output import OutputRing
 from runners.report import Progress
@@ -72,14 +74,16 @@ class JobExecution:
         fabric: Fabric,
         folder: Path,
         on_promoted: Callable[[list[str]], None],
+        readers: Executor,
     ) -> None:
-        """folder: of the job. on_promoted: see JobRecord."""
+        """folder: of the job. on_promoted: see JobRecord. readers: the threads in which output is read."""
         self._record = JobRecord(job, store, folder, self._notify, on_promoted)
         self.settled = asyncio.Event()  # set once it is known whether the job is alive, queued or ended
         self._store = store
         self._runner = runner
         self._fabric = fabric
         self._folder = folder
+        self._readers = readers
         self._was_queued = False
         self._turn = asyncio.Event()  # set when a queued job may hold its resources, or was cancelled
         self._unrecorded_cancel: Callable[[Job], Job] | None = None  # a cancel that the disk has refused so far
@@ -92,6 +96,11 @@ class JobExecution:
     def job(self) -> Job:
         """The job as its record has it."""
         return self._record.job
+
+    @property
+    def mask(self) -> Mask:
+        """Hides the secrets of the job's fabric that are known by now."""
+        return self._fabric.mask
 
     def snapshot(self) -> JobSnapshot:
         """The job as it is now."""
@@ -218,7 +227,7 @@ class JobExecution:
             await self._runner.stop(folder)  # the cancel came while the step was being started
         reader = output_reader(planned)
         self._follower = ProgressFollower(ring, state.output_from, reader)
-        following = asyncio.create_task(self._follower.run(self._notify), name=f"follow-{self.job.id}")
+        following = asyncio.create_task(self._follower.run(self._readers, self._notify), name=f"follow-{self.job.id}")
         try:
             outcome = await self._runner.wait(folder, self._on_liveness)
         finally:
@@ -228,7 +237,7 @@ class JobExecution:
         if not_started is not None and isinstance(outcome, NotStarted):
             outcome = not_started
         finished = await retry_on_full_disk(self._fabric.conclude, planned, state.started, outcome, reader, folder)
-        recorded = masked(finished, self._fabric.mask)
+        recorded = replace(masked(finished, self._fabric.mask), output_from=state.output_from)
         await self._record.persist(lambda job: job.with_step(n, recorded))
         self._follower, self._liveness = None, Liveness.SUPERVISED
         await self._runner.release(folder)

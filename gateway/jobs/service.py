@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -21,9 +22,9 @@ from gateway.errors import (
 )
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
-from gateway.jobs import readiness
 from gateway.jobs.execution import JobExecution, JobSnapshot
-from gateway.jobs.readiness import Readiness
+from gateway.jobs.output import rendered_tail
+from gateway.jobs.readiness import Readiness, ReadinessCheck
 from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, new_job
 from gateway.model.job import Caller, Ended, Finished, Job, Pending, Queued, phase
 from gateway.model.plan import Plan
@@ -37,6 +38,7 @@ from runners.runner import Runner
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _RETRY_AFTER_CONFLICT = 10
+_READERS = 2  # threads that read output for clients and for the progress of jobs
 _SETTLE = 2.0  # seconds that recovery waits for its jobs before the service listens; the rest settle later
 
 _log = structlog.get_logger()
@@ -58,12 +60,15 @@ class JobService:
         self._store = store
         self._runners = runners
         self._registry = registry
+        self._readiness = ReadinessCheck(settings, registry)
         self._planner = RequestPlanner(settings, registry)
         self._on_broken = on_broken
         self._jobs = settings.state_directory / "jobs"
         self._executions: dict[str, tuple[JobExecution, asyncio.Task[None]]] = {}
         self._recovered: set[str] = set()
         self._draining = False
+        # Threads of their own, since what was printed decides how long they take: the other threads are for jobs.
+        self._readers = ThreadPoolExecutor(_READERS, "output")
 
     def must_be_enabled(self) -> None:
         """Raises PipelinesDisabledError where triggers are off."""
@@ -152,10 +157,17 @@ class JobService:
         """The folder of a job's output and of its steps' files."""
         return self._jobs / job_id
 
+    async def output_tail(self, snapshot: JobSnapshot, size: int) -> str:
+        """The last `size` bytes of a job's output as a terminal shows it, without secrets. Raises OSError."""
+        job = snapshot.job
+        mask = self._executions[job.id][0].mask if job.id in self._executions else self._registry.mask
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, rendered_tail, self.folder(job.id), job, size, mask)
+
     async def readiness(self) -> Readiness:
         """Whether a trigger would be taken and could run."""
         unsettled = sum(not self._executions[job_id][0].settled.is_set() for job_id in self._recovered)
-        return await readiness.check(self._settings, self._registry.all(), unsettled)
+        return await self._readiness.check(unsettled)
 
     async def recover(self) -> None:
         """Launch every job that had not ended, and wait up to two seconds until it is known how each is."""
@@ -186,6 +198,7 @@ class JobService:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     def _ended_snapshot(self, job: Job) -> JobSnapshot:
         ran = any(isinstance(state, Finished) and state.started is not None for state in job.steps)
@@ -195,7 +208,7 @@ class JobService:
         if fabric.checkout is not None and any(not isinstance(state, Pending) for state in job.steps):
             fabric.checkout.add_user(job.id)
         runner, folder = self._runners[job.runner], self.folder(job.id)
-        execution = JobExecution(job, self._store, runner, fabric, folder, self._notify_turn)
+        execution = JobExecution(job, self._store, runner, fabric, folder, self._notify_turn, self._readers)
         task = asyncio.create_task(execution.run(), name=f"job-{job.id}")
         self._executions[job.id] = execution, task
         task.add_done_callback(lambda _: self._forget(job.id, task))
@@ -214,7 +227,7 @@ class JobService:
 
     async def _must_have_room(self) -> None:
         """Raises StorageError."""
-        why = await asyncio.to_thread(readiness.disk_problem, self._settings)
+        why = await self._readiness.disk_problem()
         if why is not None:
             raise StorageError(why)
 

@@ -83,12 +83,14 @@ class Finished:
 
     failure: the first thing that went wrong, where its exit code is not 0.
     started: when the runner got it, None if it never did.
+    output_from: as in Active; None if the runner never got it, and in records of older versions.
     """
 
     outcome: Outcome
     progress: Progress | None = None
     failure: Failure | None = None
     started: Instant | None = None
+    output_from: int | None = None
     kind: Literal["finished"] = "finished"
 
 

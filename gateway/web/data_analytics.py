@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from aiohttp import web
@@ -13,8 +12,6 @@ from gateway.model.request import BuiltinPipeline, DbtCommand, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.records import record
-from runners.dbt import output as dbt_output
-from runners.output import OutputRing, tail_text
 
 PATH = "/api/data-analytics/pipeline/trigger"
 OUTPUT_SIZE = 10_240
@@ -73,9 +70,8 @@ async def find(request: web.Request) -> web.Response:
     if asked.jobId is None:
         return web.json_response({"success": True, "jobs": [record(job) for job in await service.recent()]})
     snapshot = await service.get_recent(asked.jobId)
-    ring = OutputRing(service.folder(snapshot.job.id))
     try:
-        output = await asyncio.to_thread(tail_text, ring, OUTPUT_SIZE, dbt_output.render_line)
+        output = await service.output_tail(snapshot, OUTPUT_SIZE)
     except OSError as error:  # such as no free descriptor: a poll must still tell the job's status
         output = f"The output can't be read now: {error.strerror}."
     return web.json_response(record(snapshot) | {"output": output})

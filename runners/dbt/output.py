@@ -30,16 +30,18 @@ def parse_event(line: str) -> Mapping[str, Any] | None:
     return event if is_event else None
 
 
-def render_line(line: str) -> str | None:
-    """A line of output as text: an event as dbt's own text log shows it, any other line unchanged.
+def render_line(line: str) -> str:
+    """A line of output, with its line end, as text: an event as dbt's own text log shows it, any other line unchanged.
 
-    None for the beginning of an event whose rest has not been written yet.
+    A line without its end is the last so far. If it is the beginning of an event it is left out until its rest comes.
     """
-    event = parse_event(line)
+    body = line.removesuffix("\n")
+    event = parse_event(body)
     if event is None:
-        return None if line.startswith(_EVENT_STARTS) and not line.endswith("}") else line
+        is_cut = body == line and line.startswith(_EVENT_STARTS) and not line.endswith("}")
+        return "" if is_cut else line
     info = event["info"]
-    return encodable(f"{str(info.get('ts', ''))[11:19]}  {info['msg']}")
+    return encodable(f"{str(info.get('ts', ''))[11:19]}  {info['msg']}") + line[len(body) :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from pytest_aiohttp import AiohttpClient
 from runners.process.local_runner import LocalRunner
 from runners.runner import Liveness
 from tests.conftest import MakeApi
-from tests.support import damage, projects
+from tests.support import damage, hung, projects
 from tests.support.api import Api, app, until
+from tests.support.gateway import DEADLINE, PATH
 from tests.support.projects import write
 
 NO_DBT = {"fabrics": {"local": {"dbt": {"executable": "/no/dbt"}}}}
@@ -80,6 +81,36 @@ async def test_below_free_disk_floor_it_is_not_ready_and_shows_the_free_space(pr
     assert str(project / ".pipeline-gateway") in checks["disk"]
     assert "MiB free" in checks["disk"]
     assert "free_disk_floor" in checks["disk"]
+
+
+async def test_polls_beside_a_hung_mount_leave_triggers_their_threads(tmp_path: Path, make_api: MakeApi) -> None:
+    """More polls than the default executor has threads, on a host with any number of processors."""
+    (tmp_path / "dead").mkdir()
+    loader = {"command": [sys.executable, "ingest.py"]}
+    projects_of_both = {"small": {"dbt": "transform", "ingester": loader}, "dead": {"dbt": str(tmp_path / "dead")}}
+    settings = {"projects": projects_of_both, "default_project": "small"}
+    api = await make_api(projects.make(tmp_path / "project", settings=settings))
+    with hung.mounted(tmp_path / "dead"):
+        async with asyncio.timeout(DEADLINE):
+            answers = await asyncio.gather(*(ready(api) for _ in range(40)))
+            assert (await api.run(pipeline="ingester"))["exitCode"] == 0
+    for status, checks in answers:
+        assert (status, checks["disk"]) == (503, "ok")
+        assert "did not answer within" in checks["programs"]
+    await until(lambda: _is_ready(api), "readiness")
+
+
+async def test_a_trigger_on_a_disk_that_hangs_is_refused_in_bounded_time(tmp_path: Path, make_api: MakeApi) -> None:
+    api = await make_api(projects.make(tmp_path / "project"))
+    state = api.folder / ".pipeline-gateway"
+    with hung.mounted(state / "jobs"):
+        async with asyncio.timeout(DEADLINE):
+            answers = await asyncio.gather(*(api.call("POST", PATH, {"pipeline": "ingester"}) for _ in range(40)))
+            assert "did not answer within" in (await ready(api))[1]["disk"]
+    assert {(answer.status, answer.json["code"]) for answer in answers} == {(507, "storage_unavailable")}
+    assert all(str(state) in answer.json["error"] for answer in answers)
+    await until(lambda: _is_ready(api), "readiness")
+    assert (await api.run(pipeline="ingester"))["exitCode"] == 0
 
 
 async def test_a_recovered_job_on_a_fake_silent_engine_makes_it_not_ready(

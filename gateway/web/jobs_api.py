@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Annotated, Any
 
-from aiohttp import web
+from aiohttp import ETag, web
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.jobs.execution import JobSnapshot
@@ -34,11 +34,11 @@ async def get(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     seconds = body.query(request, WaitQuery).wait
     snapshot = await service.get(request.match_info["id"])
-    known = request.headers.get("If-None-Match")
-    if seconds and not isinstance(snapshot.job.state, Ended) and known in (None, _etag(snapshot)):
+    known = request.if_none_match
+    if seconds and not isinstance(snapshot.job.state, Ended) and (known is None or _has(known, snapshot)):
         snapshot = await service.wait(snapshot.job.id, snapshot, seconds)
-    headers = {"ETag": _etag(snapshot)}
-    if known == headers["ETag"]:
+    headers = {"ETag": f'"{_etag(snapshot)}"'}
+    if known is not None and _has(known, snapshot):
         return web.Response(status=304, headers=headers)
     return web.json_response(whole_record(snapshot), headers=headers)
 
@@ -65,10 +65,15 @@ ROUTES = (
 )
 
 
+def _has(known: tuple[ETag, ...], snapshot: JobSnapshot) -> bool:
+    """Whether a client has this record, by its If-None-Match. A compressing proxy makes tags weak."""
+    return any(tag.value in ("*", _etag(snapshot)) for tag in known)
+
+
 def _etag(snapshot: JobSnapshot) -> str:
     """The ETag of a record with its clock stopped: a duration that only grows makes no other record."""
     content = json.dumps(whole_record(snapshot, now=snapshot.job.created))
-    return f'"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 async def _pipeline(request: web.Request, info: PipelineInfo) -> dict[str, Any]:

@@ -192,6 +192,27 @@ async def test_a_wait_without_a_change_answers_304_to_a_matching_etag(tmp_path: 
     assert (await api.call("GET", f"/api/v1/jobs/{job}?wait=0.1")).status == 200
 
 
+async def test_a_wait_understands_weak_and_listed_etags(tmp_path: Path, make_api: MakeApi) -> None:
+    """A proxy that compresses makes each tag weak, and a cache may name several; neither may become a busy loop."""
+    folder = projects.make(tmp_path / "project", ingester=WAITING)
+    api = await make_api(folder)
+    job = await api.trigger(pipeline="ingester")
+    await until(lambda: is_running(api, job), "the ingester")
+    tag = (await api.call("GET", f"/api/v1/jobs/{job}")).headers["ETag"]
+    for known in (f"W/{tag}", f'"another", W/{tag}', "*"):
+        answer = await api.call("GET", f"/api/v1/jobs/{job}?wait=0.1", headers={"If-None-Match": known})
+        assert (answer.status, answer.headers["ETag"]) == (304, tag), known
+    for unknown in ('W/"another"', "nonsense"):
+        answer = await api.call("GET", f"/api/v1/jobs/{job}?wait=60", headers={"If-None-Match": unknown})
+        assert answer.status == 200, unknown
+    asked = asyncio.create_task(
+        api.call("GET", f"/api/v1/jobs/{job}?wait=60", headers={"If-None-Match": f"W/{tag}"}), name="the question"
+    )
+    (folder / "go").touch()
+    async with asyncio.timeout(DEADLINE):
+        assert (await asked).status == 200
+
+
 async def test_the_etag_of_an_ended_job_does_not_change(project: Path, make_api: MakeApi) -> None:
     api = await make_api(project)
     job = (await api.run(pipeline="ingester"))["jobId"]

@@ -21,6 +21,7 @@ from gateway.model.job import (
     Active,
     Caller,
     Cancelling,
+    Completed,
     Ended,
     Failed,
     Finished,
@@ -30,6 +31,8 @@ from gateway.model.job import (
     Reason,
     Skipped,
     StepState,
+    WaitsFor,
+    job_outcome,
 )
 from gateway.model.plan import PlannedStep
 from gateway.model.transitions import EndJob, RunStep, SkipStep, begin, next_transition, request_cancel
@@ -51,12 +54,14 @@ class JobSnapshot:
 
     progress: of the running step. liveness: how that step was last found.
     removed: the output and files of the job were removed, to keep those of all jobs under state_cap.
+    waits_for: which jobs come before it, where it is queued.
     """
 
     job: Job
     progress: Progress | None = None
     liveness: Liveness = Liveness.SUPERVISED
     removed: bool = False
+    waits_for: tuple[WaitsFor, ...] = ()
 
 
 class JobExecution:
@@ -77,7 +82,7 @@ class JobExecution:
         readers: Executor,
     ) -> None:
         """folder: of the job. on_promoted: see JobRecord. readers: the threads in which output is read."""
-        self._record = JobRecord(job, store, folder, self._notify, on_promoted)
+        self._record = JobRecord(job, store, folder, self.notify, on_promoted)
         self.settled = asyncio.Event()  # set once it is known whether the job is alive, queued or ended
         self._store = store
         self._runner = runner
@@ -90,7 +95,6 @@ class JobExecution:
         self._follower: ProgressFollower | None = None
         self._liveness = Liveness.SUPERVISED
         self._changed = asyncio.Event()
-        self._released = False
 
     @property
     def job(self) -> Job:
@@ -106,17 +110,15 @@ class JobExecution:
         """The job as it is now."""
         return JobSnapshot(self.job, self._follower.progress if self._follower else None, self._liveness)
 
-    async def wait(self, known: JobSnapshot, seconds: float) -> None:
-        """Return once the job differs from `known`, or after that many seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self.snapshot() == known and not self._released:
-                    await self._changed.wait()
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set at the next change of the job; a new event comes after each."""
+        return self._changed
 
-    def release_waiters(self) -> None:
-        """End every `wait`, now and later: the service stops."""
-        self._released = True
-        self._notify()
+    def notify(self) -> None:
+        """Wake all that wait for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def notify_turn(self) -> None:
         """Wake a queued job, which may hold its resources now."""
@@ -138,7 +140,7 @@ class JobExecution:
             if self._fabric.checkout is not None:
                 self._fabric.checkout.remove_user(self.job.id)
         self.settled.set()
-        _log.info("job ended", job=self.job.id, state=self.job.state.kind)
+        _log.info("job ended", job=self.job.id, **_ending_fields(self.job))
 
     async def cancel(self, by: Caller) -> bool:
         """Ask for the job's end, unless it has ended; true for the first request."""
@@ -227,7 +229,7 @@ class JobExecution:
             await self._runner.stop(folder)  # the cancel came while the step was being started
         reader = output_reader(planned)
         self._follower = ProgressFollower(ring, state.output_from, reader)
-        following = asyncio.create_task(self._follower.run(self._readers, self._notify), name=f"follow-{self.job.id}")
+        following = asyncio.create_task(self._follower.run(self._readers, self.notify), name=f"follow-{self.job.id}")
         try:
             outcome = await self._runner.wait(folder, self._on_liveness)
         finally:
@@ -272,17 +274,24 @@ class JobExecution:
     async def _set_steps(self, first: list[StepState]) -> None:
         await self._record.persist(lambda job: replace(job, steps=(*first, *job.steps[len(first) :])))
 
-    def _notify(self) -> None:
-        """Wake every `wait`."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
     def _on_liveness(self, liveness: Liveness) -> None:
         if liveness is not Liveness.UNREACHABLE:
             self.settled.set()
         if liveness is not self._liveness:
             self._liveness = liveness
-            self._notify()
+            self.notify()
 
     def _step_folder(self, n: int) -> Path:
         return self._folder / f"{n + 1}-{self.job.plan.steps[n].name}"
+
+
+def _ending_fields(job: Job) -> dict[str, object]:
+    """How a job ended, as fields of a log line."""
+    if not isinstance(job.state, Ended):
+        return {"state": job.state.kind}
+    seconds = round(job.created.until(job.state.at), 3)
+    match job.state.ending:
+        case Completed(exit_code=code):
+            return {"outcome": job_outcome(job), "exit_code": code, "seconds": seconds}
+        case Failed(reason=reason, error=error):
+            return {"outcome": job_outcome(job), "reason": reason, "error": error, "seconds": seconds}

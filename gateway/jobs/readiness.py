@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from gateway.errors import StorageError
 from gateway.fabrics.registry import FabricRegistry
 from gateway.settings.settings import Settings
+from gateway.storage.store import Store
 
 _INODES = 1000  # files that the jobs that run may still make
 _PATIENCE = 2.0  # seconds to wait for a disk
@@ -20,38 +23,45 @@ _PATIENCE = 2.0  # seconds to wait for a disk
 class Readiness:
     """What keeps a trigger from running, a sentence each; None where nothing does.
 
-    recovery: of the jobs of an earlier gateway. disk: of the state directory. programs: of the fabrics.
+    triggers: they are off, or the service stops. recovery: of the jobs of an earlier gateway. disk: of the state
+    directory. database: another program holds it, or it can't be written. programs: of the fabrics.
     """
 
+    triggers: str | None
     recovery: str | None
     disk: str | None
+    database: str | None
     programs: str | None
 
 
-class DiskCheck:
-    """A look at disks that may not answer, such as a mount whose server is gone.
+class BoundedCheck:
+    """A check of what may not answer, such as a mount whose server is gone.
 
-    There is one look at a time, in a thread of its own, which ends when the disk answers. Callers that come meanwhile
-    wait for the same look, and none for longer than two seconds.
+    There is one look at a time, which ends when it is answered. Callers that come meanwhile wait for the same look, and
+    none for longer than two seconds.
     """
 
-    def __init__(self, look: Callable[[], str | None], what: str) -> None:
-        """look: returns what is wrong, None for nothing. Blocks. what: it looks at."""
-        self._look = look
+    def __init__(self, begin: Callable[[], asyncio.Future[str | None]], what: str, remedy: str) -> None:
+        """begin: begins a look, whose result is what is wrong, None for nothing.
+
+        what: it looks at. remedy: what may help where that does not answer.
+        """
+        self._begin = begin
         self._what = what
+        self._remedy = remedy
         self._looking: asyncio.Future[str | None] | None = None
 
     async def problem(self) -> str | None:
         """What is wrong, in a sentence that says what to do; None for nothing."""
         if self._looking is None or self._looking.done():
-            self._looking = _in_own_thread(self._look)
+            self._looking = self._begin()
         try:
             async with asyncio.timeout(_PATIENCE):
                 return await asyncio.shield(self._looking)
         except TimeoutError:
-            return f"{self._what} did not answer within {_PATIENCE:.0f} s; is it on a mount that hangs? Mend that."
-        except (OSError, RuntimeError) as error:
-            return f"{self._what} can't be looked at: {error}; mend that and try again."
+            return f"{self._what} did not answer within {_PATIENCE:.0f} s: {self._remedy}."
+        except (OSError, RuntimeError, StorageError) as error:
+            return f"{self._what} can't be used: {error}; mend that and try again."
 
 
 def _in_own_thread(look: Callable[[], str | None]) -> asyncio.Future[str | None]:
@@ -82,19 +92,34 @@ def _in_own_thread(look: Callable[[], str | None]) -> asyncio.Future[str | None]
 class ReadinessCheck:
     """Checks what a trigger needs."""
 
-    def __init__(self, settings: Settings, registry: FabricRegistry) -> None:
+    def __init__(self, settings: Settings, registry: FabricRegistry, store: Store) -> None:
         self._fabrics = tuple(registry.all())
-        self._disk = DiskCheck(lambda: disk_problem(settings), f"The disk of {settings.state_directory}")
-        self._programs = DiskCheck(self._missing_program, "The folders of the projects and of their programs")
+        self._disk = BoundedCheck(
+            lambda: _in_own_thread(lambda: disk_problem(settings)),
+            f"The disk of {settings.state_directory}",
+            "is it on a mount that hangs? Mend that and try again",
+        )
+        self._programs = BoundedCheck(
+            lambda: _in_own_thread(self._missing_program),
+            "A folder of a project, or of a program on PATH,",
+            "is it on a mount that hangs? Mend that",
+        )
+        self._database = BoundedCheck(
+            lambda: asyncio.create_task(store.check_writable(), name="database-check"),
+            f"The database of {settings.state_directory}",
+            "another program may hold it, such as a backup or sqlite3; end that",
+        )
 
-    async def check(self, unsettled: int) -> Readiness:
-        """Check all. unsettled: the number of recovered jobs whose state is not known yet."""
+    async def check(self, triggers: str | None, unsettled: int) -> Readiness:
+        """Check all. triggers: why none is taken. unsettled: the number of recovered jobs of unknown state."""
         recovery = f"The state of {unsettled} jobs from before the restart is not known yet." if unsettled else None
-        disk, programs = await asyncio.gather(self._disk.problem(), self._programs.problem())
-        return Readiness(recovery, disk, programs)
+        disk, database, programs = await asyncio.gather(
+            self._disk.problem(), self._database.problem(), self._programs.problem()
+        )
+        return Readiness(triggers, recovery, disk, database, programs)
 
     async def disk_problem(self) -> str | None:
-        """Why there is no room for another job."""
+        """Why the disk takes no other job."""
         return await self._disk.problem()
 
     def _missing_program(self) -> str | None:
@@ -103,7 +128,7 @@ class ReadinessCheck:
 
 
 def disk_problem(settings: Settings) -> str | None:
-    """Why there is no room for another job. The floor keeps the rest of the disk for the jobs that run. Blocks."""
+    """Why the disk takes no other job. The floor keeps the rest of it for the jobs that run. Blocks."""
     state, floor = settings.state_directory, settings.free_disk_floor
     for folder in (state, state / "jobs"):  # the output may be on a disk of its own
         try:
@@ -118,4 +143,8 @@ def disk_problem(settings: Settings) -> str | None:
                 f"The disk of {folder} has {free // 2**20} MiB free, under its floor of {floor // 2**20} MiB "
                 "(free_disk_floor); free some and try again."
             )
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            return f"{folder} of the state directory can't be written: {error.strerror}; mend that and try again."
     return None

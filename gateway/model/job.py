@@ -37,6 +37,16 @@ class Reason(StrEnum):
     UNKNOWN = "unknown"
 
 
+class JobOutcome(StrEnum):
+    """How a job ended, in one word."""
+
+    SUCCEEDED = "succeeded"
+    WARNINGS = "warnings"
+    ERRORS = "errors"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
 class AuditAction(StrEnum):
     """What a caller did with a job."""
 
@@ -208,6 +218,31 @@ class Job:
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with another state of its nth step, counted from 0."""
         return replace(self, steps=(*self.steps[:n], state, *self.steps[n + 1 :]))
+
+
+@dataclass(frozen=True, slots=True)
+class WaitsFor:
+    """Another job that comes first on a resource that a queued job needs. job: its id."""
+
+    job: str
+    resource: str
+
+
+def job_outcome(job: Job) -> JobOutcome | None:
+    """How a job ended, None while it is active. `errors`: a step exited non-zero; `failed`: it did not do its work."""
+    if not isinstance(job.state, Ended):
+        return None
+    match job.state.ending:
+        case Failed(reason=reason):
+            return JobOutcome.CANCELLED if reason is Reason.CANCELLED else JobOutcome.FAILED
+        case Completed(exit_code=code) if code != 0:
+            return JobOutcome.ERRORS
+        case Completed():
+            return JobOutcome.WARNINGS if any(map(_has_warned, job.steps)) else JobOutcome.SUCCEEDED
+
+
+def _has_warned(state: StepState) -> bool:
+    return isinstance(state, Finished) and state.progress is not None and state.progress.warn > 0
 
 
 def step_status(state: StepState) -> Status:

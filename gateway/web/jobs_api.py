@@ -15,6 +15,7 @@ from gateway.model.job import Ended
 from gateway.settings.project import ParameterSettings
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
+from gateway.web.answers import json_answer
 from gateway.web.records import whole_record
 
 _LONGEST_WAIT = 60
@@ -40,7 +41,7 @@ async def get(request: web.Request) -> web.Response:
     headers = {"ETag": f'"{_etag(snapshot)}"'}
     if known is not None and _has(known, snapshot):
         return web.Response(status=304, headers=headers)
-    return web.json_response(whole_record(snapshot), headers=headers)
+    return json_answer(whole_record(snapshot), headers=headers)
 
 
 async def cancel(request: web.Request) -> web.Response:
@@ -49,13 +50,13 @@ async def cancel(request: web.Request) -> web.Response:
     before = await service.get(request.match_info["id"])
     snapshot = await service.cancel(before.job.id, request[CALLER])
     status = 200 if isinstance(before.job.state, Ended) else 202
-    return web.json_response(whole_record(snapshot), status=status)
+    return json_answer(whole_record(snapshot), status=status)
 
 
 async def list_pipelines(request: web.Request) -> web.Response:
     """The pipelines that can be triggered by name."""
     infos = request.app[SERVICE].pipelines()
-    return web.json_response({"pipelines": [await _pipeline(request, info) for info in infos]})
+    return json_answer({"pipelines": [await _pipeline(request, info) for info in infos]})
 
 
 ROUTES = (

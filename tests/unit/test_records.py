@@ -200,6 +200,8 @@ def test_the_whole_record_adds_fields_to_the_polled_one() -> None:
     job = replace(make_job(plan=plan), acts=acts, source=source, parameters={"month": 3}, process="silver")
     snapshot = JobSnapshot(job)
     assert whole_record(snapshot, later(1)) == record(snapshot, later(1)) | {
+        "outcome": None,
+        "waitsFor": [],
         "projectId": "default",
         "fabricId": "local",
         "commit": "0123",

@@ -20,7 +20,7 @@ from gateway.fabrics.compose import ComposeFabric
 from gateway.fabrics.local import LocalFabric
 from gateway.model import catalog
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.model.request import BuiltinPipeline, TriggerRequest
+from gateway.model.request import BuiltinPipeline, TriggerRequest, is_fabric_number
 from gateway.settings import tokens
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
@@ -50,7 +50,12 @@ async def find(
     user: also find out what this user may do. files: the files that the settings come from.
     """
     account = None if user is None else permissions.find_user(user)
-    found = [Finding(True, "configuration"), *_secrets(settings, environment), *_triggers(settings)]
+    found = [
+        Finding(True, "configuration"),
+        *_secrets(settings, environment),
+        *_triggers(settings),
+        *_fabric_ids(settings),
+    ]
     found += [*_tokens(settings, environment), *_state(settings)]
     in_place: list[LocalFabric] = []
     with tempfile.TemporaryDirectory(prefix="pipeline-gateway-check-") as scratch:
@@ -91,6 +96,15 @@ def _secrets(settings: Settings, environment: Mapping[str, str]) -> Iterator[Fin
 
 def _triggers(settings: Settings) -> Iterator[Finding]:
     yield Finding(True, "triggers are on" if settings.enabled else "triggers are off: set PIPELINE_ENABLED=true")
+
+
+def _fabric_ids(settings: Settings) -> Iterator[Finding]:
+    """Warnings of pipelines that are on a fabric where the trigger pipeline API can't run them."""
+    for name, project in settings.projects.items():
+        for fabric in settings.fabrics_of(name) if project.pipelines else ():
+            if not is_fabric_number(fabric):
+                why = "the trigger pipeline API can't run its pipelines there, since the fabric's id is no number"
+                yield Finding(True, f"{name} on {fabric}: {why}: call the fabric `1`, for instance", warns=True)
 
 
 def _tokens(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.jobs.execution import JobSnapshot
 from gateway.jobs.requests import PipelineInfo
 from gateway.model.job import Ended
+from gateway.model.request import is_fabric_number
 from gateway.settings.project import ParameterSettings
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
@@ -83,7 +84,8 @@ async def _pipeline(request: web.Request, info: PipelineInfo) -> dict[str, Any]:
     return {
         "name": info.name,
         "projectId": info.project,
-        "fabricIds": list(info.fabrics),
+        "fabricIds": list(filter(is_fabric_number, info.fabrics)),
+        "fabrics": list(info.fabrics),
         "steps": list(info.steps),
         "parameters": [_parameter(name, given) for name, given in info.settings.parameters.items()],
         "lastRun": None if record is None else {field: record[field] for field in _LAST_RUN_FIELDS},

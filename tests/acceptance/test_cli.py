@@ -147,6 +147,15 @@ def test_the_environment_takes_precedence_over_an_env_file(tmp_path: Path) -> No
     says(run(*given, cwd=project), CONFIGURATION, "gateway.env")
 
 
+def test_check_warns_of_a_pipeline_on_a_fabric_without_a_number(tmp_path: Path) -> None:
+    loader = {"ingester": {"command": ["true"]}, "pipelines": {"load": {"ingester": True}}}
+    settings = {"fabrics": {"local": {}, "7": {}}, "default_fabric": "7", "projects": {"small": loader}}
+    done = run("check", cwd=projects.make(tmp_path / "project", settings=settings))
+    warned = [line for line in done.stdout.splitlines() if "the fabric's id is no number" in line]
+    assert len(warned) == 1
+    assert "small on local" in warned[0]
+
+
 def test_init_makes_a_starter_that_passes_check(tmp_path: Path) -> None:
     says(run_installed("init", "mine", cwd=tmp_path), 0, "mine", "pipeline-gateway serve")
     done = run_installed("check", cwd=tmp_path / "mine")

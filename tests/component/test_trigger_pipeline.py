@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeApi
-from tests.support import access, bakehouse, repositories
+from tests.support import access, bakehouse, projects, repositories
 from tests.support.api import Api, until
 from tests.support.bakehouse import FABRIC, PATH, PIPELINE, PROJECT
 from tests.support.gateway import PATH as DATA_ANALYTICS
@@ -490,12 +490,27 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in found}
 
 
+async def test_only_fabrics_with_a_number_are_offered_as_fabric_ids(tmp_path: Path, make_api: MakeApi) -> None:
+    """Each that is offered can be triggered."""
+    loader = {"ingester": {"command": ["true"]}, "pipelines": {"load": {"ingester": True}}}
+    fabrics: dict[str, dict[str, str]] = {name: {} for name in ("007", "7", "local")}
+    settings = {"fabrics": fabrics, "default_fabric": "7", "projects": {"small": loader}}
+    api = await make_api(projects.make(tmp_path / "project", settings=settings))
+    [listed] = (await api.get("/api/v1/pipelines"))["pipelines"]
+    assert (listed["fabricIds"], listed["fabrics"]) == (["7"], ["007", "7", "local"])
+    for fabric in listed["fabricIds"]:
+        run = {"fabricId": fabric, "projectId": "small", "pipelineName": "load"}
+        answer = await api.call("POST", "/api/trigger/pipeline", run)
+        assert (await api.finished(answer.json["runId"]))["fabricId"] == fabric
+
+
 async def test_pipelines_are_listed_with_their_parameters_and_last_run(api: Api) -> None:
     first, second, third = (await api.get("/api/v1/pipelines"))["pipelines"]
     assert first == {
         "name": PIPELINE,
         "projectId": PROJECT,
         "fabricIds": ["33290"],
+        "fabrics": ["33290"],
         "steps": ["ingester", "build"],
         "parameters": [
             {"name": "franchise_id", "type": "integer", "default": None, "minimum": 3000001, "maximum": 3999999},

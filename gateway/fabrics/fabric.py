@@ -23,7 +23,7 @@ from runners.dbt.command import DbtConfig, DbtStep
 from runners.dbt.listing import Node
 from runners.mask import Mask
 from runners.outcome import Command, Exited, Lost, NotStarted, Outcome
-from runners.report import Failure, OutputReader, one_line
+from runners.report import Failure, OutputReader, Progress, one_line
 from runners.runner import Liveness
 
 OnLiveness = Callable[[Liveness], None]
@@ -233,10 +233,23 @@ def masked(finished: Finished, mask: Mask) -> Finished:
     """The end of a step without secrets, as it may be recorded."""
     outcome, failure = finished.outcome, finished.failure
     if isinstance(outcome, NotStarted | Lost):
-        outcome = replace(outcome, why=mask.text(outcome.why))
+        outcome = replace(outcome, why=_masked_text(outcome.why, mask))
     if failure is not None:
-        failure = replace(failure, node=mask.text(failure.node), message=mask.text(failure.message))
-    return replace(finished, outcome=outcome, failure=failure)
+        node, message = _masked_text(failure.node, mask), _masked_text(failure.message, mask)
+        failure = replace(failure, node=node, message=message)
+    return replace(finished, outcome=outcome, failure=failure, progress=masked_progress(finished.progress, mask))
+
+
+def masked_progress(progress: Progress | None, mask: Mask) -> Progress | None:
+    """Progress without secrets: the name of a node may have one that was escaped or coloured when it was printed."""
+    if progress is None or progress.current is None:
+        return progress
+    return replace(progress, current=_masked_text(progress.current, mask))
+
+
+def _masked_text(text: str, mask: Mask) -> str:
+    """A text that may be cut at `…`: a secret that begins before a cut is hidden too."""
+    return "…".join(map(mask.text, text.split("…")))
 
 
 def _failure(planned: PlannedStep, outcome: Outcome, message: str, failed_node: Failure | None) -> Failure | None:

@@ -14,7 +14,7 @@ import structlog
 
 from gateway import clock
 from gateway.errors import EngineError, StorageError
-from gateway.fabrics.fabric import Fabric, masked, output_reader
+from gateway.fabrics.fabric import Fabric, masked, masked_progress, output_reader
 from gateway.jobs.progress import ProgressFollower
 from gateway.jobs.record import JobRecord, retry_on_full_disk
 from gateway.model.job import (
@@ -108,7 +108,8 @@ class JobExecution:
 
     def snapshot(self) -> JobSnapshot:
         """The job as it is now."""
-        return JobSnapshot(self.job, self._follower.progress if self._follower else None, self._liveness)
+        progress = masked_progress(self._follower.progress if self._follower else None, self.mask)
+        return JobSnapshot(self.job, progress, self._liveness)
 
     @property
     def changed(self) -> asyncio.Event:

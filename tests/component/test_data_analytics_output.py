@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
@@ -70,6 +71,35 @@ async def test_output_is_what_a_terminal_shows(tmp_path: Path, make_api: MakeApi
     """
     shown = await output_of(await make_api(projects.make(tmp_path / "project", ingester=ingester)))
     assert shown == "green text\n100%\nbell nul tab\there\nup\nbad � byte\n"
+
+
+SECRET = "s3cret-42-value"
+IN_PIECES = {
+    "colours": "password: \x1b[1ms3cret\x1b[0m-42-\x1b[32mvalue\x1b[0m",
+    "NULs": "password: s3c\0ret-42-\0value",
+    "UTF-16": "password: s3cret-42-value".encode("utf-16-le").decode(),
+    "overwriting": "password: s3cret-00\b\b42-value",
+    "a new start of the line": "password: s3cret-42-\r\x1b[Kpassword: s3cret-42\x07-value",
+}
+
+
+@pytest.mark.parametrize("printed", IN_PIECES.values(), ids=IN_PIECES)
+async def test_a_secret_printed_in_pieces_is_masked_in_what_is_shown(
+    tmp_path: Path, make_api: MakeApi, printed: str
+) -> None:
+    """On the disk each piece is no secret; rendering would put them together."""
+    event = json.dumps({"table": "\x1b[1ms3cret\x1b[0m-42-value", "done": 1, "total": 2})
+    text = f"{event}\n{'x' * 10_230}\n{printed}"
+    program = f"import sys; sys.stdout.write({text!r}); sys.exit(3)"
+    folder = projects.make(tmp_path / "project", ingester=program)
+    api = await make_api(folder, {"DB_PASSWORD": SECRET})
+    job = (await api.run(pipeline="ingester"))["jobId"]
+    polled, whole = await api.poll(job), await api.get(f"/api/v1/jobs/{job}")
+    assert polled["output"].endswith("x\npassword: ***")
+    assert whole["firstFailure"]["message"].endswith("password: ***")
+    assert whole["progress"]["current"] == "***"
+    for answer in (polled, whole):
+        assert "value" not in json.dumps(answer)
 
 
 LIKE_EVENTS = [

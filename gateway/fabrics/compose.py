@@ -34,6 +34,8 @@ from runners.containers.identity import container_name
 from runners.dbt import command as dbt
 from runners.dbt import listing
 from runners.dbt import output as dbt_output
+from runners.dbt import project as dbt_project
+from runners.dbt import variables as dbt_variables
 from runners.dbt.command import DbtStep
 from runners.dbt.listing import Node
 from runners.dbt.results import judge_outcome, read_results
@@ -180,6 +182,9 @@ class ComposeFabric:
         command = self._container_command(planned, step_service)
         if isinstance(command, str):
             return command
+        if step_service.mount is not None and planned.name not in (StepName.INGESTER, StepName.DEPS):
+            project, known = Path(step_service.mount.source), self._known_variables(step_service.service)
+            await asyncio.to_thread(dbt_project.make_own_target, project, known)
         names = self._container_variables(planned, step_service.service)
         return compose_project.run_command(
             self.compose, step_service.service, command, names, folder, step_service.mount
@@ -255,8 +260,13 @@ class ComposeFabric:
                 time_limit=self._fabric.time_limit,
                 mask=self._mask,
             )
+        # dbt-ol does not read dbt's own variables
+        known = {
+            **step_service.service.environment,
+            **{name: environment[name] for name in self._configured_variables()},
+        }
         return dbt.command(
-            self._dbt,
+            self._dbt.with_choices(known) if planned.lineage else self._dbt,
             shared.dbt_step(planned, self._dbt),
             compose_dbt.paths(chosen.dbt, None if step_service.mount is None else step_service.mount.target),
             environment,
@@ -291,11 +301,18 @@ class ComposeFabric:
             for name, value in self._default_variables(planned).items()
             if name not in self._configured_variables()
         }
-        return {**self._environment, **defaults, "COMPOSE_IGNORE_ORPHANS": "true"}
+        # empty, dbt takes them for unset
+        ignored = dict.fromkeys(dbt_variables.SELECTION_VARIABLES, "") if planned.selective else {}
+        return {**self._environment, **defaults, **ignored, "COMPOSE_IGNORE_ORPHANS": "true"}
 
     def _configured_variables(self) -> frozenset[str]:
         """The names of the variables that the configuration sets for containers."""
         return frozenset(self._fabric.environment) | frozenset(self.compose.variables)
+
+    def _known_variables(self, service: ComposeService) -> Mapping[str, str]:
+        """The variables of a container of a service, without the gateway's defaults."""
+        configured = self._configured_variables() & self._environment.keys()
+        return {**service.environment, **{name: self._environment[name] for name in configured}}
 
     def _container_variables(self, planned: PlannedStep, service: ComposeService) -> list[str]:
         """The names of the variables that the container gets besides those of its service."""
@@ -306,7 +323,8 @@ class ComposeFabric:
             for name in self._default_variables(planned)
             if name not in known and not (lineage_is_known and name.startswith(compose_dbt.LINEAGE_VARIABLES))
         )
-        return [*defaults, *self._configured_variables()]
+        ignored = dbt_variables.SELECTION_VARIABLES & known if planned.selective else frozenset()
+        return [*defaults, *(self._configured_variables() | ignored)]
 
     async def _fetch(self, step: DbtStep, reader: dbt_output.DbtReader, folder: Path) -> None:
         """Copy results, lineage and report out of the ended container. Raises OSError, EngineUnreachableError."""

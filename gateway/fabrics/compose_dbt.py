@@ -59,6 +59,7 @@ def paths(chosen: DbtServiceSettings, project: str | None, *, listing: bool = Fa
         partial_parse=None,
         report=_REPORT,
         edr=_EDR,
+        edr_profiles=chosen.profiles_directory,
     )
 
 

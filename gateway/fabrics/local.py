@@ -130,7 +130,7 @@ class LocalFabric:
         return [program for program in (*dbt_programs, ingester_program) if program]
 
     async def _nodes(self, step: DbtStep) -> list[Node] | str:
-        cache = dbt.parse_cache(self._parsed, self.dbt, step)
+        cache = self._parse_cache(step)
         with tempfile.TemporaryDirectory(prefix=LISTING, dir=self._settings.state_directory) as made:
             folder = Path(made)
 
@@ -138,7 +138,7 @@ class LocalFabric:
                 environment = dbt.environment(self._environment, step, folder)
                 return await program.run(argv, environment, within=listing.TIMEOUT, directory=self.dbt.project)
 
-            paths = dbt.paths(self.dbt, folder, cache)
+            paths = dbt.paths(self.dbt, folder, cache, self._environment)
             may_install = self.checkout is not None and self.checkout.is_free
             found = await listing.list_nodes(self.dbt, step, paths, ask, self.mask, may_install=may_install)
             await asyncio.to_thread(dbt.update_parse_cache, folder, cache)
@@ -197,10 +197,12 @@ class LocalFabric:
             )
         step = shared.dbt_step(planned, self.dbt)
         dbt.prepare(step, folder)
+        if planned.name is not StepName.DEPS:
+            dbt_project.make_own_target(self.dbt.project, self._environment)
         return dbt.command(
-            self.dbt,
+            dbt_project.lineage_config(self.dbt, self._environment) if step.lineage else self.dbt,
             step,
-            dbt.paths(self.dbt, folder, dbt.parse_cache(self._parsed, self.dbt, step)),
+            dbt.paths(self.dbt, folder, self._parse_cache(step), self._environment),
             dbt.environment(self._environment, step, folder),
             grace=self._fabric.dbt.grace,
             time_limit=time_limit,
@@ -215,8 +217,11 @@ class LocalFabric:
         step, left = shared.dbt_step(planned, self.dbt), read_results(folder, self.mask)
         outcome = judge_outcome(outcome, step, reader, left, has_report=dbt.report_file(folder).exists())
         if isinstance(outcome, Exited) and left is not None:
-            dbt.update_parse_cache(folder, dbt.parse_cache(self._parsed, self.dbt, step))
+            dbt.update_parse_cache(folder, self._parse_cache(step))
         return shared.dbt_finished(planned, started, outcome, reader, left)
+
+    def _parse_cache(self, step: DbtStep) -> Path:
+        return dbt.parse_cache(self._parsed, self.dbt, step, self._environment)
 
     def _ingester_problem(self) -> str | None:
         settings = self._project.ingester

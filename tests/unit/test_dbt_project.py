@@ -35,6 +35,9 @@ def problem(
         (PROJECT, PROFILES, {}, "prod"),
         (PROJECT, PROFILES, {"DBT_TARGET": "prod"}, None),
         (PROJECT, PROFILES, {"DBT_TARGET": "nope"}, "prod"),
+        (PROJECT, PROFILES, {"DBT_ENGINE_TARGET": "prod", "DBT_TARGET": "nope"}, None),
+        (PROJECT, PROFILES, {"DBT_ENGINE_TARGET": "", "DBT_TARGET": "prod"}, None),
+        ("name: small\nprofile: other\n", PROFILES, {"DBT_ENGINE_PROFILE": "small", "DBT_PROFILE": "x"}, None),
         ("name: small\n", PROFILES, {"DBT_PROFILE": "small"}, None),
         ("name: small\nprofile: other\n", PROFILES, {"DBT_PROFILE": "small"}, None),
         (PROJECT, "small: {outputs: {default: {}}}\n", {}, None),
@@ -97,8 +100,9 @@ def test_profiles_are_looked_for_where_dbt_would_look(tmp_path: Path) -> None:
     write(tmp_path / "home/.dbt/profiles.yml", PROFILES)
     assert problem(tmp_path, profiles=None) is None
     write(tmp_path / "elsewhere/profiles.yml", "other: {}\n")
-    said = problem(tmp_path, profiles=None, environment={"DBT_PROFILES_DIR": "elsewhere"})
-    assert str(tmp_path / "elsewhere/profiles.yml") in str(said)
+    for variable in ("DBT_PROFILES_DIR", "DBT_ENGINE_PROFILES_DIR"):
+        said = problem(tmp_path, environment={variable: "elsewhere"})
+        assert str(tmp_path / "elsewhere/profiles.yml") in str(said)
 
 
 @pytest.mark.parametrize(
@@ -151,3 +155,28 @@ def test_a_project_without_the_package_has_no_elementary(tmp_path: Path, package
     write(tmp_path / "other/dbt_project.yml", "name: other\n")
     write(tmp_path / "project/packages.yml", packages)
     assert not dbt_project.has_elementary(tmp_path / "project")
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment", "folder"),
+    [
+        ("", {}, "target"),
+        ("target-path: out/dbt\n", {}, "out/dbt"),
+        ("target-path: out\n", {"DBT_TARGET_PATH": "other"}, "other"),
+        ("", {"DBT_ENGINE_TARGET_PATH": "new", "DBT_TARGET_PATH": "old"}, "new"),
+        ("target-path: \"{{ env_var('OUT') }}\"\n", {}, None),
+    ],
+)
+def test_the_target_folder_of_the_project_is_made_where_dbt_would_make_it(
+    tmp_path: Path, settings: str, environment: dict[str, str], folder: str | None
+) -> None:
+    write(tmp_path / "dbt_project.yml", PROJECT + settings)
+    dbt_project.make_own_target(tmp_path, environment)
+    made = [path for path in tmp_path.rglob("*") if path.is_dir() and not any(path.iterdir())]
+    assert made == ([] if folder is None else [tmp_path / folder])
+
+
+def test_a_target_folder_that_can_not_be_made_is_left_to_dbt(tmp_path: Path) -> None:
+    write(tmp_path / "target", "a file")
+    dbt_project.make_own_target(tmp_path, {})
+    assert (tmp_path / "target").is_file()

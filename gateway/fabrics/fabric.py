@@ -212,7 +212,7 @@ def dbt_step(planned: PlannedStep, config: DbtConfig) -> DbtStep:
 
 def ingester_finished(planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader) -> Finished:
     """The end of an ingester, which only its exit code tells."""
-    return Finished(outcome, reader.progress, _failure(planned, outcome, reader.last_line, None), started)
+    return Finished(outcome, reader.progress, _failure(planned, outcome, reader.cause, None), started)
 
 
 def dbt_finished(
@@ -225,7 +225,7 @@ def dbt_finished(
     """The end of a dbt step. outcome: as judged by the step's log and results."""
     progress = results.progress if results is not None else reader.progress
     failed_node = results.failure if results is not None else None
-    failure = _failure(planned, outcome, reader.error or reader.last_line, failed_node)
+    failure = _failure(planned, outcome, reader.cause, failed_node)
     return Finished(outcome, progress, failure, started)
 
 

@@ -153,5 +153,6 @@ def _progress(progress: Progress | None) -> dict[str, Any] | None:
         "warn": progress.warn,
         "error": progress.error,
         "skip": progress.skip,
+        "noop": progress.noop,
         "current": progress.current,
     }

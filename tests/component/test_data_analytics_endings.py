@@ -69,7 +69,7 @@ async def test_an_ingester_that_exits_0_completes_the_job_with_its_progress(proj
     record = await api.poll((await api.run(pipeline="ingester"))["jobId"])
     assert (record["status"], record["success"], record["exitCode"], record["phase"]) == ("completed", True, 0, "ended")
     assert record["progress"] == {
-        "done": 3, "total": 3, "pass": 3, "warn": 0, "error": 0, "skip": 0, "current": "table_3",
+        "done": 3, "total": 3, "pass": 3, "warn": 0, "error": 0, "skip": 0, "noop": 0, "current": "table_3",
     }  # fmt: skip
     assert not {"error", "reason", "firstFailure"} & set(record)
     [step] = record["steps"]

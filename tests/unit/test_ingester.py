@@ -14,7 +14,7 @@ from runners.ingester import Ingester, IngesterReader, argument, check_option, c
 from runners.mask import Mask
 from runners.outcome import Command
 from runners.parameters import Parameter, ParameterType, ParameterValue, resolve_values
-from runners.report import Progress
+from runners.report import Progress, one_line
 from runners.words import WordError
 from tests.support.injections import WORDS, refusal
 from tests.support.settings import load
@@ -122,7 +122,7 @@ def test_a_line_of_progress_is_json_with_how_many_are_done_of_how_many(line: str
     reader = IngesterReader()
     reader.feed(line)
     assert reader.progress == progress
-    assert reader.last_line == line.strip()
+    assert one_line(reader.cause) == one_line(line)
 
 
 def test_the_latest_line_of_progress_counts_and_the_last_words_stay() -> None:
@@ -130,7 +130,7 @@ def test_the_latest_line_of_progress_counts_and_the_last_words_stay() -> None:
     for line in ('{"done": 1, "total": 2}', '{"done": 2, "total": 2}', "LoadClientJobFailed: no such table", "", "  "):
         reader.feed(line)
     assert reader.progress == Progress(2, 2, 2)
-    assert reader.last_line == "LoadClientJobFailed: no such table"
+    assert reader.cause == "LoadClientJobFailed: no such table"
 
 
 def test_the_name_of_a_table_can_be_encoded_whatever_it_escapes() -> None:

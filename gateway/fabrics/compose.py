@@ -101,10 +101,10 @@ class ComposeFabric:
         return shared.installation(
             self._settings,
             self._fabric_name,
-            has_openlineage=compose_dbt.HAS_OPENLINEAGE in (has or ()),
+            lineage_problem=self._lineage_problem(has or frozenset()),
             has_elementary=compose_dbt.HAS_ELEMENTARY in (has or ()),
             ingester_is_fixed=self.checkout is not None and self._fabric.compose.ingester.project is None,
-            needs_packages=self.checkout is not None and self._step_services.declares_packages(),
+            needs_packages=await asyncio.to_thread(self._step_services.lacks_packages),
         )
 
     async def missing_program(self) -> str | None:
@@ -142,10 +142,11 @@ class ComposeFabric:
             return argv if isinstance(argv, str) else None
         if has is None:
             return None
-        if planned.lineage and compose_dbt.HAS_OPENLINEAGE not in has:
+        lineage_problem = self._lineage_problem(has)
+        if planned.lineage and lineage_problem is not None:
             return (
-                f"OpenLineage is wanted, but the program {self._dbt.lineage_executable} was not found in the service "
-                f"{service}: install openlineage-dbt in its image, or leave OpenLineage off."
+                f"OpenLineage is wanted, but in the service {service} {lineage_problem}: install openlineage-dbt in "
+                "its image beside the fabric's dbt, which must be named `dbt`, or leave OpenLineage off."
             )
         if elementary and compose_dbt.HAS_ELEMENTARY not in has:
             return (
@@ -218,11 +219,19 @@ class ComposeFabric:
 
     async def _inspect(self, step_service: StepService) -> frozenset[str] | None:
         """What is installed in the dbt service, None where it has no shell. Raises EngineUnreachableError."""
-        script = compose_dbt.script(self._dbt.lineage_executable)
+        script = compose_dbt.script(self._dbt.executable, self._dbt.lineage_executable)
         mount = step_service.mount
         where = (self._fabric.compose.dbt.working_directory or "") if mount is None else mount.target
         found = (await self.services.look(step_service.service, script, where, mount)).split()
         return frozenset(found) if compose_dbt.LOOKED in found else None
+
+    def _lineage_problem(self, has: frozenset[str]) -> str | None:
+        """Why steps can't run through dbt-ol, by what is installed."""
+        if compose_dbt.HAS_OTHER_DBT in has:
+            return f"dbt-ol calls another program than {self._dbt.executable}: the `dbt` of PATH"
+        if compose_dbt.HAS_OPENLINEAGE not in has:
+            return f"{self._dbt.lineage_executable} was not found"
+        return None
 
     async def _nodes(self, planned: PlannedStep, step_service: StepService) -> list[Node] | str:
         chosen, mount = self._fabric.compose.dbt, step_service.mount

@@ -172,7 +172,7 @@ def installation(
     settings: Settings,
     fabric: str,
     *,
-    has_openlineage: bool,
+    lineage_problem: str | None,
     has_elementary: bool,
     ingester_is_fixed: bool = False,
     needs_packages: bool = False,
@@ -182,7 +182,7 @@ def installation(
     return Installation(
         openlineage=settings.enable_openlineage,
         elementary=settings.enable_elementary,
-        has_openlineage=has_openlineage,
+        lineage_problem=lineage_problem,
         has_elementary=has_elementary,
         ingester_resource=ingester_resource,
         dbt_resource=dbt_resource,

@@ -148,9 +148,9 @@ class LocalFabric:
         return shared.installation(
             self._settings,
             self._fabric_name,
-            has_openlineage=self._find(self.dbt.lineage_executable) is not None,
+            lineage_problem=self._lineage_problem(),
             has_elementary=dbt_project.has_elementary(self.dbt.project),
-            needs_packages=self.checkout is not None and dbt_project.declares_packages(self.dbt.project),
+            needs_packages=self.checkout is not None and dbt_project.lacks_packages(self.dbt.project),
         )
 
     def _missing_program(self) -> str | None:
@@ -169,7 +169,8 @@ class LocalFabric:
         if planned.lineage:
             problem = self._lineage_problem()
             if problem is not None:
-                return problem
+                remedy = "install openlineage-dbt beside the fabric's dbt, which must be named `dbt`"
+                return f"OpenLineage is wanted, but {problem}: {remedy}, or leave OpenLineage off."
         if planned.name is StepName.ELEMENTARY or planned.without_elementary:
             if not dbt_project.has_elementary(self.dbt.project):
                 return (
@@ -239,17 +240,12 @@ class LocalFabric:
         return None
 
     def _lineage_problem(self) -> str | None:
+        """Why steps can't run through dbt-ol."""
         if self._find(self.dbt.lineage_executable) is None:
-            return (
-                f"OpenLineage is wanted, but the program {self.dbt.lineage_executable} was not found: "
-                "install openlineage-dbt beside dbt, or leave OpenLineage off."
-            )
+            return f"{self.dbt.lineage_executable} was not found"
         found, expected = self._find("dbt"), self._find(self.dbt.executable)
         if found is None or expected is None or not Path(found).samefile(expected):
-            return (
-                f"OpenLineage is wanted, but dbt-ol calls the program `dbt` of PATH ({found}) and the fabric's is "
-                f"{expected}: name the fabric's dbt executable `dbt`, or leave OpenLineage off."
-            )
+            return f"dbt-ol calls the program `dbt` of PATH ({found}) and the fabric's is {expected}"
         return None
 
     def _missing(self, program: str, what: str, setting: str) -> str:

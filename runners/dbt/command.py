@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runners.dbt import variables as dbt_variables
-from runners.dbt.arguments import exclude, select
+from runners.dbt.arguments import are_variables, exclude, select
 from runners.mask import Mask
 from runners.outcome import Command
 
@@ -42,9 +42,8 @@ RESERVED_ARGUMENTS = frozenset(
 DEFAULT_VARIABLES = {"DO_NOT_TRACK": "1", "EDR_REPORT_OPEN_BROWSER": "false"}
 
 # The keys of each JSON object that `dbt ls` prints; runners.dbt.listing reads them.
-_LIST_KEYS = ("name", "resource_type", "fqn")
+_LIST_KEYS = ("name", "resource_type", "fqn", "version")
 _ELEMENTARY = "elementary"
-_VARS_OPTION = "--vars="
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,7 @@ def list_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, .
 
 def deps_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, ...]:
     """The command line that installs the packages of the project before its nodes are listed."""
-    variables = (argument for argument in step.arguments if argument.startswith(_VARS_OPTION))
+    variables = (argument for argument in step.arguments if are_variables(argument))
     return (dbt.executable, "deps", "--no-use-colors", *_project_options(dbt, paths), *variables)
 
 
@@ -276,7 +275,7 @@ def report_file(folder: Path) -> Path:
 def parse_cache(folder: Path, dbt: DbtConfig, step: DbtStep, environment: Mapping[str, str]) -> Path:
     """The partial-parse file in `folder` that all steps of the same project, profile, target and variables share."""
     arguments = () if step.elementary else dbt.arguments
-    variables = (argument for argument in step.arguments if argument.startswith(_VARS_OPTION))
+    variables = (argument for argument in step.arguments if are_variables(argument))
     profiles = dbt_variables.profiles_folder(dbt.profiles, dbt.project, environment)
     chosen = dbt.with_choices(environment)
     key = json.dumps(

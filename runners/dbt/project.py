@@ -91,15 +91,24 @@ def make_own_target(project: Path, environment: Mapping[str, str]) -> None:
 
 def has_elementary(project: Path) -> bool:
     """Whether the project has the Elementary package, installed or declared."""
-    settings = read_mapping(project / "dbt_project.yml")
-    install_path = settings.get("packages-install-path") if not isinstance(settings, str) else None
-    installed = project / str(install_path or "dbt_packages") / "elementary" / "dbt_project.yml"
+    installed = _install_folder(project) / "elementary" / "dbt_project.yml"
     return installed.is_file() or any(_is_elementary(project, entry) for entry in _declared_packages(project))
 
 
-def declares_packages(project: Path) -> bool:
-    """Whether the project has a file that may name packages."""
-    return any((project / name).is_file() for name in _PACKAGES)
+def lacks_packages(project: Path) -> bool:
+    """Whether `dbt deps` must run first: the project declares more packages than it has, as dbt itself counts them."""
+    declared = [read_mapping(project / name) for name in _PACKAGES if (project / name).is_file()]
+    installed = _install_folder(project)
+    found = [package for package in installed.iterdir() if package.is_dir()] if installed.is_dir() else []
+    if any(isinstance(one, str) for one in declared):  # only dbt can read it
+        return not found
+    return len(list(_declared_packages(project))) > len(found)
+
+
+def _install_folder(project: Path) -> Path:
+    settings = read_mapping(project / "dbt_project.yml")
+    configured = settings.get("packages-install-path") if not isinstance(settings, str) else None
+    return project / str(configured or "dbt_packages")
 
 
 def _declared_packages(project: Path) -> Iterable[Mapping[str, object]]:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runners.dbt.arguments import ONLY_BUILDABLE_TESTS, exclude, select, select_up_to, select_within, vars_argument
+from runners.dbt.arguments import ONLY_BUILDABLE_TESTS, exclude, select, select_up_to, vars_argument
 from runners.parameters import Parameter, ParameterType, ParameterValue, resolve_values
 from tests.conftest import need
 from tests.support import projects
@@ -277,10 +277,10 @@ WITHIN = (
 def test_a_model_within_a_selection_is_exactly_what_both_select(dbt: Dbt) -> None:
     for selection in WITHIN:
         selected = models(dbt, select(selection))
-        assert models(dbt, select_within("evens", selection)) == {"numbers", "evens"} & selected, selection
-    assert models(dbt, select_within("sixths", "+evens thirds hooked")) == {"numbers", "evens", "thirds"}
-    assert models(dbt, select_within("sixths", "evens,tag:odd")) == set()
-    assert models(dbt, select_within("evens", None)) == {"numbers", "evens"}
+        assert models(dbt, select_up_to("evens", within=selection)) == {"numbers", "evens"} & selected, selection
+    assert models(dbt, select_up_to("sixths", within="+evens thirds hooked")) == {"numbers", "evens", "thirds"}
+    assert models(dbt, select_up_to("sixths", within="evens,tag:odd")) == set()
+    assert models(dbt, select_up_to("evens")) == {"numbers", "evens"}
 
 
 def test_one_glued_argument_selects_or_leaves_out_several(dbt: Dbt) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import MakeApi
-from tests.support import projects
+from tests.support import projects, repositories
 from tests.support.api import Api
 from tests.support.bakehouse import PATH
 from tests.support.projects import write
@@ -36,10 +37,10 @@ def database(name: str) -> dict[str, Any]:
     return {"type": "duckdb", "path": f"../{name}.duckdb"}
 
 
-def rows(file: Path) -> int:
-    """How many rows the model has in a database."""
+def rows(file: Path, model: str = "numbers") -> int:
+    """How many rows a model has in a database."""
     with duckdb.connect(str(file), read_only=True) as connection:
-        [(found,)] = connection.execute("select count(*) from numbers").fetchall()
+        [(found,)] = connection.execute(f"select count(*) from {model}").fetchall()
     return int(found)
 
 
@@ -49,6 +50,16 @@ async def succeeds(api: Api, **fields: Any) -> str:
     output = (await api.poll(record["jobId"]))["output"]
     assert (record["status"], record["exitCode"]) == ("completed", 0), (record, output)
     return str(record["jobId"])
+
+
+async def stops_at(api: Api, process: str) -> dict[str, Any]:
+    """The record of a run up to a model, which must succeed."""
+    asked = {"fabricId": 7, "projectId": "small", "pipelineName": "numbers", "processName": process}
+    answer = await api.call("POST", PATH, asked)
+    assert answer.status == 200, answer
+    record = await api.finished(answer.json["runId"])
+    assert (record["status"], record["exitCode"]) == ("completed", 0), record
+    return record
 
 
 async def test_the_variable_for_profiles_wins_over_the_projects_file(tmp_path: Path, make_api: MakeApi) -> None:
@@ -102,9 +113,71 @@ async def test_lineage_names_the_database_that_dbt_chooses(
 
 async def test_a_run_up_to_a_model_fills_it_whatever_dbts_variables_say(tmp_path: Path, make_api: MakeApi) -> None:
     folder = project(tmp_path / "project", {"DBT_ENGINE_EMPTY": "1"})
+    await stops_at(await make_api(folder), "evens")
+    assert rows(folder / "warehouse.duckdb", "evens") == 5
+
+
+def made(folder: Path) -> set[str]:
+    """The models in the warehouse, each with its schema, which are removed from it."""
+    with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
+        found = connection.execute("select schema_name || '.' || view_name from duckdb_views() where not internal")
+        names = {str(name) for (name,) in found.fetchall()}
+        for name in names:
+            connection.execute('drop view "{}"."{}"'.format(*name.split(".")))
+    return names
+
+
+async def test_a_run_stops_at_the_model_that_dbts_word_names_and_at_no_other(tmp_path: Path, make_api: MakeApi) -> None:
+    """A package may have one of that name, its letters may be of any script, and one version may be named."""
+    folder = project(tmp_path / "project", {})
+    models = folder / "transform/models"
+    package = folder / "package"
+    write(package / "dbt_project.yml", "name: shared\nversion: '1.0'\nmodels: {+schema: shared}\n")
+    write(package / "models/base.sql", "select 1 as n")
+    write(package / "models/evens.sql", "select n from {{ ref('base') }}")
+    write(folder / "transform/packages.yml", "packages: [{local: ../package}]\n")
+    write(models / "gr\u00f6\u00dfe.sql", "select 1 as n")
+    for version in ("v1", "v2"):
+        write(models / f"dim_{version}.sql", "select 1 as n")
+    write(models / "dim.yml", "models: [{name: dim, latest_version: 2, versions: [{v: 1}, {v: 2}]}]\n")
     api = await make_api(folder)
-    asked = {"fabricId": 7, "projectId": "small", "pipelineName": "numbers", "processName": "numbers"}
-    answer = await api.call("POST", PATH, asked)
-    assert answer.status == 200, answer
-    assert (await api.finished(answer.json["runId"]))["exitCode"] == 0
-    assert rows(folder / "warehouse.duckdb") == 10
+    await succeeds(api, command="deps")
+    await stops_at(api, "evens")
+    assert made(folder) == {"main.numbers", "main.evens"}
+    await stops_at(api, "gr\u00f6\u00dfe")
+    assert made(folder) == {"main.gr\u00f6\u00dfe"}
+    await stops_at(api, "dim.v2")
+    assert made(folder) == {"main.dim_v2"}
+    record = await stops_at(api, "dim")
+    assert made(folder) == {"main.dim_v1", "main.dim_v2"}
+    assert "all of them are built: name one of dim.v1, dim.v2" in record["notes"][-1]
+
+
+async def test_a_dbt_of_another_name_turns_lineage_off_by_default(tmp_path: Path, make_api: MakeApi) -> None:
+    """dbt-ol, which is beside the gateway, would call another dbt."""
+    wrapper = tmp_path / "dbt.sh"
+    write(wrapper, f'#!/bin/sh\nexec {Path(sys.executable).with_name("dbt")} "$@"\n')
+    wrapper.chmod(0o755)
+    api = await make_api(project(tmp_path / "project", {}, dbt={"executable": str(wrapper)}))
+    record = await api.run(pipeline="dbt", command="run")
+    assert (record["status"], record["exitCode"]) == ("completed", 0), record
+    assert "OpenLineage is off: dbt-ol calls the program `dbt` of PATH" in record["notes"][0]
+    asked = await api.run(pipeline="dbt", command="run", enableOpenlineage=True)
+    assert (asked["reason"], asked["error"][:23]) == ("not_started", "OpenLineage is wanted, ")
+
+
+async def test_a_new_commit_gets_its_packages_whatever_the_command(tmp_path: Path, make_api: MakeApi) -> None:
+    small = {"directory": "shop", "dbt": "transform", "branch": "main"}
+    folder = projects.make(tmp_path / "project", settings={"projects": {"small": small}})
+    shop = folder / "shop"
+    projects.dbt_project(shop / "transform")
+    write(shop / "package/dbt_project.yml", "name: shared\nversion: '1.0'\n")
+    write(shop / "package/macros/most.sql", "{% macro most() %}5{% endmacro %}\n")
+    write(shop / "transform/packages.yml", "packages: [{local: ../package}]\n")
+    write(shop / "transform/models/best.sql", "select {{ shared.most() }} as stars\n")
+    repositories.repository(shop, {".gitignore": "dbt_packages/\n"})
+    api = await make_api(folder)
+    first, second = [await api.run(**RUN) for _ in range(2)]
+    assert [(step["name"], step["exitCode"]) for step in first["steps"]] == [("deps", 0), ("run", 0)]
+    assert "The step deps comes first" in first["notes"][-1]
+    assert [(step["name"], step["exitCode"]) for step in second["steps"]] == [("run", 0)]

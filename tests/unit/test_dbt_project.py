@@ -180,3 +180,26 @@ def test_a_target_folder_that_can_not_be_made_is_left_to_dbt(tmp_path: Path) -> 
     write(tmp_path / "target", "a file")
     dbt_project.make_own_target(tmp_path, {})
     assert (tmp_path / "target").is_file()
+
+
+@pytest.mark.parametrize(
+    ("declared", "settings", "lacks"),
+    [
+        ({}, "", False),
+        ({"packages.yml": "packages: []\n"}, "", False),
+        ({"packages.yml": "packages: [{local: ../a}]\n"}, "", False),
+        ({"packages.yml": "packages: [{local: ../a}, {local: ../b}]\n"}, "", True),
+        ({"dependencies.yml": "packages: [{local: ../a}, {local: ../b}]\n"}, "", True),
+        ({"dependencies.yml": "projects: [{name: a}, {name: b}]\n"}, "", False),
+        ({"packages.yml": "packages: [{local: ../a}]\n"}, "packages-install-path: elsewhere\n", True),
+        ({"packages.yml": "packages: {{ a }}\n"}, "", False),
+        ({"packages.yml": "packages: {{ a }}\n"}, "packages-install-path: elsewhere\n", True),
+    ],
+)
+def test_packages_are_lacking_where_fewer_are_installed_than_declared(
+    tmp_path: Path, declared: dict[str, str], settings: str, lacks: bool
+) -> None:
+    """As dbt itself counts them. One package is installed."""
+    for file, text in {"dbt_project.yml": PROJECT + settings, "dbt_packages/a/dbt_project.yml": "", **declared}.items():
+        write(tmp_path / file, text)
+    assert dbt_project.lacks_packages(tmp_path) == lacks

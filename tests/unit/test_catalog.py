@@ -232,7 +232,7 @@ def test_missing_packages_are_installed_before_the_first_dbt_step() -> None:
 
 
 @pytest.mark.parametrize(("pipeline", "command"), CELLS)
-def test_a_checkout_without_its_packages_gets_them_first_and_a_note_says_so(
+def test_a_checkout_without_its_packages_gets_them_first_with_a_note(
     pipeline: BuiltinPipeline, command: DbtCommand
 ) -> None:
     request, needing = TriggerRequest(pipeline, command), replace(installed(), needs_packages=True)

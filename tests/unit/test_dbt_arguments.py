@@ -137,7 +137,7 @@ def test_a_model_within_a_selection_refuses_what_its_parts_refuse(text: str) -> 
     assert refusal(lambda word: select_up_to("m", within=word), text) == refusal(select, text)
 
 
-def test_the_longest_selection_up_to_a_model_is_an_argument_for_the_kernel() -> None:
+def test_the_longest_selection_up_to_a_model_fits_the_kernel() -> None:
     assert len(select_up_to("m" * 251, within=" ".join("a" * 500))) < 128 * 1024
     assert refusal(select_up_to, "\u00f6" * 128) is not None
 

@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +19,7 @@ from gateway.storage.integrity import _MIGRATIONS
 from gateway.storage.store import Store
 from tests.conftest import MakeApi
 from tests.fixtures.make import HERE
-from tests.fixtures.state import DATABASE, NEW_FIELDS, Kept, schemas
+from tests.fixtures.state import DATABASE, NEW_FIELDS, Kept, counted, schemas
 from tests.support.settings import load
 
 CURRENT = len(_MIGRATIONS)
@@ -35,14 +34,6 @@ def version(file: Path) -> int:
 def rows(file: Path) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(file)) as connection:
         return connection.execute("SELECT id, state, ended_at, ended_uptime, record FROM job ORDER BY seq").fetchall()
-
-
-def counted(record: dict[str, Any]) -> dict[str, Any]:
-    """A recorded answer with the count of no-op nodes, which older versions did not have."""
-    for part in (record, *record["steps"]):
-        if part["progress"] is not None:
-            part["progress"]["noop"] = 0
-    return record
 
 
 def test_there_is_a_state_directory_of_every_schema() -> None:

@@ -30,6 +30,7 @@ from runners.words import WordError
 
 _CHECKOUT_AGE = 86400.0  # seconds without use after which a checkout is removed
 _MIRROR_AGE = 30 * 86400.0
+_ACCEPTANCE = 3600.0  # seconds that the job of a resolved commit may take to be recorded, at most
 
 T = TypeVar("T")
 RemoveFolder = Callable[[Path], Awaitable[bool]]  # true if the folder does not exist any more
@@ -94,12 +95,6 @@ class Checkout:
             return None
         try:
             await self._ensure()
-        except UnknownRefError:  # a mirror that was made again in the meantime may not have the commit yet
-            try:
-                await self._mirror.fetch()
-                await self._ensure()
-            except RepositoryError as error:
-                return str(error)
         except RepositoryError as error:
             return str(error)
         await asyncio.to_thread(_touch, self.root)
@@ -139,6 +134,7 @@ class Checkouts:
         self._checkouts = settings.state_directory / "checkouts"
         self._repositories = settings.state_directory / "repositories"
         self._mirrors: dict[str, Mirror] = {}
+        self._resolved: dict[tuple[Mirror, str], float] = {}  # when each commit was last resolved, monotonic
         # weak: an entry lives as long as a Checkout that uses it
         self._shared: weakref.WeakValueDictionary[Path, CheckoutState] = weakref.WeakValueDictionary()
 
@@ -167,6 +163,8 @@ class Checkouts:
             raise BadRequestError("unknown_version", str(error)) from None
         except UnavailableError as error:
             raise RepositoryUnavailableError(str(error)) from None
+        self._resolved[mirror, commit] = time.monotonic()
+        await asyncio.to_thread(_touch, mirror.folder)
         return SourceCommit(commit, branch, version, folder, address)
 
     def checkout(self, fabric: str, source: SourceCommit) -> Checkout:
@@ -188,15 +186,30 @@ class Checkouts:
             async with shared.lock:  # a job that comes meanwhile waits, and makes the folder again
                 if not shared.users:  # no job came in the meantime
                     await self._remove_checkout(root)
+        await self._sweep_mirrors([job.source for job in active if job.source is not None])
+
+    async def _sweep_mirrors(self, sources: Collection[SourceCommit]) -> None:
+        """sources: of the active jobs, whose commits are kept."""
+        earliest = time.monotonic() - _ACCEPTANCE
+        self._resolved = {key: then for key, then in self._resolved.items() if then > earliest}
+        active = {(self._mirror(source.repository), source.commit) for source in sources}
+        for mirror in list(self._mirrors.values()):
+            try:
+                await mirror.keep_only({commit for user, commit in {*self._resolved, *active} if user is mirror})
+            except UnavailableError as error:
+                # another process holds the mirror, or the disk is full: the next sweep tries again
+                _log.warning("commits of ended jobs not released", folder=str(mirror.folder), error=str(error))
+        in_use = {mirror.folder for mirror, _ in active}
         mirrors = {mirror.folder: mirror for mirror in self._mirrors.values()}
         for folder in await asyncio.to_thread(_older, self._repositories, "*.git", _MIRROR_AGE):
+            if folder in in_use:
+                continue
             try:
                 if folder in mirrors:
                     await mirrors[folder].remove()
                 else:
                     await asyncio.to_thread(_remove, folder)
             except UnavailableError as error:
-                # another process holds the mirror, or the disk is full: the next sweep tries again
                 _log.warning("mirror not removed", folder=str(folder), error=str(error))
 
     async def _remove_checkout(self, root: Path) -> None:

@@ -45,7 +45,7 @@ async def find_repository(folder: Path, environment: Mapping[str, str], mask: Ma
 async def resolve_commit(
     mirror: Mirror, branch: str | None = None, version: str | None = None, project_names: Sequence[str] = ()
 ) -> str:
-    """The full hash of a commit, as of the last fetch. Raises UnknownRefError, UnavailableError.
+    """The full hash of a commit, as of the last fetch; the mirror keeps it. Raises UnknownRefError, UnavailableError.
 
     branch: its head is the commit. version: the commit is that of the tag of this name, `v<version>` or
     `<project>/<version>`. With both, the commit is the tag's, and must be on the branch. One of them is required.
@@ -66,11 +66,13 @@ async def resolve_commit(
         return commit
 
     async with mirror.locked():
-        return await mirror.with_repair(find)
+        commit = await mirror.with_repair(find)
+        await mirror.keep(commit)
+    return commit
 
 
 async def latest_version(mirror: Mirror, project_names: Sequence[str] = ()) -> tuple[str, str]:
-    """The tag of the highest version and its commit, as of the last fetch. Raises as `resolve_commit`."""
+    """The tag of the highest version and its commit, as of the last fetch; kept and raising as `resolve_commit`."""
 
     async def find() -> tuple[str, str]:
         refs = await _refs(mirror)
@@ -84,7 +86,9 @@ async def latest_version(mirror: Mirror, project_names: Sequence[str] = ()) -> t
         return await _common_commit(mirror, refs, highest)
 
     async with mirror.locked():
-        return await mirror.with_repair(find)
+        tag, commit = await mirror.with_repair(find)
+        await mirror.keep(commit)
+    return tag, commit
 
 
 async def check_out(mirror: Mirror, commit: str, folder: Path) -> None:
@@ -115,9 +119,8 @@ async def check_out(mirror: Mirror, commit: str, folder: Path) -> None:
         except GitFailedError:
             if await mirror.test("cat-file", "-e", commit):
                 raise
-            raise UnknownRefError(
-                f"The commit {commit} is not in the repository {mirror.name} any more: trigger what is there now."
-            ) from None
+            await mirror.fetch_commit(commit)  # its damaged mirror was made anew from the branches and tags of now
+            await write()
         await mirror.collect_garbage()
 
 

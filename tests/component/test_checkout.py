@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -385,6 +386,21 @@ async def test_any_kind_of_local_repository_is_read(repository: Path, tmp_path: 
         mirror = mirror_of(source, tmp_path / str(number))
         assert await fetched(mirror, "main") == head(repository), source
         await check_out(mirror, head(repository), tmp_path / str(number) / "checkout")
+
+
+async def test_a_repository_with_sha256_is_read(repository: Path, tmp_path: Path, folder: Path) -> None:
+    """Also where the repository had SHA-1 before."""
+    of_sha1 = mirror_of(repository, tmp_path)
+    await of_sha1.fetch()
+    shutil.rmtree(repository)
+    repositories.git(tmp_path, "init", "--quiet", "--initial-branch=main", "--object-format=sha256", repository.name)
+    made = commit(repository, FILES)
+    assert len(made) == 64
+    assert await fetched(of_sha1, "main") == made
+    await check_out(of_sha1, made, folder)
+    assert (folder / "c").read_text() == "three\n"
+    after = commit(repository, {"c": "four\n"})
+    assert await fetched(of_sha1, "main") == after
 
 
 async def test_a_folder_has_its_place_in_a_repository_or_none(repository: Path, tmp_path: Path) -> None:

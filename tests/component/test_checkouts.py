@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.fabrics import checkouts
 from gateway.fabrics.checkouts import Checkout, Checkouts
 from gateway.model.job import SourceCommit
 from tests.support import repositories
@@ -151,3 +152,25 @@ async def test_a_commit_that_no_longer_exists_is_named_in_the_error(kept: Projec
     assert why is not None
     assert source.commit in why
     assert "not in the repository" in why
+
+
+async def test_the_mirror_keeps_the_commits_of_active_jobs_alone(
+    kept: ProjectState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = await kept.source()
+    [mirror] = (kept.state / "repositories").glob("*.git")
+
+    def commits() -> str:
+        return repositories.git(mirror, "for-each-ref", "--format=%(objectname)", "refs/gateway")
+
+    await kept.checkouts.sweep([])  # its job is about to be recorded
+    assert commits() == source.commit
+    monkeypatch.setattr(checkouts, "_ACCEPTANCE", 0)
+    age(mirror, 31)
+    await kept.checkouts.sweep([replace(make_job(), source=source, fabric="local")])
+    assert commits() == source.commit
+    repositories.git(mirror, "update-ref", "-d", f"refs/gateway/{source.commit}")  # as an earlier version left it
+    await kept.checkouts.sweep([replace(make_job(), source=source, fabric="local")])
+    assert commits() == source.commit
+    await kept.checkouts.sweep([])
+    assert commits() == ""

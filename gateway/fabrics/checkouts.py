@@ -12,6 +12,7 @@ import shutil
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -53,9 +54,8 @@ class Checkout:
         self, mirror: Mirror, source: SourceCommit, root: Path, shared: CheckoutState, remove: RemoveFolder
     ) -> None:
         self.root = root
-        self._folder = Path(source.folder)
+        self._source = source
         self._mirror = mirror
-        self._commit = source.commit
         self._shared = shared
         self._remove = remove
 
@@ -66,7 +66,10 @@ class Checkout:
 
     def project_in(self, project: ProjectSettings) -> ProjectSettings:
         """The project with its paths in this checkout; paths outside of the repository stay."""
-        return project.moved(_top(project, self._folder), self.root)
+        if project.repository is not None:
+            return project.moved(CHECKOUT, self.root)
+        top = Path(self._source.repository)
+        return project.placed(partial(_place, project.directory, top / self._source.folder)).moved(top, self.root)
 
     async def prepare(self, job_id: str) -> str | None:
         """Make the folder, or restore the commit in it, for a job that is about to begin; else why that fails."""
@@ -102,12 +105,12 @@ class Checkout:
 
     async def _ensure(self) -> None:
         try:
-            await git_checkout.check_out(self._mirror, self._commit, self.root)
+            await git_checkout.check_out(self._mirror, self._source.commit, self.root)
         except GitFailedError:
             # a container may have left files of its own user: its fabric removes the folder, and git makes it again
             if not await self._remove(self.root):
                 raise
-            await git_checkout.check_out(self._mirror, self._commit, self.root)
+            await git_checkout.check_out(self._mirror, self._source.commit, self.root)
 
 
 async def _keep_folder(fabric: str, folder: Path) -> bool:  # noqa: ARG001, the signature of a fabric's removal
@@ -151,7 +154,7 @@ class Checkouts:
                 return None
         try:
             _check_refs(branch, version)  # before git gets them
-            address, folder = await self._locate(project, chosen)
+            address, folder, link = await self._locate(project, chosen)
             mirror = self._mirror(address)
             await mirror.fetch()
             names = [project] if chosen.name is None else [project, chosen.name]
@@ -159,6 +162,8 @@ class Checkouts:
                 version, commit = await git_checkout.latest_version(mirror, names)
             else:
                 commit = await git_checkout.resolve_commit(mirror, branch, version, names)
+            if link is not None and await git_checkout.has_path(mirror, commit, link.link):
+                folder = link.folder
         except (WordError, UnknownRefError) as error:
             raise BadRequestError("unknown_version", str(error)) from None
         except UnavailableError as error:
@@ -226,10 +231,13 @@ class Checkouts:
             self._mirrors[address] = Mirror(address, folder, self._environment, self._mask)
         return self._mirrors[address]
 
-    async def _locate(self, project: str, chosen: ProjectSettings) -> tuple[str, str]:
-        """A project's repository and its folder in there. Raises BadRequestError, UnavailableError."""
+    async def _locate(self, project: str, chosen: ProjectSettings) -> tuple[str, str, _LinkedFolder | None]:
+        """A project's repository, its folder in there, and another way to that folder, for commits that have its link.
+
+        Raises BadRequestError, UnavailableError.
+        """
         if chosen.repository is not None:
-            return chosen.repository, str(chosen.directory.relative_to(CHECKOUT))
+            return chosen.repository, str(chosen.directory.relative_to(CHECKOUT)), None
         found = await git_checkout.find_repository(chosen.directory, self._environment, self._mask)
         if found is None:
             raise BadRequestError(
@@ -237,18 +245,44 @@ class Checkouts:
                 f"Project `{project}` has no branches and versions: its directory {chosen.directory} is not in a git "
                 "repository; leave `branch` and `version` out, or make it one.",
             )
-        if not chosen.dbt.is_relative_to(_top(chosen, found.path)):
+        directory, root = chosen.directory, found.root
+        place, link = await asyncio.to_thread(lambda: (_place(directory, root, chosen.dbt), _linked(root, directory)))
+        if not place.is_relative_to(root):
             raise BadRequestError(
                 "no_repository",
                 f"Project `{project}` has no branches and versions: its dbt project {chosen.dbt} is not in the "
                 f"repository {found.root}, of which its directory is; leave `branch` and `version` out.",
             )
-        return str(found.root), str(found.path)
+        return str(root), str(found.path), link
 
 
-def _top(project: ProjectSettings, folder: Path) -> Path:
-    """The top folder of a project's repository. folder: of the project in the repository."""
-    return project.directory.parents[len(folder.parts) - 1] if folder.parts else project.directory
+@dataclass(frozen=True, slots=True)
+class _LinkedFolder:
+    """A folder of a repository, named through a symbolic link of the repository. Both paths are relative to its top."""
+
+    folder: str
+    link: str
+
+
+def _linked(root: Path, directory: Path) -> _LinkedFolder | None:
+    """The directory as a path through a link that is itself in the repository `root`; None if there is no such link."""
+    top = next((folder for folder in (directory, *directory.parents) if folder.resolve() == root), None)
+    if top is None or top == directory:
+        return None
+    folder = directory.relative_to(top)
+    ways = (top / way for way in (*reversed(folder.parents), folder))
+    link = next((way for way in ways if way != top and way.is_symlink()), None)
+    if link is None or link.readlink().is_absolute():  # which would lead out of every checkout
+        return None
+    return _LinkedFolder(str(folder), str(link.relative_to(top)))
+
+
+def _place(directory: Path, place: Path, path: Path) -> Path:
+    """A path of a project whose directory has this place: as it is from the directory, else without symbolic links.
+
+    git names places in a repository without symbolic links.
+    """
+    return place / path.relative_to(directory) if path.is_relative_to(directory) else path.resolve()
 
 
 def _check_refs(branch: str | None, version: str | None) -> None:

@@ -71,6 +71,12 @@ async def resolve_commit(
     return commit
 
 
+async def has_path(mirror: Mirror, commit: str, path: str) -> bool:
+    """Whether a commit has a file, folder or symbolic link at this path. Raises UnavailableError."""
+    async with mirror.locked():
+        return bool(await mirror.run("ls-tree", "--name-only", commit, "--", path))
+
+
 async def latest_version(mirror: Mirror, project_names: Sequence[str] = ()) -> tuple[str, str]:
     """The tag of the highest version and its commit, as of the last fetch; kept and raising as `resolve_commit`."""
 

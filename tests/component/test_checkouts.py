@@ -174,3 +174,38 @@ async def test_the_mirror_keeps_the_commits_of_active_jobs_alone(
     assert commits() == source.commit
     await kept.checkouts.sweep([])
     assert commits() == ""
+
+
+async def dbt_project(folder: Path, branch: str = "main") -> str:
+    """What is in the dbt project of the project at this path, on a checkout of a branch."""
+    settings = load(folder.parent, f"projects: {{shop: {{directory: {folder.name}}}}}")
+    checkouts = Checkouts(settings, os.environ)
+    source = await checkouts.resolve("shop", branch, None)
+    assert source is not None
+    checkout = checkouts.checkout("local", source)
+    assert await checkout.prepare("job-1") is None
+    project = checkout.project_in(settings.projects["shop"])
+    assert project.dbt.is_relative_to(checkout.root)
+    return (project.dbt / "name").read_text()
+
+
+@pytest.mark.parametrize("target", ["repo/green", "repo"])
+async def test_a_link_into_a_repository_is_the_folder_that_it_names(tmp_path: Path, target: str) -> None:
+    """Also where the repository has another folder with the name of the link."""
+    repositories.repository(tmp_path / "repo", {"name": "repo", "green/name": "repo/green", "blue/name": "repo/blue"})
+    (tmp_path / "blue").symlink_to(target)
+    assert await dbt_project(tmp_path / "blue") == target
+
+
+async def test_a_link_in_a_repository_is_what_the_commit_has_it_name(tmp_path: Path) -> None:
+    """A link that the commit does not have is what it is now."""
+    repository = repositories.repository(tmp_path / "repo", {"releases/41/name": "41", "releases/42/name": "42"})
+    (repository / "current").symlink_to("releases/42")
+    assert await dbt_project(repository / "current") == "42"
+    repositories.commit(repository, {})
+    repositories.branch(repository, "next")
+    (repository / "current").unlink()
+    (repository / "current").symlink_to("releases/41")
+    repositories.commit(repository, {})
+    assert await dbt_project(repository / "current", "next") == "41"
+    assert await dbt_project(repository / "current", "main") == "42"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from runners.git.git import Git, GitFailedError, UnavailableError, UnknownRefError
@@ -18,6 +20,7 @@ from runners.words import WordError
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _BRANCHES, _TAGS = "refs/heads/", "refs/tags/"
 _LONGEST_QUOTE = 100  # characters
+_MAX_NAMES = 10  # in the message of a refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,17 @@ async def _branch_head(mirror: Mirror, refs: Mapping[str, str], branch: str) -> 
     except WordError as error:
         raise UnknownRefError(str(error)) from None
     if head is None:
-        raise UnknownRefError(f"The repository {mirror.name} has no branch {_quoted(branch)}: name one that it has.")
+        tracked = await mirror.tracked_branch(branch)
+        if tracked is not None:
+            make = f"git branch {shlex.quote(branch)} {shlex.quote(tracked)}"
+            raise UnknownRefError(
+                f"The repository {mirror.name} has no branch {_quoted(branch)}, only {tracked} of its remote: make it "
+                f"one with `{make}` in there, or set the project's `repository` to the remote's address."
+            )
+        raise UnknownRefError(
+            f"The repository {mirror.name} has no branch {_quoted(branch)}: name one that it has"
+            f"{_nearest(branch, refs, _BRANCHES)}."
+        )
     return await _commit(mirror, head)
 
 
@@ -164,7 +177,7 @@ async def _version_commit(
     if not tags:
         raise UnknownRefError(
             f"The repository {mirror.name} has no version {_quoted(version)}: none of the tags "
-            f"{one_line(', '.join(candidates))} is there; name one that is."
+            f"{one_line(', '.join(candidates))} is there; name one that is{_nearest(version, refs, _TAGS)}."
         )
     return await _common_commit(mirror, refs, tags)
 
@@ -183,6 +196,14 @@ async def _common_commit(mirror: Mirror, refs: Mapping[str, str], tags: Sequence
 async def _commit(mirror: Mirror, object_hash: str) -> str:
     """The commit of an object: the object itself, or what an annotated tag points to."""
     return (await mirror.run("rev-parse", "--verify", f"{object_hash}^{{commit}}")).strip()
+
+
+def _nearest(name: str, refs: Mapping[str, str], kind: str) -> str:
+    """The branches or tags whose names are most like this one."""
+    names = [ref.removeprefix(kind) for ref in refs if ref.startswith(kind)]
+    names.sort(key=lambda known: SequenceMatcher(None, name, known).ratio(), reverse=True)
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f": {', '.join(one_line(known, _LONGEST_QUOTE) for known in names[:_MAX_NAMES])}{more}" if names else ""
 
 
 def _quoted(name: str | None) -> str:

@@ -181,6 +181,15 @@ class Mirror:
             self._output(result)
         return result.code == 0
 
+    async def tracked_branch(self, branch: str) -> str | None:
+        """A branch of this name that only a remote of a local source has, such as `origin/dev`. Needs `locked`."""
+        if not self._is_local:
+            return None
+        listing = ("for-each-ref", "--format=%(refname:lstrip=2)", "refs/remotes")
+        result = await self._result(self._git.run("-C", self._source, "-c", _ANY_OWNER, *listing, lock=self._lock_fd))
+        names = result.output.splitlines() if result.code == 0 else []
+        return next((name for name in names if name.partition("/")[2] == branch), None)
+
     async def collect_garbage(self) -> None:
         """Pack loose objects if there are many; no object is removed. Needs `locked`."""
         with contextlib.suppress(UnavailableError):

@@ -123,13 +123,31 @@ async def test_what_is_not_there_is_named(mirror: Mirror, repository: Path) -> N
     tag(repository, "main-tag")
     branch(repository, "only-a-branch")
     assert await refused(mirror, "main-tag") == (
-        f"The repository {repository} has no branch 'main-tag': name one that it has."
+        f"The repository {repository} has no branch 'main-tag': name one that it has: main, only-a-branch."
     )
     assert await refused(mirror, None, "only-a-branch", "shop") == (
         f"The repository {repository} has no version 'only-a-branch': none of the tags only-a-branch, "
-        "shop/only-a-branch is there; name one that is."
+        "shop/only-a-branch is there; name one that is: main-tag."
     )
     assert "has no branch 'nowhere'" in await refused(mirror, "nowhere", "main-tag")
+
+
+async def test_a_branch_that_only_the_remote_has_is_told(mirror: Mirror, repository: Path, tmp_path: Path) -> None:
+    branch(repository, "feature/x")
+    switch(repository, "main")
+    clone = tmp_path / "clone"
+    repositories.git(tmp_path, "clone", "--quiet", str(repository), clone.name)
+    of_clone = mirror_of(clone, tmp_path / "of_clone")
+    assert await refused(of_clone, "feature/x") == (
+        f"The repository {clone} has no branch 'feature/x', only origin/feature/x of its remote: make it one with "
+        "`git branch feature/x origin/feature/x` in there, or set the project's `repository` to the remote's address."
+    )
+    repositories.git(clone, "branch", "feature/x", "origin/feature/x")
+    assert await fetched(of_clone, "feature/x") == head(repository)
+    for number in range(20):
+        repositories.git(repository, "branch", f"topic-{number}")
+    assert "name one that it has: feature/x, " in await refused(mirror, "feature/y")
+    assert (await refused(mirror, "feature/y")).endswith(" and 12 more.")
 
 
 async def test_a_branch_that_is_gone_is_gone(mirror: Mirror, repository: Path) -> None:

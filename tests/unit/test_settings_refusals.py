@@ -28,10 +28,10 @@ MISTAKES = [
     ("record_days: never", "GATEWAY_RECORD_DAYS", "record_days", "valid number", "'never'"),
     ("output_cap: 1KiB", "GATEWAY_OUTPUT_CAP", "output_cap", "greater than or equal to 65536", "'1KiB'"),
     ("state_cap: much", "GATEWAY_STATE_CAP", "state_cap", "byte", "'much'"),
-    ("allowed_hosts: name", "GATEWAY_ALLOWED_HOSTS", "allowed_hosts", "valid tuple", "'name'"),
+    ("allowed_hosts: name", "GATEWAY_ALLOWED_HOSTS", "allowed_hosts", "expected a list", "'name'"),
     ("ingester_failure: retry", "GATEWAY_INGESTER_FAILURE", "ingester_failure", "'stop' or 'continue'", "'retry'"),
     ("fabrics: {}", "GATEWAY_FABRICS", "fabrics", "at least 1", "{}"),
-    ("fabrics: [local]", "GATEWAY_FABRICS", "fabrics", "valid dictionary", "['local']"),
+    ("fabrics: [local]", "GATEWAY_FABRICS", "fabrics", "expected keys with values under it", "['local']"),
     ("projects: {}", "GATEWAY_PROJECTS", "projects", "at least 1", "{}"),
 ]
 NESTED = [
@@ -44,7 +44,7 @@ NESTED = [
     ("fabrics: {a: {dbt: {executable: ''}}}", "fabrics.a.dbt.executable", "at least 1 character", "''"),
     ('fabrics: {a: {dbt: {target: "de\\0v"}}}', "fabrics.a.dbt.target", "match pattern", r"'de\x00v'"),
     ("projects: {a: {ingester: {command: []}}}", "projects.a.ingester.command", "at least 1 item", "[]"),
-    ("projects: {a: {ingester: {command: dlt}}}", "projects.a.ingester.command", "valid tuple", "'dlt'"),
+    ("projects: {a: {ingester: {command: dlt}}}", "projects.a.ingester.command", "expected a list", "'dlt'"),
     ('projects: {a: {ingester: {command: [x, "a\\0"]}}}', "projects.a.ingester.command.1", "pattern", r"'a\x00'"),
     ("projects: {a: {ingester: {}}}", "projects.a.ingester.command", "required", "{}"),
     (
@@ -94,13 +94,13 @@ NESTED = [
     (
         "fabrics: {a: {runner: compose, compose: {environment: {A: b}}}}",
         "fabrics.a.compose.environment",
-        "valid tuple",
+        "expected a list",
         "{'A': 'b'}",
     ),
     (
         "fabrics: {a: {runner: compose, compose: {files: compose.yaml}}}",
         "fabrics.a.compose.files",
-        "valid tuple",
+        "expected a list",
         "'compose.yaml'",
     ),
     (
@@ -271,3 +271,46 @@ def test_a_named_file_must_exist_and_be_readable(tmp_path: Path) -> None:
 )
 def test_a_path_or_value_that_the_system_can_not_take_is_refused(tmp_path: Path, text: str) -> None:
     assert refusal(tmp_path, text).startswith(f"{tmp_path / 'gateway.yaml'}")
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("projects: {a: {ingester: {command: python ingest.py --all}}}", "command: [python, ingest.py, --all]"),
+        ("projects: {a: {ingester: {command: \"sh -c 'a b; c'\"}}}", 'command: [sh, -c, "a b; c"]'),
+        ("projects: {a: {ingester: python ingest.py}}", "ingester: {command: [python, ingest.py]}"),
+        ("projects: {a: {ingester: {}}}", "command: [python, ingest.py]"),
+        ("projects: {a: {fabrics: b}}", "fabrics: [b]"),
+        ("fabrics: {a: {resources: db}}", "resources: {ingester: db, dbt: db}"),
+        ("fabrics: {a: {dbt: /opt/dbt/bin/dbt}}", "dbt: {executable: /opt/dbt/bin/dbt}"),
+        ("fabrics: {a: {dbt: {target: 5}}}", "target: '5'"),
+        ("fabrics: {a: {environment: [A=b]}}", "environment: {NAME: value}"),
+        ("fabrics: [local]", "fabrics: {local: {runner: local}}"),
+        ("allowed_hosts: pipelines.example", "allowed_hosts: [pipelines.example]"),
+    ],
+)
+def test_a_refusal_shows_a_line_that_would_be_right(tmp_path: Path, text: str, right: str) -> None:
+    said = refusal(tmp_path, text)
+    assert f", such as `{right}`; found " in said
+    assert "instance of" not in said
+
+
+def test_a_refusal_of_a_secret_shows_nothing_of_it(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "fabrics: {a: {environment: {DB_PASSWORD: 123456789}}}")
+    assert "***" in said
+    assert "123456789" not in said
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_file_of_nearly_the_right_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gateway.yml").write_text("port: 3001")
+    if beside:
+        (tmp_path / "gateway.yaml").write_text("port: 3002")
+    with pytest.raises(
+        ConfigError, match=r"gateway\.yml: is not read: rename it to gateway\.yaml, or name it with --config"
+    ):
+        config.load(None, {})
+    assert config.load(tmp_path / "gateway.yml", {}).port == 3001

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +71,22 @@ class Checkout:
             return project.moved(CHECKOUT, self.root)
         top = Path(self._source.repository)
         return project.placed(partial(_place, project.directory, top / self._source.folder)).moved(top, self.root)
+
+    def missing_folder(self, folder: Path) -> str | None:
+        """Why a folder in the checkout is missing or empty; None if it is there, or outside. Blocks."""
+        if not folder.is_relative_to(self.root) or (folder.is_dir() and any(folder.iterdir())):
+            return None
+        path = folder.relative_to(self.root)
+        for submodule, address in _submodules(self.root):
+            if path.is_relative_to(submodule):
+                return (
+                    f"The folder {path} is in the submodule {submodule}, whose files a checkout does not have: make "
+                    f"the submodule a project of its own, such as `repository: {address}`, with `branch`."
+                )
+        return (
+            f"The commit {self._source.commit} of {self._source.repository} has no folder {path}: set `directory` and "
+            "`dbt` of the project to folders that it has, or trigger a commit that has this one."
+        )
 
     async def prepare(self, job_id: str) -> str | None:
         """Make the folder, or restore the commit in it, for a job that is about to begin; else why that fails."""
@@ -283,6 +300,18 @@ def _place(directory: Path, place: Path, path: Path) -> Path:
     git names places in a repository without symbolic links.
     """
     return place / path.relative_to(directory) if path.is_relative_to(directory) else path.resolve()
+
+
+def _submodules(root: Path) -> Iterator[tuple[str, str]]:
+    """The path and the address of each submodule of a checkout."""
+    try:
+        text = (root / ".gitmodules").read_text("utf-8", "replace")
+    except OSError:
+        return
+    for section in text.split("[submodule ")[1:]:
+        found = dict(re.findall(r"^\s*(path|url)\s*=\s*(\S.*?)\s*$", section, re.MULTILINE))
+        if "path" in found:
+            yield found["path"], found.get("url", "https://…")
 
 
 def _check_refs(branch: str | None, version: str | None) -> None:

@@ -93,8 +93,7 @@ class RequestPlanner:
         fabric_id, project = self._settings.default_fabric, self._settings.default_project
         source = await self._registry.checkouts.resolve(project, None, None)
         fabric = self._fabric(fabric_id, project, source)
-        defaults = self._settings.enable_openlineage, self._settings.enable_elementary
-        needs_checkout = catalog.depends_on_installation(request, *defaults)
+        needs_checkout = request.pipeline != BuiltinPipeline.INGESTER
         plan = catalog.plan(request, await _installation(request, fabric, needs_checkout=needs_checkout))
         command = None if request.pipeline == BuiltinPipeline.INGESTER else str(request.command)
         return PlannedJob(request, plan, project, fabric_id, fabric, source, command)

@@ -31,6 +31,7 @@ class Installation:
     has_openlineage, has_elementary: dbt-ol was found; the project has the package.
     ingester_is_fixed: the ingester comes from its image, whatever commit the job runs on.
     needs_packages: the project declares packages and is a checkout, in which `dbt deps` has not run.
+    why_no_elementary: where it has none. notes: what the record says of dbt's steps; lineage_notes: of lineage.
     """
 
     openlineage: bool | None
@@ -42,6 +43,9 @@ class Installation:
     ingester_may_fail: bool
     ingester_is_fixed: bool = False
     needs_packages: bool = False
+    why_no_elementary: str = "the project does not have its package"
+    notes: tuple[str, ...] = ()
+    lineage_notes: tuple[str, ...] = ()
 
 
 def plan(request: TriggerRequest, installation: Installation) -> Plan:
@@ -53,11 +57,11 @@ def plan(request: TriggerRequest, installation: Installation) -> Plan:
             return Plan((ingester_step,), (installation.ingester_resource,), fixed)
         case BuiltinPipeline.DBT:
             steps = _dbt_steps(request, installation)
-            return Plan(steps, (installation.dbt_resource,), tuple(_notes(request, installation)))
+            return Plan(steps, (installation.dbt_resource,), tuple(_notes(request, steps, installation)))
         case BuiltinPipeline.FULL:
             resources = dict.fromkeys((installation.ingester_resource, installation.dbt_resource))
             steps = (ingester_step, *_dbt_steps(request, installation))
-            return Plan(steps, tuple(resources), (*fixed, *_notes(request, installation)))
+            return Plan(steps, tuple(resources), (*fixed, *_notes(request, steps, installation)))
 
 
 def declared_plan(
@@ -199,8 +203,8 @@ def _toggle(requested: bool | None, default: bool | None, installed: bool) -> bo
     return installed if default is None else default
 
 
-def _notes(request: TriggerRequest, installation: Installation) -> list[str]:
-    notes = []
+def _notes(request: TriggerRequest, steps: Sequence[PlannedStep], installation: Installation) -> list[str]:
+    notes = [*installation.notes, *(installation.lineage_notes if any(step.lineage for step in steps) else ())]
     if (
         request.command in _LINEAGE_COMMANDS
         and request.openlineage is None
@@ -214,5 +218,5 @@ def _notes(request: TriggerRequest, installation: Installation) -> list[str]:
         and installation.elementary is None
         and not installation.has_elementary
     ):
-        notes.append("Elementary is off: the project does not have its package.")
+        notes.append(f"Elementary is off: {installation.why_no_elementary}.")
     return notes

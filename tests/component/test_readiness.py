@@ -45,6 +45,16 @@ async def test_a_dbt_project_without_dbt_is_not_ready(tmp_path: Path, make_api: 
     assert "fabrics.local.dbt.executable" in checks["programs"]
 
 
+@pytest.mark.parametrize("program", ["openlineage_executable", "edr"])
+async def test_a_configured_program_that_is_missing_is_told(tmp_path: Path, make_api: MakeApi, program: str) -> None:
+    """Without the toggle that would need it: a default turns itself off."""
+    settings = {"fabrics": {"local": {"dbt": {program: "/no/such"}}}}
+    status, checks = await ready(await make_api(projects.make(tmp_path / "project", settings=settings)))
+    assert status == 503
+    assert "The program /no/such was not found" in checks["programs"]
+    assert f"`fabrics.local.dbt.{program}`" in checks["programs"]
+
+
 @pytest.mark.parametrize("command", [["/no/ingest"], ["./no-ingest"], ["no-such-ingester"]])
 async def test_an_ingester_without_its_program_is_not_ready(
     tmp_path: Path, make_api: MakeApi, command: list[str]

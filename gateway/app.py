@@ -11,8 +11,8 @@ import structlog
 from aiohttp import web
 
 from gateway import state, systemd
-from gateway.errors import ConfigError, StorageError
-from gateway.fabrics.registry import FabricRegistry
+from gateway.errors import StorageError
+from gateway.fabrics.registry import FabricRegistry, must_have_lasting_databases
 from gateway.jobs.leftovers import Leftovers
 from gateway.jobs.retention import Retention
 from gateway.jobs.service import JobService
@@ -178,7 +178,9 @@ class Server:
         given = systemd.sockets(
             self._environment
         )  # systemd keeps them open over a restart, so no client is refused meanwhile
-        self._must_have_tokens(listener.outside_address(given, self._settings.host))
+        await asyncio.to_thread(must_have_lasting_databases, self._settings, self._environment)
+        has_tokens = self._runner.app[TOKENS] is not None
+        listener.must_have_tokens(given, self._settings.host, has_tokens=has_tokens)
         await self._runner.setup()
         sockets = given or listener.bound(self._settings.host, self._settings.port)
         self.port = listener.port(sockets)
@@ -196,14 +198,6 @@ class Server:
             connections=self._runner.app[CONNECTIONS].limit,
         )
         systemd.notify(self._environment, f"READY=1\nSTATUS=Serving on port {self.port}")
-
-    def _must_have_tokens(self, address: str | None) -> None:
-        """Refuse to serve an address that other hosts reach without tokens: any client could run pipelines."""
-        if address is not None and self._runner.app[TOKENS] is None:
-            raise ConfigError(
-                f"Other hosts may reach {address}, but there are no tokens: make one with `pipeline-gateway token "
-                "create` and set `tokens_file`; or serve a loopback address such as 127.0.0.1 (HOST, the socket unit)."
-            )
 
     def _token_summary(self) -> str:
         known = self._runner.app[TOKENS]

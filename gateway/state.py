@@ -37,10 +37,17 @@ def _create(folder: Path) -> TextIO:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make_private(folder)
         (folder / "jobs").mkdir(mode=0o700, exist_ok=True)
+        _ignore(folder / ".gitignore")
         return (folder / "lock").open("w")
     except OSError as error:
         why = f"The state directory {folder} can't be used: {error.strerror}; make it writable or set STATE_DIRECTORY."
         raise StateError(why) from None
+
+
+def _ignore(file: Path) -> None:
+    """Keep the directory out of the repository that it may lie in."""
+    with suppress(OSError), file.open("x", encoding="utf-8") as made:  # it exists, or the disk is full
+        made.write("*\n")
 
 
 def _make_private(folder: Path) -> None:
@@ -98,7 +105,7 @@ def _instance(folder: Path) -> str:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text("utf-8", "replace").strip()
+        return durable.read_bytes(file).decode("utf-8", "replace").strip()
     except FileNotFoundError:
         return ""
 

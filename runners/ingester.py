@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from runners.mask import Mask
 from runners.outcome import Command
 from runners.parameters import ParameterValue
-from runners.report import Progress, one_line
+from runners.report import CauseFinder, Progress, one_line
 from runners.words import WordError
 
 # The environment of an ingester, where the gateway's environment and the configuration do not set these variables.
@@ -64,7 +64,7 @@ class IngesterReader:
     """Follows an ingester by JSON lines such as `{"table": "flights", "done": 3, "total": 5}`: see OutputReader."""
 
     def __init__(self) -> None:
-        self.last_line = ""
+        self._causes = CauseFinder()
         self._progress: Progress | None = None
 
     @property
@@ -72,12 +72,17 @@ class IngesterReader:
         """Tables so far, None until the ingester has printed a JSON line."""
         return self._progress
 
+    @property
+    def cause(self) -> str:
+        """Why the ingester failed, in the words of its output."""
+        return self._causes.cause
+
     def skip(self) -> None:
         """Nothing to do: each JSON line has the whole progress."""
 
     def feed(self, line: str) -> None:
         """Take one line of the step's output."""
-        self.last_line = line.strip() or self.last_line
+        self._causes.feed(line)
         if not line.startswith("{") or '"total"' not in line:
             return
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import itertools
 import json
 import os
 import re
@@ -32,6 +34,8 @@ USUAL_NAMES = (
     "*PRIVATE_KEY*",
     "*CONNECTION_STRING*",
 )
+_PERCENT = re.compile("%[0-9A-F]{2}")
+_JSON_IN_HTML = {ord("&"): r"\u0026", ord("<"): r"\u003c", ord(">"): r"\u003e"}
 _PASSWORD = re.compile(r'://[^\s"<>\\/?#:]{0,512}:([^\s"<>\\/?#]{1,512})@')
 
 
@@ -99,18 +103,45 @@ def _passwords(value: str) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=64)
 def variants(values: frozenset[str]) -> tuple[str, ...]:
-    """The spellings of values in output: each line, URL-quoted, as a Python or JSON literal, as JSON in JSON."""
+    """The spellings of values in output: each line, and as in URLs, JSON, Python, shells, SQL, XML and base64."""
     spellings: set[str] = set()
     for value in values:
-        encoded = value.encode(errors="surrogatepass")
-        spellings |= {quote(encoded), quote(encoded, safe=""), quote_plus(encoded)}
         spellings.update(line.strip() for line in value.splitlines())
-        for literal in (value, repr(value)[1:-1]):
-            spellings |= {literal, *_escaped(literal, ascii_only=True), *_escaped(literal, ascii_only=False)}
+        encoded = value.encode(errors="surrogatepass")
+        spellings |= {*_in_urls(encoded), *_in_base64(encoded), *_in_shells_and_sql(value), *_in_xml(value)}
+        for literal in (value, repr(value)[1:-1], ascii(value)[1:-1]):
+            spellings |= {literal, *_in_json(literal, ascii_only=True), *_in_json(literal, ascii_only=False)}
     return tuple(sorted(text for text in spellings if len(text) >= SHORTEST_SECRET))
 
 
-def _escaped(value: str, *, ascii_only: bool) -> Iterator[str]:
+def _in_json(value: str, *, ascii_only: bool) -> Iterator[str]:
+    """As JSON, as JSON for HTML pages, and as JSON in JSON."""
     for _ in range(2):
         value = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
         yield value
+        yield value.translate(_JSON_IN_HTML)
+        yield value.translate(_JSON_IN_HTML | {ord("'"): r"\u0027"})
+
+
+def _in_urls(encoded: bytes) -> Iterator[str]:
+    for quoted in (quote(encoded), quote(encoded, safe=""), quote(encoded, safe="!*'()"), quote_plus(encoded)):
+        yield quoted
+        yield _PERCENT.sub(lambda found: found[0].lower(), quoted)
+
+
+def _in_base64(encoded: bytes) -> Iterator[str]:
+    """Without the last character where what follows the value decides it."""
+    for alphabet in (base64.standard_b64encode, base64.urlsafe_b64encode):
+        yield alphabet(encoded)[: len(encoded) * 8 // 6].decode()
+
+
+def _in_shells_and_sql(value: str) -> Iterator[str]:
+    """Between single quotes: of SQL, of `set -x` in bash, and of shlex.quote and dash."""
+    for quote_in_quotes in ("''", r"'\''", "'\"'\"'"):
+        yield value.replace("'", quote_in_quotes)
+
+
+def _in_xml(value: str) -> Iterator[str]:
+    text = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for double, single in itertools.product(('"', "&quot;", "&#34;"), ("'", "&apos;", "&#39;", "&#x27;")):
+        yield text.replace('"', double).replace("'", single)

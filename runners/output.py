@@ -5,25 +5,34 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-RenderLine = Callable[[str], str | None]
+from runners import durable
+
+RenderLine = Callable[[int, str], str]
 
 _CONTINUATION = bytes(range(0x80, 0xC0))  # the second and further bytes of a UTF-8 character
 _MIN_WINDOW = 64 << 10  # bytes
-_MAX_WINDOW = 4 << 20  # bytes
+_MAX_WINDOW = 1 << 20  # bytes
+_LONGEST_LINE = 32 << 10  # characters of a line with control sequences; a terminal's last line is short
+_MAX_CONTROLLED = 128 << 10  # characters of such lines in one text
 
-# A control string (OSC, DCS, SOS, PM, APC) up to its terminator, a control sequence, a short escape sequence, or a
-# control character; also one that the end of the line cuts off.
-_CONTROL = re.compile(
-    r"((?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c|$)"
-    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*(?:[@-~]|$)"
-    r"|\x1b[ -/]*(?:[0-~]|$)"
-    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f])"
+# Control characters that change nothing of what is shown: all but tab, line feed, those that move the cursor, and those
+# that begin or end a sequence. They are no part of a UTF-8 character.
+_INVISIBLE = bytes({*range(0x20), 0x7F} - set(b"\t\n\r\b\x07\x18\x1a\x1b"))
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# A control string (OSC, DCS, SOS, PM, APC), a control sequence other than one that erases, a short escape sequence, and
+# control characters. As in a terminal, ESC or the end of the line ends a sequence that has no end of its own. Each
+# pattern takes whatever comes without looking back, so the time is in proportion to the length.
+_UNSEEN = re.compile(
+    r"(?:(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x18\x1a\x1b\x9c]*+(?:\x07|\x1b\\|\x9c)?"
+    r"|(?:\x1b\[|\x9b)(?![02]?K)[0-?]*+[ -/]*+[@-~]?"
+    r"|\x1b(?!\[)[ -/]*+[0-~]?"
+    r"|[\x00-\x07\x0a-\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9a\x9c-\x9f])++"
 )
-_ERASE = re.compile(r"(?:\x1b\[|\x9b)([02]?)K")
+_MOVE = re.compile(r"(\r++|\x08++|(?:(?:\x1b\[|\x9b)[02]?K)++)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,7 @@ class OutputRing:
 
     def _read_segment(self, begin: int, skip: int, limit: int) -> bytes:
         try:
-            with self._segment(begin).open("rb") as segment:
+            with durable.open_regular(self._segment(begin)) as segment:
                 return os.pread(segment.fileno(), limit, skip)
         except FileNotFoundError:
             return b""  # removed since the folder was listed
@@ -107,66 +116,73 @@ class OutputRing:
 
 
 def terminal_text(line: str) -> str:
-    """A line as a terminal shows it, after its control characters and escape sequences were carried out."""
-    parts = _CONTROL.split(line)
-    if len(parts) == 1:
+    """A line as a terminal shows it, after its control characters and escape sequences were carried out.
+
+    Of a very long line with control characters that is its end.
+    """
+    if _CONTROL.search(line) is None:
         return line
+    parts = _MOVE.split(_UNSEEN.sub("", line[-_LONGEST_LINE:]))
     cells: list[str] = []
     column = 0
-    for text, control in zip(parts[::2], [*parts[1::2], ""], strict=True):
+    for text, move in zip(parts[::2], [*parts[1::2], ""], strict=True):
         cells[column : column + len(text)] = text
         column += len(text)
-        if control == "\r":
+        if move.startswith("\r"):
             column = 0
-        elif control == "\b":
-            column = max(0, column - 1)
-        elif erase := _ERASE.fullmatch(control):
+        elif move.startswith("\b"):
+            column = max(0, column - len(move))
+        elif move:
             # a terminal keeps the column, but programs erase the line in order to write it again from its start
-            column = 0 if erase[1] == "2" else column
+            column = 0 if "2K" in move else column
             del cells[column:]
     return "".join(cells)
 
 
-def tail_text(ring: OutputRing, size: int, render_line: RenderLine) -> str:
+def tail_text(ring: OutputRing, size: int, render_line: RenderLine, mask: Callable[[str], str]) -> str:
     """The last `size` bytes of the output's text, beginning at a character; an incomplete last character is left out.
 
-    render_line: returns the text of a line, None to leave it out.
+    Its work and memory are bounded whatever was printed: where little of the output is visible, the text is shorter.
+
+    render_line: returns the text of a line, with its line end if it has one, that begins at this offset.
+    mask: replaces secrets in the whole text, before it is cut.
     """
     window = _MIN_WINDOW
     while True:
         chunk = ring.tail(window)
-        text = _render_tail(_without_partial_line(chunk), size, render_line)
-        if len(text) >= size or len(chunk.data) < window or window >= _MAX_WINDOW:
-            return text[max(0, len(text) - size) :].decode(errors="ignore")
+        text, is_enough = _render_tail(chunk, size, render_line)
+        if is_enough or len(chunk.data) < window or window >= _MAX_WINDOW:
+            encoded = mask(text).encode()
+            return encoded[max(0, len(encoded) - size) :].decode(errors="ignore")
         window *= 4
 
 
-def _render_tail(data: bytes, size: int, render_line: RenderLine) -> bytes:
-    """At least the last `size` bytes of the text. Renders only as many lines as needed."""
-    texts: list[bytes] = []
-    length = 0
-    for line in reversed(_decode_lines(data)):
-        if length >= size:
+def _render_tail(chunk: Chunk, size: int, render_line: RenderLine) -> tuple[str, bool]:
+    """The text of the last lines, and whether it has at least `size` bytes or cost all the work that it may."""
+    texts: list[str] = []
+    length = controlled = 0
+    for start, line in _last_lines(chunk):
+        if length >= size or controlled >= _MAX_CONTROLLED:
             break
-        texts.append(_render(line, render_line).encode())
-        length += len(texts[-1])
-    return b"".join(reversed(texts))
+        text = render_line(start, line)
+        if _CONTROL.search(text):
+            controlled += min(len(text), _LONGEST_LINE)
+            text = "\n".join(map(terminal_text, text.split("\n")))
+        texts.append(text)
+        length += len(text)
+    return "".join(reversed(texts)), length >= size or controlled >= _MAX_CONTROLLED
 
 
-def _decode_lines(data: bytes) -> list[str]:
-    *lines, rest = codecs.getincrementaldecoder("utf-8")("replace").decode(data).split("\n")
-    complete = [f"{line}\n" for line in lines]
-    return [*complete, rest] if rest else complete
-
-
-def _render(line: str, render_line: RenderLine) -> str:
-    body = line.removesuffix("\n")
-    text = render_line(body)
-    return "" if text is None else "\n".join(map(terminal_text, text.split("\n"))) + line[len(body) :]
-
-
-def _without_partial_line(chunk: Chunk) -> bytes:
-    """The data without its first line, whose beginning is missing, unless it is the only one."""
-    if chunk.start == 0:
-        return chunk.data
-    return chunk.data.partition(b"\n")[2] or chunk.data.lstrip(_CONTINUATION)
+def _last_lines(chunk: Chunk) -> Iterator[tuple[int, str]]:
+    """The lines from the last one back, each with its offset, without a first line whose beginning is missing."""
+    data = chunk.data
+    begin, end = 0, len(data)
+    if chunk.start > 0:
+        begin = data.find(b"\n") + 1
+        if begin in (0, end):  # there is no other line
+            begin = end - len(data.lstrip(_CONTINUATION))
+    while end > begin:
+        start = max(begin, data.rfind(b"\n", begin, end - 1) + 1)
+        visible = data[start:end].translate(None, _INVISIBLE)
+        yield chunk.start + start, codecs.getincrementaldecoder("utf-8")("replace").decode(visible)
+        end = start

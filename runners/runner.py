@@ -25,8 +25,12 @@ class Runner(Protocol):
     the call before. No method raises anything but CancelledError.
     """
 
-    async def start(self, folder: Path, command: Command) -> None:
-        """Start the step, unless it was started before in this folder. `wait` returns the outcome of a failed start."""
+    async def start(self, folder: Path, command: Command | str, *, begun: bool = False) -> None:
+        """Start the step, unless it was begun before. `wait` returns the outcome of a failed start.
+
+        command: a sentence where the step has none, which says why. begun: it was begun for certain, whatever the
+        folder has: its files may have been removed since.
+        """
         ...
 
     async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:

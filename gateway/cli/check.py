@@ -16,6 +16,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     shared.add_configuration(parser)
     parser.add_argument("--user", metavar="NAME", help="also say what this user could not read or write (needs root)")
+    parser.add_argument(
+        "--dbt", action="store_true", help="also have dbt parse local projects and connect to their databases"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -25,7 +28,7 @@ def _run(options: argparse.Namespace) -> int:
     settings, environment = shared.load(options)
     files = [options.config or config.DEFAULT_FILE, options.env_file]
     sources = [file.absolute() for file in files if file is not None and file.exists()]
-    found = asyncio.run(findings.find(settings, environment, options.user, sources))
+    found = asyncio.run(findings.find(settings, environment, options.user, sources, run_dbt=options.dbt))
     for finding in found:
         print(f"{'WRONG' if not finding.good else 'warn ' if finding.warns else 'ok   '}  {finding.text}")
     return 0 if all(finding.good for finding in found) else 1

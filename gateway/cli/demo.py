@@ -15,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Make a lakehouse in a folder, serve it on loopback, trigger `full` over HTTP, show the outcome."
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("lakehouse"), help="default: ./lakehouse")
-    parser.add_argument("--port", type=int, help="default: 3000, or a free one where that is taken")
+    parser.add_argument("--port", type=int, help="default: PORT, else 3000, or a free one where that is taken")
     parser.add_argument("--serve", action="store_true", help="keep serving afterwards, and say what to try")
     parser.set_defaults(run=_run)
 

@@ -3,56 +3,52 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.cli import permissions
+from gateway.cli import dbt_findings, permissions
+from gateway.cli.dbt_findings import DAILY, Finding
 from gateway.errors import ConfigError, RequestError
 from gateway.fabrics import step_services
 from gateway.fabrics.checkouts import Checkout, Checkouts
 from gateway.fabrics.compose import ComposeFabric
 from gateway.fabrics.local import LocalFabric
+from gateway.fabrics.registry import must_have_lasting_databases
 from gateway.model import catalog
-from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.model.request import BuiltinPipeline, TriggerRequest
+from gateway.model.plan import PlannedStep, StepName
+from gateway.model.request import is_fabric_number
 from gateway.settings import tokens
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
+from gateway.web import listener
 from runners.containers.compose_project import ComposeService
 from runners.containers.docker import EngineUnreachableError
 from runners.containers.docker_errors import explain
 from runners.shim import SHORTEST_SECRET
 
-_TIMEOUT = 60
-_DAILY = TriggerRequest(BuiltinPipeline.DBT)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one look. warns: it works, but not as well as it could."""
-
-    good: bool
-    text: str
-    warns: bool = False
-
 
 async def find(
-    settings: Settings, environment: Mapping[str, str], user: str | None, files: Sequence[Path]
+    settings: Settings, environment: Mapping[str, str], user: str | None, files: Sequence[Path], *, run_dbt: bool
 ) -> list[Finding]:
     """Everything that a trigger needs, in the order in which it needs it. Raises ConfigError for an unknown user.
 
-    user: also find out what this user may do. files: the files that the settings come from.
+    user: also find out what this user may do. files: the files that the settings come from. run_dbt: have dbt look at
+    the projects of local fabrics.
     """
     account = None if user is None else permissions.find_user(user)
-    found = [Finding(True, "configuration"), *_secrets(settings, environment), *_triggers(settings)]
+    found = [
+        Finding(True, "configuration"),
+        *_secrets(settings, environment),
+        *_triggers(settings),
+        *_fabric_ids(settings),
+    ]
     found += [*_tokens(settings, environment), *_state(settings)]
     in_place: list[LocalFabric] = []
+    local: list[LocalFabric] = []
     with tempfile.TemporaryDirectory(prefix="pipeline-gateway-check-") as scratch:
         # Checkouts are made outside of the state directory, which a running gateway may be using.
         checkouts = Checkouts(settings.model_copy(update={"state_directory": Path(scratch)}), environment)
@@ -61,7 +57,10 @@ async def find(
             if in_containers:
                 services = step_services.compose_services(settings, fabric_id, environment, instance="")
                 compose = ComposeFabric(settings, fabric_id, settings.default_project, environment, services)
-                found += await _compose_fabric(compose, fabric_id)
+                of_fabric = await _compose_fabric(compose, fabric_id)
+                found += of_fabric
+                if all(finding.good for finding in of_fabric):
+                    found += await _parameters(compose, settings, settings.projects, fabric_id)
             for project in settings.projects:
                 if fabric_id not in settings.fabrics_of(project):
                     continue
@@ -71,7 +70,10 @@ async def find(
                 if all(finding.good for finding in of_source) and not in_containers:
                     fabric = LocalFabric(settings, fabric_id, project, environment, checkout)
                     in_place += [] if checkout else [fabric]
-                    found += await _local_fabric(fabric, where)
+                    local.append(fabric)
+                    found += await dbt_findings.find(fabric, where, Path(scratch), run_dbt=run_dbt)
+                    found += await _parameters(fabric, settings, [project], where)
+        found += [*dbt_findings.shared_databases(settings, local), *_start(settings, environment)]
     if account is not None:
         found += [
             Finding(granted, f"{account.pw_name} {'can' if granted else 'can not'} {verb} {path}")
@@ -93,9 +95,19 @@ def _triggers(settings: Settings) -> Iterator[Finding]:
     yield Finding(True, "triggers are on" if settings.enabled else "triggers are off: set PIPELINE_ENABLED=true")
 
 
+def _fabric_ids(settings: Settings) -> Iterator[Finding]:
+    """Warnings of pipelines that are on a fabric where the trigger pipeline API can't run them."""
+    for name, project in settings.projects.items():
+        for fabric in settings.fabrics_of(name) if project.pipelines else ():
+            if not is_fabric_number(fabric):
+                why = "the trigger pipeline API can't run its pipelines there, since the fabric's id is no number"
+                yield Finding(True, f"{name} on {fabric}: {why}: call the fabric `1`, for instance", warns=True)
+
+
 def _tokens(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
     try:
         known = tokens.load(settings.tokens_file, environment)
+        listener.must_have_tokens([], settings.host, has_tokens=known is not None)
     except ConfigError as error:
         yield Finding(False, str(error))
         return
@@ -111,6 +123,14 @@ def _tokens(settings: Settings, environment: Mapping[str, str]) -> Iterator[Find
     for token in known.tokens:
         if token.is_expired(now):
             yield Finding(True, f"the token {token.name} has expired: revoke it, and make another", warns=True)
+
+
+def _start(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """What `serve` refuses besides."""
+    try:
+        must_have_lasting_databases(settings, environment)
+    except ConfigError as error:
+        yield Finding(False, str(error))
 
 
 def _state(settings: Settings) -> Iterator[Finding]:
@@ -140,19 +160,6 @@ async def _checkout(
     return checkout, [Finding(problem is None, f"{where}: {problem or f'{ref} is the commit {source.commit[:12]}'}")]
 
 
-async def _local_fabric(fabric: LocalFabric, where: str) -> list[Finding]:
-    found = []
-    if fabric.has_ingester:
-        problem = await fabric.problem(PlannedStep(StepName.INGESTER))
-        found.append(Finding(problem is None, f"{where}: {problem or 'ingester'}"))
-    else:
-        found.append(Finding(True, f"{where}: no ingester: the pipelines `ingester` and `full` will fail"))
-    plan = catalog.plan(_DAILY, await fabric.installation(_DAILY))
-    problems = await _problems(fabric, plan, where)
-    found += problems or [Finding(True, f"{where}: dbt project and profile")]
-    return [*found, *_dbt_version(fabric, where), *_toggles(plan, where)]
-
-
 async def _compose_fabric(fabric: ComposeFabric, where: str) -> list[Finding]:
     """Engine, Compose, services, plan: each needs the one before, so the first that is wrong ends the look."""
     found = [await _engine(fabric), await _compose(fabric)]
@@ -162,15 +169,19 @@ async def _compose_fabric(fabric: ComposeFabric, where: str) -> list[Finding]:
     for step in (StepName.INGESTER, StepName.BUILD):
         found += await _service(fabric, step, where)
     if all(finding.good for finding in found):
-        plan = catalog.plan(_DAILY, await fabric.installation(_DAILY))
-        found += [*await _problems(fabric, plan, where), *_toggles(plan, where)]
+        plan = catalog.plan(DAILY, await fabric.installation(DAILY))
+        found += [*await dbt_findings.problems(fabric, plan, where), *dbt_findings.toggles(plan, where)]
     return found
 
 
-async def _problems(fabric: LocalFabric | ComposeFabric, plan: Plan, where: str) -> list[Finding]:
-    """What keeps the steps of a plan from running; a problem of several steps is said once."""
-    problems = [problem for step in plan.steps if (problem := await fabric.problem(step)) is not None]
-    return [Finding(False, f"{where}: {problem}") for problem in dict.fromkeys(problems)]
+async def _parameters(
+    fabric: LocalFabric | ComposeFabric, settings: Settings, projects: Iterable[str], where: str
+) -> list[Finding]:
+    """Pipelines whose parameters would not reach the ingester."""
+    options = (pipeline.options() for project in projects for pipeline in settings.projects[project].pipelines.values())
+    steps = (PlannedStep(StepName.INGESTER, arguments=tuple(chosen.values())) for chosen in options)
+    lost = [problem for step in steps if (problem := await fabric.lost_arguments(step)) is not None]
+    return [Finding(False, f"{where}: {problem}") for problem in dict.fromkeys(lost)]
 
 
 async def _service(fabric: ComposeFabric, step: StepName, where: str) -> list[Finding]:
@@ -228,32 +239,3 @@ async def _logging(fabric: ComposeFabric, service: ComposeService, where: str) -
     what = f"the logging driver {driver}" if driver != "json-file" else "a json-file log with max-size"
     advice = "use json-file without max-size, or its output may have gaps after a restart of the gateway"
     return [Finding(True, f"{where}: service {service.name} has {what}: {advice}", warns=True)]
-
-
-def _toggles(plan: Plan, where: str) -> Iterator[Finding]:
-    lineage = any(step.lineage for step in plan.steps)
-    yield Finding(True, f"{where}: OpenLineage is {'on' if lineage else 'off'}")
-    elementary = any(step.name is StepName.ELEMENTARY for step in plan.steps)
-    yield Finding(True, f"{where}: Elementary is {'on' if elementary else 'off'}")
-
-
-def _dbt_version(fabric: LocalFabric, where: str) -> Iterator[Finding]:
-    program = shutil.which(fabric.dbt.executable, path=fabric.environment["PATH"])
-    if program is None:
-        return  # among the problems of the plan
-    try:
-        answer = subprocess.run(
-            [program, "--version"],
-            env=dict(fabric.environment),
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        yield Finding(False, f"{where}: {program} does not run: {error}")
-        return
-    version = re.search(r"installed: +(\S+)|^dbt \S*?(\d+\.\S+)", answer.stdout, re.MULTILINE)
-    number = (version[1] or version[2]) if version else "unknown"
-    good = number.startswith("1.")
-    yield Finding(good, f"{where}: {program} is dbt {number}" + ("" if good else ", but the gateway drives dbt 1.x"))

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
-from gateway.cli import check, demo, init, schema, serve, token
+from gateway.cli import check, demo, init, init_process, schema, serve, token
 from gateway.errors import GatewayError
 
 # By name: what adds the options to the command's parser and sets `run`, which returns the exit code; and what the list
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parser().parse_args(arguments)
     try:
-        code = int(options.run(options))
+        code = init_process.run(lambda: int(options.run(options)))
         if sys.stdout is not None:  # a closed descriptor leaves none
             sys.stdout.flush()
     except GatewayError as error:

@@ -42,7 +42,7 @@ async def run(folder: Path, environment: Mapping[str, str], port: int | None, *,
     screen.write(f"Lakehouse: {folder}")
     settings = config.load(
         folder / "gateway.yaml",
-        {**environment, "PIPELINE_ENABLED": "true", "HOST": "localhost", "PORT": str(port or _free_port(3000))},
+        {**environment, "PIPELINE_ENABLED": "true", "HOST": "localhost", "PORT": _port(port, environment)},
     )
     server = Server(settings, environment)
     try:
@@ -62,6 +62,11 @@ async def run(folder: Path, environment: Mapping[str, str], port: int | None, *,
     finally:
         await server.close()
     return 0 if succeeded else 1
+
+
+def _port(port: int | None, environment: Mapping[str, str]) -> str:
+    """The port that was asked for by the option, else by the environment; else 3000, or any where that is taken."""
+    return str(port) if port is not None else environment.get("PORT") or str(_free_port(3000))
 
 
 def _free_port(wanted: int) -> int:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +32,9 @@ from runners.words import WordError
 
 _CHECKOUT_AGE = 86400.0  # seconds without use after which a checkout is removed
 _MIRROR_AGE = 30 * 86400.0
+# patterns of the folders' names: a person's folders beside them stay
+_COMMIT, _MIRROR = "[0-9a-f]" * 40, "[0-9a-f]" * 32
+_ACCEPTANCE = 3600.0  # seconds that the job of a resolved commit may take to be recorded, at most
 
 T = TypeVar("T")
 RemoveFolder = Callable[[Path], Awaitable[bool]]  # true if the folder does not exist any more
@@ -52,9 +57,8 @@ class Checkout:
         self, mirror: Mirror, source: SourceCommit, root: Path, shared: CheckoutState, remove: RemoveFolder
     ) -> None:
         self.root = root
-        self._folder = Path(source.folder)
+        self._source = source
         self._mirror = mirror
-        self._commit = source.commit
         self._shared = shared
         self._remove = remove
 
@@ -65,7 +69,26 @@ class Checkout:
 
     def project_in(self, project: ProjectSettings) -> ProjectSettings:
         """The project with its paths in this checkout; paths outside of the repository stay."""
-        return project.moved(_top(project, self._folder), self.root)
+        if project.repository is not None:
+            return project.moved(CHECKOUT, self.root)
+        top = Path(self._source.repository)
+        return project.placed(partial(_place, project.directory, top / self._source.folder)).moved(top, self.root)
+
+    def missing_folder(self, folder: Path) -> str | None:
+        """Why a folder in the checkout is missing or empty; None if it is there, or outside. Blocks."""
+        if not folder.is_relative_to(self.root) or (folder.is_dir() and any(folder.iterdir())):
+            return None
+        path = folder.relative_to(self.root)
+        for submodule, address in _submodules(self.root):
+            if path.is_relative_to(submodule):
+                return (
+                    f"The folder {path} is in the submodule {submodule}, whose files a checkout does not have: make "
+                    f"the submodule a project of its own, such as `repository: {address}`, with `branch`."
+                )
+        return (
+            f"The commit {self._source.commit} of {self._source.repository} has no folder {path}: set `directory` and "
+            "`dbt` of the project to folders that it has, or trigger a commit that has this one."
+        )
 
     async def prepare(self, job_id: str) -> str | None:
         """Make the folder, or restore the commit in it, for a job that is about to begin; else why that fails."""
@@ -94,12 +117,6 @@ class Checkout:
             return None
         try:
             await self._ensure()
-        except UnknownRefError:  # a mirror that was made again in the meantime may not have the commit yet
-            try:
-                await self._mirror.fetch()
-                await self._ensure()
-            except RepositoryError as error:
-                return str(error)
         except RepositoryError as error:
             return str(error)
         await asyncio.to_thread(_touch, self.root)
@@ -107,12 +124,12 @@ class Checkout:
 
     async def _ensure(self) -> None:
         try:
-            await git_checkout.check_out(self._mirror, self._commit, self.root)
+            await git_checkout.check_out(self._mirror, self._source.commit, self.root)
         except GitFailedError:
             # a container may have left files of its own user: its fabric removes the folder, and git makes it again
             if not await self._remove(self.root):
                 raise
-            await git_checkout.check_out(self._mirror, self._commit, self.root)
+            await git_checkout.check_out(self._mirror, self._source.commit, self.root)
 
 
 async def _keep_folder(fabric: str, folder: Path) -> bool:  # noqa: ARG001, the signature of a fabric's removal
@@ -139,6 +156,7 @@ class Checkouts:
         self._checkouts = settings.state_directory / "checkouts"
         self._repositories = settings.state_directory / "repositories"
         self._mirrors: dict[str, Mirror] = {}
+        self._resolved: dict[tuple[Mirror, str], float] = {}  # when each commit was last resolved, monotonic
         # weak: an entry lives as long as a Checkout that uses it
         self._shared: weakref.WeakValueDictionary[Path, CheckoutState] = weakref.WeakValueDictionary()
 
@@ -155,7 +173,7 @@ class Checkouts:
                 return None
         try:
             _check_refs(branch, version)  # before git gets them
-            address, folder = await self._locate(project, chosen)
+            address, folder, link = await self._locate(project, chosen)
             mirror = self._mirror(address)
             await mirror.fetch()
             names = [project] if chosen.name is None else [project, chosen.name]
@@ -163,10 +181,14 @@ class Checkouts:
                 version, commit = await git_checkout.latest_version(mirror, names)
             else:
                 commit = await git_checkout.resolve_commit(mirror, branch, version, names)
+            if link is not None and await git_checkout.has_path(mirror, commit, link.link):
+                folder = link.folder
         except (WordError, UnknownRefError) as error:
             raise BadRequestError("unknown_version", str(error)) from None
         except UnavailableError as error:
             raise RepositoryUnavailableError(str(error)) from None
+        self._resolved[mirror, commit] = time.monotonic()
+        await asyncio.to_thread(_touch, mirror.folder)
         return SourceCommit(commit, branch, version, folder, address)
 
     def checkout(self, fabric: str, source: SourceCommit) -> Checkout:
@@ -181,22 +203,37 @@ class Checkouts:
         active: the jobs that have not ended.
         """
         wanted = {self._checkouts / job.fabric / job.source.commit for job in active if job.source is not None}
-        for root in await asyncio.to_thread(_older, self._checkouts, "*/*", unused):
+        for root in await asyncio.to_thread(_older, self._checkouts, f"*/{_COMMIT}*", unused):
             shared = self._shared.setdefault(root, CheckoutState())
             if root in wanted or shared.lock.locked():
                 continue
             async with shared.lock:  # a job that comes meanwhile waits, and makes the folder again
                 if not shared.users:  # no job came in the meantime
                     await self._remove_checkout(root)
+        await self._sweep_mirrors([job.source for job in active if job.source is not None])
+
+    async def _sweep_mirrors(self, sources: Collection[SourceCommit]) -> None:
+        """sources: of the active jobs, whose commits are kept."""
+        earliest = time.monotonic() - _ACCEPTANCE
+        self._resolved = {key: then for key, then in self._resolved.items() if then > earliest}
+        active = {(self._mirror(source.repository), source.commit) for source in sources}
+        for mirror in list(self._mirrors.values()):
+            try:
+                await mirror.keep_only({commit for user, commit in {*self._resolved, *active} if user is mirror})
+            except UnavailableError as error:
+                # another process holds the mirror, or the disk is full: the next sweep tries again
+                _log.warning("commits of ended jobs not released", folder=str(mirror.folder), error=str(error))
+        in_use = {mirror.folder for mirror, _ in active}
         mirrors = {mirror.folder: mirror for mirror in self._mirrors.values()}
-        for folder in await asyncio.to_thread(_older, self._repositories, "*.git", _MIRROR_AGE):
+        for folder in await asyncio.to_thread(_older, self._repositories, f"{_MIRROR}.git", _MIRROR_AGE):
+            if folder in in_use:
+                continue
             try:
                 if folder in mirrors:
                     await mirrors[folder].remove()
                 else:
                     await asyncio.to_thread(_remove, folder)
             except UnavailableError as error:
-                # another process holds the mirror, or the disk is full: the next sweep tries again
                 _log.warning("mirror not removed", folder=str(folder), error=str(error))
 
     async def _remove_checkout(self, root: Path) -> None:
@@ -213,10 +250,13 @@ class Checkouts:
             self._mirrors[address] = Mirror(address, folder, self._environment, self._mask)
         return self._mirrors[address]
 
-    async def _locate(self, project: str, chosen: ProjectSettings) -> tuple[str, str]:
-        """A project's repository and its folder in there. Raises BadRequestError, UnavailableError."""
+    async def _locate(self, project: str, chosen: ProjectSettings) -> tuple[str, str, _LinkedFolder | None]:
+        """A project's repository, its folder in there, and another way to that folder, for commits that have its link.
+
+        Raises BadRequestError, UnavailableError.
+        """
         if chosen.repository is not None:
-            return chosen.repository, str(chosen.directory.relative_to(CHECKOUT))
+            return chosen.repository, str(chosen.directory.relative_to(CHECKOUT)), None
         found = await git_checkout.find_repository(chosen.directory, self._environment, self._mask)
         if found is None:
             raise BadRequestError(
@@ -224,18 +264,56 @@ class Checkouts:
                 f"Project `{project}` has no branches and versions: its directory {chosen.directory} is not in a git "
                 "repository; leave `branch` and `version` out, or make it one.",
             )
-        if not chosen.dbt.is_relative_to(_top(chosen, found.path)):
+        directory, root = chosen.directory, found.root
+        place, link = await asyncio.to_thread(lambda: (_place(directory, root, chosen.dbt), _linked(root, directory)))
+        if not place.is_relative_to(root):
             raise BadRequestError(
                 "no_repository",
                 f"Project `{project}` has no branches and versions: its dbt project {chosen.dbt} is not in the "
                 f"repository {found.root}, of which its directory is; leave `branch` and `version` out.",
             )
-        return str(found.root), str(found.path)
+        return str(root), str(found.path), link
 
 
-def _top(project: ProjectSettings, folder: Path) -> Path:
-    """The top folder of a project's repository. folder: of the project in the repository."""
-    return project.directory.parents[len(folder.parts) - 1] if folder.parts else project.directory
+@dataclass(frozen=True, slots=True)
+class _LinkedFolder:
+    """A folder of a repository, named through a symbolic link of the repository. Both paths are relative to its top."""
+
+    folder: str
+    link: str
+
+
+def _linked(root: Path, directory: Path) -> _LinkedFolder | None:
+    """The directory as a path through a link that is itself in the repository `root`; None if there is no such link."""
+    top = next((folder for folder in (directory, *directory.parents) if folder.resolve() == root), None)
+    if top is None or top == directory:
+        return None
+    folder = directory.relative_to(top)
+    ways = (top / way for way in (*reversed(folder.parents), folder))
+    link = next((way for way in ways if way != top and way.is_symlink()), None)
+    if link is None or link.readlink().is_absolute():  # which would lead out of every checkout
+        return None
+    return _LinkedFolder(str(folder), str(link.relative_to(top)))
+
+
+def _place(directory: Path, place: Path, path: Path) -> Path:
+    """A path of a project whose directory has this place: as it is from the directory, else without symbolic links.
+
+    git names places in a repository without symbolic links.
+    """
+    return place / path.relative_to(directory) if path.is_relative_to(directory) else path.resolve()
+
+
+def _submodules(root: Path) -> Iterator[tuple[str, str]]:
+    """The path and the address of each submodule of a checkout."""
+    try:
+        text = (root / ".gitmodules").read_text("utf-8", "replace")
+    except OSError:
+        return
+    for section in text.split("[submodule ")[1:]:
+        found = dict(re.findall(r"^\s*(path|url)\s*=\s*(\S.*?)\s*$", section, re.MULTILINE))
+        if "path" in found:
+            yield found["path"], found.get("url", "https://…")
 
 
 def _check_refs(branch: str | None, version: str | None) -> None:

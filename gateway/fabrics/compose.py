@@ -24,7 +24,7 @@ from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import TriggerRequest
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
-from runners import ingester
+from runners import ingester, shell
 from runners.containers import compose_project, one_off
 from runners.containers.compose_project import ComposeService
 from runners.containers.compose_runner import has_spec
@@ -34,6 +34,8 @@ from runners.containers.identity import container_name
 from runners.dbt import command as dbt
 from runners.dbt import listing
 from runners.dbt import output as dbt_output
+from runners.dbt import project as dbt_project
+from runners.dbt import variables as dbt_variables
 from runners.dbt.command import DbtStep
 from runners.dbt.listing import Node
 from runners.dbt.results import judge_outcome, read_results
@@ -99,15 +101,15 @@ class ComposeFabric:
         return shared.installation(
             self._settings,
             self._fabric_name,
-            has_openlineage=compose_dbt.HAS_OPENLINEAGE in (has or ()),
+            lineage_problem=self._lineage_problem(has or frozenset()),
             has_elementary=compose_dbt.HAS_ELEMENTARY in (has or ()),
             ingester_is_fixed=self.checkout is not None and self._fabric.compose.ingester.project is None,
-            needs_packages=self.checkout is not None and self._step_services.declares_packages(),
+            needs_packages=await asyncio.to_thread(self._step_services.lacks_packages),
         )
 
-    async def missing_program(self) -> str | None:
-        """The docker command line, where it is missing; programs in images only the engine could tell."""
-        if await asyncio.to_thread(shutil.which, "docker", path=self._environment.get("PATH")) is None:
+    def missing_program(self) -> str | None:
+        """The docker command line, where it is missing; programs in images only the engine could tell. Blocks."""
+        if shutil.which("docker", path=self._environment.get("PATH")) is None:
             return "The program docker was not found on PATH: install Docker's command line and its Compose v2 plugin."
         return None
 
@@ -140,10 +142,11 @@ class ComposeFabric:
             return argv if isinstance(argv, str) else None
         if has is None:
             return None
-        if planned.lineage and compose_dbt.HAS_OPENLINEAGE not in has:
+        lineage_problem = self._lineage_problem(has)
+        if planned.lineage and lineage_problem is not None:
             return (
-                f"OpenLineage is wanted, but the program {self._dbt.lineage_executable} was not found in the service "
-                f"{service}: install openlineage-dbt in its image, or leave OpenLineage off."
+                f"OpenLineage is wanted, but in the service {service} {lineage_problem}: install openlineage-dbt in "
+                "its image beside the fabric's dbt, which must be named `dbt`, or leave OpenLineage off."
             )
         if elementary and compose_dbt.HAS_ELEMENTARY not in has:
             return (
@@ -151,6 +154,20 @@ class ComposeFabric:
                 "add elementary-data/elementary to packages.yml, or leave Elementary off."
             )
         return None
+
+    async def lost_arguments(self, planned: PlannedStep) -> str | None:
+        """Why the arguments of a step would not reach its program, in a sentence that says what to do.
+
+        A service that can't be found is no reason: the job says what is wrong with it. Raises EngineError.
+        """
+        if planned.name is not StepName.INGESTER or not planned.arguments:
+            return None
+        try:
+            service = await self.service(planned.name)
+        except EngineUnreachableError as unreachable:
+            raise _unavailable(unreachable) from None
+        argv = () if isinstance(service, str) else self._ingester_command(planned, service)
+        return argv if isinstance(argv, str) else None
 
     async def list_nodes(self, planned: PlannedStep) -> list[Node] | str:
         """The nodes that a dbt step would run, as dbt lists them; or why dbt can't list them. Raises EngineError."""
@@ -180,6 +197,9 @@ class ComposeFabric:
         command = self._container_command(planned, step_service)
         if isinstance(command, str):
             return command
+        if step_service.mount is not None and planned.name not in (StepName.INGESTER, StepName.DEPS):
+            project, known = Path(step_service.mount.source), self._known_variables(step_service.service)
+            await asyncio.to_thread(dbt_project.make_own_target, project, known)
         names = self._container_variables(planned, step_service.service)
         return compose_project.run_command(
             self.compose, step_service.service, command, names, folder, step_service.mount
@@ -213,11 +233,19 @@ class ComposeFabric:
 
     async def _inspect(self, step_service: StepService) -> frozenset[str] | None:
         """What is installed in the dbt service, None where it has no shell. Raises EngineUnreachableError."""
-        script = compose_dbt.script(self._dbt.lineage_executable)
+        script = compose_dbt.script(self._dbt.executable, self._dbt.lineage_executable)
         mount = step_service.mount
         where = (self._fabric.compose.dbt.working_directory or "") if mount is None else mount.target
         found = (await self.services.look(step_service.service, script, where, mount)).split()
         return frozenset(found) if compose_dbt.LOOKED in found else None
+
+    def _lineage_problem(self, has: frozenset[str]) -> str | None:
+        """Why steps can't run through dbt-ol, by what is installed."""
+        if compose_dbt.HAS_OTHER_DBT in has:
+            return f"dbt-ol calls another program than {self._dbt.executable}: the `dbt` of PATH"
+        if compose_dbt.HAS_OPENLINEAGE not in has:
+            return f"{self._dbt.lineage_executable} was not found"
+        return None
 
     async def _nodes(self, planned: PlannedStep, step_service: StepService) -> list[Node] | str:
         chosen, mount = self._fabric.compose.dbt, step_service.mount
@@ -255,8 +283,13 @@ class ComposeFabric:
                 time_limit=self._fabric.time_limit,
                 mask=self._mask,
             )
+        # dbt-ol does not read dbt's own variables
+        known = {
+            **step_service.service.environment,
+            **{name: environment[name] for name in self._configured_variables()},
+        }
         return dbt.command(
-            self._dbt,
+            self._dbt.with_choices(known) if planned.lineage else self._dbt,
             shared.dbt_step(planned, self._dbt),
             compose_dbt.paths(chosen.dbt, None if step_service.mount is None else step_service.mount.target),
             environment,
@@ -267,15 +300,22 @@ class ComposeFabric:
 
     def _ingester_command(self, planned: PlannedStep, service: ComposeService) -> tuple[str, ...] | str:
         """The command that arguments are added to, empty for the service's own; or why there is none."""
-        configured = self._fabric.compose.ingester.command
-        if configured or not planned.arguments or service.command:
-            return configured or (service.command or () if planned.arguments else ())
-        if service.entrypoint:
-            return ()  # the entrypoint takes the arguments
-        return (
-            f"The service {service.name} has no command that the parameters of the pipeline could go to: set "
-            f"`fabrics.{self._fabric_name}.compose.ingester.command`, or give the service one."
-        )
+        configured, count = self._fabric.compose.ingester.command, len(planned.arguments)
+        argv = configured or (service.command or () if count else ())
+        entrypoint, key = service.entrypoint or (), f"fabrics.{self._fabric_name}.compose.ingester.command"
+        if count and not argv and not entrypoint:
+            return (
+                f"The service {service.name} has no command that the parameters of the pipeline could go to: set "
+                f"`{key}`, or give the service one."
+            )
+        line = shell.corrected((*entrypoint, *argv), count)
+        if line is None:
+            return argv
+        what = f"What the service {service.name} runs"
+        if line[: len(entrypoint)] == entrypoint:
+            return shared.lost_words(what, key, line[len(entrypoint) :])
+        own = shell.corrected(entrypoint, len(argv) + count) or entrypoint
+        return shared.lost_words(what, f"services.{service.name}.entrypoint", own, for_compose=True)
 
     def _default_variables(self, planned: PlannedStep) -> Mapping[str, str]:
         """Variables that the gateway sets where neither the configuration nor the service does."""
@@ -291,11 +331,18 @@ class ComposeFabric:
             for name, value in self._default_variables(planned).items()
             if name not in self._configured_variables()
         }
-        return {**self._environment, **defaults, "COMPOSE_IGNORE_ORPHANS": "true"}
+        # empty, dbt takes them for unset
+        ignored = dict.fromkeys(dbt_variables.SELECTION_VARIABLES, "") if planned.selective else {}
+        return {**self._environment, **defaults, **ignored, "COMPOSE_IGNORE_ORPHANS": "true"}
 
     def _configured_variables(self) -> frozenset[str]:
         """The names of the variables that the configuration sets for containers."""
         return frozenset(self._fabric.environment) | frozenset(self.compose.variables)
+
+    def _known_variables(self, service: ComposeService) -> Mapping[str, str]:
+        """The variables of a container of a service, without the gateway's defaults."""
+        configured = self._configured_variables() & self._environment.keys()
+        return {**service.environment, **{name: self._environment[name] for name in configured}}
 
     def _container_variables(self, planned: PlannedStep, service: ComposeService) -> list[str]:
         """The names of the variables that the container gets besides those of its service."""
@@ -306,7 +353,8 @@ class ComposeFabric:
             for name in self._default_variables(planned)
             if name not in known and not (lineage_is_known and name.startswith(compose_dbt.LINEAGE_VARIABLES))
         )
-        return [*defaults, *self._configured_variables()]
+        ignored = dbt_variables.SELECTION_VARIABLES & known if planned.selective else frozenset()
+        return [*defaults, *(self._configured_variables() | ignored)]
 
     async def _fetch(self, step: DbtStep, reader: dbt_output.DbtReader, folder: Path) -> None:
         """Copy results, lineage and report out of the ended container. Raises OSError, EngineUnreachableError."""

@@ -16,7 +16,7 @@ from runners.dbt import output as dbt_output
 from runners.dbt.command import DbtPaths, DbtStep
 from runners.dbt.results import is_from_run
 
-HAS_OPENLINEAGE, HAS_ELEMENTARY, LOOKED = "openlineage", "elementary", "looked"
+HAS_OPENLINEAGE, HAS_OTHER_DBT, HAS_ELEMENTARY, LOOKED = "openlineage", "other-dbt", "elementary", "looked"
 # a service that sets one of these decides itself where its lineage goes
 LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
 
@@ -31,10 +31,13 @@ _ELEMENTARY_PACKAGE = (
 )
 
 
-def script(lineage_executable: str) -> str:
+def script(executable: str, lineage_executable: str) -> str:
     """A shell script for the dbt project's folder, which prints HAS_ words for what it finds, then LOOKED."""
+    # dbt-ol calls the first `dbt` on PATH, whatever the fabric's is
+    same = "true" if executable == "dbt" else f'[ "$(command -v dbt)" -ef "$(command -v {shlex.quote(executable)})" ]'
     return (
-        f"command -v {shlex.quote(lineage_executable)} >/dev/null && echo {HAS_OPENLINEAGE}; "
+        f"command -v {shlex.quote(lineage_executable)} >/dev/null && "
+        f"if {same}; then echo {HAS_OPENLINEAGE}; else echo {HAS_OTHER_DBT}; fi; "
         f"if [ -f dbt_packages/elementary/dbt_project.yml ] || "
         f"grep -Eqs '{_ELEMENTARY_PACKAGE}' packages.yml dependencies.yml; then echo {HAS_ELEMENTARY}; fi; "
         f"echo {LOOKED}"
@@ -59,6 +62,7 @@ def paths(chosen: DbtServiceSettings, project: str | None, *, listing: bool = Fa
         partial_parse=None,
         report=_REPORT,
         edr=_EDR,
+        edr_profiles=chosen.profiles_directory,
     )
 
 

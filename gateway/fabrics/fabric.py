@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from runners.dbt.command import DbtConfig, DbtStep
 from runners.dbt.listing import Node
 from runners.mask import Mask
 from runners.outcome import Command, Exited, Lost, NotStarted, Outcome
-from runners.report import Failure, OutputReader, one_line
+from runners.report import Failure, OutputReader, Progress, one_line
 from runners.runner import Liveness
 
 OnLiveness = Callable[[Liveness], None]
@@ -87,8 +88,8 @@ class Fabric(Protocol):
         """What a plan depends on besides the request. Raises EngineError where the engine does not answer."""
         ...
 
-    async def missing_program(self) -> str | None:
-        """A program that the steps need and that was not found, in a sentence that says what to do; else None."""
+    def missing_program(self) -> str | None:
+        """A program that the steps need and that was not found, in a sentence that says what to do. Blocks."""
         ...
 
     async def container_conflict(self, plan: Plan) -> ContainerConflict | None:
@@ -99,6 +100,13 @@ class Fabric(Protocol):
         """Why a step could not start, in a sentence that says what to do; None if nothing is known to be wrong.
 
         on_liveness: called with UNREACHABLE while the engine does not answer.
+        """
+        ...
+
+    async def lost_arguments(self, planned: PlannedStep) -> str | None:
+        """Why the arguments of a step would not reach its program, in a sentence that says what to do; None if they do.
+
+        Raises EngineError.
         """
         ...
 
@@ -172,7 +180,7 @@ def installation(
     settings: Settings,
     fabric: str,
     *,
-    has_openlineage: bool,
+    lineage_problem: str | None,
     has_elementary: bool,
     ingester_is_fixed: bool = False,
     needs_packages: bool = False,
@@ -182,7 +190,7 @@ def installation(
     return Installation(
         openlineage=settings.enable_openlineage,
         elementary=settings.enable_elementary,
-        has_openlineage=has_openlineage,
+        lineage_problem=lineage_problem,
         has_elementary=has_elementary,
         ingester_resource=ingester_resource,
         dbt_resource=dbt_resource,
@@ -210,9 +218,21 @@ def dbt_step(planned: PlannedStep, config: DbtConfig) -> DbtStep:
     )
 
 
+def lost_words(what: str, key: str, line: tuple[str, ...], *, for_compose: bool = False) -> str:
+    """The sentence about a shell script that drops the parameters. what: the command. key, line: what would be right.
+
+    for_compose: the key is of a compose file, in which `$$` stands for `$`.
+    """
+    shown = json.dumps(line)
+    return (
+        f"{what} is a shell script that does not pass on the words after it, so the pipeline's parameters would be "
+        f"lost: set `{key}: {shown.replace('$', '$$') if for_compose else shown}`."
+    )
+
+
 def ingester_finished(planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader) -> Finished:
     """The end of an ingester, which only its exit code tells."""
-    return Finished(outcome, reader.progress, _failure(planned, outcome, reader.last_line, None), started)
+    return Finished(outcome, reader.progress, _failure(planned, outcome, reader.cause, None), started)
 
 
 def dbt_finished(
@@ -225,7 +245,7 @@ def dbt_finished(
     """The end of a dbt step. outcome: as judged by the step's log and results."""
     progress = results.progress if results is not None else reader.progress
     failed_node = results.failure if results is not None else None
-    failure = _failure(planned, outcome, reader.error or reader.last_line, failed_node)
+    failure = _failure(planned, outcome, reader.cause, failed_node)
     return Finished(outcome, progress, failure, started)
 
 
@@ -233,10 +253,23 @@ def masked(finished: Finished, mask: Mask) -> Finished:
     """The end of a step without secrets, as it may be recorded."""
     outcome, failure = finished.outcome, finished.failure
     if isinstance(outcome, NotStarted | Lost):
-        outcome = replace(outcome, why=mask.text(outcome.why))
+        outcome = replace(outcome, why=_masked_text(outcome.why, mask))
     if failure is not None:
-        failure = replace(failure, node=mask.text(failure.node), message=mask.text(failure.message))
-    return replace(finished, outcome=outcome, failure=failure)
+        node, message = _masked_text(failure.node, mask), _masked_text(failure.message, mask)
+        failure = replace(failure, node=node, message=message)
+    return replace(finished, outcome=outcome, failure=failure, progress=masked_progress(finished.progress, mask))
+
+
+def masked_progress(progress: Progress | None, mask: Mask) -> Progress | None:
+    """Progress without secrets: the name of a node may have one that was escaped or coloured when it was printed."""
+    if progress is None or progress.current is None:
+        return progress
+    return replace(progress, current=_masked_text(progress.current, mask))
+
+
+def _masked_text(text: str, mask: Mask) -> str:
+    """A text that may be cut at `…`: a secret that begins before a cut is hidden too."""
+    return "…".join(map(mask.text, text.split("…")))
 
 
 def _failure(planned: PlannedStep, outcome: Outcome, message: str, failed_node: Failure | None) -> Failure | None:

@@ -22,10 +22,11 @@ from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import TriggerRequest
 from gateway.settings.fabric import FabricSettings, RunnerName
 from gateway.settings.settings import Settings
-from runners import ingester, program
+from runners import ingester, program, shell
 from runners.dbt import command as dbt
 from runners.dbt import listing
 from runners.dbt import output as dbt_output
+from runners.dbt import profile as dbt_profile
 from runners.dbt import project as dbt_project
 from runners.dbt.command import DbtStep
 from runners.dbt.listing import Node
@@ -34,7 +35,12 @@ from runners.outcome import Command, Exited, Outcome
 from runners.program import ProgramResult
 from runners.report import OutputReader
 
-LISTING = "listing-"  # prefix of the folders in which `dbt ls` runs
+LISTING = "pipeline-gateway-listing-"  # prefix of the folders in which `dbt ls` runs
+NOT_SENT = (
+    "OpenLineage events are kept in the folder of each local step, in lineage.ndjson, and are sent nowhere: {} has no "
+    "effect yet."
+)
+_LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT")
 
 
 class LocalFabric:
@@ -69,6 +75,11 @@ class LocalFabric:
         self._parsed = settings.state_directory / "parse"
 
     @property
+    def name(self) -> str:
+        """The id of the fabric."""
+        return self._fabric_name
+
+    @property
     def environment(self) -> Mapping[str, str]:
         """The environment of every step of the fabric."""
         return self._environment
@@ -77,17 +88,24 @@ class LocalFabric:
         """What a plan depends on besides the request."""
         return await asyncio.to_thread(self._installation)
 
-    async def missing_program(self) -> str | None:
-        """A program that the steps need and that was not found; without a dbt project dbt is not needed."""
-        return await asyncio.to_thread(self._missing_program)
-
     async def container_conflict(self, plan: Plan) -> shared.ContainerConflict | None:  # noqa: ARG002, see below
         """None: only jobs hold the resources of this host."""
         return None
 
     async def problem(self, planned: PlannedStep, on_liveness: OnLiveness = ignore_liveness) -> str | None:  # noqa: ARG002, files answer
         """Why a step could not start, as far as files tell, in a sentence that says what to do."""
-        return await asyncio.to_thread(self._problem, planned)
+        return await asyncio.to_thread(self._problem, planned) or await self.lost_arguments(planned)
+
+    async def lost_arguments(self, planned: PlannedStep) -> str | None:
+        """Why the arguments of a step would not reach its program, in a sentence that says what to do."""
+        settings = self._project.ingester
+        if planned.name is not StepName.INGESTER or settings is None:
+            return None
+        line = shell.corrected(settings.command, len(planned.arguments))
+        key = f"projects.{self._project_name}.ingester.command"
+        return (
+            None if line is None else shared.lost_words(f"The ingester of the project {self._project_name}", key, line)
+        )
 
     async def list_nodes(self, planned: PlannedStep) -> list[Node] | str:
         """The nodes that a dbt step would run, as dbt lists them; or why dbt can't list them."""
@@ -115,6 +133,30 @@ class LocalFabric:
         """What the end of a step means. Raises OSError where the step's files can't be read now."""
         return await asyncio.to_thread(self._conclude, planned, started, outcome, reader, folder)
 
+    def connection(self) -> dbt_profile.Output | None:
+        """The connection of the dbt project; None where only dbt could tell. Blocks."""
+        return dbt_profile.output(self.dbt, self._environment)
+
+    def throwaway_database(self) -> str | None:
+        """A database that is removed with a checkout, in a sentence that says what to do; else None. Blocks."""
+        found = self.connection()
+        paths = () if found is None else found.files(self._environment)
+        path = next((path for path in paths if not Path(path).is_absolute()), None)
+        if found is None or path is None:
+            return None
+        return (
+            f"The database {path} of the target {found.target} in {found.file} has a relative path: on a checkout it "
+            "is a file of the checkout, which is removed a day after its last job. Give it an absolute path, such as "
+            f"`path: /srv/{self._project_name}/{Path(path).name}`."
+        )
+
+    def dropped_receiver(self) -> str | None:
+        """What says where OpenLineage events are sent, and has no effect on local steps. Blocks."""
+        variables = (name for name in sorted(self._environment) if name.startswith(_LINEAGE_VARIABLES))
+        home = Path(self._environment.get("HOME") or Path.home())
+        files = (self.dbt.project / "openlineage.yml", home / ".openlineage" / "openlineage.yml")
+        return next(variables, None) or next((str(file) for file in files if file.is_file()), None)
+
     @property
     def has_ingester(self) -> bool:
         """Whether the project has an ingester."""
@@ -130,7 +172,7 @@ class LocalFabric:
         return [program for program in (*dbt_programs, ingester_program) if program]
 
     async def _nodes(self, step: DbtStep) -> list[Node] | str:
-        cache = dbt.parse_cache(self._parsed, self.dbt, step)
+        cache = self._parse_cache(step)
         with tempfile.TemporaryDirectory(prefix=LISTING, dir=self._settings.state_directory) as made:
             folder = Path(made)
 
@@ -138,46 +180,74 @@ class LocalFabric:
                 environment = dbt.environment(self._environment, step, folder)
                 return await program.run(argv, environment, within=listing.TIMEOUT, directory=self.dbt.project)
 
-            paths = dbt.paths(self.dbt, folder, cache)
+            paths = dbt.paths(self.dbt, folder, cache, self._environment)
             may_install = self.checkout is not None and self.checkout.is_free
             found = await listing.list_nodes(self.dbt, step, paths, ask, self.mask, may_install=may_install)
             await asyncio.to_thread(dbt.update_parse_cache, folder, cache)
         return found
 
     def _installation(self) -> Installation:
-        return shared.installation(
+        lost, dropped = self.throwaway_database() if self.checkout is not None else None, self.dropped_receiver()
+        has_package = dbt_project.has_elementary(self.dbt.project)
+        installed = shared.installation(
             self._settings,
             self._fabric_name,
-            has_openlineage=self._find(self.dbt.lineage_executable) is not None,
-            has_elementary=dbt_project.has_elementary(self.dbt.project),
-            needs_packages=self.checkout is not None and dbt_project.declares_packages(self.dbt.project),
+            lineage_problem=self._lineage_problem(),
+            has_elementary=has_package and self._edr_problem() is None,
+            needs_packages=self.checkout is not None and dbt_project.lacks_packages(self.dbt.project),
+        )
+        return replace(
+            installed,
+            why_no_elementary=f"{self.dbt.edr} was not found" if has_package else installed.why_no_elementary,
+            notes=() if lost is None else (lost,),
+            lineage_notes=() if dropped is None else (NOT_SENT.format(dropped),),
         )
 
-    def _missing_program(self) -> str | None:
+    def missing_program(self) -> str | None:
+        """A program that the steps need and that was not found; without a dbt project dbt is not needed. Blocks."""
         project_file, _ = dbt_project.files(self.dbt, self._environment)
-        if (self._is_remote or project_file.exists()) and self._find(self.dbt.executable) is None:
+        if not (self._is_remote or project_file.exists()):
+            return self._ingester_problem() if self.has_ingester else None
+        if self._find(self.dbt.executable) is None:
             return self._missing(self.dbt.executable, "dbt", "dbt.executable")
-        return self._ingester_problem() if self.has_ingester and not self._is_remote else None
+        wants_lineage = "openlineage_executable" in self._fabric.dbt.model_fields_set
+        wants_lineage |= self._settings.enable_openlineage is True
+        if wants_lineage and self._find(self.dbt.lineage_executable) is None:
+            return self._missing(self.dbt.lineage_executable, "openlineage-dbt", "dbt.openlineage_executable")
+        problem = self._edr_problem()
+        if problem is not None or self._is_remote:
+            return problem
+        return self._ingester_problem() if self.has_ingester else None
+
+    def _edr_problem(self) -> str | None:
+        if self.dbt.edr is None or self._find(self.dbt.edr) is not None:
+            return None
+        return self._missing(self.dbt.edr, "elementary-data", "dbt.edr")
 
     def _problem(self, planned: PlannedStep) -> str | None:
         if self._not_configured is not None:
             return self._not_configured
         if planned.name is StepName.INGESTER:
             return self._ingester_problem()
+        problem = self._folder_problem(self.dbt.project)
+        if problem is not None:
+            return problem
         if self._find(self.dbt.executable) is None:
             return self._missing(self.dbt.executable, "dbt", "dbt.executable")
         if planned.lineage:
             problem = self._lineage_problem()
             if problem is not None:
-                return problem
+                remedy = "install openlineage-dbt beside the fabric's dbt, which must be named `dbt`"
+                return f"OpenLineage is wanted, but {problem}: {remedy}, or leave OpenLineage off."
         if planned.name is StepName.ELEMENTARY or planned.without_elementary:
             if not dbt_project.has_elementary(self.dbt.project):
                 return (
                     f"Elementary is wanted, but the dbt project {self.dbt.project} does not have its package: "
                     "add elementary-data/elementary to packages.yml, or leave Elementary off."
                 )
-            if self.dbt.edr is not None and self._find(self.dbt.edr) is None:
-                return self._missing(self.dbt.edr, "edr", "dbt.edr")
+            problem = self._edr_problem()
+            if problem is not None:
+                return problem
         return dbt_project.problem(self.dbt, self._environment)
 
     def _command(self, planned: PlannedStep, folder: Path) -> Command | str:
@@ -197,10 +267,12 @@ class LocalFabric:
             )
         step = shared.dbt_step(planned, self.dbt)
         dbt.prepare(step, folder)
+        if planned.name is not StepName.DEPS:
+            dbt_project.make_own_target(self.dbt.project, self._environment)
         return dbt.command(
-            self.dbt,
+            dbt_project.lineage_config(self.dbt, self._environment) if step.lineage else self.dbt,
             step,
-            dbt.paths(self.dbt, folder, dbt.parse_cache(self._parsed, self.dbt, step)),
+            dbt.paths(self.dbt, folder, self._parse_cache(step), self._environment),
             dbt.environment(self._environment, step, folder),
             grace=self._fabric.dbt.grace,
             time_limit=time_limit,
@@ -215,14 +287,32 @@ class LocalFabric:
         step, left = shared.dbt_step(planned, self.dbt), read_results(folder, self.mask)
         outcome = judge_outcome(outcome, step, reader, left, has_report=dbt.report_file(folder).exists())
         if isinstance(outcome, Exited) and left is not None:
-            dbt.update_parse_cache(folder, dbt.parse_cache(self._parsed, self.dbt, step))
+            dbt.update_parse_cache(folder, self._parse_cache(step))
         return shared.dbt_finished(planned, started, outcome, reader, left)
+
+    def _folder_problem(self, folder: Path) -> str | None:
+        """Why a folder of the project is not there, where not the folder itself is set wrong."""
+        if self.checkout is not None:
+            return self.checkout.missing_folder(folder)
+        directory = self._project.directory
+        if directory.is_dir():
+            return None
+        return (
+            f"The folder {directory} of the project {self._project_name} does not exist: set "
+            f"`projects.{self._project_name}.directory` to the folder that has it, such as `directory: /srv/shop`."
+        )
+
+    def _parse_cache(self, step: DbtStep) -> Path:
+        return dbt.parse_cache(self._parsed, self.dbt, step, self._environment)
 
     def _ingester_problem(self) -> str | None:
         settings = self._project.ingester
         if settings is None or settings.directory is None:
             setting = f"projects.{self._project_name}.ingester.command"
             return f"The project {self._project_name} has no ingester: set `{setting}` in gateway.yaml."
+        problem = self._folder_problem(settings.directory)
+        if problem is not None:
+            return problem
         if not settings.directory.is_dir():
             return f"The ingester's folder {settings.directory} does not exist; set the project's `ingester.directory`."
         program = settings.command[0]
@@ -234,17 +324,12 @@ class LocalFabric:
         return None
 
     def _lineage_problem(self) -> str | None:
+        """Why steps can't run through dbt-ol."""
         if self._find(self.dbt.lineage_executable) is None:
-            return (
-                f"OpenLineage is wanted, but the program {self.dbt.lineage_executable} was not found: "
-                "install openlineage-dbt beside dbt, or leave OpenLineage off."
-            )
+            return f"{self.dbt.lineage_executable} was not found"
         found, expected = self._find("dbt"), self._find(self.dbt.executable)
         if found is None or expected is None or not Path(found).samefile(expected):
-            return (
-                f"OpenLineage is wanted, but dbt-ol calls the program `dbt` of PATH ({found}) and the fabric's is "
-                f"{expected}: name the fabric's dbt executable `dbt`, or leave OpenLineage off."
-            )
+            return f"dbt-ol calls the program `dbt` of PATH ({found}) and the fabric's is {expected}"
         return None
 
     def _missing(self, program: str, what: str, setting: str) -> str:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from gateway.errors import ConfigError
 from gateway.fabrics import step_services
 from gateway.fabrics.checkouts import Checkout, Checkouts
 from gateway.fabrics.compose import ComposeFabric
@@ -19,13 +20,29 @@ from gateway.settings.settings import Settings
 from runners.containers.docker import Docker
 
 
+def must_have_lasting_databases(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Refuse a project that runs from checkouts, and whose database would be removed with them. Raises ConfigError.
+
+    As far as the files of this host tell: `check` also looks at the commits. Blocks.
+    """
+    for name, project in settings.projects.items():
+        if project.repository is None and (project.branch is not None or project.version is not None):
+            fabrics = (one for one in settings.fabrics_of(name) if settings.fabrics[one].runner is RunnerName.LOCAL)
+            for fabric in fabrics:
+                problem = LocalFabric(settings, fabric, name, environment).throwaway_database()
+                if problem is not None:
+                    raise ConfigError(f"projects.{name} on fabrics.{fabric}: {problem}")
+
+
 class FabricRegistry:
     """Makes the Fabric of any project, and owns the checkouts.
 
+    mask: hides the secrets of the configuration and of the gateway's environment.
     environment: of the gateway. instance: the gateway's own id, which its containers carry as a label.
     """
 
     def __init__(self, settings: Settings, environment: Mapping[str, str], instance: str) -> None:
+        self.mask = settings.mask(environment)
         self.checkouts = Checkouts(settings, environment, self.remove_folder)
         self._settings = settings
         self._environment = environment

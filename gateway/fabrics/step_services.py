@@ -59,9 +59,9 @@ class StepServices:
         self._project = project if checkout is None else checkout.project_in(project)
         self._checkout = checkout
 
-    def declares_packages(self) -> bool:
-        """Whether the checked-out project has a file that may name packages."""
-        return dbt_project.declares_packages(self._project.dbt)
+    def lacks_packages(self) -> bool:
+        """Whether the checkout does not have the packages yet that its project declares. Blocks."""
+        return self._checkout is not None and dbt_project.lacks_packages(self._project.dbt)
 
     async def find(self, step: StepName) -> ComposeService | str:
         """The service of a step, or what is wrong with it. Raises EngineUnreachableError."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import structlog
 
 from gateway import clock
 from gateway.errors import EngineError, StorageError
-from gateway.fabrics.fabric import Fabric, masked, output_reader
+from gateway.fabrics.fabric import Fabric, ingester_finished, masked, masked_progress, output_reader
 from gateway.jobs.progress import ProgressFollower
-from gateway.jobs.record import JobRecord, retry_on_full_disk
+from gateway.jobs.record import JobRecord, retry_while_it_may_pass
 from gateway.model.job import (
     Active,
     Caller,
     Cancelling,
+    Completed,
     Ended,
     Failed,
     Finished,
@@ -29,11 +31,14 @@ from gateway.model.job import (
     Reason,
     Skipped,
     StepState,
+    WaitsFor,
+    job_outcome,
 )
-from gateway.model.plan import PlannedStep
 from gateway.model.transitions import EndJob, RunStep, SkipStep, begin, next_transition, request_cancel
 from gateway.storage.store import Store
-from runners.outcome import Lost, NotStarted
+from runners import durable
+from runners.mask import Mask
+from runners.outcome import Exited, Lost, NotStarted, Outcome
 from runners.output import OutputRing
 from runners.report import Progress
 from runners.runner import Liveness, Runner
@@ -49,12 +54,14 @@ class JobSnapshot:
 
     progress: of the running step. liveness: how that step was last found.
     removed: the output and files of the job were removed, to keep those of all jobs under state_cap.
+    waits_for: which jobs come before it, where it is queued.
     """
 
     job: Job
     progress: Progress | None = None
     liveness: Liveness = Liveness.SUPERVISED
     removed: bool = False
+    waits_for: tuple[WaitsFor, ...] = ()
 
 
 class JobExecution:
@@ -72,42 +79,47 @@ class JobExecution:
         fabric: Fabric,
         folder: Path,
         on_promoted: Callable[[list[str]], None],
+        readers: Executor,
     ) -> None:
-        """folder: of the job. on_promoted: see JobRecord."""
-        self._record = JobRecord(job, store, folder, self._notify, on_promoted)
+        """folder: of the job. on_promoted: see JobRecord. readers: the threads in which output is read."""
+        self._record = JobRecord(job, store, folder, self.notify, on_promoted)
         self.settled = asyncio.Event()  # set once it is known whether the job is alive, queued or ended
         self._store = store
         self._runner = runner
         self._fabric = fabric
         self._folder = folder
+        self._readers = readers
         self._was_queued = False
         self._turn = asyncio.Event()  # set when a queued job may hold its resources, or was cancelled
         self._unrecorded_cancel: Callable[[Job], Job] | None = None  # a cancel that the disk has refused so far
         self._follower: ProgressFollower | None = None
         self._liveness = Liveness.SUPERVISED
         self._changed = asyncio.Event()
-        self._released = False
 
     @property
     def job(self) -> Job:
         """The job as its record has it."""
         return self._record.job
 
+    @property
+    def mask(self) -> Mask:
+        """Hides the secrets of the job's fabric that are known by now."""
+        return self._fabric.mask
+
     def snapshot(self) -> JobSnapshot:
         """The job as it is now."""
-        return JobSnapshot(self.job, self._follower.progress if self._follower else None, self._liveness)
+        progress = masked_progress(self._follower.progress if self._follower else None, self.mask)
+        return JobSnapshot(self.job, progress, self._liveness)
 
-    async def wait(self, known: JobSnapshot, seconds: float) -> None:
-        """Return once the job differs from `known`, or after that many seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self.snapshot() == known and not self._released:
-                    await self._changed.wait()
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set at the next change of the job; a new event comes after each."""
+        return self._changed
 
-    def release_waiters(self) -> None:
-        """End every `wait`, now and later: the service stops."""
-        self._released = True
-        self._notify()
+    def notify(self) -> None:
+        """Wake all that wait for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def notify_turn(self) -> None:
         """Wake a queued job, which may hold its resources now."""
@@ -129,7 +141,7 @@ class JobExecution:
             if self._fabric.checkout is not None:
                 self._fabric.checkout.remove_user(self.job.id)
         self.settled.set()
-        _log.info("job ended", job=self.job.id, state=self.job.state.kind)
+        _log.info("job ended", job=self.job.id, **_ending_fields(self.job))
 
     async def cancel(self, by: Caller) -> bool:
         """Ask for the job's end, unless it has ended; true for the first request."""
@@ -160,7 +172,7 @@ class JobExecution:
         self._was_queued = isinstance(self.job.state, Queued)
         while isinstance(self.job.state, Queued) and self._unrecorded_cancel is None:
             self._turn.clear()
-            if await retry_on_full_disk(self._store.holds_resources, self.job.id):
+            if await self._holds_resources():
                 await self._record.persist(begin)
             else:
                 self.settled.set()
@@ -169,6 +181,13 @@ class JobExecution:
                         await self._turn.wait()
         if self._unrecorded_cancel is not None:
             await self._record.persist(self._unrecorded_cancel)
+
+    async def _holds_resources(self) -> bool:
+        try:
+            return await self._store.holds_resources(self.job.id)
+        except StorageError as error:  # the next look asks again
+            _log.warning("queue not read", job=self.job.id, error=str(error))
+            return False
 
     async def _container_conflict(self) -> str | None:
         """The container that took a service of the plan while the job was queued, in a sentence; else None."""
@@ -210,39 +229,61 @@ class JobExecution:
         """Run a step, or follow it if it runs already."""
         planned, folder, ring = self.job.plan.steps[n], self._step_folder(n), OutputRing(self._folder)
         state = self.job.steps[n]
-        if not isinstance(state, Active):
-            active = state = Active(clock.now(), (await retry_on_full_disk(asyncio.to_thread, ring.bounds))[1])
+        if isinstance(state, Active):
+            # the folder was made before the step became active, so a step without it was perhaps begun
+            begun = state.begun or not await asyncio.to_thread(folder.is_dir)
+        else:
+            begun = False
+            await asyncio.to_thread(_make_folder, folder)
+            try:
+                output_from = (await retry_while_it_may_pass(asyncio.to_thread, ring.bounds))[1]
+            except OSError as error:
+                why = f"The job's output can't be kept: {error}; solve that and trigger it again."
+                await self._record.persist(lambda job: job.with_step(n, Finished(NotStarted(why))))
+                return
+            active = state = Active(clock.now(), output_from)
             await self._record.persist(lambda job: job.with_step(n, active))
-        not_started = await self._start(planned, folder)
+        await self._start(n, state, folder, begun=begun)
         if isinstance(self.job.state, Cancelling):
             await self._runner.stop(folder)  # the cancel came while the step was being started
         reader = output_reader(planned)
         self._follower = ProgressFollower(ring, state.output_from, reader)
-        following = asyncio.create_task(self._follower.run(self._notify), name=f"follow-{self.job.id}")
+        following = asyncio.create_task(self._follower.run(self._readers, self.notify), name=f"follow-{self.job.id}")
         try:
             outcome = await self._runner.wait(folder, self._on_liveness)
         finally:
             following.cancel()
             await asyncio.wait([following])
-        await retry_on_full_disk(asyncio.to_thread, self._follower.finish)
-        if not_started is not None and isinstance(outcome, NotStarted):
-            outcome = not_started
-        finished = await retry_on_full_disk(self._fabric.conclude, planned, state.started, outcome, reader, folder)
-        recorded = masked(finished, self._fabric.mask)
+        try:
+            await retry_while_it_may_pass(asyncio.to_thread, self._follower.finish)
+            finished = await retry_while_it_may_pass(
+                self._fabric.conclude, planned, state.started, outcome, reader, folder
+            )
+        except OSError as error:  # then only its exit code and its output say how it ended
+            finished = ingester_finished(planned, state.started, _without_proof(outcome, error), reader)
+        recorded = replace(masked(finished, self._fabric.mask), output_from=state.output_from)
         await self._record.persist(lambda job: job.with_step(n, recorded))
         self._follower, self._liveness = None, Liveness.SUPERVISED
         await self._runner.release(folder)
 
-    async def _start(self, planned: PlannedStep, folder: Path) -> NotStarted | None:
-        """Start the step, unless it was ever started; why it has no command, if it has none."""
+    async def _start(self, n: int, state: Active, folder: Path, *, begun: bool) -> None:
+        """Start the step, unless it was begun before, and record that it was begun."""
+        planned = self.job.plan.steps[n]
         try:
             command = await self._fabric.command(planned, folder, self._on_liveness)
         except OSError as error:
-            return NotStarted(f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again.")
-        if isinstance(command, str):
-            return NotStarted(command)
-        await self._runner.start(folder, command)
-        return None
+            command = f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again."
+        await self._runner.start(folder, command, begun=begun)
+        if begun or isinstance(command, str):
+            return
+
+        def record_begun(job: Job) -> Job:
+            return job.with_step(n, replace(state, begun=True))
+
+        try:
+            await self._record.update(record_begun)
+        except StorageError:  # a full disk: the step runs all the same, and its folder says that it was begun
+            await self._record.update_in_memory(record_begun)
 
     async def _stop(self) -> None:
         for n, state in enumerate(self.job.steps):
@@ -250,30 +291,57 @@ class JobExecution:
                 await self._runner.stop(self._step_folder(n))
 
     async def _abandon(self, incident: str) -> None:
-        """End a job after a bug, once no process of it is alive."""
-        await self._stop()
-        for n, state in enumerate(self.job.steps):
-            if isinstance(state, Active):
-                await self._runner.wait(self._step_folder(n), self._on_liveness)
+        """End a job after a bug, once no process of it is alive, or whatever the runner does if it has a bug too."""
+        error = f"The gateway made a mistake and gave this job up; its log tells more under incident {incident}."
+        try:
+            await self._stop()
+            for n, state in enumerate(self.job.steps):
+                if isinstance(state, Active):
+                    await self._runner.wait(self._step_folder(n), self._on_liveness)
+        except Exception:  # noqa: BLE001, any bug: one job must not end the service, and the next one at its start
+            _log.exception("job not stopped", job=self.job.id, incident=incident)
+            error += " What it had begun may still run: look for it before you trigger it again."
         lost = Finished(Lost(f"the gateway made a mistake (incident {incident})"))
         await self._set_steps([lost if isinstance(state, Active) else state for state in self.job.steps])
-        error = f"The gateway made a mistake and gave this job up; its log tells more under incident {incident}."
         await self._record.persist(lambda job: replace(job, state=Ended(clock.now(), Failed(Reason.UNKNOWN, error))))
 
     async def _set_steps(self, first: list[StepState]) -> None:
         await self._record.persist(lambda job: replace(job, steps=(*first, *job.steps[len(first) :])))
-
-    def _notify(self) -> None:
-        """Wake every `wait`."""
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     def _on_liveness(self, liveness: Liveness) -> None:
         if liveness is not Liveness.UNREACHABLE:
             self.settled.set()
         if liveness is not self._liveness:
             self._liveness = liveness
-            self._notify()
+            self.notify()
 
     def _step_folder(self, n: int) -> Path:
         return self._folder / f"{n + 1}-{self.job.plan.steps[n].name}"
+
+
+def _without_proof(outcome: Outcome, error: OSError) -> Outcome:
+    """The outcome of a step of which not all can be read that it left: exit code 0 alone does not say what it did."""
+    if not isinstance(outcome, Exited) or outcome.code != 0:
+        return outcome
+    return Lost(
+        f"it exited 0, but what it left can't be read: {error}; make that readable for the gateway's user, see whether "
+        "the step did its work, and trigger it again"
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of a step durable. Where the disk refuses that, starting the step says so."""
+    with contextlib.suppress(OSError):
+        durable.make_directory(folder)
+
+
+def _ending_fields(job: Job) -> dict[str, object]:
+    """How a job ended, as fields of a log line."""
+    if not isinstance(job.state, Ended):
+        return {"state": job.state.kind}
+    seconds = round(job.created.until(job.state.at), 3)
+    match job.state.ending:
+        case Completed(exit_code=code):
+            return {"outcome": job_outcome(job), "exit_code": code, "seconds": seconds}
+        case Failed(reason=reason, error=error):
+            return {"outcome": job_outcome(job), "reason": reason, "error": error, "seconds": seconds}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor
 
 from runners.output import OutputRing
 from runners.report import OutputReader, Progress
@@ -31,12 +32,12 @@ class ProgressFollower:
         """The step's progress by the output read so far."""
         return self._reader.progress
 
-    async def run(self, on_change: Callable[[], None]) -> None:
-        """Follow until cancelled. on_change: called after each change of the progress."""
+    async def run(self, readers: Executor, on_change: Callable[[], None]) -> None:
+        """Follow until cancelled. readers: has the threads. on_change: called after each change of the progress."""
         while True:
             before = self.progress
             with contextlib.suppress(OSError):  # such as no free descriptor: the next read gets it
-                await asyncio.to_thread(self.catch_up)
+                await asyncio.get_running_loop().run_in_executor(readers, self.catch_up)
             if self.progress != before:
                 on_change()
             await asyncio.sleep(_INTERVAL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from gateway.errors import StorageError
 from gateway.model.job import Ended, Job
 from gateway.storage import job_file
 from gateway.storage.store import Store
+from runners import durable
 
 _RETRY = 1.0  # seconds between two attempts at a disk that refuses
+_PATIENCE = 60.0  # seconds for which a read is tried again
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -89,11 +92,17 @@ class JobRecord:
             _log.warning("record not kept in the job's folder", job=job.id, error=str(error))
 
 
-async def retry_on_full_disk(read: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The result of a read that a full disk, or a host without free descriptors, refuses for a while."""
+async def retry_while_it_may_pass(read: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of a read that a full disk, or a host without free descriptors or memory, refuses for a while.
+
+    Raises OSError for any other error, and for one that has not passed after a minute.
+    """
+    deadline = time.monotonic() + _PATIENCE
     while True:
         try:
             return await read(*args, **kwargs)
-        except (OSError, StorageError) as error:
+        except OSError as error:
+            if not durable.may_pass(error) or time.monotonic() >= deadline:
+                raise
             _log.warning("look at the disk failed", error=str(error))
             await asyncio.sleep(_RETRY)

@@ -7,14 +7,14 @@ import secrets
 import string
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway import clock
 from gateway.errors import BadRequestError, OverloadedError, RepositoryUnavailableError, UnknownTargetError
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.model import catalog
-from gateway.model.catalog import Installation
+from gateway.model.catalog import Installation, Models
 from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Running, SourceCommit
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import BuiltinPipeline, TriggerRequest
@@ -93,8 +93,7 @@ class RequestPlanner:
         fabric_id, project = self._settings.default_fabric, self._settings.default_project
         source = await self._registry.checkouts.resolve(project, None, None)
         fabric = self._fabric(fabric_id, project, source)
-        defaults = self._settings.enable_openlineage, self._settings.enable_elementary
-        needs_checkout = catalog.depends_on_installation(request, *defaults)
+        needs_checkout = request.pipeline != BuiltinPipeline.INGESTER
         plan = catalog.plan(request, await _installation(request, fabric, needs_checkout=needs_checkout))
         command = None if request.pipeline == BuiltinPipeline.INGESTER else str(request.command)
         return PlannedJob(request, plan, project, fabric_id, fabric, source, command)
@@ -104,18 +103,19 @@ class RequestPlanner:
         try:
             values = parameters.resolve_values(pipeline.declared(), request.parameters)
             if request.process is not None:
-                dbt_arguments.select_up_to(request.process)  # refuses what could be neither a model's nor a step's name
+                dbt_arguments.check_model(request.process)
             source = await self._registry.checkouts.resolve(project, request.branch, request.version)
             fabric = self._fabric(fabric_id, project, source)
             builtin, needs_checkout = catalog.builtin_request(pipeline), pipeline.dbt is not None
             installation = await _installation(builtin, fabric, needs_checkout=needs_checkout)
             whole = catalog.declared_plan(pipeline, values, None, installation)
-            plan = catalog.declared_plan(pipeline, values, request.process, installation)
+            planned = PlannedJob(request, whole, project, fabric_id, fabric, source, parameters=values)
+            if request.process is not None:
+                stop = await self._stop(request.process, planned)
+                planned = replace(planned, plan=catalog.declared_plan(pipeline, values, stop, installation))
         except WordError as error:
             raise BadRequestError("invalid_field", str(error)) from None
-        planned = PlannedJob(request, plan, project, fabric_id, fabric, source, parameters=values)
-        if request.process is not None and request.process not in [step.name for step in whole.steps]:
-            await self._must_be_a_model(request.process, planned, whole)
+        await _must_reach_their_commands(planned)
         return planned
 
     def _fabric(self, fabric: str, project: str, source: SourceCommit | None) -> Fabric:
@@ -140,17 +140,30 @@ class RequestPlanner:
             raise _unknown("pipeline", "name", request.pipeline, pipelines, f" in project `{project}`")
         return fabric, project, pipelines[request.pipeline]
 
-    async def _must_be_a_model(self, process: str, planned: PlannedJob, whole: Plan) -> None:
-        """Refuse a process that is no model of the pipeline, before anything runs. Raises BadRequestError."""
+    async def _stop(self, process: str, planned: PlannedJob) -> StepName | Models:
+        """The step or the models that a process names, looked for before anything runs. Raises BadRequestError."""
+        whole = planned.plan
+        if process in [step.name for step in whole.steps]:
+            return StepName(process)
         step = next((step for step in whole.steps if step.selective), None)
-        nodes = [] if step is None else await self._list_nodes(planned, step)
+        nodes = [] if step is None else await self._nodes(process, planned, step)
+        found = catalog.find_models(process, nodes, whole)
+        if step is not None and len({node.fqn[0] for node in found}) > 1:
+            # a model of the project itself comes before those of its packages, as for ref()
+            own = await self._nodes(process, planned, _of_project(step))
+            found = [node for node in found if node in own] or found
+        stop = catalog.stop_at(process, found, nodes, whole)
+        if isinstance(stop, str):
+            raise BadRequestError("unknown_process", stop)
+        return stop
+
+    async def _nodes(self, process: str, planned: PlannedJob, step: PlannedStep) -> list[Node]:
+        nodes = await self._list_nodes(planned, step)
         if isinstance(nodes, str):
             raise BadRequestError(
                 "unknown_process", f"Whether there is a process `{process}` can't be found out: {nodes}"
             )
-        problem = catalog.process_problem(process, nodes, whole)
-        if problem is not None:
-            raise BadRequestError("unknown_process", problem)
+        return nodes
 
     async def _list_nodes(self, planned: PlannedJob, step: PlannedStep) -> list[Node] | str:
         """The nodes that a step would run, or why dbt can't list them."""
@@ -175,6 +188,12 @@ class RequestPlanner:
             while len(self._listings) > _MAX_CACHED_LISTINGS:
                 del self._listings[next(iter(self._listings))]
         return nodes
+
+
+def _of_project(step: PlannedStep) -> PlannedStep:
+    """The step with all nodes of the project itself and none of its packages."""
+    variables = (argument for argument in step.arguments if dbt_arguments.are_variables(argument))
+    return replace(step, arguments=(dbt_arguments.select("package:this"), *variables))
 
 
 def new_job(planned: PlannedJob) -> Job:
@@ -218,3 +237,11 @@ def _unknown(kind: str, key: str, value: str, known: Iterable[str], where: str =
     shown = ascii(value[:_MAX_NAME_SHOWN])[1:-1]
     message = f"{kind.capitalize()} with {key} `{shown}` not found{where}; there are: {names}."
     return UnknownTargetError(f"unknown_{kind}", message)
+
+
+async def _must_reach_their_commands(planned: PlannedJob) -> None:
+    """Raises BadRequestError where a step's command would drop an argument."""
+    for step in planned.plan.steps:
+        lost = await planned.fabric.lost_arguments(step)
+        if lost is not None:
+            raise BadRequestError("invalid_field", planned.fabric.mask.text(lost))

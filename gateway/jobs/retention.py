@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from runners import durable
 _INTERVAL = 60.0
 _DAY = 86400.0
 _MAX_PARSE_FILES = 50  # each value of each parameter has one
+_PARSE_FILES = "[0-9a-f]" * 32 + ".msgpack"
+_JOB_ID = re.compile(r".+-[0-9]{13}-[a-z0-9]{6}")
 _LISTING_AGE = 3600.0  # seconds; dbt lists a project within minutes
 
 _log = structlog.get_logger()
@@ -98,19 +101,19 @@ class Retention:
         return sum(sizes.values()) + self._size_of_other_files() - self._cap
 
     def _expire_unknown(self, folder: Path) -> None:
-        """Remove a folder without a record at the age at which a record expires; until then a person can read it."""
+        """Remove a job's folder without a record at the age of an expired record; until then a person can read it."""
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - folder.stat().st_mtime > self._age:
+            if _JOB_ID.fullmatch(folder.name) and time.time() - folder.stat().st_mtime > self._age:
                 _remove(folder, record=True)
 
     def _size_of_other_files(self) -> int:
         """Bytes of database, parse files, checkouts and mirrors. Removes unused parse files and old listings."""
         parsed = self._state / "parse"
-        files = sorted(parsed.iterdir(), key=_last_written) if parsed.exists() else []
+        files = sorted(parsed.glob(_PARSE_FILES), key=_last_written)
         for n, file in enumerate(reversed(files)):
             if n >= _MAX_PARSE_FILES or time.time() - _last_written(file) > self._age:  # at worst a run parses again
                 file.unlink()
-        for folder in self._state.glob(f"{LISTING}*"):
+        for folder in self._state.glob(f"{LISTING}*/"):
             if time.time() - folder.stat().st_mtime > _LISTING_AGE:  # the gateway that made it was killed
                 shutil.rmtree(folder, ignore_errors=True)
         kept = (parsed, self._state / "checkouts", self._state / "repositories")

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -21,9 +23,9 @@ from gateway.errors import (
 )
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
-from gateway.jobs import readiness
 from gateway.jobs.execution import JobExecution, JobSnapshot
-from gateway.jobs.readiness import Readiness
+from gateway.jobs.output import rendered_tail
+from gateway.jobs.readiness import Readiness, ReadinessCheck
 from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, new_job
 from gateway.model.job import Caller, Ended, Finished, Job, Pending, Queued, phase
 from gateway.model.plan import Plan
@@ -37,6 +39,8 @@ from runners.runner import Runner
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _RETRY_AFTER_CONFLICT = 10
+_STOPPING = "The gateway is stopping; try again in a few seconds."
+_READERS = 2  # threads that read output for clients and for the progress of jobs
 _SETTLE = 2.0  # seconds that recovery waits for its jobs before the service listens; the rest settle later
 
 _log = structlog.get_logger()
@@ -58,17 +62,25 @@ class JobService:
         self._store = store
         self._runners = runners
         self._registry = registry
+        self._readiness = ReadinessCheck(settings, registry, store)
         self._planner = RequestPlanner(settings, registry)
         self._on_broken = on_broken
         self._jobs = settings.state_directory / "jobs"
         self._executions: dict[str, tuple[JobExecution, asyncio.Task[None]]] = {}
         self._recovered: set[str] = set()
         self._draining = False
+        # Threads of their own, since what was printed decides how long they take: the other threads are for jobs.
+        self._readers = ThreadPoolExecutor(_READERS, "output")
 
     def must_be_enabled(self) -> None:
         """Raises PipelinesDisabledError where triggers are off."""
         if not self._settings.enabled:
             raise PipelinesDisabledError
+
+    def _why_closed(self) -> str | None:
+        if self._draining:
+            return str(DrainingError(_STOPPING))
+        return None if self._settings.enabled else str(PipelinesDisabledError())
 
     async def submit(self, request: TriggerRequest) -> Job:
         """Plan a request, record its job and start it. Once this returns the job is durable; nothing is spawned yet.
@@ -84,7 +96,7 @@ class JobService:
     async def accept(self, planned: PlannedJob) -> Job:
         """Record a planned job and start it. Raises DrainingError, StorageError, QueueFullError, ConflictError."""
         if self._draining:
-            raise DrainingError("The gateway is stopping; try again in a few seconds.")
+            raise DrainingError(_STOPPING)
         await self._must_have_room()
         try:
             may_wait = planned.request.on_conflict is OnConflict.QUEUE
@@ -109,7 +121,10 @@ class JobService:
     async def get(self, job_id: str) -> JobSnapshot:
         """A job as it is now. Raises UnknownJobError."""
         if job_id in self._executions:
-            return self._executions[job_id][0].snapshot()
+            snapshot = self._executions[job_id][0].snapshot()
+            if isinstance(snapshot.job.state, Queued):
+                return replace(snapshot, waits_for=await self._store.waits_for(job_id))
+            return snapshot
         job = await self._store.get(job_id) if _ID.fullmatch(job_id) else None
         if job is None:
             raise UnknownJobError(f"Job {job_id[:100]!a} not found. It may never have been, or its record has expired.")
@@ -133,8 +148,15 @@ class JobService:
 
     async def wait(self, job_id: str, known: JobSnapshot, seconds: float) -> JobSnapshot:
         """The job once it differs from `known`, or after that many seconds. Raises UnknownJobError."""
-        if job_id in self._executions:
-            await self._executions[job_id][0].wait(known, seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while job_id in self._executions and not self._draining:
+                    changed = self._executions[job_id][0].changed
+                    now = await self.get(job_id)
+                    begins = isinstance(now.job.state, Queued) and not now.waits_for  # which is the change to tell
+                    if now != known and not begins:
+                        break
+                    await changed.wait()
         return await self.get(job_id)
 
     async def cancel(self, job_id: str, by: Caller) -> JobSnapshot:
@@ -152,10 +174,17 @@ class JobService:
         """The folder of a job's output and of its steps' files."""
         return self._jobs / job_id
 
+    async def output_tail(self, snapshot: JobSnapshot, size: int) -> str:
+        """The last `size` bytes of a job's output as a terminal shows it, without secrets. Raises OSError."""
+        job = snapshot.job
+        mask = self._executions[job.id][0].mask if job.id in self._executions else self._registry.mask
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, rendered_tail, self.folder(job.id), job, size, mask)
+
     async def readiness(self) -> Readiness:
         """Whether a trigger would be taken and could run."""
         unsettled = sum(not self._executions[job_id][0].settled.is_set() for job_id in self._recovered)
-        return await readiness.check(self._settings, self._registry.all(), unsettled)
+        return await self._readiness.check(self._why_closed(), unsettled)
 
     async def recover(self) -> None:
         """Launch every job that had not ended, and wait up to two seconds until it is known how each is."""
@@ -176,7 +205,7 @@ class JobService:
         """Take no more jobs, and let every waiting request be answered."""
         self._draining = True
         for execution, _ in self._executions.values():
-            execution.release_waiters()
+            execution.notify()
 
     async def close(self) -> None:
         """Stop following the jobs, which run on; the next start takes them up. Closing twice is harmless."""
@@ -186,6 +215,7 @@ class JobService:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     def _ended_snapshot(self, job: Job) -> JobSnapshot:
         ran = any(isinstance(state, Finished) and state.started is not None for state in job.steps)
@@ -195,10 +225,10 @@ class JobService:
         if fabric.checkout is not None and any(not isinstance(state, Pending) for state in job.steps):
             fabric.checkout.add_user(job.id)
         runner, folder = self._runners[job.runner], self.folder(job.id)
-        execution = JobExecution(job, self._store, runner, fabric, folder, self._notify_turn)
+        execution = JobExecution(job, self._store, runner, fabric, folder, self._notify_turn, self._readers)
         task = asyncio.create_task(execution.run(), name=f"job-{job.id}")
         self._executions[job.id] = execution, task
-        task.add_done_callback(lambda _: self._forget(job.id, task))
+        task.add_done_callback(lambda _: self._forget(job, task))
 
     def _notify_turn(self, promoted: list[str]) -> None:
         """Wake queued jobs that hold their resources now; one that is not launched yet looks by itself."""
@@ -206,15 +236,20 @@ class JobService:
             if job_id in self._executions:
                 self._executions[job_id][0].notify_turn()
 
-    def _forget(self, job_id: str, task: asyncio.Task[None]) -> None:
-        del self._executions[job_id]
-        self._recovered.discard(job_id)
+    def _forget(self, job: Job, task: asyncio.Task[None]) -> None:
+        del self._executions[job.id]
+        self._recovered.discard(job.id)
+        for execution, _ in self._executions.values():
+            if isinstance(execution.job.state, Queued) and not set(job.plan.resources).isdisjoint(
+                execution.job.plan.resources
+            ):
+                execution.notify()  # it waits for one job less
         if not task.cancelled() and task.exception() is not None:
             self._on_broken(task)
 
     async def _must_have_room(self) -> None:
         """Raises StorageError."""
-        why = await asyncio.to_thread(readiness.disk_problem, self._settings)
+        why = await self._readiness.disk_problem()
         if why is not None:
             raise StorageError(why)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.model.plan import Plan, PlannedStep, StepName
@@ -10,6 +11,7 @@ from gateway.model.request import BuiltinPipeline, DbtCommand, TriggerRequest
 from gateway.settings.project import PipelineSettings
 from runners import ingester
 from runners.dbt import arguments as dbt_arguments
+from runners.dbt import listing
 from runners.dbt.listing import Node
 from runners.parameters import ParameterValue
 
@@ -20,6 +22,7 @@ _MAX_NAMES_SHOWN = 20  # in the message of a refusal
 _INGESTER_IS_FIXED = (
     "The ingester is what its service has: the commit has no part in it, without compose.ingester.project."
 )
+_DEPS_FIRST = "The step deps comes first: the checkout of this commit does not have the packages of its project yet."
 _LINEAGE_COMMANDS = (DbtCommand.DAILY, DbtCommand.RUN, DbtCommand.BUILD, DbtCommand.TEST)
 
 
@@ -28,20 +31,24 @@ class Installation:
     """What a plan depends on besides the request.
 
     openlineage, elementary: the server's defaults, None where unset.
-    has_openlineage, has_elementary: dbt-ol was found; the project has the package.
+    lineage_problem: why steps can't run through dbt-ol, None if they can. has_elementary: the project has the package.
     ingester_is_fixed: the ingester comes from its image, whatever commit the job runs on.
-    needs_packages: the project declares packages and is a checkout, in which `dbt deps` has not run.
+    needs_packages: the project is a checkout that does not have the packages yet which it declares.
+    why_no_elementary: where it has none. notes: what the record says of dbt's steps; lineage_notes: of lineage.
     """
 
     openlineage: bool | None
     elementary: bool | None
-    has_openlineage: bool
+    lineage_problem: str | None
     has_elementary: bool
     ingester_resource: str
     dbt_resource: str
     ingester_may_fail: bool
     ingester_is_fixed: bool = False
     needs_packages: bool = False
+    why_no_elementary: str = "the project does not have its package"
+    notes: tuple[str, ...] = ()
+    lineage_notes: tuple[str, ...] = ()
 
 
 def plan(request: TriggerRequest, installation: Installation) -> Plan:
@@ -53,35 +60,50 @@ def plan(request: TriggerRequest, installation: Installation) -> Plan:
             return Plan((ingester_step,), (installation.ingester_resource,), fixed)
         case BuiltinPipeline.DBT:
             steps = _dbt_steps(request, installation)
-            return Plan(steps, (installation.dbt_resource,), tuple(_notes(request, installation)))
+            notes = tuple(_notes(request, steps, installation))
+            return _with_deps(Plan(steps, (installation.dbt_resource,), notes), installation)
         case BuiltinPipeline.FULL:
             resources = dict.fromkeys((installation.ingester_resource, installation.dbt_resource))
             steps = (ingester_step, *_dbt_steps(request, installation))
-            return Plan(steps, tuple(resources), (*fixed, *_notes(request, installation)))
+            notes = (*fixed, *_notes(request, steps, installation))
+            return _with_deps(Plan(steps, tuple(resources), notes), installation)
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models at which a run stops. words: dbt's for each of them alone. notes: for the record."""
+
+    words: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def declared_plan(
-    pipeline: PipelineSettings, values: Mapping[str, ParameterValue], process: str | None, installation: Installation
+    pipeline: PipelineSettings,
+    values: Mapping[str, ParameterValue],
+    stop: StepName | Models | None,
+    installation: Installation,
 ) -> Plan:
     """The plan of a pipeline that a project declares.
 
-    values: of its parameters, by name. process: the step, or the model of its selection, after which the run stops;
+    values: of its parameters, by name. stop: the step, or the models of its selection, after which the run stops;
     None for the whole pipeline. Raises WordError.
     """
     builtin = builtin_request(pipeline)
-    whole = _with_deps(plan(builtin, installation), installation)
-    names = [step.name for step in whole.steps]
-    if process is None:
-        steps, model = whole.steps, None
-    elif process in names:
-        steps, model = whole.steps[: names.index(StepName(process)) + 1], None
-    else:  # Elementary reports on a whole build, so a run that stops at a model goes without it
-        stopping = plan(replace(builtin, elementary=False), installation)
-        steps, model = _with_deps(stopping, installation).steps, process
+    whole = plan(builtin, installation)
+    steps, notes, models = whole.steps, whole.notes, None
+    match stop:
+        case None:
+            pass
+        case StepName():
+            steps = whole.steps[: [step.name for step in whole.steps].index(stop) + 1]
+            notes = notes if stop is not StepName.INGESTER else tuple(note for note in notes if note != _DEPS_FIRST)
+        case Models():  # Elementary reports on a whole build, so a run that stops at a model goes without it
+            stopping = plan(replace(builtin, elementary=False), installation)
+            steps, models, notes = stopping.steps, stop, (*notes, *stop.notes)
     only_ingester = all(step.name is StepName.INGESTER for step in steps)
     resources = (installation.ingester_resource,) if only_ingester else whole.resources
-    steps = tuple(_with_arguments(step, pipeline, values, model) for step in steps)
-    return replace(whole, steps=steps, resources=resources)
+    steps = tuple(_with_arguments(step, pipeline, values, models) for step in steps)
+    return Plan(steps, resources, notes)
 
 
 def step_names(pipeline: PipelineSettings, elementary: bool | None) -> tuple[StepName, ...]:
@@ -89,7 +111,7 @@ def step_names(pipeline: PipelineSettings, elementary: bool | None) -> tuple[Ste
     installation = Installation(
         openlineage=None,
         elementary=elementary,
-        has_openlineage=False,
+        lineage_problem=None,
         has_elementary=False,
         ingester_resource="",
         dbt_resource="",
@@ -98,23 +120,52 @@ def step_names(pipeline: PipelineSettings, elementary: bool | None) -> tuple[Ste
     return tuple(step.name for step in plan(builtin_request(pipeline), installation).steps)
 
 
-def process_problem(process: str, nodes: Sequence[Node], whole: Plan) -> str | None:
-    """Why a run can't stop at a process that is no step, None if it can. nodes: all that the pipeline selects."""
-    only_models = StepName.RUN in [step.name for step in whole.steps]
-    models = [node.name for node in nodes if node.resource_type in (_RUN_TYPES if only_models else _BUILD_TYPES)]
-    if process not in models:
-        known = list(dict.fromkeys([*(step.name for step in whole.steps), *sorted(models)]))
+def find_models(process: str, nodes: Sequence[Node], whole: Plan) -> list[Node]:
+    """The models of this name that a plan builds, in all packages: of several versions all, unless one is named.
+
+    nodes: all that the pipeline selects.
+    """
+    models, name = _models(nodes, whole), unicodedata.normalize("NFC", process)
+
+    def called(words: Callable[[Node], tuple[str, ...]]) -> list[Node]:
+        return [node for node in models if name in (unicodedata.normalize("NFC", word) for word in words(node))]
+
+    return called(lambda node: node.words) or called(lambda node: (node.name,))
+
+
+def stop_at(process: str, found: Sequence[Node], nodes: Sequence[Node], whole: Plan) -> Models | str:
+    """The models at which a run stops, or why it can't stop there. found: those of the process."""
+    if not found:
+        known = list(dict.fromkeys([*(step.name for step in whole.steps), *sorted(_names(_models(nodes, whole)))]))
         more = f" and {len(known) - _MAX_NAMES_SHOWN} more" if len(known) > _MAX_NAMES_SHOWN else ""
         shown = ", ".join(known[:_MAX_NAMES_SHOWN]) + more
         return f"Process `{process}` not found: it must be a step or a model of the pipeline. There are: {shown}."
-    # dbt takes the name for that of a folder or a package too, and would run everything in it
-    namesake = next((node for node in nodes if process in node.fqn[:-1] and node.name != process), None)
-    if namesake is not None:
+    packages = sorted({node.fqn[0] for node in found})
+    if len(packages) > 1:
         return (
-            f"Process `{process}` is the name of a model and of a folder or package, in which {namesake.name} is too; "
+            f"Process `{process}` is a model of several packages ({', '.join(packages)}): select one in the pipeline."
+        )
+    words = [listing.word_for(node, nodes) for node in found]
+    unique = tuple(word for word in words if word is not None)
+    if len(unique) < len(words):
+        return (
+            f"Process `{process}` is the name of a model and of a folder or package, in which other nodes are too; "
             "dbt would not stop there: rename one of them."
         )
-    return None
+    if len(found) == 1:
+        return Models(unique)
+    note = f"{process} has several versions, and all of them are built: name one of {', '.join(_names(found))} for it."
+    return Models(unique, (note,))
+
+
+def _models(nodes: Sequence[Node], whole: Plan) -> list[Node]:
+    """The nodes that a plan builds."""
+    types = _RUN_TYPES if StepName.RUN in [step.name for step in whole.steps] else _BUILD_TYPES
+    return [node for node in nodes if node.resource_type in types]
+
+
+def _names(nodes: Sequence[Node]) -> list[str]:
+    return [node.words[0] for node in nodes]
 
 
 def builtin_request(pipeline: PipelineSettings) -> TriggerRequest:
@@ -135,16 +186,17 @@ def depends_on_installation(request: TriggerRequest, openlineage: bool | None, e
 
 
 def _with_deps(whole: Plan, installation: Installation) -> Plan:
-    """The plan with the step `deps` before the first dbt step, where a checkout has no packages yet."""
+    """The plan of dbt with the step `deps` before the first dbt step, where a checkout lacks packages, and a note."""
     names = [step.name for step in whole.steps]
-    first = next((n for n, name in enumerate(names) if name is not StepName.INGESTER), None)
-    if not installation.needs_packages or first is None or StepName.DEPS in names:
+    if not installation.needs_packages or StepName.DEPS in names:
         return whole
-    return replace(whole, steps=(*whole.steps[:first], PlannedStep(StepName.DEPS), *whole.steps[first:]))
+    first = next(n for n, name in enumerate(names) if name is not StepName.INGESTER)
+    steps = (*whole.steps[:first], PlannedStep(StepName.DEPS), *whole.steps[first:])
+    return replace(whole, steps=steps, notes=(*whole.notes, _DEPS_FIRST))
 
 
 def _with_arguments(
-    step: PlannedStep, pipeline: PipelineSettings, values: Mapping[str, ParameterValue], model: str | None
+    step: PlannedStep, pipeline: PipelineSettings, values: Mapping[str, ParameterValue], models: Models | None
 ) -> PlannedStep:
     """A step with the arguments of its pipeline and of the run's parameters."""
     if step.name is StepName.INGESTER:
@@ -153,20 +205,20 @@ def _with_arguments(
         return replace(step, arguments=tuple(words))
     if step.name in (StepName.DEPS, StepName.ELEMENTARY):
         return replace(step, arguments=tuple(_variables(pipeline, values)))
-    return replace(step, arguments=tuple(_dbt_arguments(pipeline, values, model)), selective=True)
+    return replace(step, arguments=tuple(_dbt_arguments(pipeline, values, models)), selective=True)
 
 
 def _dbt_arguments(
-    pipeline: PipelineSettings, values: Mapping[str, ParameterValue], model: str | None
+    pipeline: PipelineSettings, values: Mapping[str, ParameterValue], models: Models | None
 ) -> Iterator[str]:
     settings = pipeline.dbt
     if settings is None:
         return
-    if model is not None:
-        yield dbt_arguments.select_within(model, settings.select)
+    if models is not None:
+        yield dbt_arguments.select_up_to(*models.words, within=settings.select)
     elif settings.select is not None:
         yield dbt_arguments.select(settings.select)
-    if model is not None or settings.select is not None:
+    if models is not None or settings.select is not None:
         yield dbt_arguments.ONLY_BUILDABLE_TESTS
     if settings.exclude is not None:
         yield dbt_arguments.exclude(settings.exclude)
@@ -180,7 +232,7 @@ def _variables(pipeline: PipelineSettings, values: Mapping[str, ParameterValue])
 
 
 def _dbt_steps(request: TriggerRequest, installation: Installation) -> tuple[PlannedStep, ...]:
-    lineage = _toggle(request.openlineage, installation.openlineage, installation.has_openlineage)
+    lineage = _toggle(request.openlineage, installation.openlineage, installation.lineage_problem is None)
     if request.command in (DbtCommand.DEPS, DbtCommand.ELEMENTARY):
         return (PlannedStep(StepName(request.command)),)
     if request.command is not DbtCommand.DAILY:
@@ -199,20 +251,20 @@ def _toggle(requested: bool | None, default: bool | None, installed: bool) -> bo
     return installed if default is None else default
 
 
-def _notes(request: TriggerRequest, installation: Installation) -> list[str]:
-    notes = []
+def _notes(request: TriggerRequest, steps: Sequence[PlannedStep], installation: Installation) -> list[str]:
+    notes = [*installation.notes, *(installation.lineage_notes if any(step.lineage for step in steps) else ())]
     if (
         request.command in _LINEAGE_COMMANDS
         and request.openlineage is None
         and installation.openlineage is None
-        and not installation.has_openlineage
+        and installation.lineage_problem is not None
     ):
-        notes.append("OpenLineage is off: dbt-ol was not found.")
+        notes.append(f"OpenLineage is off: {installation.lineage_problem}.")
     if (
         request.command is DbtCommand.DAILY
         and request.elementary is None
         and installation.elementary is None
         and not installation.has_elementary
     ):
-        notes.append("Elementary is off: the project does not have its package.")
+        notes.append(f"Elementary is off: {installation.why_no_elementary}.")
     return notes

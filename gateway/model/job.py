@@ -37,6 +37,16 @@ class Reason(StrEnum):
     UNKNOWN = "unknown"
 
 
+class JobOutcome(StrEnum):
+    """How a job ended, in one word."""
+
+    SUCCEEDED = "succeeded"
+    WARNINGS = "warnings"
+    ERRORS = "errors"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
 class AuditAction(StrEnum):
     """What a caller did with a job."""
 
@@ -70,10 +80,15 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """The runner has the step. output_from: offset of the first byte of the job's output that may be the step's."""
+    """The runner has the step.
+
+    output_from: offset of the first byte of the job's output that may be the step's. begun: the runner has started it,
+    so it is never started again, even if its folder is removed.
+    """
 
     started: Instant
     output_from: int
+    begun: bool = False
     kind: Literal["active"] = "active"
 
 
@@ -83,12 +98,14 @@ class Finished:
 
     failure: the first thing that went wrong, where its exit code is not 0.
     started: when the runner got it, None if it never did.
+    output_from: as in Active; None if the runner never got it, and in records of older versions.
     """
 
     outcome: Outcome
     progress: Progress | None = None
     failure: Failure | None = None
     started: Instant | None = None
+    output_from: int | None = None
     kind: Literal["finished"] = "finished"
 
 
@@ -206,6 +223,31 @@ class Job:
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with another state of its nth step, counted from 0."""
         return replace(self, steps=(*self.steps[:n], state, *self.steps[n + 1 :]))
+
+
+@dataclass(frozen=True, slots=True)
+class WaitsFor:
+    """Another job that comes first on a resource that a queued job needs. job: its id."""
+
+    job: str
+    resource: str
+
+
+def job_outcome(job: Job) -> JobOutcome | None:
+    """How a job ended, None while it is active. `errors`: a step exited non-zero; `failed`: it did not do its work."""
+    if not isinstance(job.state, Ended):
+        return None
+    match job.state.ending:
+        case Failed(reason=reason):
+            return JobOutcome.CANCELLED if reason is Reason.CANCELLED else JobOutcome.FAILED
+        case Completed(exit_code=code) if code != 0:
+            return JobOutcome.ERRORS
+        case Completed():
+            return JobOutcome.WARNINGS if any(map(_has_warned, job.steps)) else JobOutcome.SUCCEEDED
+
+
+def _has_warned(state: StepState) -> bool:
+    return isinstance(state, Finished) and state.progress is not None and state.progress.warn > 0
 
 
 def step_status(state: StepState) -> Status:

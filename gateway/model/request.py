@@ -35,6 +35,11 @@ class OnConflict(StrEnum):
     QUEUE = "queue"
 
 
+def is_fabric_number(fabric: str) -> bool:
+    """Whether a fabric has the id of a number, the only one by which the trigger pipeline API can name it."""
+    return fabric.isascii() and fabric.isdecimal() and fabric == str(int(fabric)) and int(fabric) < 2**63
+
+
 @dataclass(frozen=True, slots=True)
 class TriggerRequest:
     """A request to trigger a pipeline. None stands for a field that was not given.

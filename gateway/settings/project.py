@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -220,14 +220,14 @@ class ProjectSettings(Section):
 
     def moved(self, top: Path, to: Path) -> ProjectSettings:
         """With all that is in the folder `top` at another place. Paths are absolute."""
+        return self.placed(lambda path: to / path.relative_to(top) if path.is_relative_to(top) else path)
 
-        def there(path: Path) -> Path:
-            return to / path.relative_to(top) if path.is_relative_to(top) else path
-
+    def placed(self, place: Callable[[Path], Path]) -> ProjectSettings:
+        """With the place of each of its paths, which are absolute."""
         loader = self.ingester
         if loader is not None and loader.directory is not None:
-            loader = loader.model_copy(update={"directory": there(loader.directory)})
-        places = {"directory": there(self.directory), "dbt": there(self.dbt)}
+            loader = loader.model_copy(update={"directory": place(loader.directory)})
+        places = {"directory": place(self.directory), "dbt": place(self.dbt)}
         return self.model_copy(update={**places, "ingester": loader})
 
 

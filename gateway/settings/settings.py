@@ -21,12 +21,14 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError
+from gateway.settings import refusals
 from gateway.settings.fabric import FabricSettings, HostPath, Id, Name, RunnerName, Seconds, SecretName, Section, Text
 from gateway.settings.project import ProjectSettings, resolve
 from runners import yaml_file
 from runners.mask import USUAL_NAMES, Mask
 
 DEFAULT_FILE = Path("gateway.yaml")
+_MISNAMED_FILES = ("gateway.yml", "gateway.yaml.txt", "gateway.json")  # which would be ignored in silence
 _COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _NAMES_COMPOSE_FILE = re.compile(r"^\s*(?:export\s+)?COMPOSE_FILE\s*=\s*\S", re.MULTILINE)
 _PREFIX = "GATEWAY_"
@@ -191,6 +193,9 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
 
     Raises ConfigError with one line per mistake: which key, what was expected, what was found.
     """
+    misnamed = [] if file is not None else [name for name in _MISNAMED_FILES if Path(name).exists()]
+    if misnamed:
+        raise ConfigError(f"{misnamed[0]}: is not read: rename it to {DEFAULT_FILE}, or name it with --config")
     source = file or DEFAULT_FILE
     content = _content(source) if file is not None or source.exists() else _without_a_file(environment)
     try:
@@ -203,7 +208,7 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    content = yaml_file.read_mapping(file)
+    content = yaml_file.read_mapping(file, unique_keys=True)
     if isinstance(content, str):
         raise ConfigError(content)
     return {key: _string_keys(value) for key, value in content.items()}
@@ -251,9 +256,9 @@ def _other_setting(variable: str, value: str) -> tuple[str, Any]:
         own = next(name for name, setting in VARIABLES.items() if setting == key)
         raise ConfigError(f"{variable}: this setting has a variable of its own, {own}")
     try:
-        return key, _string_keys(yaml.safe_load(value))
+        return key, _string_keys(yaml_file.load(value, unique_keys=True))
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{variable}: is not YAML: {yaml_file.describe_error(error)}") from None
+        raise ConfigError(f"{variable}: {yaml_file.describe_error(error)}") from None
 
 
 def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:
@@ -264,12 +269,10 @@ def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:
         return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
     is_secret = problem["loc"][-1] == "repository"  # it may have a password or a token in it
     is_secret |= "environment" in problem["loc"] and mask.is_secret(str(problem["loc"][-1]))
-    found = "***" if is_secret else repr(mask.masked(problem["input"]))
-    found = found if len(found) <= 100 else found[:99] + "…"
     if problem["type"] == "extra_forbidden":
         return f"{source}: {where}: there is no such setting"
-    expected = problem["msg"].removeprefix("Value error, ")
-    return f"{source} or {variables[0]}: {where}: {expected}; found {found}"
+    wrong = refusals.sentence(problem, mask.masked(problem["input"]), is_secret=is_secret)
+    return f"{source} or {variables[0]}: {where}: {wrong}"
 
 
 def _selects(fabric: FabricSettings) -> str | None:

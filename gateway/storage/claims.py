@@ -18,6 +18,18 @@ LONGEST_QUEUE = 1_000  # waiting jobs, for all resources together
 _CLAIM = "INSERT INTO claim (job, resource, phase) SELECT seq, ?, ? FROM job WHERE id = ?"
 _HOLDER = "SELECT job FROM claim WHERE resource = ? AND phase = 'holds'"
 _FIRST_WAITER = "SELECT job FROM claim WHERE resource = ? AND phase = 'waits' ORDER BY job LIMIT 1"
+# Of a waiting job: each job that comes first, with the resource. Each part of the union reads an index of its own.
+BEFORE = """
+    SELECT job.id, other.resource FROM claim AS mine
+        JOIN claim AS other ON other.resource = mine.resource AND other.phase = 'holds'
+        JOIN job ON job.seq = other.job
+        WHERE mine.job = (SELECT seq FROM job WHERE id = :job) AND mine.phase = 'waits'
+    UNION ALL
+    SELECT job.id, other.resource FROM claim AS mine
+        JOIN claim AS other ON other.resource = mine.resource AND other.phase = 'waits' AND other.job < mine.job
+        JOIN job ON job.seq = other.job
+        WHERE mine.job = (SELECT seq FROM job WHERE id = :job) AND mine.phase = 'waits'
+"""
 _CLAIMED = "SELECT resource FROM claim WHERE job = ? AND phase <> 'over'"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 import zlib
@@ -18,6 +19,7 @@ from gateway.errors import StateBusyError, StateError, StorageError
 _MIGRATIONS = ("schema.sql", "schema-2.sql", "schema-3.sql")
 _MOST_VERSIONS = 100  # a higher number is no version, but damage
 _ASIDE = ".damaged-"
+_ASIDE_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}-[0-9]{2}-[0-9]{2}Z")
 _KEPT = 3  # damaged databases that are kept
 _SIDE_FILES = ("", "-wal", "-shm")
 _FORMATS = slice(18, 20)  # the write and read versions in the file's header, 1 or 2; SQLite accepts other numbers too
@@ -106,7 +108,9 @@ def set_aside(file: Path, why: str) -> None:
 
 def _remove_oldest(file: Path) -> None:
     """Remove all but the newest databases that were set aside; only once there is a good one to replace them."""
-    aside = sorted(file.parent.glob(f"{file.name}{_ASIDE}*Z"))
+    prefix = f"{file.name}{_ASIDE}"
+    found = file.parent.glob(f"{prefix}*Z")
+    aside = sorted(one for one in found if _ASIDE_DATE.fullmatch(one.name, len(prefix)) and one.is_file())
     for old in aside[:-_KEPT]:
         for suffix in _SIDE_FILES:
             Path(f"{old}{suffix}").unlink(missing_ok=True)

@@ -26,9 +26,7 @@ def load(text: str) -> Job:
 
 def write(folder: Path, job: Job) -> None:
     """Write the record into the job's folder, durably, with a checksum on a line of its own. Raises OSError."""
-    if not folder.exists():
-        folder.mkdir(mode=0o700, parents=True)
-        durable.sync(folder.parent)
+    durable.make_directory(folder)
     record = dump(job)
     durable.write_text(folder / NAME, f"{record}\n{_checksum(record)}\n")
 
@@ -36,7 +34,7 @@ def write(folder: Path, job: Job) -> None:
 def read(folder: Path) -> Job | None:
     """The record in a job's folder; None where there is none, or it is damaged."""
     try:
-        record, _, checksum = (folder / NAME).read_text("utf-8").rstrip("\n").rpartition("\n")
+        record, _, checksum = durable.read_bytes(folder / NAME).decode().rstrip("\n").rpartition("\n")
         return load(record) if checksum == _checksum(record) else None
     except (OSError, ValueError):
         return None

@@ -15,7 +15,7 @@ import structlog
 
 from gateway.clock import Instant
 from gateway.errors import GatewayError, StateBusyError, StateError
-from gateway.model.job import Ended, Job, Queued
+from gateway.model.job import Ended, Job, Queued, WaitsFor
 from gateway.storage import claims, job_file
 from gateway.storage import integrity as database
 
@@ -208,6 +208,18 @@ class Store:
     async def ping(self) -> None:
         """Return once the database has answered."""
         await self._read("SELECT 1 FROM job LIMIT 1")
+
+    async def check_writable(self) -> None:
+        """Return once a write would be taken: not while another program holds the database."""
+
+        async def nothing(_: aiosqlite.Connection) -> None:
+            pass
+
+        await self._write(nothing)
+
+    async def waits_for(self, job_id: str) -> tuple[WaitsFor, ...]:
+        """What a waiting job waits for: the holders of its resources, and the jobs that have waited for longer."""
+        return tuple(WaitsFor(*row) for row in await self._read(claims.BEFORE, {"job": job_id}))
 
     async def _read(self, query: str, values: Any = ()) -> list[Any]:
         if self._closed:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
+
+from aiohttp import web
 
 # An answer is data: a browser must not guess its type, run it, frame it, cache it, or send its address to others.
 SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
@@ -18,6 +21,11 @@ SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
 SERVER = "pipeline-gateway"  # instead of aiohttp's header, which has the versions of Python and aiohttp
 
 TRIGGER_PIPELINE = "/api/trigger"
+
+
+def json_answer(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer. It ends with a line end, so that a shell's prompt does not stand behind it."""
+    return web.json_response(content, status=status, headers=headers, dumps=lambda value: f"{json.dumps(value)}\n")
 
 
 def error_body(path: str, code: str, text: str, details: Mapping[str, object]) -> dict[str, Any]:

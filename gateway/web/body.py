@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
@@ -74,11 +75,14 @@ def _object(body: bytes) -> Mapping[str, Any]:
             "invalid_json", f"The body has {len(body)} bytes, but no request that is meant here has over {_MAX_SIZE}."
         )
     try:
-        content = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        text = body.decode("utf-8-sig")  # some programs begin a file with a byte order mark
+        content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError:
         raise _too_deep() from None
     except (json.JSONDecodeError, UnicodeDecodeError, _ConstantError) as error:
         raise BadRequestError("invalid_json", f"The body is not JSON: {str(error)[:200]}.") from None
+    except _RepeatedError as error:
+        raise BadRequestError("invalid_json", str(error)) from None
     except ValueError:
         raise BadRequestError("invalid_json", "The body is not JSON that can be read: a number is too long.") from None
     if not isinstance(content, dict):
@@ -93,6 +97,21 @@ def _too_deep() -> BadRequestError:
 
 class _ConstantError(ValueError):
     """The body has NaN or an infinity, which JSON does not have."""
+
+
+class _RepeatedError(ValueError):
+    """An object has a field twice, and which one is meant can't be known."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The field {name[:100]!a} is given more than once: give it once.")
+
+
+def _unique(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(fields)
+    if len(content) < len(fields):
+        counted = Counter(name for name, _ in fields)
+        raise _RepeatedError(counted.most_common(1)[0][0])
+    return content
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Handler
 
 from gateway.errors import ConfigError, OverloadedError
-from gateway.web.answers import SECURITY_HEADERS, SERVER, error_body
+from gateway.web.answers import SECURITY_HEADERS, SERVER, error_body, json_answer
 
 _MAX = 1000  # connections
 _RESERVED = 200  # descriptors for everything else: SQLite, steps that start, polls that read output, calls of docker
@@ -218,7 +218,7 @@ def _raw(text: str, request_id: str) -> bytes:
 def _refusal(status: int, code: str, text: str, request_id: str) -> web.Response:
     content = error_body("", code, text, {})
     headers = {**SECURITY_HEADERS, "Server": SERVER, "X-Request-Id": request_id}
-    refusal = web.json_response(content, status=status, headers=headers)
+    refusal = json_answer(content, status=status, headers=headers)
     refusal.force_close()
     refusal.headers["Connection"] = "close"  # also for an unknown version of HTTP
     return refusal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from aiohttp import web
@@ -12,9 +11,8 @@ from gateway.model.job import Status
 from gateway.model.request import BuiltinPipeline, DbtCommand, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
+from gateway.web.answers import json_answer
 from gateway.web.records import record
-from runners.dbt import output as dbt_output
-from runners.output import OutputRing, tail_text
 
 PATH = "/api/data-analytics/pipeline/trigger"
 OUTPUT_SIZE = 10_240
@@ -53,7 +51,7 @@ async def trigger(request: web.Request) -> web.Response:
             caller=request[CALLER],
         )
     )
-    return web.json_response(
+    return json_answer(
         {
             "success": True,
             "output": f'Pipeline "{given.pipeline}" started in background.',
@@ -71,14 +69,13 @@ async def find(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     asked = body.query(request, JobQuery)
     if asked.jobId is None:
-        return web.json_response({"success": True, "jobs": [record(job) for job in await service.recent()]})
+        return json_answer({"success": True, "jobs": [record(job) for job in await service.recent()]})
     snapshot = await service.get_recent(asked.jobId)
-    ring = OutputRing(service.folder(snapshot.job.id))
     try:
-        output = await asyncio.to_thread(tail_text, ring, OUTPUT_SIZE, dbt_output.render_line)
+        output = await service.output_tail(snapshot, OUTPUT_SIZE)
     except OSError as error:  # such as no free descriptor: a poll must still tell the job's status
         output = f"The output can't be read now: {error.strerror}."
-    return web.json_response(record(snapshot) | {"output": output})
+    return json_answer(record(snapshot) | {"output": output})
 
 
 ROUTES = (web.post(PATH, trigger), web.get(PATH, find))

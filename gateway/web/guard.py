@@ -23,7 +23,7 @@ from gateway.errors import (
 )
 from gateway.web import answers, docs
 from gateway.web.access import CALLER, Access
-from gateway.web.answers import SECURITY_HEADERS, SERVER
+from gateway.web.answers import SECURITY_HEADERS, SERVER, json_answer
 
 BODY_LIMIT = 2**20
 
@@ -141,7 +141,7 @@ def _refused(request: web.Request, error: RequestError) -> web.Response:
         _log.warning(
             "request refused", code=error.code, method=request.method, path=request.path[:200], address=request.remote
         )
-    return web.json_response(
+    return json_answer(
         answers.error_body(request.path, error.code, str(error), error.details),
         status=error.status,
         headers=error.headers,
@@ -151,4 +151,4 @@ def _refused(request: web.Request, error: RequestError) -> web.Response:
 def _unexpected(request: web.Request, error: Exception) -> web.Response:
     _log.error("request broke", method=request.method, path=request.path[:200], exc_info=error)
     text = f"The gateway made a mistake; its log tells more under request id {request[_REQUEST_ID]}."
-    return web.json_response(answers.error_body(request.path, "internal", text, {}), status=500)
+    return json_answer(answers.error_body(request.path, "internal", text, {}), status=500)

@@ -6,15 +6,17 @@ import hashlib
 import json
 from typing import Annotated, Any
 
-from aiohttp import web
+from aiohttp import ETag, web
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.jobs.execution import JobSnapshot
 from gateway.jobs.requests import PipelineInfo
 from gateway.model.job import Ended
+from gateway.model.request import is_fabric_number
 from gateway.settings.project import ParameterSettings
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
+from gateway.web.answers import json_answer
 from gateway.web.records import whole_record
 
 _LONGEST_WAIT = 60
@@ -34,13 +36,13 @@ async def get(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     seconds = body.query(request, WaitQuery).wait
     snapshot = await service.get(request.match_info["id"])
-    known = request.headers.get("If-None-Match")
-    if seconds and not isinstance(snapshot.job.state, Ended) and known in (None, _etag(snapshot)):
+    known = request.if_none_match
+    if seconds and not isinstance(snapshot.job.state, Ended) and (known is None or _has(known, snapshot)):
         snapshot = await service.wait(snapshot.job.id, snapshot, seconds)
-    headers = {"ETag": _etag(snapshot)}
-    if known == headers["ETag"]:
+    headers = {"ETag": f'"{_etag(snapshot)}"'}
+    if known is not None and _has(known, snapshot):
         return web.Response(status=304, headers=headers)
-    return web.json_response(whole_record(snapshot), headers=headers)
+    return json_answer(whole_record(snapshot), headers=headers)
 
 
 async def cancel(request: web.Request) -> web.Response:
@@ -49,13 +51,13 @@ async def cancel(request: web.Request) -> web.Response:
     before = await service.get(request.match_info["id"])
     snapshot = await service.cancel(before.job.id, request[CALLER])
     status = 200 if isinstance(before.job.state, Ended) else 202
-    return web.json_response(whole_record(snapshot), status=status)
+    return json_answer(whole_record(snapshot), status=status)
 
 
 async def list_pipelines(request: web.Request) -> web.Response:
     """The pipelines that can be triggered by name."""
     infos = request.app[SERVICE].pipelines()
-    return web.json_response({"pipelines": [await _pipeline(request, info) for info in infos]})
+    return json_answer({"pipelines": [await _pipeline(request, info) for info in infos]})
 
 
 ROUTES = (
@@ -65,10 +67,15 @@ ROUTES = (
 )
 
 
+def _has(known: tuple[ETag, ...], snapshot: JobSnapshot) -> bool:
+    """Whether a client has this record, by its If-None-Match. A compressing proxy makes tags weak."""
+    return any(tag.value in ("*", _etag(snapshot)) for tag in known)
+
+
 def _etag(snapshot: JobSnapshot) -> str:
     """The ETag of a record with its clock stopped: a duration that only grows makes no other record."""
     content = json.dumps(whole_record(snapshot, now=snapshot.job.created))
-    return f'"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 async def _pipeline(request: web.Request, info: PipelineInfo) -> dict[str, Any]:
@@ -77,7 +84,8 @@ async def _pipeline(request: web.Request, info: PipelineInfo) -> dict[str, Any]:
     return {
         "name": info.name,
         "projectId": info.project,
-        "fabricIds": list(info.fabrics),
+        "fabricIds": list(filter(is_fabric_number, info.fabrics)),
+        "fabrics": list(info.fabrics),
         "steps": list(info.steps),
         "parameters": [_parameter(name, given) for name, given in info.settings.parameters.items()],
         "lastRun": None if record is None else {field: record[field] for field in _LAST_RUN_FIELDS},

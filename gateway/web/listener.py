@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
-from gateway.errors import StateError
+from gateway.errors import ConfigError, StateError
 
 LOCALHOST = "localhost"  # stands for every loopback address of the host
 
@@ -67,7 +67,20 @@ class Listener:
             task.add_done_callback(self._connecting.discard)
 
 
-def outside_address(given: list[socket.socket], host: str) -> str | None:
+def must_have_tokens(given: list[socket.socket], host: str, *, has_tokens: bool) -> None:
+    """Refuse addresses that other hosts reach without tokens: any client could run pipelines. Raises ConfigError.
+
+    given: systemd's sockets, which `host` has no part in.
+    """
+    address = _outside_address(given, host)
+    if address is not None and not has_tokens:
+        raise ConfigError(
+            f"Other hosts may reach {address}, but there are no tokens: make one with `pipeline-gateway token "
+            "create` and set `tokens_file`; or serve a loopback address such as 127.0.0.1 (HOST, the socket unit)."
+        )
+
+
+def _outside_address(given: list[socket.socket], host: str) -> str | None:
     """An address that other hosts may reach: among systemd's sockets if there are any, else `host`; None for none."""
     addresses = [one.getsockname()[0] for one in given if one.family is not socket.AF_UNIX] if given else [host]
     outside = (address for address in addresses if address != LOCALHOST and not _is_loopback(address))

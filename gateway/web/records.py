@@ -23,6 +23,7 @@ from gateway.model.job import (
     Skipped,
     Status,
     StepState,
+    job_outcome,
     phase,
     step_exit_code,
     step_span,
@@ -62,6 +63,8 @@ def whole_record(snapshot: JobSnapshot, now: Instant | None = None) -> dict[str,
     job = snapshot.job
     return record(snapshot, now) | {
         **({"status": Status.QUEUED} if isinstance(job.state, Queued) else {}),
+        "outcome": job_outcome(job),
+        "waitsFor": [{"jobId": before.job, "resource": before.resource} for before in snapshot.waits_for],
         "projectId": job.project,
         "fabricId": job.fabric,
         "commit": None if job.source is None else job.source.commit,
@@ -153,5 +156,6 @@ def _progress(progress: Progress | None) -> dict[str, Any] | None:
         "warn": progress.warn,
         "error": progress.error,
         "skip": progress.skip,
+        "noop": progress.noop,
         "current": progress.current,
     }

@@ -13,7 +13,7 @@ from gateway.model.job import Completed, Ended, Ending, Failed, Job
 from gateway.model.request import OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
-from gateway.web.answers import TRIGGER_PIPELINE
+from gateway.web.answers import TRIGGER_PIPELINE, json_answer
 
 PATH = f"{TRIGGER_PIPELINE}/pipeline"
 
@@ -61,7 +61,7 @@ async def trigger(request: web.Request) -> web.Response:
         )
     )
     text = f"Pipeline `{job.pipeline}` of project `{job.project}` was triggered on fabric `{job.fabric}`."
-    return web.json_response({"success": True, "runId": job.id, "msg": text})
+    return json_answer({"success": True, "runId": job.id, "msg": text})
 
 
 async def find(request: web.Request) -> web.Response:
@@ -74,7 +74,7 @@ async def find(request: web.Request) -> web.Response:
         raise UnknownJobError(
             f"Run with id `{shown}` not found. It may never have been, or its record has expired."
         ) from None
-    return web.json_response(_status(snapshot.job))
+    return json_answer(_status(snapshot.job))
 
 
 ROUTES = (web.post(PATH, trigger), web.get(f"{PATH}/{{runId}}", find))

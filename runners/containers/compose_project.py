@@ -49,7 +49,8 @@ class ComposeCli:
 class ComposeService:
     """One service of a project.
 
-    entrypoint, command: None for the image's own. environment: the variables that the compose file sets.
+    entrypoint, command: None for the image's own.
+    environment: the variables that the compose file sets, and once it is found those of its image.
     log_driver: None for the engine's default. log_rotates: the engine drops the beginning of a long log.
     working_directory: empty for the image's own.
     """
@@ -178,8 +179,10 @@ def _completed(service: ComposeService, image: Mapping[str, Any]) -> ComposeServ
     command, entrypoint = service.command, service.entrypoint
     if command is None:
         command = tuple(image.get("Cmd") or ()) if entrypoint is None else ()
+    variables = (str(variable).partition("=") for variable in image.get("Env") or ())
     return replace(
         service,
+        environment={**{name: value for name, _, value in variables}, **service.environment},
         entrypoint=tuple(image.get("Entrypoint") or ()) if entrypoint is None else entrypoint,
         command=command,
         working_directory=service.working_directory or image.get("WorkingDir") or "/",

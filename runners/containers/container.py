@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from runners import durable
+from runners.containers import step_files
 from runners.containers.container_log import ContainerLog
 from runners.containers.docker import ContainerState, Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
@@ -32,6 +31,7 @@ _CREATION_GRACE = 10.0  # seconds between the signals that stop `docker compose 
 _CREATION_OUTPUT_CAP = 1 << 20  # bytes
 _STOP_TIMEOUT = 30.0  # seconds that `docker stop` may need beyond the grace
 _ENGINE_LOST = 255  # exit code by an engine that restarts for a container that is not there; programs may use it too
+_STOP_REASONS = ("asked", "time_limit")
 _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
 
 
@@ -39,7 +39,9 @@ _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
 class ContainerSpec:
     """What a step runs, as it was decided before anything of it began: see Command.
 
-    decided_at: epoch seconds. engine: the variables that select the engine. secret_names: see Mask.names.
+    decided_at: epoch seconds, for people. uptime: then, by the host's clock that nobody sets (see `elapsed`).
+    engine: the variables that select the engine. secret_names: see Mask.names.
+    begun: containers of the step may exist although its files have nothing of them, so none is created any more.
     """
 
     argvs: tuple[tuple[str, ...], ...]
@@ -49,8 +51,20 @@ class ContainerSpec:
     grace: float
     time_limit: float
     decided_at: float
+    uptime: float
     engine: Mapping[str, str]
     secret_names: tuple[str, ...] = ()
+    begun: bool = False
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the decision; since the host's boot, if that was later."""
+        return uptime() - self.uptime
+
+
+def uptime() -> float:
+    """Seconds since the host's boot: unlike the wall clock, no one sets this clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Container:
@@ -80,20 +94,26 @@ class Container:
         self._mask = mask
         self._docker = Docker(spec.docker, environment, mask)
         self._log = ContainerLog(self._folder, self.name, spec.docker, environment, step.parent, output_cap)
-        # A creation is one run of `docker compose run` under a shim; a next one follows if it was killed.
+        # The creation is a run of `docker compose run` under a shim. It is begun once: where it was killed and there is
+        # no container, one may have run and been removed.
         self._creation: asyncio.Task[Outcome] | None = None
-        self._ended_creations: dict[int, Outcome] = {}
+        self._was_created = spec.begun  # then it is never created again, even if the step's folder is removed
+        self._creation_end: Outcome | None = None
         self._start_attempts = 0
         self._incomplete_copies = 0
         self._unreachable_since: float | None = None
 
     async def run(self) -> Outcome:
-        """The outcome of the container, once it is not alive. Cancelling this leaves the container alone."""
+        """The outcome of the container, once it is not alive. Cancelling this leaves the container alone.
+
+        Raises UnreadableError.
+        """
         try:
             while True:
                 try:
                     outcome = await self._advance_if_reachable()
-                except OSError:  # out of descriptors or disk: no fact about the container
+                except OSError as error:
+                    step_files.raise_unless_passing(error)
                     outcome = None
                     await asyncio.sleep(_RETRY_DELAY)
                 if outcome is not None:
@@ -123,7 +143,8 @@ class Container:
             self._on_liveness(Liveness.SUPERVISED)  # `docker compose run` goes on, and the engine answers
             return None
         if state is None:
-            return await self._outcome_of_absent(creation)
+            return _removed() if self._was_created else await self._outcome_of_absent(creation)
+        self._was_created = True
         if not belongs_to_step(state, self._step):
             return NotStarted(
                 f"The container name {self.name} is taken by a container that is not the gateway's; remove it, then "
@@ -144,20 +165,17 @@ class Container:
         return await asyncio.to_thread(self._outcome, state)
 
     async def _creation_outcome(self) -> Outcome | None:
-        """The outcome of the latest `docker compose run`; None if there was none, or while it goes on."""
-        number = self._creation_count()
-        if number == 0 or number in self._ended_creations:
-            return self._ended_creations.get(number)
-        if self._creation is None:
-            self._creation = asyncio.create_task(self._create(number), name=f"create-{self.name}")
-        await asyncio.wait([self._creation], timeout=_POLL_INTERVAL)
-        if self._creation.done():
-            creation, self._creation = self._creation, None
-            self._ended_creations[number] = creation.result()
-        return self._ended_creations.get(number)
+        """The outcome of `docker compose run`; None if it was not begun, or while it goes on."""
+        if self._creation_end is None and self._creation_is_begun():
+            if self._creation is None:
+                self._creation = asyncio.create_task(self._create(), name=f"create-{self.name}")
+            await asyncio.wait([self._creation], timeout=_POLL_INTERVAL)
+            if self._creation.done():
+                self._creation_end, self._creation = self._creation.result(), None
+        return self._creation_end
 
-    async def _create(self, number: int) -> Outcome:
-        folder = self._creation_folder(number)
+    async def _create(self) -> Outcome:
+        folder = self._creation_folder()
         command = Command(
             (self._argv,),
             self._spec.cwd,
@@ -171,28 +189,26 @@ class Container:
         return NotStarted(why) if why else await supervisor.wait(folder, self._on_liveness)
 
     async def _outcome_of_absent(self, creation: Outcome | None) -> Outcome | None:
-        """For no container in the engine and no `docker compose run` that goes on; None after another one was begun."""
+        """For no container in the engine and no `docker compose run` that goes on; None after that was begun."""
         match creation:
+            case None if self._stop_reason() is not None:
+                return self._outcome_of_not_created()
+            case None:
+                self._creation_folder().mkdir(mode=0o700, parents=True)
+                return None
             case NotStarted():
                 return creation
             case Exited(code=0):
                 return _removed()
             case Exited():
                 return NotStarted(explain(await asyncio.to_thread(self._creation_output)))
-            case Killed() | TimedOut() | Stopped() | Lost() | None:
-                pass  # the engine may have created the container all the same
-        if creation is not None and await self._docker.was_started(self.name, self._spec.decided_at):
-            return _removed()
-        if self._stop_reason() is not None:
-            return self._outcome_of_not_created()
-        count = self._creation_count()
-        if count == _MAX_ATTEMPTS:
-            return NotStarted(
-                f"`docker compose run` was killed {_MAX_ATTEMPTS} times before it had created a container; find out "
-                "what kills it (`dmesg` shows kills for lack of memory), then trigger the job again."
-            )
-        self._creation_folder(count + 1).mkdir(mode=0o700, parents=True)
-        return None
+            case Stopped() if self._stop_reason() is not None:
+                return self._outcome_of_not_created()
+            case Killed() | TimedOut() | Stopped() | Lost():
+                return Lost(
+                    "`docker compose run` was killed, and whether its container ran before it was removed is unknown; "
+                    "find out what kills it (`dmesg` shows kills for lack of memory), then trigger the job again."
+                )
 
     async def _outcome_of_never_started(self, state: ContainerState) -> Outcome | None:
         """For a container that was created and never ran: the engine's reason, or None after it was started now.
@@ -237,7 +253,7 @@ class Container:
     async def _outcome_of_unreachable(self, error: str) -> Outcome | None:
         """For an engine that can't be reached: an outcome only if nothing of the step was begun. Raises OSError."""
         self._on_liveness(Liveness.UNREACHABLE)
-        if self._creation_count():
+        if self._creation_is_begun():
             return None
         if self._stop_reason() is not None:
             return self._outcome_of_not_created()
@@ -249,8 +265,7 @@ class Container:
     def _outcome_of_not_created(self) -> Outcome:
         """For a step that was stopped, or reached its time limit, before its container existed."""
         if self._stop_reason() == "time_limit":
-            now = time.time()
-            return TimedOut(-1, Span(self._spec.decided_at, now, max(0.0, now - self._spec.decided_at)))
+            return TimedOut(-1, Span(self._spec.decided_at, time.time(), self._spec.elapsed))
         return NotStarted("it was stopped before its container was made")
 
     async def stop(self, reason: str) -> None:
@@ -258,11 +273,11 @@ class Container:
 
         reason: `asked` or `time_limit`. Raises EngineUnreachableError, OSError.
         """
-        count = self._creation_count()
-        if count == 0 or not supervisor.exit_record(self._creation_folder(count)):
+        begun = self._creation_is_begun()
+        if not begun or not supervisor.exit_record(self._creation_folder()):
             self._record_stop(reason)
-        if count:
-            await supervisor.stop(self._creation_folder(count))
+        if begun:
+            await supervisor.stop(self._creation_folder())
         try:
             state = await self._docker.inspect(self.name)
         except EngineUnreachableError:
@@ -295,23 +310,31 @@ class Container:
     def _record_stop(self, reason: str) -> None:
         """Write the reason before anything is stopped, so that the exit that follows is not taken for a failure."""
         if self._stop_reason() is None:
+            durable.make_directory(self._folder)  # removed, perhaps
             durable.write(self._step / "ending", reason)
 
     def _stop_reason(self) -> str | None:
         """Why the step was stopped, `asked` or `time_limit`; None if it was not."""
-        with suppress(FileNotFoundError):
-            return str(json.loads((self._step / "ending").read_bytes()))
-        return None
+        file = self._step / "ending"
+        reason = step_files.read(file, str)
+        if reason not in (None, *_STOP_REASONS):
+            raise step_files.damaged(file)
+        return reason
 
     def _creation_output(self) -> str:
         return OutputRing(self._folder).tail(_CREATION_OUTPUT_CAP).data.decode(errors="replace")
 
-    def _creation_folder(self, number: int) -> Path:
-        return self._folder / f"make-{number}"
+    def _creation_is_begun(self) -> bool:
+        """Whether `docker compose run` was begun. Raises OSError."""
+        return bool(self._creations())
 
-    def _creation_count(self) -> int:
-        """How often `docker compose run` was begun. Raises OSError."""
-        return sum(name.startswith("make-") for name in durable.list_names(self._folder))
+    def _creation_folder(self) -> Path:
+        """The folder of `docker compose run`. Raises OSError."""
+        return self._folder / f"make-{max(self._creations(), default=1)}"
+
+    def _creations(self) -> list[int]:
+        # earlier versions began another one where one was killed
+        return step_files.numbers(self._folder, "make-")
 
 
 def _removed() -> Outcome:

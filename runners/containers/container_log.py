@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from runners import durable
+from runners.containers import step_files
+from runners.containers.step_files import UnreadableError
 from runners.detached import supervisor
 from runners.mask import Mask
 from runners.outcome import Command, Outcome
@@ -81,7 +82,7 @@ class ContainerLog:
 
     def was_interrupted(self) -> bool:
         """Whether any copier failed, or its supervisor was killed, rather than being stopped. Raises OSError."""
-        ends = [supervisor.exit_record(self._folder / name) for name in self._copier_names()]
+        ends = [supervisor.exit_record(self._copier_folder(number)) for number in self._copiers()]
         return any(end.get("code") != 0 and end.get("stopped") is None for end in ends)
 
     def close(self) -> None:
@@ -135,18 +136,26 @@ class ContainerLog:
             # message, and from before the bytes that the masker held back then.
             end = max(start, end - _MAX_DOCKER_MESSAGE - mask.longest)
             ring.truncate(end)
-        dropped = sum(int(supervisor.exit_record(self._copier_folder(one)).get("dropped", 0)) for one in earlier)
+        dropped = sum(self._dropped(one) for one in earlier)
         return ((*argv, "--", self._name),), None if end <= start else end - start + dropped
 
     def _start_offset(self) -> int:
         """The offset in the ring at which the log begins, decided once."""
         file = self._folder / "begin"
         try:
-            return int(json.loads(file.read_bytes()))
-        except FileNotFoundError:
+            offset = step_files.read(file, int)
+        except UnreadableError:
+            offset = None  # rather a log twice in the output than a step whose end is given up
+        if offset is None:
             offset = OutputRing(self._ring).next_line()
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # removed, perhaps
             durable.write(file, offset)
-            return offset
+        return offset
+
+    def _dropped(self, number: int) -> int:
+        """The bytes that a copier left out of the ring."""
+        dropped = supervisor.exit_record(self._copier_folder(number)).get("dropped")
+        return dropped if isinstance(dropped, int) else 0
 
     def _is_complete(self, number: int) -> bool:
         end = supervisor.exit_record(self._copier_folder(number))
@@ -157,7 +166,7 @@ class ContainerLog:
 
     async def _latest(self) -> int:
         """The number of the latest copier, 0 for none. Raises OSError."""
-        return max((int(name[5:]) for name in await asyncio.to_thread(self._copier_names)), default=0)
+        return max(await asyncio.to_thread(self._copiers), default=0)
 
-    def _copier_names(self) -> list[str]:
-        return [name for name in durable.list_names(self._folder) if name.startswith("logs-")]
+    def _copiers(self) -> list[int]:
+        return step_files.numbers(self._folder, "logs-")

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from runners import program
+from runners.containers.docker_errors import UNREACHABLE
 from runners.mask import Mask
 from runners.program import ProgramResult
 from runners.report import one_line
 
 _TIMEOUT = 10.0  # seconds that a call of an engine that works needs at most
 _ZERO_DATE = "0001-01-01"  # the date of an event that has not happened
-# Errors of the command line that mean that it did not reach the engine.
-_UNREACHABLE = (
-    "cannot connect to the docker daemon",
-    "failed to connect to the docker api",
-    "error during connect",
-    "eof",
-    "connection refused",
-    "i/o timeout",
-)
 _ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
-_NO_CONTAINER = ("no such container", "no such object")
+_NO_CONTAINER = re.compile(r"\bno such (?:container|object): ", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +82,9 @@ class Docker:
 
     async def inspect(self, name: str) -> ContainerState | None:
         """The state of a container, None if no container has this name. Raises EngineUnreachableError."""
-        result = await self._run("container", "inspect", "--", name)
+        result = await self.run("container", "inspect", "--", name)
         if result.code != 0:
-            if any(text in result.error.lower() for text in _NO_CONTAINER):
+            if _NO_CONTAINER.search(result.error):
                 return None
             raise EngineUnreachableError(one_line(result.error))
         try:
@@ -105,7 +97,7 @@ class Docker:
 
         Raises EngineUnreachableError.
         """
-        result = await self._run(
+        result = await self.run(
             "ps",
             "--no-trunc",
             f"--format={columns}",
@@ -121,7 +113,9 @@ class Docker:
 
         Raises EngineUnreachableError.
         """
-        result = await self._run("cp", "--", f"{name}:{path}", "-", within=60.0)
+        result = await self.run("cp", "--", f"{name}:{path}", "-", within=60.0)
+        if is_unreachable(result):
+            raise EngineUnreachableError(one_line(result.error))
         if result.code != 0:
             return None
         try:
@@ -132,33 +126,10 @@ class Docker:
         except tarfile.TarError:
             return None
 
-    async def was_started(self, name: str, since: float) -> bool:
-        """Whether the engine's event log has a start of a container of this name.
-
-        since: epoch seconds. Raises EngineUnreachableError.
-        """
-        result = await self._run(
-            "events",
-            f"--since={since:.3f}",
-            f"--until={time.time():.3f}",
-            f"--filter=container={name}",
-            "--filter=event=start",
-            "--format={{.ID}}",
-        )
-        if result.code != 0:
-            raise EngineUnreachableError(one_line(result.error))
-        return bool(result.output.strip())
-
-    async def _run(self, *arguments: str, within: float = _TIMEOUT) -> ProgramResult:
-        result = await self.run(*arguments, within=within)
-        if is_unreachable(result):
-            raise EngineUnreachableError(one_line(result.error))
-        return result
-
 
 def is_unreachable(result: ProgramResult) -> bool:
     """Whether the result shows that the engine was not reached."""
-    return result.code is None or (result.code != 0 and any(text in result.error.lower() for text in _UNREACHABLE))
+    return result.code is None or (result.code != 0 and UNREACHABLE.search(result.error) is not None)
 
 
 def _state(container: Mapping[str, Any], mask: Mask) -> ContainerState:

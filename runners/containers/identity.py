@@ -23,3 +23,8 @@ def belongs_to_step(state: ContainerState, step: Path) -> bool:
     A job's id is random enough to belong to one gateway only.
     """
     return (state.labels.get(JOB_LABEL), state.labels.get(STEP_LABEL)) == (step.parent.name, step.name)
+
+
+def step_filters(step: Path) -> tuple[str, str]:
+    """The filters of docker that the containers of a step match. step: the step's folder."""
+    return f"label={JOB_LABEL}={step.parent.name}", f"label={STEP_LABEL}={step.name}"

@@ -13,6 +13,7 @@ from runners.words import WordError
 # nor upstream, so that they are old or missing. This option leaves such tests out.
 ONLY_BUILDABLE_TESTS = "--indirect-selection=buildable"
 
+_VARS = "--vars="
 _MAX_SELECTION = 1000  # characters
 
 # A part of a selection, between spaces and commas: `@`, `2+`, a method, a value and `+2`. All but the value are
@@ -21,7 +22,10 @@ _MAX_SELECTION = 1000  # characters
 # time of the search.
 _PIECE = r"[\w*][\w.*-]*"
 _PART = re.compile(rf"(?!.*\*\*)@?(?:[0-9]*\+)?+{_PIECE}(?:[:/]{_PIECE}){{0,20}}/?(?:\+[0-9]*)?", re.ASCII)
-_MODEL = re.compile(r"\w[\w-]{0,254}", re.ASCII)  # with a dot, dbt takes it for a path or a file name
+# dbt's word for a model: letters of any script, and none of the characters that mean something in a selection
+_LETTER = r"[A-Za-z0-9_]|[^\x00-\x9f\s\ud800-\udfff]"
+_MODEL = re.compile(rf"(?:{_LETTER})(?:{_LETTER}|[.-])*")
+_MAX_MODEL = 251  # bytes, as of a file's name without its ending
 
 
 def select(selection: str) -> str:
@@ -34,26 +38,25 @@ def exclude(*selections: str) -> str:
     return f"--exclude={' '.join(map(_selection, selections))}"
 
 
-def select_up_to(model: str) -> str:
-    """The argument that selects a model and all nodes upstream of it.
-
-    Folders, packages and sources may have such a name too; this function can't know what the name belongs to.
-    """
-    return f"--select=+{_model(model)}"
-
-
-def select_within(model: str, selection: str | None) -> str:
-    """The argument that selects the intersection of `select_up_to` and a selection; None for no selection."""
-    if selection is None:
-        return select_up_to(model)
-    # in dbt a space is a union, and a comma an intersection, which binds tighter
-    return f"--select={' '.join(f'+{_model(model)},{part}' for part in _selection(selection).split(' '))}"
-
-
-def _model(name: str) -> str:
-    if not _MODEL.fullmatch(name):
-        raise WordError("model", name, "one name of at most 255 letters, digits, _ and -, not beginning with -")
+def check_model(name: str) -> str:
+    """The name of a model, as it may be selected. Raises WordError for what can be no such name."""
+    if len(name) > _MAX_MODEL or not _MODEL.fullmatch(name) or len(name.encode()) > _MAX_MODEL:
+        allowed = f"one name of at most {_MAX_MODEL} bytes: letters and digits of any script, _ - and ., first a letter"
+        raise WordError("model", name, f"{allowed}, a digit or _")
     return name
+
+
+def select_up_to(*models: str, within: str | None = None) -> str:
+    """The argument that selects models and all nodes upstream of them.
+
+    models: dbt's words, each of which must be the word for one model only; see runners.dbt.listing.
+    within: a selection, of which only these nodes are taken; None for all nodes.
+    """
+    words = [f"+fqn:{check_model(model)}" for model in models]
+    if within is not None:
+        # in dbt a space is a union, and a comma an intersection, which binds tighter
+        words = [f"{word},{part}" for word in words for part in _selection(within).split(" ")]
+    return f"--select={' '.join(words)}"
 
 
 def _selection(selection: str) -> str:
@@ -74,7 +77,12 @@ def vars_argument(values: Mapping[str, ParameterValue]) -> str:
     for name in values:
         if not NAME.fullmatch(name):
             raise WordError("variable's name", name, NAME_ALLOWED)
-    return f"--vars={{{', '.join(f'{json.dumps(name)}: {_json(value)}' for name, value in values.items())}}}"
+    return f"{_VARS}{{{', '.join(f'{json.dumps(name)}: {_json(value)}' for name, value in values.items())}}}"
+
+
+def are_variables(argument: str) -> bool:
+    """Whether an argument is one of `vars_argument`."""
+    return argument.startswith(_VARS)
 
 
 def _json(value: ParameterValue) -> str:

@@ -7,10 +7,11 @@ import hashlib
 import json
 import signal
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runners.dbt.arguments import exclude, select
+from runners.dbt import variables as dbt_variables
+from runners.dbt.arguments import are_variables, exclude, select
 from runners.mask import Mask
 from runners.outcome import Command
 
@@ -41,11 +42,8 @@ RESERVED_ARGUMENTS = frozenset(
 DEFAULT_VARIABLES = {"DO_NOT_TRACK": "1", "EDR_REPORT_OPEN_BROWSER": "false"}
 
 # The keys of each JSON object that `dbt ls` prints; runners.dbt.listing reads them.
-_LIST_KEYS = ("name", "resource_type", "fqn")
+_LIST_KEYS = ("name", "resource_type", "fqn", "version")
 _ELEMENTARY = "elementary"
-_VARS_OPTION = "--vars="
-# Variables that make dbt run less than what the arguments select.
-_SELECTION_VARIABLES = frozenset({"DBT_RESOURCE_TYPES", "DBT_EXCLUDE_RESOURCE_TYPES", "DBT_EMPTY", "DBT_SAMPLE"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class DbtConfig:
 
     project: absolute folder of dbt_project.yml.
     executable, lineage_executable, edr: programs, by path or by name on PATH; without edr no report is made.
-    profiles: absolute folder of profiles.yml; None for dbt's own search.
+    profiles: absolute folder of profiles.yml; None for dbt's own search. profile, target: None for dbt's own choice.
     arguments: added to build, run and test.
     """
 
@@ -63,16 +61,15 @@ class DbtConfig:
     lineage_executable: str = "dbt-ol"
     edr: str | None = None
     profiles: Path | None = None
+    profile: str | None = None
     target: str | None = None
     threads: int | None = None
     arguments: tuple[str, ...] = ()
 
-    @property
-    def profiles_folder(self) -> Path | None:
-        """The value of --profiles-dir: the configured folder, else the project's if it has profiles.yml, else None."""
-        if self.profiles is not None:
-            return self.profiles
-        return self.project if (self.project / "profiles.yml").is_file() else None
+    def with_choices(self, environment: Mapping[str, str]) -> DbtConfig:
+        """With the profile and target that dbt takes from its variables, for programs that don't read them."""
+        target = self.target or dbt_variables.value(environment, "TARGET")
+        return replace(self, profile=dbt_variables.value(environment, "PROFILE"), target=target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,9 @@ class DbtPaths:
     """The files and folders of a step, as dbt itself sees them; None for dbt's own default.
 
     cwd: the folder in which dbt is called; empty for the default of the service or host.
-    partial_parse: the shared partial-parse file, which must exist. report: the file of edr's report. edr: edr's folder.
+    partial_parse: the shared partial-parse file, which must exist.
+    report: the file of edr's report. edr: edr's folder. edr_profiles: the folder of profiles.yml for edr, which calls
+        dbt in a folder of its own.
     """
 
     cwd: str
@@ -121,25 +120,27 @@ class DbtPaths:
     partial_parse: str | None
     report: str
     edr: str
+    edr_profiles: str | None
 
 
-def paths(dbt: DbtConfig, folder: Path, parse_cache: Path) -> DbtPaths:
+def paths(dbt: DbtConfig, folder: Path, parse_cache: Path, environment: Mapping[str, str]) -> DbtPaths:
     """The paths of a step on this host.
 
     folder: absolute folder of the step; target, logs and report are in it.
-    parse_cache: the shared partial-parse file, used if it exists.
+    parse_cache: the shared partial-parse file, used if it exists. environment: of the step.
     """
     # All paths are absolute: with a cached parse, dbt resolves relative ones against the wrong folder.
     return DbtPaths(
         # The folder in which a person calls dbt, so relative paths in profiles.yml mean the same.
         cwd=str(dbt.project),
         project=str(dbt.project),
-        profiles=None if dbt.profiles_folder is None else str(dbt.profiles_folder),
+        profiles=None if dbt.profiles is None else str(dbt.profiles),
         target=str(target_folder(folder)),
         logs=str(folder / "logs"),
         partial_parse=str(parse_cache) if parse_cache.exists() else None,  # dbt refuses a file that does not exist
         report=str(report_file(folder)),
         edr=str(folder / "edr"),
+        edr_profiles=str(dbt_variables.profiles_folder(dbt.profiles, dbt.project, environment)),
     )
 
 
@@ -179,7 +180,7 @@ def list_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, .
 
 def deps_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, ...]:
     """The command line that installs the packages of the project before its nodes are listed."""
-    variables = (argument for argument in step.arguments if argument.startswith(_VARS_OPTION))
+    variables = (argument for argument in step.arguments if are_variables(argument))
     return (dbt.executable, "deps", "--no-use-colors", *_project_options(dbt, paths), *variables)
 
 
@@ -201,11 +202,12 @@ def _options(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> Iterable[str]:
 
 
 def _project_options(dbt: DbtConfig, paths: DbtPaths) -> Iterable[str]:
-    return _glued(project_dir=paths.project, profiles_dir=paths.profiles, target=dbt.target, log_path=paths.logs)
+    yield from _glued(project_dir=paths.project, profiles_dir=paths.profiles, profile=dbt.profile, target=dbt.target)
+    yield from _glued(log_path=paths.logs)
 
 
 def _report_options(dbt: DbtConfig, paths: DbtPaths) -> Iterable[str]:
-    yield from _glued(project_dir=paths.project, profiles_dir=paths.profiles, profile_target=dbt.target)
+    yield from _glued(project_dir=paths.project, profiles_dir=paths.edr_profiles, profile_target=dbt.target)
     yield from _glued(target_path=paths.edr, file_path=paths.report)
 
 
@@ -222,7 +224,7 @@ def environment(base: Mapping[str, str], step: DbtStep, folder: Path) -> Mapping
         # The gateway decides whether lineage is written, and where.
         if not name.startswith("OPENLINEAGE__TRANSPORT")
         and name not in {"OPENLINEAGE_URL", "OPENLINEAGE_DISABLED"}
-        and not (step.selective and name in _SELECTION_VARIABLES)
+        and not (step.selective and name in dbt_variables.SELECTION_VARIABLES)
     }
     variables = {**DEFAULT_VARIABLES, **variables}
     if step.lineage:
@@ -270,11 +272,15 @@ def report_file(folder: Path) -> Path:
     return folder / "elementary_report.html"
 
 
-def parse_cache(folder: Path, dbt: DbtConfig, step: DbtStep) -> Path:
+def parse_cache(folder: Path, dbt: DbtConfig, step: DbtStep, environment: Mapping[str, str]) -> Path:
     """The partial-parse file in `folder` that all steps of the same project, profile, target and variables share."""
     arguments = () if step.elementary else dbt.arguments
-    variables = (argument for argument in step.arguments if argument.startswith(_VARS_OPTION))
-    key = json.dumps([str(dbt.project), str(dbt.profiles_folder), dbt.target, dbt.executable, *arguments, *variables])
+    variables = (argument for argument in step.arguments if are_variables(argument))
+    profiles = dbt_variables.profiles_folder(dbt.profiles, dbt.project, environment)
+    chosen = dbt.with_choices(environment)
+    key = json.dumps(
+        [str(dbt.project), str(profiles), chosen.profile, chosen.target, dbt.executable, *arguments, *variables]
+    )
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.msgpack"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from runners.dbt.command import DbtConfig, DbtPaths, DbtStep, deps_command, list_command
@@ -18,11 +18,45 @@ Ask = Callable[[tuple[str, ...]], Awaitable[ProgramResult]]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of a dbt project. fqn: its fully qualified name, the project first, its own name last."""
+    """A node of a dbt project.
+
+    fqn: its fully qualified name: package, folders, name, and for a version of a model the version.
+    """
 
     name: str
     resource_type: str
     fqn: tuple[str, ...]
+    has_version: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What dbt calls it: its name, or that of one version of a model, in both spellings."""
+        return tuple(mark.join(self.fqn[-2:]) for mark in "._") if self.has_version else (self.name,)
+
+
+def word_for(node: Node, nodes: Iterable[Node]) -> str | None:
+    """The word with which dbt selects this node and no other one; None if there is none.
+
+    The short one, unless another package has a node of this name, or a folder has it.
+    """
+    others = [other for other in nodes if other != node]
+    words = (node.words[0], ".".join(node.fqn))
+    return next((word for word in words if not any(_selects(word, other) for other in others)), None)
+
+
+def _selects(word: str, node: Node) -> bool:
+    """Whether dbt's selection `fqn:word` has a node in it, without wildcards."""
+    return node.resource_type != "source" and any(
+        _matches(word.split("."), fqn, has_version=node.has_version) for fqn in (node.fqn, node.fqn[1:])
+    )
+
+
+def _matches(parts: list[str], fqn: tuple[str, ...], *, has_version: bool) -> bool:
+    if has_version and (fqn[-2:-1] == (".".join(parts),) or "_".join(fqn[-2:]) == "_".join(parts[-2:])):
+        return True
+    if not has_version and fqn[-1:] == (".".join(parts),):
+        return True
+    return ".".join(fqn).split(".")[: len(parts)] == parts
 
 
 async def list_nodes(
@@ -53,7 +87,8 @@ def _parse_node(line: str) -> Node | None:
         return None
     try:
         node = json.loads(line)
-        return Node(str(node["name"]), str(node["resource_type"]), tuple(map(str, node["fqn"])))
+        fqn, has_version = tuple(map(str, node["fqn"])), node.get("version") is not None
+        return Node(str(node["name"]), str(node["resource_type"]), fqn, has_version)
     except (ValueError, RecursionError, LookupError, TypeError):
         return None
 

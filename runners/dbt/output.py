@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runners.report import Failure, Progress, encodable, one_line
+from runners.report import CauseFinder, Failure, Progress, encodable, one_line, without_frames
 
 FAILED_STATUSES = frozenset({"error", "fail", "runtime error", "partial success"})
 
@@ -30,16 +30,25 @@ def parse_event(line: str) -> Mapping[str, Any] | None:
     return event if is_event else None
 
 
-def render_line(line: str) -> str | None:
-    """A line of output as text: an event as dbt's own text log shows it, any other line unchanged.
+def split_line(line: str) -> tuple[str, str]:
+    """A line as what stands before an event of dbt, and the rest: a model may print text without a line end."""
+    starts = [start for begin in _EVENT_STARTS if (start := line.find(begin)) > 0]
+    return (line[: min(starts)], line[min(starts) :]) if starts and not line.startswith("{") else ("", line)
 
-    None for the beginning of an event whose rest has not been written yet.
+
+def render_line(line: str) -> str:
+    """A line of output, with its line end, as text: an event as dbt's own text log shows it, any other line unchanged.
+
+    A line without its end is the last so far. If it is the beginning of an event it is left out until its rest comes.
     """
-    event = parse_event(line)
+    body = line.removesuffix("\n")
+    before, rest = split_line(body)
+    event = parse_event(rest)
     if event is None:
-        return None if line.startswith(_EVENT_STARTS) and not line.endswith("}") else line
+        is_cut = body == line and rest.startswith(_EVENT_STARTS) and not rest.endswith("}")
+        return before if is_cut else line
     info = event["info"]
-    return encodable(f"{str(info.get('ts', ''))[11:19]}  {info['msg']}")
+    return encodable(f"{before}{str(info.get('ts', ''))[11:19]}  {info['msg']}") + line[len(body) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,8 @@ class DbtReader:
     """Follows a dbt step by its log events: see OutputReader.
 
     started: dbt itself ran. loaded: dbt loaded project and profile. connecting: dbt began to use its database.
-    invocation_id: of the run, also in its artifacts. error: the message of the error that ended dbt, empty for none.
+    invocation_id: of the run, also in its artifacts. Programs after dbt, such as edr, may log events of other runs.
+    error: the message of the error that ended dbt, empty for none.
     """
 
     def __init__(self) -> None:
@@ -63,7 +73,7 @@ class DbtReader:
         self.connecting = False
         self.invocation_id = ""
         self.error = ""
-        self.last_line = ""
+        self._causes = CauseFinder()
         self._progress: Progress | None = None
         self._failure: Failure | None = None
         self._has_ended = False
@@ -72,6 +82,11 @@ class DbtReader:
     def results(self) -> Results | None:
         """The results by the log; None if dbt did not log the end of its run."""
         return Results(self._progress or Progress(), self._failure) if self._has_ended else None
+
+    @property
+    def cause(self) -> str:
+        """The error that ended dbt, else why the step failed in the words of its other output."""
+        return self.error or self._causes.cause
 
     @property
     def progress(self) -> Progress | None:
@@ -84,14 +99,17 @@ class DbtReader:
 
     def feed(self, line: str) -> None:
         """Take one line of the step's output."""
-        event = parse_event(line)
+        before, rest = split_line(line)
+        event = parse_event(rest)
         if event is None:
-            self.last_line = line.strip() or self.last_line
+            self._causes.feed(line)
             return
+        if before:
+            self._causes.feed(before)
         info, data = event["info"], event.get("data")
         data = data if isinstance(data, dict) else {}
         message = encodable(info["msg"]).strip()
-        self.invocation_id = str(info.get("invocation_id") or self.invocation_id)
+        self.invocation_id = self.invocation_id or str(info.get("invocation_id") or "")
         match info["name"]:
             case "MainReportVersion":
                 self.started = True
@@ -103,18 +121,23 @@ class DbtReader:
                 return  # the message of MainEncounteredError is the readable one
             case "RunResultError":
                 self._add_failure(data)
-            case "StatsLine" | "NothingToDo":
+            case "StatsLine":
+                self._has_ended = True
+                self._progress = _final(data.get("stats"), self._progress)
+            case "NothingToDo":
                 self._has_ended = True
             case name:
                 self._count(name, data)
-        self.last_line = message or self.last_line
+        self._causes.say(message, is_error=info.get("level") == "error")
 
     def _add_failure(self, data: Mapping[str, Any]) -> None:
         """Take one of the failures that dbt logs again at its end, in the order of its results."""
         if self._failure is None:
             node = data.get("node_info")
             name = str(node["unique_id"]) if isinstance(node, dict) and "unique_id" in node else "a node"
-            self._failure = Failure(one_line(name), one_line(str(data.get("msg") or "failed without a message")))
+            self._failure = Failure(
+                one_line(name), one_line(without_frames(str(data.get("msg") or "failed without a message")))
+            )
         else:
             self._failure = replace(self._failure, more=self._failure.more + 1)
 
@@ -129,6 +152,19 @@ class DbtReader:
             self._progress = add_node(progress, str(_status(name, data)))
         elif name == "SkippingDetails":
             self._progress = add_node(progress, "skipped")
+        elif name == "LogNodeNoOpResult":
+            self._progress = add_node(progress, "no-op")
+
+
+def _final(stats: object, progress: Progress | None) -> Progress | None:
+    """The counts that dbt itself gives at the end, which are right also where events before it are missing."""
+    if not isinstance(stats, dict):
+        return progress
+    passed, warn, error, skip, noop = (_number(stats.get(key)) for key in ("pass", "warn", "error", "skip", "noop"))
+    done = passed + warn + error + skip + noop
+    total = max(done, progress.total if progress is not None else 0)
+    current = progress.current if progress is not None else None
+    return Progress(done, total, passed, warn, error, skip, noop, current)
 
 
 def _number(value: object) -> int:
@@ -158,5 +194,7 @@ def add_node(progress: Progress, status: str) -> Progress:
             return replace(progress, warn=progress.warn + 1)
         case "skipped":
             return replace(progress, skip=progress.skip + 1)
+        case "no-op":
+            return replace(progress, noop=progress.noop + 1)
         case _:
             return replace(progress, passed=progress.passed + 1)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from runners.dbt import variables as dbt_variables
 from runners.dbt.command import DbtConfig
 from runners.yaml_file import read_mapping
 
 _PACKAGES = ("packages.yml", "dependencies.yml")
+_DEFAULT_TARGET = "default"  # of a profile that names none
 
 
 def files(dbt: DbtConfig, environment: Mapping[str, str]) -> tuple[Path, Path]:
     """The project file and the profiles file that dbt reads with this environment."""
-    folder = dbt.profiles_folder or _default_profiles_folder(dbt.project, environment)
+    folder = dbt_variables.profiles_folder(dbt.profiles, dbt.project, environment)
     return dbt.project / "dbt_project.yml", folder / "profiles.yml"
 
 
@@ -30,26 +33,37 @@ def problem(dbt: DbtConfig, environment: Mapping[str, str]) -> str | None:
     profiles = read_mapping(profiles_file) or f"{profiles_file}: is empty"
     if isinstance(profiles, str):
         return f"The dbt profile can't be read: {profiles}; set profiles_directory of the fabric's dbt."
-    return _profile_problem(project, profiles, profiles_file, environment, dbt.target)
+    return _profile_problem(dbt.with_choices(environment), project, profiles, profiles_file)
+
+
+def lineage_config(dbt: DbtConfig, environment: Mapping[str, str]) -> DbtConfig:
+    """The configuration for dbt-ol: with the profile and target that dbt takes, which dbt-ol knows as options only.
+
+    dbt takes the target `default` from a profile that names none; there dbt-ol would fail after dbt.
+    """
+    chosen = dbt.with_choices(environment)
+    project_file, profiles_file = files(dbt, environment)
+    project, profiles = read_mapping(project_file), read_mapping(profiles_file)
+    if chosen.target is not None or isinstance(project, str) or isinstance(profiles, str):
+        return chosen
+    profile = profiles.get(str(chosen.profile or project.get("profile")))
+    names_none = isinstance(profile, dict) and "target" not in profile
+    return replace(chosen, target=_DEFAULT_TARGET) if names_none else chosen
 
 
 def _profile_problem(
-    project: Mapping[str, object],
-    profiles: Mapping[str, object],
-    file: Path,
-    environment: Mapping[str, str],
-    target: str | None,
+    chosen: DbtConfig, project: Mapping[str, object], profiles: Mapping[str, object], file: Path
 ) -> str | None:
-    name = environment.get("DBT_PROFILE") or project.get("profile")
+    name = chosen.profile or project.get("profile")
     if not _is_literal(name):
         return None
     profile = profiles.get(str(name))
     if not isinstance(profile, dict):
         return f"The profile {name!r} of the dbt project is not in {file}; it has {_names(profiles)}."
     outputs = profile.get("outputs")
-    chosen = target or environment.get("DBT_TARGET") or profile.get("target") or "default"
-    if isinstance(outputs, dict) and _is_literal(chosen) and chosen not in outputs:
-        return f"The profile {name!r} in {file} has no target {chosen!r}; it has {_names(outputs)}."
+    target = chosen.target or profile.get("target") or _DEFAULT_TARGET
+    if isinstance(outputs, dict) and _is_literal(target) and target not in outputs:
+        return f"The profile {name!r} in {file} has no target {target!r}; it has {_names(outputs)}."
     return None
 
 
@@ -62,24 +76,39 @@ def _names(mapping: Mapping[str, object]) -> str:
     return ", ".join(str(key) for key in mapping if key != "config") or "none"
 
 
-def _default_profiles_folder(project: Path, environment: Mapping[str, str]) -> Path:
-    configured = environment.get("DBT_PROFILES_DIR")
-    if configured:
-        return project / configured
-    return Path(environment.get("HOME") or os.path.expanduser("~")) / ".dbt"  # noqa: PTH111, dbt uses HOME too
+def make_own_target(project: Path, environment: Mapping[str, str]) -> None:
+    """Make the target folder that dbt would make by itself, although the step has one of its own.
+
+    A project may have its database in there. environment: of dbt.
+    """
+    settings = read_mapping(project / "dbt_project.yml")
+    configured = None if isinstance(settings, str) else settings.get("target-path")
+    chosen = dbt_variables.value(environment, "TARGET_PATH") or configured or "target"
+    if _is_literal(chosen):
+        with contextlib.suppress(OSError):  # where the database needs the folder, dbt says so
+            (project / str(chosen)).mkdir(parents=True, exist_ok=True)
 
 
 def has_elementary(project: Path) -> bool:
     """Whether the project has the Elementary package, installed or declared."""
-    settings = read_mapping(project / "dbt_project.yml")
-    install_path = settings.get("packages-install-path") if not isinstance(settings, str) else None
-    installed = project / str(install_path or "dbt_packages") / "elementary" / "dbt_project.yml"
+    installed = _install_folder(project) / "elementary" / "dbt_project.yml"
     return installed.is_file() or any(_is_elementary(project, entry) for entry in _declared_packages(project))
 
 
-def declares_packages(project: Path) -> bool:
-    """Whether the project has a file that may name packages."""
-    return any((project / name).is_file() for name in _PACKAGES)
+def lacks_packages(project: Path) -> bool:
+    """Whether `dbt deps` must run first: the project declares more packages than it has, as dbt itself counts them."""
+    declared = [read_mapping(project / name) for name in _PACKAGES if (project / name).is_file()]
+    installed = _install_folder(project)
+    found = [package for package in installed.iterdir() if package.is_dir()] if installed.is_dir() else []
+    if any(isinstance(one, str) for one in declared):  # only dbt can read it
+        return not found
+    return len(list(_declared_packages(project))) > len(found)
+
+
+def _install_folder(project: Path) -> Path:
+    settings = read_mapping(project / "dbt_project.yml")
+    configured = settings.get("packages-install-path") if not isinstance(settings, str) else None
+    return project / str(configured or "dbt_packages")
 
 
 def _declared_packages(project: Path) -> Iterable[Mapping[str, object]]:

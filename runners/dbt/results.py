@@ -10,7 +10,7 @@ from runners.dbt.command import DbtStep, target_folder
 from runners.dbt.output import FAILED_STATUSES, DbtReader, Results, add_node
 from runners.mask import Mask
 from runners.outcome import Exited, Killed, NotStarted, Outcome
-from runners.report import Failure, Progress, one_line
+from runners.report import Failure, Progress, one_line, without_frames
 
 _HIGHEST_SIGNAL = 64
 
@@ -40,7 +40,7 @@ def read_results(folder: Path, mask: Mask) -> Results | None:
     if failed:
         node, message = failed[0]
         text = str(message or "failed without a message")
-        failure = Failure(one_line(mask.text(node)), one_line(mask.text(text)), len(failed) - 1)
+        failure = Failure(one_line(mask.text(node)), one_line(without_frames(mask.text(text))), len(failed) - 1)
     return Results(progress, failure)
 
 
@@ -90,7 +90,7 @@ def _why_not_begun(step: DbtStep, reader: DbtReader, results: Results | None) ->
     """
     if results is not None or (reader.progress is not None and reader.progress.done > 0):
         return None
-    message = one_line(reader.error or reader.last_line or "it said nothing")
+    message = one_line(reader.cause or "it said nothing")
     if not reader.started:
         return f"could not be started: {message}; mend that and trigger it again."
     if step.verb == "deps":

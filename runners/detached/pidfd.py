@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 
 def open_process(pid: int, starttime: int) -> int | None:
@@ -26,9 +28,22 @@ def open_process(pid: int, starttime: int) -> int | None:
 
 
 def send(pidfd: int, number: signal.Signals) -> None:
-    """Send a signal to a process, unless it has ended."""
+    """Send a signal to a process, unless it has ended; continue it too, since a stopped one would not act on it."""
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, number)
+        signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+
+
+def send_to_all(processes: Mapping[int, int], number: signal.Signals) -> None:
+    """Send a signal to processes, given as pid to start time; those of other users don't get it."""
+    for pid, starttime in processes.items():
+        pidfd = open_process(pid, starttime)
+        if pidfd is not None:
+            try:
+                with suppress(PermissionError):
+                    send(pidfd, number)
+            finally:
+                os.close(pidfd)
 
 
 async def wait_for_exit(pidfd: int) -> None:
@@ -42,8 +57,13 @@ async def wait_for_exit(pidfd: int) -> None:
         loop.remove_reader(pidfd)
 
 
-def find_marked(variable: str) -> dict[int, int]:
-    """The processes that began with this NAME=VALUE in their environment, and their descendants: pid to start time."""
+def find_marked(variable: str, known: Mapping[int, int] = MappingProxyType({})) -> dict[int, int]:
+    """The processes that began with this NAME=VALUE, or a path below it, in their environment; and their descendants.
+
+    Pid to start time. known: processes that an earlier look found, of which those that are alive are found again: a
+    descendant without the variable can't be found any more once its parent has ended.
+    """
+    mark = os.fsencode(variable)
     starttimes: dict[int, int] = {}
     children: dict[int, list[int]] = {}
     marked: list[int] = []
@@ -54,15 +74,25 @@ def find_marked(variable: str) -> dict[int, int]:
                 continue
             starttimes[pid] = int(stat[19])
             children.setdefault(int(stat[1]), []).append(pid)
-            if os.fsencode(variable) in (folder / "environ").read_bytes().split(b"\0"):
+            if known.get(pid) == starttimes[pid] or _has_mark(folder, mark):
                 marked.append(pid)
     for pid in marked:
         marked.extend(child for child in children.get(pid, ()) if child not in marked)
     return {pid: starttimes[pid] for pid in marked}
 
 
-async def signal_and_wait(processes: dict[int, int], number: signal.Signals, seconds: float) -> None:
-    """Send a signal to processes (pid to start time) and wait until all have ended, at most `seconds` in sum."""
+def without_descendants(processes: Mapping[int, int]) -> dict[int, int]:
+    """Those of the processes (pid to start time) whose parent is none of them."""
+    roots = {}
+    for pid, starttime in processes.items():
+        with suppress(OSError):  # it has ended
+            if int(_read_stat(Path(f"/proc/{pid}"))[1]) not in processes:
+                roots[pid] = starttime
+    return roots
+
+
+async def wait_for_all(processes: Mapping[int, int], seconds: float) -> None:
+    """Wait until all processes (pid to start time) have ended, at most `seconds` in sum."""
     with ExitStack() as stack:
         pidfds = []
         for pid, starttime in processes.items():
@@ -70,13 +100,16 @@ async def signal_and_wait(processes: dict[int, int], number: signal.Signals, sec
             if pidfd is not None:
                 stack.callback(os.close, pidfd)
                 pidfds.append(pidfd)
-        for pidfd in pidfds:
-            with suppress(PermissionError):
-                send(pidfd, number)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 for pidfd in pidfds:
                     await wait_for_exit(pidfd)
+
+
+def _has_mark(folder: Path, mark: bytes) -> bool:
+    return any(
+        value == mark or value.startswith(mark + b"/") for value in (folder / "environ").read_bytes().split(b"\0")
+    )
 
 
 def _read_stat(folder: Path) -> list[bytes]:

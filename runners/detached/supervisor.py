@@ -13,10 +13,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from runners import durable
@@ -33,6 +35,9 @@ _LAUNCHED = (0, 75, 76)  # exit codes of the shim's launcher if the step has a s
 _MAX_LAUNCHES = 3
 _POLL_INTERVAL = 0.05  # seconds between two looks at a shim that can't be opened yet, or that is about to end
 _RETRY_DELAY = 1.0  # seconds
+_CONTINUE_INTERVAL = 5.0  # seconds after which a shim that may have been stopped is continued
+_LOOK_INTERVAL = 1.0  # seconds between two looks for processes that are to end
+_DEFAULT_GRACE = 10.0  # seconds, where the spec is damaged or gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class _ShimProcess:
 
 
 async def start(folder: Path, command: Command, output: OutputTarget) -> str | None:
-    """Start the step in `folder`, unless it was started before.
+    """Start the step in `folder`, unless it was begun before.
 
     A failure is written into the folder, for `wait`. Returns the failure if it could not be written.
     """
@@ -70,7 +75,7 @@ async def start(folder: Path, command: Command, output: OutputTarget) -> str | N
 def _start(folder: Path, command: Command, output: OutputTarget) -> str | None:
     folder = folder.absolute()
     try:
-        if not (folder / "started").exists():
+        if not has_begun(folder):
             command.check()
             _prepare(folder, command, output)
             _launch(folder, command)
@@ -84,6 +89,11 @@ def _start(folder: Path, command: Command, output: OutputTarget) -> str | None:
     except OSError:
         return why
     return None
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a file says that a shim began the step: `started`, or `exit`, which the shim makes just before."""
+    return any(os.path.exists(folder / name) for name in ("started", "exit"))  # noqa: PTH110, never an OSError
 
 
 def _prepare(folder: Path, command: Command, output: OutputTarget) -> None:
@@ -102,6 +112,7 @@ def _prepare(folder: Path, command: Command, output: OutputTarget) -> None:
         "output_rest": output.flush,
     }
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "refused").unlink(missing_ok=True)
     durable.write(folder / "spec.json", spec)
     for directory in (folder.parent, folder.parent.parent):
         durable.sync(directory)
@@ -150,28 +161,55 @@ async def _wait_once(folder: Path, on_liveness: Callable[[Liveness], None]) -> O
     if outcome := _read_outcome(folder):
         return outcome
     shim = _read_started(folder)
-    if shim is None:
-        return NotStarted(_read_refusal(folder))
     if _is_locked(folder):
-        shim_fd = pidfd.open_process(shim.pid, shim.starttime)
-        if shim_fd is None:
-            await asyncio.sleep(_POLL_INTERVAL)  # it has not written `started` completely, or is about to exit
-        else:
-            try:
-                on_liveness(Liveness.SUPERVISED)
-                await pidfd.wait_for_exit(shim_fd)
-            finally:
-                os.close(shim_fd)
+        await _wait_for_shim(shim, on_liveness)
         return None
     # the shim may have written the outcome and released the lock since the first look
-    return _read_outcome(folder) or await _end_lost_step(folder, shim, on_liveness)
+    if outcome := _read_outcome(folder):
+        return outcome
+    if shim is None and (why := _read_refusal(folder)) is not None:
+        return NotStarted(why)
+    if shim is not None and shim.boot and _boot() not in ("", shim.boot):
+        return Lost(
+            "the host was rebooted while it ran, so its end is unknown; look at its output and trigger it again"
+        )
+    await end_processes(folder, on_liveness)
+    why = "its supervisor was killed" if shim is not None else "its files were removed"
+    return Lost(
+        f"{why}, so its end is unknown, and its remaining processes were stopped; look at its output and trigger it "
+        "again"
+    )
+
+
+async def _wait_for_shim(shim: _ShimProcess | None, on_liveness: Callable[[Liveness], None]) -> None:
+    """Wait until the shim has ended, or for a moment if it can't be opened.
+
+    A shim that was stopped (`kill -STOP $PPID` in its step) could neither heed a request nor the time limit: it is
+    continued.
+    """
+    shim_fd = None if shim is None else pidfd.open_process(shim.pid, shim.starttime)
+    if shim_fd is None:
+        if shim is None or shim.pid == 0:  # `started` is damaged, or not written completely yet
+            on_liveness(Liveness.SUPERVISED)
+        await asyncio.sleep(_POLL_INTERVAL)
+        return
+    try:
+        on_liveness(Liveness.SUPERVISED)
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CONTINUE_INTERVAL):
+                    await pidfd.wait_for_exit(shim_fd)
+                    return
+            pidfd.send(shim_fd, signal.SIGCONT)
+    finally:
+        os.close(shim_fd)
 
 
 async def stop(folder: Path) -> None:
     """Request the end of the step from its shim, if that is alive."""
     while True:
         try:
-            if _signal_shim(folder):
+            if await asyncio.to_thread(_request_end, folder):
                 return
         except OSError:
             await asyncio.sleep(_RETRY_DELAY)
@@ -179,14 +217,17 @@ async def stop(folder: Path) -> None:
             await asyncio.sleep(_POLL_INTERVAL)
 
 
-def _signal_shim(folder: Path) -> bool:
-    """Send SIGTERM to the shim, if it is alive; False if it is alive and can't be opened yet. Raises OSError."""
-    shim = _read_started(folder)
-    if shim is None or not _is_locked(folder):
-        return True
-    shim_fd = pidfd.open_process(shim.pid, shim.starttime)
+def _request_end(folder: Path) -> bool:
+    """Send SIGTERM to the shim, if it is alive; False if it is alive and can't be found yet. Raises OSError.
+
+    Where `started` does not lead to the shim, its environment does: it is the parent of all processes of the step.
+    """
+    shim, is_locked = _read_started(folder), _is_locked(folder)
+    shim_fd = pidfd.open_process(shim.pid, shim.starttime) if shim is not None and is_locked else None
     if shim_fd is None:
-        return False
+        found = pidfd.without_descendants(_find_processes(folder))
+        pidfd.send_to_all(found, signal.SIGTERM)
+        return bool(found) or not is_locked
     try:
         pidfd.send(shim_fd, signal.SIGTERM)
     finally:
@@ -194,46 +235,66 @@ def _signal_shim(folder: Path) -> bool:
     return True
 
 
-async def _end_lost_step(folder: Path, shim: _ShimProcess, on_liveness: Callable[[Liveness], None]) -> Lost:
-    """End the processes of a step whose shim died without writing an outcome."""
-    if shim.boot and _boot() not in ("", shim.boot):
-        return Lost(
-            "the host was rebooted while it ran, so its end is unknown; look at its output and trigger it again"
-        )
-    processes = await asyncio.to_thread(_live_processes, folder)
-    if processes:
-        on_liveness(Liveness.ORPHANED)
-        await pidfd.signal_and_wait(processes, signal.SIGTERM, _read_grace(folder))
-    while processes := await asyncio.to_thread(_live_processes, folder):
-        await pidfd.signal_and_wait(processes, signal.SIGKILL, _RETRY_DELAY)
-    return Lost(
-        "its supervisor was killed, so its end is unknown, and its remaining processes were stopped; "
-        "look at its output and trigger it again"
-    )
+async def end_processes(folder: Path, on_liveness: Callable[[Liveness], None]) -> None:
+    """End the processes of a step that has no shim which would do it: SIGTERM to each, SIGKILL after the grace.
+
+    Those that were found are written down before any of them is ended: with their parents gone, nothing else leads to
+    those without the marker.
+    """
+    known = _read_orphans(folder)
+    kill_at = time.monotonic() + _read_grace(folder)
+    signalled: dict[int, int] = {}
+    while found := await asyncio.to_thread(_find_processes, folder, known):
+        if not signalled:
+            on_liveness(Liveness.ORPHANED)
+        if found != known:
+            with suppress(OSError):  # the folder was removed, or the disk is full
+                await asyncio.to_thread(durable.write, folder / "orphans", found)
+        is_late = time.monotonic() >= kill_at
+        new = dict(found.items() - signalled.items())
+        pidfd.send_to_all(found if is_late else new, signal.SIGKILL if is_late else signal.SIGTERM)
+        known = signalled = found
+        await pidfd.wait_for_all(found, _LOOK_INTERVAL)
 
 
-def _live_processes(folder: Path) -> dict[int, int]:
-    return pidfd.find_marked(f"{MARKER}={folder.absolute()}")
+def _find_processes(folder: Path, known: Mapping[int, int] = MappingProxyType({})) -> dict[int, int]:
+    return pidfd.find_marked(f"{MARKER}={folder.absolute()}", known)
+
+
+def _read_orphans(folder: Path) -> dict[int, int]:
+    try:
+        return {int(pid): int(starttime) for pid, starttime in (_read_json(folder / "orphans") or {}).items()}
+    except (TypeError, ValueError):  # damaged
+        return {}
 
 
 def _is_locked(folder: Path) -> bool:
-    """Whether a shim is alive. Call it only once `started` exists: before that, it could keep a shim from the lock."""
+    """Whether a shim is alive."""
     try:
-        with (folder / "lock").open("rb") as lock:
+        with durable.open_regular(folder / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
-        pass  # the folder is a copy without empty files, for example
+    except OSError as error:
+        if durable.may_pass(error):
+            raise
+        # the folder is a copy without empty files, for example
     return False
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file of the folder: None without the file, empty if the file is incomplete."""
+    """The object in a JSON file of the folder: None without the file, empty if it is damaged. Raises OSError.
+
+    A file that can't be read, such as a folder in its place, is damaged, unless the error may pass.
+    """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(durable.read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if durable.may_pass(error):
+            raise
+        return {}
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -253,14 +314,17 @@ def _read_grace(folder: Path) -> float:
     try:
         return float((_read_json(folder / "spec.json") or {})["grace"])
     except (KeyError, TypeError, ValueError):
-        return 0.0
+        return _DEFAULT_GRACE
 
 
-def _read_refusal(folder: Path) -> str:
+def _read_refusal(folder: Path) -> str | None:
+    """Why the step could not be started; None if it was not refused."""
     try:
-        return (folder / "refused").read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return "it was never started"
+        return durable.read_bytes(folder / "refused").decode("utf-8", "replace")
+    except OSError as error:
+        if durable.may_pass(error):
+            raise
+        return None
 
 
 def _boot() -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from runners.git.git import Git, GitFailedError, UnavailableError, UnknownRefError
@@ -18,6 +20,7 @@ from runners.words import WordError
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _BRANCHES, _TAGS = "refs/heads/", "refs/tags/"
 _LONGEST_QUOTE = 100  # characters
+_MAX_NAMES = 10  # in the message of a refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ async def find_repository(folder: Path, environment: Mapping[str, str], mask: Ma
 async def resolve_commit(
     mirror: Mirror, branch: str | None = None, version: str | None = None, project_names: Sequence[str] = ()
 ) -> str:
-    """The full hash of a commit, as of the last fetch. Raises UnknownRefError, UnavailableError.
+    """The full hash of a commit, as of the last fetch; the mirror keeps it. Raises UnknownRefError, UnavailableError.
 
     branch: its head is the commit. version: the commit is that of the tag of this name, `v<version>` or
     `<project>/<version>`. With both, the commit is the tag's, and must be on the branch. One of them is required.
@@ -66,11 +69,19 @@ async def resolve_commit(
         return commit
 
     async with mirror.locked():
-        return await mirror.with_repair(find)
+        commit = await mirror.with_repair(find)
+        await mirror.keep(commit)
+    return commit
+
+
+async def has_path(mirror: Mirror, commit: str, path: str) -> bool:
+    """Whether a commit has a file, folder or symbolic link at this path. Raises UnavailableError."""
+    async with mirror.locked():
+        return bool(await mirror.run("ls-tree", "--name-only", commit, "--", path))
 
 
 async def latest_version(mirror: Mirror, project_names: Sequence[str] = ()) -> tuple[str, str]:
-    """The tag of the highest version and its commit, as of the last fetch. Raises as `resolve_commit`."""
+    """The tag of the highest version and its commit, as of the last fetch; kept and raising as `resolve_commit`."""
 
     async def find() -> tuple[str, str]:
         refs = await _refs(mirror)
@@ -84,7 +95,9 @@ async def latest_version(mirror: Mirror, project_names: Sequence[str] = ()) -> t
         return await _common_commit(mirror, refs, highest)
 
     async with mirror.locked():
-        return await mirror.with_repair(find)
+        tag, commit = await mirror.with_repair(find)
+        await mirror.keep(commit)
+    return tag, commit
 
 
 async def check_out(mirror: Mirror, commit: str, folder: Path) -> None:
@@ -115,9 +128,8 @@ async def check_out(mirror: Mirror, commit: str, folder: Path) -> None:
         except GitFailedError:
             if await mirror.test("cat-file", "-e", commit):
                 raise
-            raise UnknownRefError(
-                f"The commit {commit} is not in the repository {mirror.name} any more: trigger what is there now."
-            ) from None
+            await mirror.fetch_commit(commit)  # its damaged mirror was made anew from the branches and tags of now
+            await write()
         await mirror.collect_garbage()
 
 
@@ -138,7 +150,17 @@ async def _branch_head(mirror: Mirror, refs: Mapping[str, str], branch: str) -> 
     except WordError as error:
         raise UnknownRefError(str(error)) from None
     if head is None:
-        raise UnknownRefError(f"The repository {mirror.name} has no branch {_quoted(branch)}: name one that it has.")
+        tracked = await mirror.tracked_branch(branch)
+        if tracked is not None:
+            make = f"git branch {shlex.quote(branch)} {shlex.quote(tracked)}"
+            raise UnknownRefError(
+                f"The repository {mirror.name} has no branch {_quoted(branch)}, only {tracked} of its remote: make it "
+                f"one with `{make}` in there, or set the project's `repository` to the remote's address."
+            )
+        raise UnknownRefError(
+            f"The repository {mirror.name} has no branch {_quoted(branch)}: name one that it has"
+            f"{_nearest(branch, refs, _BRANCHES)}."
+        )
     return await _commit(mirror, head)
 
 
@@ -155,7 +177,7 @@ async def _version_commit(
     if not tags:
         raise UnknownRefError(
             f"The repository {mirror.name} has no version {_quoted(version)}: none of the tags "
-            f"{one_line(', '.join(candidates))} is there; name one that is."
+            f"{one_line(', '.join(candidates))} is there; name one that is{_nearest(version, refs, _TAGS)}."
         )
     return await _common_commit(mirror, refs, tags)
 
@@ -174,6 +196,14 @@ async def _common_commit(mirror: Mirror, refs: Mapping[str, str], tags: Sequence
 async def _commit(mirror: Mirror, object_hash: str) -> str:
     """The commit of an object: the object itself, or what an annotated tag points to."""
     return (await mirror.run("rev-parse", "--verify", f"{object_hash}^{{commit}}")).strip()
+
+
+def _nearest(name: str, refs: Mapping[str, str], kind: str) -> str:
+    """The branches or tags whose names are most like this one."""
+    names = [ref.removeprefix(kind) for ref in refs if ref.startswith(kind)]
+    names.sort(key=lambda known: SequenceMatcher(None, name, known).ratio(), reverse=True)
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f": {', '.join(one_line(known, _LONGEST_QUOTE) for known in names[:_MAX_NAMES])}{more}" if names else ""
 
 
 def _quoted(name: str | None) -> str:

@@ -8,26 +8,31 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from runners.git import git
-from runners.git.git import Git, GitFailedError, GitResult, UnavailableError
+from runners.git.git import Git, GitFailedError, GitResult, UnavailableError, UnknownRefError
 from runners.mask import Mask
 
 _LOCK_POLL = 0.05  # seconds between two attempts at a lock that another process holds
 # Every branch and tag as it is in the source, also one that was moved by force.
 _ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+_KEPT = "refs/gateway/"  # the commits of active jobs: refs of our own, which no fetch from the source changes
 # upload-pack refuses a local repository of another owner; it reads this setting from its own command line only.
 _ANY_OWNER = "safe.directory=*"
 _UPLOAD_PACK = f"--upload-pack=git -c '{_ANY_OWNER}' upload-pack"
-_FETCH = (
+_GIT_SETTINGS = (
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsync=all"),
     *("-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=30"),
+)
+_FETCH = (
+    *_GIT_SETTINGS,
     *("fetch", "--quiet", "--prune", "--no-tags", "--force", "--update-shallow", "--no-write-fetch-head"),
     *("--no-auto-maintenance", "--no-recurse-submodules"),
 )
+_SHA256 = 64  # digits of a hash, where SHA-1 has 40
 _GC = (
     *("-c", "gc.autoDetach=false", "-c", "gc.cruftPacks=true", "-c", "gc.pruneExpire=never"),
     *("gc", "--auto", "--quiet"),
@@ -77,6 +82,29 @@ class Mirror:
             if self._fetch_error is not None:
                 raise UnavailableError(self._fetch_error)
 
+    async def keep(self, commit: str) -> None:
+        """Keep a commit through pushes by force and repairs. Needs `locked`. Raises as `run`."""
+        await self.run("-c", "core.fsync=all", "update-ref", f"{_KEPT}{commit}", commit)
+
+    async def keep_only(self, commits: Collection[str]) -> None:
+        """Keep these commits, as far as the mirror has them, and no others. Raises UnavailableError."""
+        async with self.locked():
+            kept = await self._kept()
+            for commit in kept.difference(commits):
+                await self.run("update-ref", "-d", f"{_KEPT}{commit}")
+            for commit in set(commits) - kept:
+                with contextlib.suppress(GitFailedError):
+                    await self.keep(commit)
+
+    async def fetch_commit(self, commit: str) -> None:
+        """Bring a commit that may be on no branch. Needs `locked`. Raises as `run`, and UnknownRefError."""
+        result = await self._fetch_result(self.folder, f"+{commit}:{_KEPT}{commit}")
+        if "not our ref" in result.error or "unadvertised object" in result.error:
+            raise UnknownRefError(
+                f"The commit {commit} is not in the repository {self.name} any more: trigger what is there now."
+            )
+        self._output(result)
+
     async def remove(self) -> None:
         """Remove the mirror from the disk; the next fetch makes a new one. Raises UnavailableError."""
         async with self.locked():
@@ -122,13 +150,12 @@ class Mirror:
     async def with_repair(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """The result of `work`; if git fails and the mirror is damaged, of `work` on a new mirror. Needs `locked`.
 
-        Raises GitFailedError only if the mirror is not damaged. A new mirror lacks the commits that only the old one
-        had, such as those from before a push by force.
+        Raises GitFailedError only if the mirror is not damaged.
         """
         try:
             return await work()
         except GitFailedError:
-            if (await self._run("fsck", "--no-dangling", "--no-progress")).code == 0:
+            if not await self._is_damaged():
                 raise
         try:
             await self._recreate()
@@ -154,6 +181,15 @@ class Mirror:
             self._output(result)
         return result.code == 0
 
+    async def tracked_branch(self, branch: str) -> str | None:
+        """A branch of this name that only a remote of a local source has, such as `origin/dev`. Needs `locked`."""
+        if not self._is_local:
+            return None
+        listing = ("for-each-ref", "--format=%(refname:lstrip=2)", "refs/remotes")
+        result = await self._result(self._git.run("-C", self._source, "-c", _ANY_OWNER, *listing, lock=self._lock_fd))
+        names = result.output.splitlines() if result.code == 0 else []
+        return next((name for name in names if name.partition("/")[2] == branch), None)
+
     async def collect_garbage(self) -> None:
         """Pack loose objects if there are many; no object is removed. Needs `locked`."""
         with contextlib.suppress(UnavailableError):
@@ -178,13 +214,25 @@ class Mirror:
     def _message(self, why: str) -> str:
         return f"The repository {self.name} can't be read: {why}"
 
-    async def _fetch(self) -> None:
+    async def _is_damaged(self) -> bool:
+        """Whether git finds the mirror damaged; no where it can't say within its time limit."""
         try:
-            if self.folder.exists():
-                await self._fetch_into(self.folder)
+            return (await self._run("fsck", "--no-dangling", "--no-progress")).code != 0
+        except UnavailableError:
+            return False
+
+    async def _kept(self) -> set[str]:
+        """The commits that are kept; none where the mirror is missing, or too damaged to say."""
+        result = await self._run("for-each-ref", "--format=%(refname)", _KEPT)
+        return {name.removeprefix(_KEPT) for name in result.output.splitlines()} if result.code == 0 else set()
+
+    async def _fetch(self) -> None:
+        if self.folder.exists():
+            result = await self._fetch_result(self.folder, *_ALL_REFS)
+            is_outdated = "mismatched algorithms" in result.error  # the source was made anew, with other hashes
+            if result.code == 0 or not (is_outdated or await self._is_damaged()):
+                self._output(result)  # raises where the source, or the way to it, is broken: the mirror stays
                 return
-        except GitFailedError:
-            pass  # the mirror is damaged, or the source is missing: only a complete new mirror replaces the old one
         await self._recreate()
 
     async def _recreate(self) -> None:
@@ -192,17 +240,30 @@ class Mirror:
         new = self._sibling("new")
         try:
             await _complete_in_thread(_remove, new)
-            init = ("init", "--quiet", "--bare", "--template=", "--", str(new))
+            init = ("init", "--quiet", "--bare", "--template=", await self._object_format(), "--", str(new))
             self._output(await self._result(self._git.run(*init, lock=self._lock_fd)))
-            await self._fetch_into(new)
+            self._output(await self._fetch_result(new, *_ALL_REFS))
+            for commit in await self._kept():  # one by one: the damage may have hit only some of them
+                kept = (str(self.folder), f"+{_KEPT}{commit}:{_KEPT}{commit}")
+                await self._result(self._git.run(f"--git-dir={new}", *_FETCH, *kept, lock=self._lock_fd))
             await _complete_in_thread(_replace, new, self.folder, self._sibling("old"))
         finally:
             await _complete_in_thread(_remove, new)
 
-    async def _fetch_into(self, mirror: Path) -> None:
-        fetch = (f"--git-dir={mirror}", *_FETCH, *([_UPLOAD_PACK] if self._is_local else []), "--end-of-options")
+    async def _object_format(self) -> str:
+        """The option of `git init` for a mirror whose hashes are as long as the source's."""
+        refs = self._output(await self._source_result(*_GIT_SETTINGS, "ls-remote", "--quiet"))
+        return f"--object-format={'sha256' if len(refs.partition(chr(9))[0]) == _SHA256 else 'sha1'}"
+
+    async def _fetch_result(self, mirror: Path, *refs: str) -> GitResult:
+        """The result of a fetch from the source. Raises UnavailableError."""
+        return await self._source_result(f"--git-dir={mirror}", *_FETCH, refs=refs)
+
+    async def _source_result(self, *command: str, refs: Sequence[str] = ()) -> GitResult:
+        """The result of a git command that asks the source. Raises UnavailableError."""
+        options = (*([_UPLOAD_PACK] if self._is_local else []), "--end-of-options")
         source = await self._local_git_folder() if self._is_local else self._source
-        self._output(await self._result(self._remote_git.run(*fetch, source, *_ALL_REFS, lock=self._lock_fd)))
+        return await self._result(self._remote_git.run(*command, *options, source, *refs, lock=self._lock_fd))
 
     async def _local_git_folder(self) -> str:
         """The folder of a local repository's objects; the source may be any of its folders or working trees."""

@@ -21,16 +21,21 @@ class LocalRunner:
         self._output_cap = output_cap
         self._start_errors: dict[Path, str] = {}  # errors of starts that could not be written to the disk
 
-    async def start(self, folder: Path, command: Command) -> None:
-        """Start the step, unless it was started before in this folder. `wait` returns the outcome of a failed start."""
-        error = await supervisor.start(folder, command, OutputTarget(folder.parent, self._output_cap))
+    async def start(self, folder: Path, command: Command | str, *, begun: bool = False) -> None:
+        """Start the step, unless it was begun before: see Runner."""
+        if begun:
+            return
+        if isinstance(command, str):
+            error: str | None = command
+        else:
+            error = await supervisor.start(folder, command, OutputTarget(folder.parent, self._output_cap))
         if error is not None:
             self._start_errors[folder] = error
 
     async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
         """The outcome of the step, once no process of it is alive."""
         error = self._start_errors.pop(folder, None)
-        if error is not None:
+        if error is not None and not supervisor.has_begun(folder):
             return NotStarted(error)
         return await supervisor.wait(folder, on_liveness)
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support import bakehouse, projects, repositories
 from tests.support.command import CONFIGURATION, STATE, run, run_installed, says
@@ -54,7 +56,7 @@ def test_help_names_every_command_and_variable_and_exit_code(tmp_path: Path) -> 
         ("serve", ["--config", "--env-file"]),
         ("demo", ["--port", "--serve"]),
         ("init", ["DIR"]),
-        ("check", ["--config", "--env-file", "--user"]),
+        ("check", ["--config", "--env-file", "--user", "--dbt"]),
     ],
 )
 def test_each_command_explains_its_options(tmp_path: Path, command: str, options: list[str]) -> None:
@@ -149,6 +151,15 @@ def test_the_environment_takes_precedence_over_an_env_file(tmp_path: Path) -> No
     says(run(*given, cwd=project), CONFIGURATION, "gateway.env")
 
 
+def test_check_warns_of_a_pipeline_on_a_fabric_without_a_number(tmp_path: Path) -> None:
+    loader = {"ingester": {"command": ["true"]}, "pipelines": {"load": {"ingester": True}}}
+    settings = {"fabrics": {"local": {}, "7": {}}, "default_fabric": "7", "projects": {"small": loader}}
+    done = run("check", cwd=projects.make(tmp_path / "project", settings=settings))
+    warned = [line for line in done.stdout.splitlines() if "the fabric's id is no number" in line]
+    assert len(warned) == 1
+    assert "small on local" in warned[0]
+
+
 def test_init_makes_a_starter_that_passes_check(tmp_path: Path) -> None:
     says(run_installed("init", "mine", cwd=tmp_path), 0, "mine", "pipeline-gateway serve")
     done = run_installed("check", cwd=tmp_path / "mine")
@@ -181,6 +192,10 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path, command: str) ->
     says(run(command, "file/below", cwd=tmp_path), 1, "file/below")
 
 
+DROPS = {"command": ["sh", "-c", "exit 0"]}  # whatever parameters it is given
+LOADS = {"load": {"ingester": True, "parameters": {"since": {"option": "--since"}}}}
+
+
 @pytest.mark.parametrize(
     ("settings", "mentions"),
     [
@@ -189,10 +204,15 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path, command: str) ->
         (fabric(profiles_directory="elsewhere"), "elsewhere/profiles.yml"),
         ({"projects": {"p": {"dbt": "gone"}}, "default_project": "p"}, "gone/dbt_project.yml"),
         (NO_DBT | {"projects": {"p": {"ingester": {"command": ["/no/loader"]}}}, "default_project": "p"}, "/no/loader"),
+        (NO_DBT | {"projects": {"p": {"ingester": DROPS, "pipelines": LOADS}}, "default_project": "p"}, '"$@'),
         ({"enable_elementary": True}, "packages.yml"),
         (fabric(openlineage_executable="/no/dbt-ol") | {"enable_openlineage": True}, "/no/dbt-ol was not found"),
         (NO_DBT | {"state_directory": "gateway.yaml/state"}, "gateway.yaml is not writable"),
         (NO_DBT | {"free_disk_floor": "1EB"}, "free_disk_floor"),
+        (NO_DBT | {"host": "0.0.0.0"}, "Other hosts may reach 0.0.0.0, but there are no tokens"),
+        (NO_DBT | {"projects": {"p": {"directory": "gone"}}, "default_project": "p"}, "set `projects.p.directory`"),
+        (fabric(openlineage_executable="/no/dbt-ol"), "/no/dbt-ol was not found"),
+        (fabric(edr="/no/edr"), "/no/edr was not found"),
     ],
 )
 def test_check_on_a_fake_dbt_names_what_is_wrong_and_exits_1(
@@ -203,6 +223,83 @@ def test_check_on_a_fake_dbt_names_what_is_wrong_and_exits_1(
     done = run("check", cwd=projects.make(tmp_path / "project", settings=made))
     says(done, 1)
     assert [line for line in done.stdout.splitlines() if line.startswith("WRONG") and mentions in line], done.stdout
+
+
+def test_check_names_what_dbt_would_refuse_in_its_files(tmp_path: Path) -> None:
+    project = projects.make(tmp_path / "project", settings=NO_DBT)
+    (project / "transform/dbt_project.yml").write_text("name: small\nversion: '1'\nprofile: small\n")
+    projects.write(
+        project / "transform/profiles.yml",
+        """
+        small:
+          target: dev
+          outputs:
+            dev: {type: postgres, host: "{{ env_var('DB_HOST') }}", port: "{{ env_var('DB_PORT', '5432') | int }}"}
+            prod: {type: postgres, host: "{{ env_var('PROD_HOST') }}"}
+        """,
+    )
+    done = run("check", cwd=project)
+    says(done, 1, "`fabrics.local.environment: {DB_HOST: …}`", "write `version: '1.0.0'`")
+    assert "DB_PORT" not in done.stdout
+    assert "PROD_HOST" not in done.stdout
+    assert "which is not set" not in run("check", cwd=project, DB_HOST="localhost").stdout
+
+
+def test_check_names_the_command_that_installs_a_missing_adapter(tmp_path: Path) -> None:
+    project = projects.make(tmp_path / "project")
+    profile = "small: {target: dev, outputs: {dev: {type: postgres, host: localhost}}}\n"
+    (project / "transform/profiles.yml").write_text(profile)
+    python = Path(sys.executable).with_name("python")
+    says(run("check", cwd=project), 1, "no adapter postgres, only duckdb", f"{python} -m pip install dbt-postgres")
+
+
+def test_check_has_dbt_look_at_the_project_where_asked(tmp_path: Path) -> None:
+    project = projects.make(tmp_path / "project")
+    says(run("check", "--dbt", cwd=project), 0, "small on local: dbt parse\n", "small on local: dbt debug\n")
+    (project / "transform/models/evens.sql").write_text("select n from {{ ref('odds') }}\n")
+    done = run("check", "--dbt", cwd=project)
+    says(done, 1, "WRONG  small on local: dbt parse: ", "depends on a node named 'odds'", f"{project}/transform")
+    assert not (project / "transform/target").exists()
+
+
+def test_check_warns_of_two_writers_of_a_file_that_takes_one(tmp_path: Path) -> None:
+    warning = f"warn   {tmp_path / 'project/warehouse.duckdb'} takes one writer"
+    settings = {"fabrics": {"a": {"dbt": NO_DBT["fabrics"]["local"]["dbt"]}}}
+    project = projects.make(tmp_path / "project", settings=settings)
+    says(run("check", cwd=project), 1, warning, "dbt on a (a.dbt) and the ingester on a (a.ingester)")
+    one = {"ingester": "warehouse", "dbt": "warehouse"}
+    settings = {"fabrics": {name: {**NO_DBT["fabrics"]["local"], "resources": one} for name in ("a", "b")}}
+    projects.make(tmp_path / "project", settings={**settings, "default_fabric": "a"})
+    assert "takes one writer" not in run("check", cwd=project).stdout
+    settings["fabrics"]["b"]["resources"] = {"ingester": "other", "dbt": "other"}
+    projects.make(tmp_path / "project", settings={**settings, "default_fabric": "a"})
+    says(run("check", cwd=project), 1, warning, "dbt on a (warehouse) and dbt on b (other)")
+
+
+def test_check_says_that_lineage_is_sent_nowhere(tmp_path: Path) -> None:
+    project = projects.make(tmp_path / "project", settings=NO_DBT)
+    done = run("check", cwd=project, OPENLINEAGE_URL="http://localhost:5000")
+    says(done, 1, "warn   small on local: OpenLineage events are kept", "OPENLINEAGE_URL has no effect yet")
+    projects.write(project / "transform/openlineage.yml", "transport: {type: http, url: 'http://localhost:5000'}\n")
+    says(run("check", cwd=project), 1, f"{project}/transform/openlineage.yml has no effect yet")
+
+
+def test_a_database_in_a_checkout_is_refused(tmp_path: Path) -> None:
+    """`check` looks at the commit, the start at the files in the project's directory."""
+    project = projects.make(tmp_path / "project", settings={**NO_DBT, "projects": {"small": {"dbt": "transform"}}})
+    repositories.repository(project, {".gitignore": "gateway.yaml\n.pipeline-gateway\n"})
+    assert "relative path" not in run("check", cwd=project).stdout
+    settings = {**NO_DBT, "projects": {"small": {"dbt": "transform", "branch": "main"}}}
+    (project / "gateway.yaml").write_text(yaml.safe_dump(settings))
+    wrong = "The database ../warehouse.duckdb of the target dev in", "such as `path: /srv/small/warehouse.duckdb`"
+    says(run("check", cwd=project), 1, "WRONG  small on local: ", *wrong)
+    says(run("serve", cwd=project, PORT="0"), CONFIGURATION, "projects.small on fabrics.local: ", *wrong)
+    profile = project / "transform/profiles.yml"
+    profile.write_text(profile.read_text().replace("../warehouse.duckdb", "\"{{ env_var('DB', ':memory:') }}\""))
+    says(run("serve", cwd=project, PORT="0", DB="w.duckdb"), CONFIGURATION, "The database w.duckdb")
+    says(run("check", cwd=project, DB="w.duckdb"), 1, "WRONG  projects.small on fabrics.local: The database w.duckdb")
+    repositories.commit(project, {})
+    assert "relative path" not in run("check", cwd=project).stdout
 
 
 def test_check_on_a_fake_dbt_examines_the_commit_and_leaves_no_files(tmp_path: Path) -> None:

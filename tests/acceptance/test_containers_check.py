@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support import compose
 from tests.support.command import run
@@ -49,6 +50,16 @@ def test_a_missing_service_or_image_is_named_with_what_to_do(
     assert code == 1
     [wrong] = [line for line in output.splitlines() if line.startswith("WRONG")]
     assert [part for part in parts if part not in wrong] == []
+
+
+def test_check_names_a_parameter_that_a_services_shell_would_drop(tmp_path: Path, engine: Engine) -> None:
+    folder = compose.write(tmp_path, fabric={}, ingester=compose.shell("exit 0"), dbt=service())
+    pipelines = {"load": {"ingester": True, "parameters": {"since": {"option": "--since"}}}}
+    with (folder / "gateway.yaml").open("a", encoding="utf-8") as file:
+        yaml.safe_dump({"projects": {"shop": {"pipelines": pipelines}}}, file)
+    code, output = check(folder, engine.environment)
+    assert code == 1
+    assert "WRONG  containers: What the service ingester runs is a shell script" in output
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,17 @@ def test_lineage_goes_to_a_file_unless_the_service_sets_an_address(fake: Fake) -
     assert "OPENLINEAGE__TRANSPORT" not in record["output"]
 
 
+def test_dbt_ol_gets_profile_and_target_of_dbts_variables(fake: Fake) -> None:
+    """Those of the service and of the fabric; those of the fabric win, as in the container."""
+    gateway = fake.gateway(
+        {"environment": {"DBT_TARGET": "prod"}}, variables={"DBT_TARGET": "x", "DBT_PROFILE": "shop"}
+    )
+    for lineage in (True, False):
+        record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=lineage)
+        options = record["output"].partition("called: ")[2].splitlines()[0].split()
+        assert {"--target=prod" in options, "--profile=shop" in options} == {lineage}
+
+
 def test_unset_toggles_depend_on_the_image_and_the_record_notes_it(fake: Fake) -> None:
     unsaid = {"ENABLE_OPENLINEAGE": "", "ENABLE_ELEMENTARY": ""}
     gateway = fake.gateway(environment=unsaid)

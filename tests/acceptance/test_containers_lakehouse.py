@@ -69,6 +69,7 @@ def test_a_compose_project_runs_full_without_any_configuration(
         "warn": 0,
         "error": 0,
         "skip": 0,
+        "noop": 0,
         "current": None,
     }
     assert record["progress"] == {
@@ -78,6 +79,7 @@ def test_a_compose_project_runs_full_without_any_configuration(
         "warn": 1,
         "error": 0,
         "skip": 0,
+        "noop": 0,
         "current": None,
     }
     assert "Done. PASS=84 WARN=1 ERROR=0" in record["output"]

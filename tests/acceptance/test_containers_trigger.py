@@ -79,13 +79,17 @@ class Shop:
         self.folder.mkdir(exist_ok=True)
         (self.folder / "gateway.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
-    def compose(self, *more: str) -> None:
-        """Commit a compose file whose services mount the repository, and dbt's these volumes too."""
+    def compose(self, *more: str, environment: Mapping[str, str] | None = None) -> None:
+        """Commit a compose file whose services mount the repository.
+
+        more, environment: volumes and variables that dbt's service has too.
+        """
         service = {"image": HOST_IMAGE, "network_mode": "none"}
         mounts = [*python_mounts(), f"{self.data}:/data", ".:/shop"]
         dbt = {**service, "working_dir": "/shop/transform", "entrypoint": WAIT, "volumes": [*mounts, *more]}
         ingester = {**service, "working_dir": "/shop", "command": ["python", "ingest.py"], "volumes": mounts}
-        text = yaml.safe_dump({"name": "shop", "services": {"dbt": dbt, "ingester": ingester}}).replace("$", "$$")
+        services = {"dbt": {**dbt, "environment": dict(environment or {})}, "ingester": ingester}
+        text = yaml.safe_dump({"name": "shop", "services": services}).replace("$", "$$")
         repositories.commit(self.repository, {"compose.yaml": text})
 
     def rows(self, table: str) -> int | None:
@@ -273,6 +277,21 @@ def test_with_its_project_path_set_the_ingester_is_of_the_commit(
     assert (shop.rows("raw_numbers"), record["notes"]) == (6, [])
     run(gateway, "load", version="2")
     assert shop.rows("raw_numbers") == 10
+
+
+def test_a_run_up_to_a_model_fills_it_whatever_its_service_sets(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    shop.compose(environment={"DBT_EMPTY": "1"})
+    run(make_gateway(shop.folder, engine.environment), "build", version="2", processName="evens")
+    assert shop.rows("evens") == 4
+
+
+def test_a_database_in_dbts_target_folder_is_found(shop: Shop, engine: Engine, make_gateway: MakeGateway) -> None:
+    here = "small: {target: dev, outputs: {dev: {type: duckdb, path: target/dev.duckdb}}}\n"
+    numbers = {"transform/profiles.yml": here, "transform/models/silver/numbers.sql": "select 1 as n\n"}
+    repositories.commit(shop.repository, numbers)
+    run(make_gateway(shop.folder, engine.environment), "build", branch="main")
 
 
 def test_the_commit_replaces_a_services_own_mount_of_its_project(

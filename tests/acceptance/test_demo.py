@@ -40,24 +40,26 @@ class Ran:
     folder: Path
     code: int
     text: str
+    port: str
 
 
 def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "LAKEHOUSE_DUCKDB"}
 
 
-def demo(folder: Path, *options: str) -> Ran:
+def demo(folder: Path) -> Ran:
+    port = free_port()
     done = subprocess.run(
-        [COMMAND, "demo", *options, folder.name],
+        [COMMAND, "demo", folder.name],
         cwd=folder.parent,
-        env=environment(),
+        env={**environment(), "PORT": port},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=2 * DEADLINE,
         check=False,
     )
-    return Ran(folder, done.returncode, done.stdout)
+    return Ran(folder, done.returncode, done.stdout, port)
 
 
 @contextmanager
@@ -89,9 +91,12 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 def test_the_demo_exits_0_and_names_its_folder_address_and_job(first: Ran) -> None:
     assert first.code == 0, first.text
     assert f"Lakehouse: {first.folder}\n" in first.text
-    assert re.search(r"^Gateway:   http://localhost:[0-9]+$", first.text, re.MULTILINE)
     assert re.search(r"^Job:       full-[0-9]{13}-[a-z0-9]{6}$", first.text, re.MULTILINE)
     assert "Traceback" not in first.text
+
+
+def test_the_demo_serves_on_the_port_of_the_environment(first: Ran) -> None:
+    assert f"Gateway:   http://localhost:{first.port}\n" in first.text
 
 
 def test_the_demo_shows_each_step_with_a_bar_and_counts(first: Ran) -> None:
@@ -148,7 +153,7 @@ def test_a_broken_model_makes_the_demo_exit_1_and_name_it(first: Ran, tmp_path: 
     (folder / "transform/models/gold/monthly_delays.sql").write_text(
         "select no_such_column from {{ ref('flights') }}\n"
     )
-    ran = demo(folder, "--port", free_port())
+    ran = demo(folder)
     assert ran.code == 1, ran.text
     assert re.search(r"^  build +exit 1 .* ERROR=1 SKIP=[0-9]+$", ran.text, re.MULTILINE)
     assert "completed, exit code 1" in ran.text

@@ -58,7 +58,7 @@ def test_the_manuals_other_commands_work_as_written(service: Installed) -> None:
     *check, timer, log = manual.block("service.md", "Check, timer and log").splitlines()
     assert "STATE_DIRECTORY" in check[0]
     machine.shell(timer)
-    assert "02:00" in machine.run("systemctl", "cat", "pipeline-trigger@full.timer")
+    assert "04:30" in machine.run("systemctl", "cat", "pipeline-trigger@full.timer")
     assert machine.run("systemctl", "is-active", "pipeline-trigger@full.timer") == "active\n"
     assert '"event": "serving"' in machine.shell(log)
 

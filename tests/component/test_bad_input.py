@@ -70,7 +70,9 @@ async def is_still_serving(port: int) -> None:
         (b"\x00" * 100, "not JSON"),
         (b'{"pipeline": "\xff\xfe"}', "not JSON"),
         ('{"pipeline": "full"}'.encode("utf-16"), "not JSON"),
-        (b'\xef\xbb\xbf{"pipeline": "full"}', "not JSON"),
+        (b'\xef\xbb\xbf\xef\xbb\xbf{"pipeline": "full"}', "not JSON"),
+        (b'{"pipeline": "full", "command": "run", "pipeline": "dbt"}', "'pipeline' is given more than once"),
+        (b'{"pipeline": "full", "a": [{"b": 1, "b": 1}]}', "'b' is given more than once"),
         (b"[" * 60_000, "nested too deep"),
         (b'{"a":' * 12_000, "nested too deep"),
         (b"[" * 100_000, "has 100000 bytes"),
@@ -100,6 +102,12 @@ async def test_a_malformed_trigger_gets_400_and_a_short_message(port: int, body:
     is_refused(answer, 400, mentioned)
     assert len(answer.json["error"]) < 500
     await is_still_serving(port)
+
+
+async def test_a_byte_order_mark_before_the_body_is_no_harm(port: int) -> None:
+    """PowerShell and Windows editors write one."""
+    answer = await send(port, request("POST", PATH, JSON, body=b'\xef\xbb\xbf{"pipeline": "ingester"}'))
+    assert answer.status == 202, answer
 
 
 async def test_a_body_nested_to_any_depth_gets_400(port: int) -> None:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_aiohttp import AiohttpClient
 
+from gateway.app import BROKEN
 from gateway.fabrics.local import LocalFabric
 from runners.process.local_runner import LocalRunner
 from tests.conftest import MakeApi
 from tests.support import projects
+from tests.support.api import Api, app
 
 WAITING = """
     import pathlib, time
@@ -58,3 +61,21 @@ async def test_a_step_left_running_by_a_bug_is_stopped_before_the_job_ends(
     assert (record["status"], record["reason"]) == ("failed", "unknown")
     ended = folder / ".pipeline-gateway/jobs" / record["jobId"] / "1-ingester/exit"
     assert '"stopped": "asked"' in ended.read_text()
+
+
+@pytest.mark.parametrize("method", ["wait", "stop"])
+async def test_a_runner_that_fails_again_ends_its_job_and_not_the_service(
+    tmp_path: Path, aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    folder = projects.make(tmp_path / "project")
+    service = app(folder)
+    client = await aiohttp_client(service)
+    api = Api(client.session, client.make_url("/"), folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalRunner, "wait", broken)
+        patch.setattr(LocalRunner, method, broken)
+        record = await api.run(pipeline="ingester")
+    assert (record["status"], record["reason"]) == ("failed", "unknown")
+    assert "may still run" in record["error"]
+    assert not service[BROKEN].done()
+    assert (await api.run(pipeline="ingester"))["exitCode"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,13 +123,31 @@ async def test_a_missing_branch_or_version_is_named(mirror: Mirror, repository: 
     tag(repository, "main-tag")
     branch(repository, "only-a-branch")
     assert await refusal(mirror, "main-tag") == (
-        f"The repository {repository} has no branch 'main-tag': name one that it has."
+        f"The repository {repository} has no branch 'main-tag': name one that it has: main, only-a-branch."
     )
     assert await refusal(mirror, None, "only-a-branch", "shop") == (
         f"The repository {repository} has no version 'only-a-branch': none of the tags only-a-branch, "
-        "shop/only-a-branch is there; name one that is."
+        "shop/only-a-branch is there; name one that is: main-tag."
     )
     assert "has no branch 'nowhere'" in await refusal(mirror, "nowhere", "main-tag")
+
+
+async def test_a_branch_that_only_the_remote_has_is_named(mirror: Mirror, repository: Path, tmp_path: Path) -> None:
+    branch(repository, "feature/x")
+    switch(repository, "main")
+    clone = tmp_path / "clone"
+    repositories.git(tmp_path, "clone", "--quiet", str(repository), clone.name)
+    of_clone = mirror_of(clone, tmp_path / "of_clone")
+    assert await refusal(of_clone, "feature/x") == (
+        f"The repository {clone} has no branch 'feature/x', only origin/feature/x of its remote: make it one with "
+        "`git branch feature/x origin/feature/x` in there, or set the project's `repository` to the remote's address."
+    )
+    repositories.git(clone, "branch", "feature/x", "origin/feature/x")
+    assert await fetch_and_resolve(of_clone, "feature/x") == head(repository)
+    for number in range(20):
+        repositories.git(repository, "branch", f"topic-{number}")
+    assert "name one that it has: feature/x, " in await refusal(mirror, "feature/y")
+    assert (await refusal(mirror, "feature/y")).endswith(" and 12 more.")
 
 
 async def test_a_removed_branch_is_missing_after_the_next_fetch(mirror: Mirror, repository: Path) -> None:
@@ -393,6 +412,21 @@ async def test_any_kind_of_local_repository_is_read(repository: Path, tmp_path: 
         mirror = mirror_of(source, tmp_path / str(number))
         assert await fetch_and_resolve(mirror, "main") == head(repository), source
         await check_out(mirror, head(repository), tmp_path / str(number) / "checkout")
+
+
+async def test_a_repository_with_sha256_is_read(repository: Path, tmp_path: Path, folder: Path) -> None:
+    """Also where the repository had SHA-1 before."""
+    of_sha1 = mirror_of(repository, tmp_path)
+    await of_sha1.fetch()
+    shutil.rmtree(repository)
+    repositories.git(tmp_path, "init", "--quiet", "--initial-branch=main", "--object-format=sha256", repository.name)
+    made = commit(repository, FILES)
+    assert len(made) == 64
+    assert await fetch_and_resolve(of_sha1, "main") == made
+    await check_out(of_sha1, made, folder)
+    assert (folder / "c").read_text() == "three\n"
+    after = commit(repository, {"c": "four\n"})
+    assert await fetch_and_resolve(of_sha1, "main") == after
 
 
 async def test_the_repository_of_a_folder_and_its_path_in_it_are_found(repository: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.fabrics import checkouts
 from gateway.fabrics.checkouts import Checkout, Checkouts
 from gateway.model.job import SourceCommit
 from tests.support import repositories
@@ -151,3 +152,60 @@ async def test_a_commit_that_no_longer_exists_is_named_in_the_error(kept: Projec
     assert why is not None
     assert source.commit in why
     assert "not in the repository" in why
+
+
+async def test_the_mirror_keeps_the_commits_of_active_jobs_alone(
+    kept: ProjectState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = await kept.source()
+    [mirror] = (kept.state / "repositories").glob("*.git")
+
+    def commits() -> str:
+        return repositories.git(mirror, "for-each-ref", "--format=%(objectname)", "refs/gateway")
+
+    await kept.checkouts.sweep([])  # its job is about to be recorded
+    assert commits() == source.commit
+    monkeypatch.setattr(checkouts, "_ACCEPTANCE", 0)
+    age(mirror, 31)
+    await kept.checkouts.sweep([replace(make_job(), source=source, fabric="local")])
+    assert commits() == source.commit
+    repositories.git(mirror, "update-ref", "-d", f"refs/gateway/{source.commit}")  # as an earlier version left it
+    await kept.checkouts.sweep([replace(make_job(), source=source, fabric="local")])
+    assert commits() == source.commit
+    await kept.checkouts.sweep([])
+    assert commits() == ""
+
+
+async def dbt_project(folder: Path, branch: str = "main") -> str:
+    """What is in the dbt project of the project at this path, on a checkout of a branch."""
+    settings = load(folder.parent, f"projects: {{shop: {{directory: {folder.name}}}}}")
+    checkouts = Checkouts(settings, os.environ)
+    source = await checkouts.resolve("shop", branch, None)
+    assert source is not None
+    checkout = checkouts.checkout("local", source)
+    assert await checkout.prepare("job-1") is None
+    project = checkout.project_in(settings.projects["shop"])
+    assert project.dbt.is_relative_to(checkout.root)
+    return (project.dbt / "name").read_text()
+
+
+@pytest.mark.parametrize("target", ["repo/green", "repo"])
+async def test_a_link_into_a_repository_is_the_folder_that_it_names(tmp_path: Path, target: str) -> None:
+    """Also where the repository has another folder with the name of the link."""
+    repositories.repository(tmp_path / "repo", {"name": "repo", "green/name": "repo/green", "blue/name": "repo/blue"})
+    (tmp_path / "blue").symlink_to(target)
+    assert await dbt_project(tmp_path / "blue") == target
+
+
+async def test_a_link_in_a_repository_is_what_the_commit_has_it_name(tmp_path: Path) -> None:
+    """A link that the commit does not have is what it is now."""
+    repository = repositories.repository(tmp_path / "repo", {"releases/41/name": "41", "releases/42/name": "42"})
+    (repository / "current").symlink_to("releases/42")
+    assert await dbt_project(repository / "current") == "42"
+    repositories.commit(repository, {})
+    repositories.branch(repository, "next")
+    (repository / "current").unlink()
+    (repository / "current").symlink_to("releases/41")
+    repositories.commit(repository, {})
+    assert await dbt_project(repository / "current", "next") == "41"
+    assert await dbt_project(repository / "current", "main") == "42"

@@ -49,7 +49,7 @@ esac
 async def calls_after_stop(folder: Path, interrupt: int = 2) -> list[str]:
     """The docker calls so far, after one more stop of the container."""
     docker = (str(folder / "docker"),)
-    spec = ContainerSpec((("docker",),), "/", docker, interrupt, 0.05, 60.0, 0.0, {})
+    spec = ContainerSpec((("docker",),), "/", docker, interrupt, 0.05, 60.0, 0.0, 0.0, {})
     container = Container(folder / "job" / "1-build", 0, spec, os.environ, 1 << 20, lambda _: None, Mask())
     await container.stop("asked")
     return [line.split(container.name)[0].strip(" -") for line in (folder / "asked").read_text().splitlines()]

@@ -164,6 +164,15 @@ async def test_a_trigger_gets_202_with_a_location_that_works(api: Api) -> None:
     assert (await api.get(answer.headers["Location"]))["jobId"] == job
 
 
+async def test_every_json_answer_ends_with_a_line_end(api: Api) -> None:
+    """So that a shell's prompt does not stand behind it."""
+    job = (await api.run(pipeline="ingester"))["jobId"]
+    paths = (PATH, f"{PATH}?jobId={job}", f"/api/v1/jobs/{job}", "/api/v1/pipelines", "/healthz", "/readyz", "/nowhere")
+    answers = [await api.call("GET", path) for path in (*paths, "/api/trigger/pipeline/none")]
+    answers += [await api.call("POST", path, {"pipeline": "ingester"}) for path in (PATH, f"/api/v1/jobs/{job}/cancel")]
+    assert [answer for answer in answers if not answer.body.endswith(b"}\n")] == []
+
+
 async def test_a_second_trigger_gets_409_that_names_the_holder(waiting: Api) -> None:
     """It leaves neither a record nor a folder."""
     holder = await waiting.trigger(pipeline="ingester")

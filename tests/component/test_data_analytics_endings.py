@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.conftest import MakeApi
 from tests.support import projects
@@ -51,6 +52,27 @@ def project_settings(**more: Any) -> dict[str, Any]:
     return {"projects": {"small": {"dbt": "transform", "ingester": ingester, **more}}}
 
 
+async def test_the_log_says_how_each_job_ended(tmp_path: Path, make_api: MakeApi) -> None:
+    ingester = """
+        import pathlib, sys
+        sys.exit(int(pathlib.Path("code").read_text()))
+    """
+    folder = projects.make(tmp_path / "project", ingester=ingester, settings=fabric(dbt={"executable": "/no/dbt"}))
+    api = await make_api(folder)
+    with capture_logs() as logged:
+        for code in ("0", "3"):
+            (folder / "code").write_text(code)
+            await api.run(pipeline="ingester")
+        record = await api.run(pipeline="dbt", command="deps")
+    lines = [line for line in logged if line["event"] == "job ended"]
+    assert [(line["outcome"], line.get("exit_code"), line.get("reason")) for line in lines] == [
+        ("succeeded", 0, None),
+        ("errors", 3, None),
+        ("failed", None, "not_started"),
+    ]
+    assert (record["outcome"], record["error"]) == ("failed", lines[-1]["error"])
+
+
 async def failed(api: Api, job: str, reason: str) -> dict[str, Any]:
     """The record of a job that must have failed for this reason; both APIs say the same."""
     whole, polled = await api.finished(job), await api.poll(job)
@@ -69,7 +91,7 @@ async def test_an_ingester_that_exits_0_completes_the_job_with_its_progress(proj
     record = await api.poll((await api.run(pipeline="ingester"))["jobId"])
     assert (record["status"], record["success"], record["exitCode"], record["phase"]) == ("completed", True, 0, "ended")
     assert record["progress"] == {
-        "done": 3, "total": 3, "pass": 3, "warn": 0, "error": 0, "skip": 0, "current": "table_3",
+        "done": 3, "total": 3, "pass": 3, "warn": 0, "error": 0, "skip": 0, "noop": 0, "current": "table_3",
     }  # fmt: skip
     assert not {"error", "reason", "firstFailure"} & set(record)
     [step] = record["steps"]

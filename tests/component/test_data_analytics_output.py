@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MakeApi
-from tests.support import projects
+from tests.support import hung, projects
 from tests.support.api import Api, until
 from tests.support.gateway import DEADLINE
 
@@ -71,6 +73,55 @@ async def test_output_is_what_a_terminal_shows(tmp_path: Path, make_api: MakeApi
     assert shown == "green text\n100%\nbell nul tab\there\nup\nbad � byte\n"
 
 
+SECRET = "s3cret-42-value"
+IN_PIECES = {
+    "colours": "password: \x1b[1ms3cret\x1b[0m-42-\x1b[32mvalue\x1b[0m",
+    "NULs": "password: s3c\0ret-42-\0value",
+    "UTF-16": "password: s3cret-42-value".encode("utf-16-le").decode(),
+    "overwriting": "password: s3cret-00\b\b42-value",
+    "a new start of the line": "password: s3cret-42-\r\x1b[Kpassword: s3cret-42\x07-value",
+}
+
+
+@pytest.mark.parametrize("printed", IN_PIECES.values(), ids=IN_PIECES)
+async def test_a_secret_printed_in_pieces_is_masked_in_what_is_shown(
+    tmp_path: Path, make_api: MakeApi, printed: str
+) -> None:
+    """On the disk each piece is no secret; rendering would put them together."""
+    event = json.dumps({"table": "\x1b[1ms3cret\x1b[0m-42-value", "done": 1, "total": 2})
+    text = f"{event}\n{'x' * 10_230}\n{printed}"
+    program = f"import sys; sys.stdout.write({text!r}); sys.exit(3)"
+    folder = projects.make(tmp_path / "project", ingester=program)
+    api = await make_api(folder, {"DB_PASSWORD": SECRET})
+    job = (await api.run(pipeline="ingester"))["jobId"]
+    polled, whole = await api.poll(job), await api.get(f"/api/v1/jobs/{job}")
+    assert polled["output"].endswith("x\npassword: ***")
+    assert whole["firstFailure"]["message"].endswith("password: ***")
+    assert whole["progress"]["current"] == "***"
+    for answer in (polled, whole):
+        assert "value" not in json.dumps(answer)
+
+
+LIKE_EVENTS = [
+    '{"data": {"rows": 5}} loaded',
+    '{"info": {"status": "FATAL: disk quota exceeded"}} (attempt 2)',
+    '{"info": {"name": "flights", "msg": "loaded", "rows": 336776}, "data": {}}',
+    '{"data": {"rows": ',
+]
+
+
+async def test_lines_of_an_ingester_that_look_like_dbts_events_stay(tmp_path: Path, make_api: MakeApi) -> None:
+    """Also while later steps run and after the end, beside dbt's own events in the same output."""
+    ingester = "\n".join(["print('first')", *(f"print({line!r})" for line in LIKE_EVENTS[:-1])])
+    ingester += f"\nprint({LIKE_EVENTS[-1]!r}, end='', flush=True)"
+    settings = {"enable_openlineage": False}
+    api = await make_api(projects.make(tmp_path / "project", ingester=ingester, settings=settings))
+    shown = await output(api, (await api.run(pipeline="full", command="deps"))["jobId"])
+    assert shown.startswith("\n".join(["first", *LIKE_EVENTS, ""]))
+    assert "Running with dbt=" in shown
+    assert '"MainReportVersion"' not in shown
+
+
 async def test_output_is_live_while_the_job_runs(tmp_path: Path, make_api: MakeApi) -> None:
     folder = projects.make(tmp_path / "project", ingester=WAITING)
     api = await make_api(folder)
@@ -84,6 +135,46 @@ async def test_output_is_live_while_the_job_runs(tmp_path: Path, make_api: MakeA
     (folder / "go").touch()
     await api.finished(job)
     assert await output(api, job) == "ready\ndone\n"
+
+
+async def test_polls_of_a_flood_on_a_disk_that_hangs_leave_jobs_their_threads(
+    tmp_path: Path, make_api: MakeApi
+) -> None:
+    """More polls than the default executor has threads, on a host with any number of processors."""
+    second = {"ingester": {"command": ["true"]}, "pipelines": {"quick": {"ingester": True}}}
+    first = {"ingester": {"command": [sys.executable, "ingest.py"]}}
+    settings = {
+        "fabrics": {"1": {}, "2": {}},
+        "default_fabric": "1",
+        "projects": {"first": first, "second": second},
+        "default_project": "first",
+    }
+    folder = projects.make(tmp_path / "project", ingester=WAITING, settings=settings)
+    api = await make_api(folder)
+    job = await api.trigger(pipeline="ingester")
+    await until(lambda: is_running(api, job), "the ingester")
+    with hung.mounted(folder / ".pipeline-gateway" / "jobs" / job):
+        polls = [asyncio.create_task(api.poll(job), name=f"poll {n}") for n in range(40)]
+        async with asyncio.timeout(DEADLINE):
+            run = {"fabricId": 2, "projectId": "second", "pipelineName": "quick"}
+            answer = await api.call("POST", "/api/trigger/pipeline", run)
+            other = await api.finished(answer.json["runId"])
+        assert not any(poll.done() for poll in polls)
+    assert (other["status"], other["exitCode"]) == ("completed", 0)
+    (folder / "go").touch()
+    assert {poll["jobId"] for poll in await asyncio.gather(*polls)} == {job}
+    await api.finished(job)
+
+
+async def test_a_flood_of_nuls_is_no_burden_and_what_follows_is_shown(tmp_path: Path, make_api: MakeApi) -> None:
+    ingester = """
+        import sys
+        sys.stdout.buffer.write(bytes(8 << 20))
+        print("the end")
+    """
+    api = await make_api(projects.make(tmp_path / "project", ingester=ingester))
+    job = (await api.run(pipeline="ingester"))["jobId"]
+    assert await output(api, job) == "the end\n"
 
 
 async def test_200_megabytes_of_output_neither_fail_the_job_nor_fill_the_disk(
@@ -129,6 +220,27 @@ async def test_a_wait_without_a_change_answers_304_to_a_matching_etag(tmp_path: 
         answer = await api.call("GET", f"/api/v1/jobs/{job}?wait={wait}", headers={"If-None-Match": tag})
         assert (answer.status, answer.body, answer.headers["ETag"]) == (304, b"", tag)
     assert (await api.call("GET", f"/api/v1/jobs/{job}?wait=0.1")).status == 200
+
+
+async def test_a_wait_understands_weak_and_listed_etags(tmp_path: Path, make_api: MakeApi) -> None:
+    """A proxy that compresses makes each tag weak, and a cache may name several; neither may become a busy loop."""
+    folder = projects.make(tmp_path / "project", ingester=WAITING)
+    api = await make_api(folder)
+    job = await api.trigger(pipeline="ingester")
+    await until(lambda: is_running(api, job), "the ingester")
+    tag = (await api.call("GET", f"/api/v1/jobs/{job}")).headers["ETag"]
+    for known in (f"W/{tag}", f'"another", W/{tag}', "*"):
+        answer = await api.call("GET", f"/api/v1/jobs/{job}?wait=0.1", headers={"If-None-Match": known})
+        assert (answer.status, answer.headers["ETag"]) == (304, tag), known
+    for unknown in ('W/"another"', "nonsense"):
+        answer = await api.call("GET", f"/api/v1/jobs/{job}?wait=60", headers={"If-None-Match": unknown})
+        assert answer.status == 200, unknown
+    asked = asyncio.create_task(
+        api.call("GET", f"/api/v1/jobs/{job}?wait=60", headers={"If-None-Match": f"W/{tag}"}), name="the question"
+    )
+    (folder / "go").touch()
+    async with asyncio.timeout(DEADLINE):
+        assert (await asked).status == 200
 
 
 async def test_the_etag_of_an_ended_job_does_not_change(project: Path, make_api: MakeApi) -> None:

@@ -16,8 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runners.dbt.arguments import ONLY_BUILDABLE_TESTS, exclude, select, select_up_to, select_within, vars_argument
+from gateway.model import catalog
+from gateway.model.plan import Plan, PlannedStep, StepName
+from runners.dbt.arguments import ONLY_BUILDABLE_TESTS, exclude, select, select_up_to, vars_argument
+from runners.dbt.command import DbtConfig, DbtStep
+from runners.dbt.command import paths as dbt_paths
+from runners.dbt.listing import Node, list_nodes
+from runners.mask import Mask
 from runners.parameters import Parameter, ParameterType, ParameterValue, resolve_values
+from runners.program import ProgramResult
 from tests.conftest import need
 from tests.support import projects
 from tests.support.injections import CANARY, WORDS, refusal
@@ -262,6 +269,50 @@ def test_a_model_selects_itself_and_what_is_upstream_of_it(dbt: Dbt) -> None:
     assert dbt.call("ls", select_up_to("numbers"), "--resource-type=model").names == {"numbers"}
 
 
+WORDS_OF_MODELS = {
+    "evens": {"small.evens", "small.numbers"},
+    "gr\u00f6\u00dfe": {"small.gr\u00f6\u00dfe"},
+    "dim.v2": {"small.dim.v2"},
+    "dim_v1": {"small.dim.v1"},
+    "dim": {"small.dim.v1", "small.dim.v2"},
+    "a.b": {"small.a.b"},
+    "base": {"shared.base"},
+}
+
+
+async def test_dbts_word_for_a_model_selects_it_and_what_is_upstream(tmp_path: Path) -> None:
+    """A package may have a model of its name, its letters may be of any script, and one version may be named."""
+    project = projects.dbt_project(tmp_path / "transform")
+    package = project / "dbt_packages/shared"
+    projects.write(package / "dbt_project.yml", "name: shared\nversion: '1.0'\nmodels: {+schema: shared}\n")
+    projects.write(package / "models/base.sql", "select 1 as n")
+    projects.write(package / "models/evens.sql", "select n from {{ ref('base') }}")
+    for name in ("gr\u00f6\u00dfe", "dim_v1", "dim_v2", "a.b"):
+        projects.write(project / f"models/{name}.sql", "select 1 as n")
+    projects.write(project / "models/dim.yml", "models: [{name: dim, versions: [{v: 1}, {v: 2}]}]\n")
+    dbt = Dbt(project)
+
+    async def ask(argv: tuple[str, ...]) -> ProgramResult:
+        return ProgramResult(0, "\n".join(dbt.call(*argv[1:]).listed).encode(), "")
+
+    async def nodes(*arguments: str) -> list[Node]:
+        config, folder = DbtConfig(project), tmp_path / "listing"
+        where = dbt_paths(config, folder, folder / "none", {})
+        found = await list_nodes(config, DbtStep("run", arguments), where, ask, Mask(), may_install=False)
+        assert isinstance(found, list), found
+        return found
+
+    listed, own = await nodes(), await nodes(select("package:this"))
+    plan = Plan((PlannedStep(StepName.RUN),), ())
+    for process, expected in WORDS_OF_MODELS.items():
+        found = catalog.find_models(process, listed, plan)
+        stop = catalog.stop_at(process, [node for node in found if node in own] or found, listed, plan)
+        assert isinstance(stop, catalog.Models), stop
+        done = dbt.call("ls", select_up_to(*stop.words), "--resource-type=model")
+        assert set(done.listed) == expected, process
+    dbt.close()
+
+
 def models(dbt: Dbt, *selection: str) -> set[str]:
     done = dbt.call("ls", "--resource-type=model", *selection)
     assert done.success, done
@@ -277,10 +328,10 @@ WITHIN = (
 def test_a_model_within_a_selection_is_exactly_what_both_select(dbt: Dbt) -> None:
     for selection in WITHIN:
         selected = models(dbt, select(selection))
-        assert models(dbt, select_within("evens", selection)) == {"numbers", "evens"} & selected, selection
-    assert models(dbt, select_within("sixths", "+evens thirds hooked")) == {"numbers", "evens", "thirds"}
-    assert models(dbt, select_within("sixths", "evens,tag:odd")) == set()
-    assert models(dbt, select_within("evens", None)) == {"numbers", "evens"}
+        assert models(dbt, select_up_to("evens", within=selection)) == {"numbers", "evens"} & selected, selection
+    assert models(dbt, select_up_to("sixths", within="+evens thirds hooked")) == {"numbers", "evens", "thirds"}
+    assert models(dbt, select_up_to("sixths", within="evens,tag:odd")) == set()
+    assert models(dbt, select_up_to("evens")) == {"numbers", "evens"}
 
 
 def test_one_glued_argument_selects_or_leaves_out_several(dbt: Dbt) -> None:

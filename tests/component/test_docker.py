@@ -91,6 +91,21 @@ async def test_only_regular_files_are_read_from_an_ended_container(engine: Engin
         engine.docker("rm", "files")
 
 
+async def test_a_name_with_eof_in_it_is_no_silent_engine(tmp_path: Path, engine: Engine) -> None:
+    """Nor is any other name that docker repeats in its errors."""
+    assert await docker_of(engine).inspect("geofence-eof") is None
+    engine.docker("create", "--name=geofence-eof", "--network=none", BUSYBOX_IMAGE, "true")
+    try:
+        assert await docker_of(engine).read_file("geofence-eof", "/missing") is None
+    finally:
+        engine.docker("rm", "geofence-eof")
+    folder = compose.write(tmp_path, dbt={**compose.service(), "image": "geofence:eof"})
+    project = ComposeCli(str(folder), instance="feed")
+    found = await compose_project.read_project(project, docker_of(engine))
+    assert not isinstance(found, str)
+    assert await one_off.run_shell(project, found.services["dbt"], "true", "", docker_of(engine)) == ""
+
+
 async def test_a_one_off_shell_that_hangs_leaves_no_container_behind(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,7 +253,7 @@ async def called(tmp_path: Path, stand_ins: StandIns, command: Command) -> list[
 
 def dbt_command(stand_ins: StandIns, arguments: list[str]) -> Command:
     made = DbtConfig(project=stand_ins.folder, executable=str(stand_ins.folder / "dbt"))
-    paths = dbt.paths(made, stand_ins.folder / "step", stand_ins.folder / "none")
+    paths = dbt.paths(made, stand_ins.folder / "step", stand_ins.folder / "none", {})
     return dbt.command(made, DbtStep("build", tuple(arguments)), paths, {}, grace=1, time_limit=60, mask=Mask())
 
 

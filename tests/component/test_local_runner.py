@@ -201,9 +201,12 @@ async def test_a_refused_start_may_be_tried_again(tmp_path: Path, runner: LocalR
     assert isinstance(await run(runner, folder, sh(tmp_path, "exit 0")), Exited)
 
 
-async def test_a_step_that_was_never_started_is_reported_as_such(tmp_path: Path, runner: LocalRunner) -> None:
+async def test_a_step_without_any_file_is_lost(tmp_path: Path, runner: LocalRunner) -> None:
+    """Only a written refusal says that a step was not started."""
     await runner.stop(tmp_path / "1-run")
-    assert await runner.wait(tmp_path / "1-run", expect_supervised) == NotStarted("it was never started")
+    outcome = await runner.wait(tmp_path / "1-run", expect_supervised)
+    assert isinstance(outcome, Lost)
+    assert outcome.why.startswith("its files were removed")
 
 
 async def test_the_step_of_a_folder_runs_once(tmp_path: Path, runner: LocalRunner) -> None:
@@ -433,6 +436,39 @@ async def test_a_step_whose_supervisor_was_killed_is_ended_and_lost(
     assert await runner.wait(folder, seen.append) == outcome
     assert seen == []
     assert output(tmp_path) == ""
+
+
+# A child without the environment by which a step's processes are found, which no SIGTERM ends.
+HIDDEN = """
+    import os, subprocess, sys, time
+    child = "trap '' TERM; echo $$ > hidden; while :; do /bin/sleep 0.1; done"
+    subprocess.Popen(["/bin/sh", "-c", child], env={}, start_new_session=True)
+    while True:
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("gateways", [1, 2])
+async def test_an_orphan_that_was_found_through_its_parent_is_ended_too(
+    tmp_path: Path, runner: LocalRunner, gateways: int
+) -> None:
+    """With two gateways, the first ends after it has ended the parent."""
+    folder = tmp_path / "1-run"
+    grace = 1.0 if gateways == 1 else 600.0
+    await runner.start(folder, Command((python(HIDDEN),), str(tmp_path), ENVIRONMENT, grace=grace))
+    await until(lambda: (tmp_path / "hidden").exists() and bool((tmp_path / "hidden").read_text()))
+    hidden = int((tmp_path / "hidden").read_text())
+    os.kill(shim_of(folder), signal.SIGKILL)
+    if gateways == 2:
+        waiting = asyncio.create_task(runner.wait(folder, lambda _: None))
+        await until(lambda: not marked_processes(folder))
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert is_running(hidden)
+        spec = json.loads((folder / "spec.json").read_text())
+        (folder / "spec.json").write_text(json.dumps({**spec, "grace": 0.1}))
+    assert isinstance(await LocalRunner(CAP).wait(folder, lambda _: None), Lost)
+    assert not is_running(hidden)
 
 
 async def test_a_step_started_before_a_reboot_is_lost(tmp_path: Path, runner: LocalRunner) -> None:

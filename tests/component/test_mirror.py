@@ -341,3 +341,41 @@ async def test_the_mirror_is_kept_and_used_while_its_source_is_missing(
 async def test_a_source_outside_any_repository_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"not a git repository .*; set the project's repository to one"):
         await Mirror(str(tmp_path), tmp_path / "mirror", os.environ, Mask()).fetch()
+
+
+async def test_by_a_fake_git_one_broken_fetch_costs_no_mirror(repository: Path, tmp_path: Path) -> None:
+    fail_once = f"[ -e {tmp_path}/failed ] || {{ : >{tmp_path}/failed; echo fatal: the host hung up >&2; exit 128; }}"
+    mirror = Mirror(str(repository), tmp_path / "mirror", fake_git(tmp_path, "fetch", ":"), Mask())
+    await mirror.fetch()
+    before = mirror.folder.stat().st_ino
+    fake_git(tmp_path, "fetch", fail_once)
+    with pytest.raises(UnavailableError, match="the host hung up"):
+        await mirror.fetch()
+    await mirror.fetch()
+    assert mirror.folder.stat().st_ino == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "is_pruned"),
+    [
+        pytest.param(damage_files("refs/heads/main", write_wrong_hash), True, id="a wrong hash"),
+        pytest.param(lambda mirror: shutil.rmtree(mirror / "objects"), False, id="no folder of objects"),
+        pytest.param(shutil.rmtree, False, id="no mirror"),
+    ],
+)
+async def test_a_resolved_commit_outlives_every_repair(
+    mirror: Mirror, repository: Path, checkout: Path, damage: Callable[[Path], None], is_pruned: bool
+) -> None:
+    """A push by force and a damaged mirror: the commit comes from the old mirror, or from the source if that has it."""
+    wanted = commit(repository, {"new": "wanted"})
+    await mirror.fetch()
+    assert await resolve_commit(mirror, "main") == wanted
+    repositories.git(repository, "commit", "--quiet", "--amend", "--message=another")
+    if is_pruned:
+        repositories.git(repository, "reflog", "expire", "--expire=now", "--all")
+        repositories.git(repository, "gc", "--quiet", "--prune=now")
+    await mirror.fetch()
+    damage(mirror.folder)
+    await mirror.fetch()
+    await check_out(mirror, wanted, checkout)
+    assert read(checkout) == {**FILES, "new": "wanted"}

@@ -116,25 +116,27 @@ async def test_the_database_and_the_parse_files_count_towards_the_cap(kept: Kept
     await kept.add("ended", ended_at=clock.now(), size=30 * MIB)
     parse = kept.jobs.parent / "parse"
     parse.mkdir()
-    (parse / "new.msgpack").touch()
-    os.truncate(parse / "new.msgpack", 65 * MIB)
+    cache = parse / f"{0:032x}.msgpack"
+    cache.touch()
+    os.truncate(cache, 65 * MIB)
     await kept.retention.sweep()
     assert kept.files() == ["ended"]
-    os.truncate(parse / "new.msgpack", 75 * MIB)
+    os.truncate(cache, 75 * MIB)
     await kept.retention.sweep()
     assert kept.files() == []
-    assert (parse / "new.msgpack").exists()
+    assert cache.exists()
 
 
 async def test_a_parse_file_unused_for_record_days_is_removed(kept: Kept) -> None:
     parse = kept.jobs.parent / "parse"
     parse.mkdir()
-    for name, age in (("old", 31 * DAY), ("young", 29 * DAY)):
-        (parse / name).touch()
+    old, young = (parse / f"{number:032x}.msgpack" for number in range(2))
+    for file, age in ((old, 31 * DAY), (young, 29 * DAY)):
+        file.touch()
         moment = clock.now().wall - age
-        os.utime(parse / name, (moment, moment))
+        os.utime(file, (moment, moment))
     await kept.retention.sweep()
-    assert [file.name for file in parse.iterdir()] == ["young"]
+    assert list(parse.iterdir()) == [young]
 
 
 async def test_over_the_cap_the_oldest_files_of_ended_jobs_are_removed_first(kept: Kept) -> None:

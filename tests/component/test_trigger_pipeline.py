@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -514,12 +515,27 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in found}
 
 
+async def test_only_fabrics_with_a_number_are_offered_as_fabric_ids(tmp_path: Path, make_api: MakeApi) -> None:
+    """Each that is offered can be triggered."""
+    loader = {"ingester": {"command": ["true"]}, "pipelines": {"load": {"ingester": True}}}
+    fabrics: dict[str, dict[str, str]] = {name: {} for name in ("007", "7", "local")}
+    settings = {"fabrics": fabrics, "default_fabric": "7", "projects": {"small": loader}}
+    api = await make_api(projects.make(tmp_path / "project", settings=settings))
+    [listed] = (await api.get("/api/v1/pipelines"))["pipelines"]
+    assert (listed["fabricIds"], listed["fabrics"]) == (["7"], ["007", "7", "local"])
+    for fabric in listed["fabricIds"]:
+        run = {"fabricId": fabric, "projectId": "small", "pipelineName": "load"}
+        answer = await api.call("POST", "/api/trigger/pipeline", run)
+        assert (await api.finished(answer.json["runId"]))["fabricId"] == fabric
+
+
 async def test_pipelines_are_listed_with_their_parameters_and_last_run(api: Api) -> None:
     first, second, third = (await api.get("/api/v1/pipelines"))["pipelines"]
     assert first == {
         "name": PIPELINE,
         "projectId": PROJECT,
         "fabricIds": ["33290"],
+        "fabrics": ["33290"],
         "steps": ["ingester", "build"],
         "parameters": [
             {"name": "franchise_id", "type": "integer", "default": None, "minimum": 3000001, "maximum": 3999999},
@@ -539,3 +555,22 @@ async def test_pipelines_are_listed_with_their_parameters_and_last_run(api: Api)
         **{key: third["lastRun"][key] for key in ("createdAt", "startedAt", "finishedAt")},
         "durationSeconds": None,
     }
+
+
+async def test_a_parameter_that_the_ingesters_shell_would_drop_is_refused(tmp_path: Path, make_api: MakeApi) -> None:
+    """The refusal shows the line that is right; with it the parameter arrives. Without a value nothing is lost."""
+    pipelines = {"load": {"ingester": True, "parameters": {"since": {"option": "--since"}}}}
+
+    def settings(command: list[str]) -> dict[str, Any]:
+        projected = {"41459": {"ingester": {"command": command}, "pipelines": pipelines}}
+        return {"fabrics": {str(FABRIC): {"resources": {"ingester": "one"}}}, "projects": projected}
+
+    wrong, right = ["sh", "-c", "echo all"], ["sh", "-c", 'echo all "$@"', "sh"]
+    api = await make_api(projects.make(tmp_path / "wrong", settings=settings(wrong)))
+    said = await refused(api, 400, projectId="41459", parameters={"since": "2026-01-31"})
+    assert f"`projects.41459.ingester.command: {json.dumps(right)}`" in said
+    assert (await ended(api, await triggered(api, projectId="41459")))["runStatus"] == "SUCCEEDED"
+    api = await make_api(projects.make(tmp_path / "right", settings=settings(right)))
+    run = await triggered(api, projectId="41459", parameters={"since": "2026-01-31"})
+    await ended(api, run)
+    assert await output(api, run) == "all --since=2026-01-31\n"

@@ -92,6 +92,7 @@ def is_refused(answer: Answer, status: int, code: str, where: object) -> None:
 
 
 def has_the_shape_of_its_api(answer: Answer, code: str, where: object) -> None:
+    assert answer.body.endswith(b"}\n"), (where, answer)
     if re.search(r"/api/trigger(?!s)", str(where)):
         assert set(answer.json) == {"success", "msg"}, (where, answer)
         assert answer.json["success"] is False

@@ -34,7 +34,7 @@ STEP = """
     sys.exit((0, 7)[int(step.partition("-")[0]) - 1])
 """
 STEPS = ("1-ingester", "2-ingester")
-_TEMPORARY = re.compile(r"\.[0-9]+\.[0-9]+$")
+_TEMPORARY = re.compile(r"\.pipeline-gateway-partial$")
 
 
 def output_of(step: str) -> str:

@@ -34,4 +34,14 @@ def mounted(folder: Path, size: str) -> Iterator[Path]:
 
 def remount_read_only(folder: Path) -> None:
     """Make such a filesystem read-only; none of its files may be open."""
-    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
+@contextmanager
+def bound(folder: Path, to: Path) -> Iterator[None]:
+    """A folder that can be reached at another one's path too."""
+    subprocess.run(["mount", "--bind", folder, to], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", to], check=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.model import catalog
-from gateway.model.catalog import Installation
+from gateway.model.catalog import Installation, Models
 from gateway.model.plan import Plan, StepName
 from gateway.model.request import BuiltinPipeline, DbtCommand, TriggerRequest
 from gateway.settings.project import PipelineSettings
@@ -64,7 +64,7 @@ def installed(
     return Installation(
         openlineage=openlineage,
         elementary=elementary,
-        has_openlineage=has_openlineage,
+        lineage_problem=None if has_openlineage else "dbt-ol was not found",
         has_elementary=has_elementary,
         ingester_resource=resources[0],
         dbt_resource=resources[1],
@@ -220,7 +220,7 @@ def test_missing_packages_are_installed_before_the_first_dbt_step() -> None:
     needing = replace(installed(), needs_packages=True)
     both = PipelineSettings.model_validate({"ingester": True, "dbt": {"command": "run"}})
     assert [step.name for step in catalog.declared_plan(both, {}, None, needing).steps] == ["ingester", "deps", "run"]
-    assert [step.name for step in catalog.declared_plan(both, {}, "orders", needing).steps] == [
+    assert [step.name for step in catalog.declared_plan(both, {}, Models(("orders",)), needing).steps] == [
         "ingester",
         "deps",
         "run",
@@ -231,11 +231,32 @@ def test_missing_packages_are_installed_before_the_first_dbt_step() -> None:
     assert [step.name for step in catalog.declared_plan(only_ingester, {}, None, needing).steps] == ["ingester"]
 
 
+@pytest.mark.parametrize(("pipeline", "command"), CELLS)
+def test_a_checkout_without_its_packages_gets_them_first_with_a_note(
+    pipeline: BuiltinPipeline, command: DbtCommand
+) -> None:
+    request, needing = TriggerRequest(pipeline, command), replace(installed(), needs_packages=True)
+    usual, plan = catalog.plan(request, installed()), catalog.plan(request, needing)
+    if pipeline == "ingester" or command in ("daily", "deps"):
+        assert plan == usual
+        return
+    assert [name for name in names(plan) if name != "deps"] == names(usual)
+    assert names(plan).index("deps") == (1 if pipeline == "full" else 0)
+    assert "The step deps comes first" in plan.notes[-1]
+
+
+def test_a_run_up_to_the_ingester_has_no_note_about_packages() -> None:
+    needing = replace(installed(), needs_packages=True)
+    both = PipelineSettings.model_validate({"ingester": True, "dbt": {"command": "run"}})
+    assert catalog.declared_plan(both, {}, StepName.INGESTER, needing).notes == ()
+    assert catalog.declared_plan(both, {}, StepName.DEPS, needing).notes != ()
+
+
 def test_a_run_stops_only_at_nodes_that_its_command_builds() -> None:
     only_models = PipelineSettings.model_validate({"dbt": {"command": "run"}})
     whole = catalog.declared_plan(only_models, {}, None, installed())
-    assert catalog.process_problem("orders", MODELS, whole) is None
-    assert "not found" in (catalog.process_problem("countries", MODELS, whole) or "")
+    assert stop("orders", MODELS, whole) == Models(("orders",))
+    assert "not found" in str(stop("countries", MODELS, whole))
 
 
 def test_a_parameter_without_a_value_adds_no_argument() -> None:
@@ -246,13 +267,13 @@ def test_a_parameter_without_a_value_adds_no_argument() -> None:
 
 def test_a_run_up_to_a_model_ends_with_the_step_that_builds_it() -> None:
     """That step builds what is upstream of the model and in the pipeline's selection."""
-    plan = catalog.declared_plan(PIPELINE, {}, "orders", installed())
+    plan = catalog.declared_plan(PIPELINE, {}, Models(("orders",)), installed())
     assert steps_with_arguments(plan) == [
         ("ingester", ()),
         ("deps", ()),
         (
             "build",
-            ("--select=+orders,gold +orders,silver,tag:x", "--indirect-selection=buildable", "--exclude=slow"),
+            ("--select=+fqn:orders,gold +fqn:orders,silver,tag:x", "--indirect-selection=buildable", "--exclude=slow"),
         ),
     ]
     assert not any(step.without_elementary for step in plan.steps)
@@ -270,13 +291,13 @@ def test_a_run_up_to_a_model_ends_with_the_step_that_builds_it() -> None:
 )
 def test_a_run_up_to_a_step_is_the_whole_plan_cut_after_it(process: str, steps: list[str]) -> None:
     whole = catalog.declared_plan(PIPELINE, VALUES, None, installed())
-    plan = catalog.declared_plan(PIPELINE, VALUES, process, installed())
+    plan = catalog.declared_plan(PIPELINE, VALUES, StepName(process), installed())
     assert [step.name for step in plan.steps] == steps
     assert plan.steps == whole.steps[: len(steps)]
 
 
 def test_a_run_up_to_the_ingester_holds_only_the_ingesters_resource() -> None:
-    plan = catalog.declared_plan(PIPELINE, {}, "ingester", installed())
+    plan = catalog.declared_plan(PIPELINE, {}, StepName.INGESTER, installed())
     assert plan.resources == (installed().ingester_resource,)
 
 
@@ -289,6 +310,12 @@ MODELS = [
 ]
 
 
+def stop(process: str, nodes: list[Node], whole: Plan | None = None) -> Models | str:
+    """Where a run up to this process stops, or why it can't."""
+    whole = whole or catalog.declared_plan(PIPELINE, {}, None, installed())
+    return catalog.stop_at(process, catalog.find_models(process, nodes, whole), nodes, whole)
+
+
 @pytest.mark.parametrize(
     ("process", "problem"),
     [
@@ -299,19 +326,61 @@ MODELS = [
         ("unique_orders_id", "not found"),
         ("silver", "not found"),
         ("shop", "not found"),
-        ("gold", "is the name of a model and of a folder or package, in which sales is too"),
+        ("gold", "is the name of a model and of a folder or package"),
     ],
 )
 def test_a_run_may_stop_only_at_a_model_whose_name_selects_only_it(process: str, problem: str | None) -> None:
+    found = stop(process, MODELS)
+    assert isinstance(found, Models) == (problem is None)
+    if problem is not None:
+        assert problem in str(found)
+
+
+VERSIONS = [
+    Node("dim", "model", ("shop", "dim", "v1"), has_version=True),
+    Node("dim", "model", ("shop", "dim", "v2"), has_version=True),
+    Node("gr\u00f6\u00dfe", "model", ("shop", "gr\u00f6\u00dfe")),
+    Node("days", "model", ("shop", "days")),
+    Node("days", "model", ("calendar", "days")),
+    Node("a.b", "model", ("shop", "a.b")),
+]
+
+
+@pytest.mark.parametrize(
+    ("process", "words"),
+    [
+        ("dim.v2", ("dim.v2",)),
+        ("dim_v1", ("dim.v1",)),
+        ("dim", ("dim.v1", "dim.v2")),
+        ("gr\u00f6\u00dfe", ("gr\u00f6\u00dfe",)),
+        ("gro\u0308\u00dfe", ("gr\u00f6\u00dfe",)),
+        ("a.b", ("a.b",)),
+    ],
+)
+def test_a_model_is_called_by_any_of_dbts_words_for_it(process: str, words: tuple[str, ...]) -> None:
+    found = stop(process, VERSIONS)
+    assert isinstance(found, Models)
+    assert found.words == words
+
+
+def test_a_run_up_to_all_versions_of_a_model_says_so() -> None:
+    found = stop("dim", VERSIONS)
+    assert isinstance(found, Models)
+    assert "all of them are built: name one of dim.v1, dim.v2" in found.notes[0]
+    whole = catalog.declared_plan(PIPELINE, {}, found, installed())
+    assert whole.notes[-1:] == found.notes
+
+
+def test_a_model_that_a_package_has_too_is_called_by_its_full_name() -> None:
     whole = catalog.declared_plan(PIPELINE, {}, None, installed())
-    found = catalog.process_problem(process, MODELS, whole)
-    assert (found is None) == (problem is None)
-    assert (problem or "") in (found or "")
+    assert "of several packages (calendar, shop)" in str(stop("days", VERSIONS))
+    own = [node for node in catalog.find_models("days", VERSIONS, whole) if node.fqn[0] == "shop"]
+    assert catalog.stop_at("days", own, VERSIONS, whole) == Models(("shop.days",))
 
 
 def test_a_refusal_names_only_some_of_many_models() -> None:
     nodes = [Node(f"model_{n}", "model", ("shop", f"model_{n}")) for n in range(1000)]
-    problem = catalog.process_problem("x", nodes, catalog.declared_plan(PIPELINE, {}, None, installed()))
-    assert problem is not None
+    problem = stop("x", nodes)
+    assert isinstance(problem, str)
     assert problem.endswith("and 984 more.")
     assert len(problem) < 500

@@ -25,7 +25,7 @@ def outcome(
     (copied / "exit").write_text(json.dumps(copier or {"code": 0, "stopped": None}))
     if ended_by is not None:
         (step / "ending").write_text(json.dumps(ended_by))
-    spec = ContainerSpec((("docker",),), "/", ("docker",), 15, 1.0, 60.0, 0.0, {})
+    spec = ContainerSpec((("docker",),), "/", ("docker",), 15, 1.0, 60.0, 0.0, 0.0, {})
     state = ContainerState(
         "id", "exited", code, "", memory, 100.0, 102.5, {}, "/", log_rotates=False, has_own_processes=True
     )

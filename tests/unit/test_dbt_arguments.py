@@ -13,7 +13,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runners.dbt.arguments import exclude, select, select_up_to, select_within, vars_argument
+from runners.dbt.arguments import exclude, select, select_up_to, vars_argument
 from runners.parameters import Parameter, ParameterType, ParameterValue
 from runners.parameters import resolve_values as values_of
 from runners.words import WordError
@@ -120,24 +120,26 @@ def test_one_argument_excludes_several_selections() -> None:
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        (None, "+m"),
-        ("a", "+m,a"),
-        ("a b,c", "+m,a +m,b,c"),
-        ("+a 2+b+ tag:x", "+m,+a +m,2+b+ +m,tag:x"),
+        (None, "+fqn:m"),
+        ("a", "+fqn:m,a"),
+        ("a b,c", "+fqn:m,a +fqn:m,b,c"),
+        ("+a 2+b+ tag:x", "+fqn:m,+a +fqn:m,2+b+ +fqn:m,tag:x"),
     ],
 )
-def test_select_within_adds_the_model_to_each_part_of_the_union(selection: str | None, expected: str) -> None:
-    assert select_within("m", selection) == f"--select={expected}"
+def test_select_up_to_adds_the_model_to_each_part_of_the_union(selection: str | None, expected: str) -> None:
+    assert select_up_to("m", within=selection) == f"--select={expected}"
+    assert select_up_to("m", "n") == "--select=+fqn:m +fqn:n"
 
 
 @given(NASTY)
-def test_select_within_refuses_what_select_and_select_up_to_refuse(text: str) -> None:
-    assert refusal(lambda word: select_within(word, "a b"), text) == refusal(select_up_to, text)
-    assert refusal(lambda word: select_within("m", word), text) == refusal(select, text)
+def test_select_up_to_within_a_selection_refuses_what_both_refuse(text: str) -> None:
+    assert refusal(lambda word: select_up_to(word, within="a b"), text) == refusal(select_up_to, text)
+    assert refusal(lambda word: select_up_to("m", within=word), text) == refusal(select, text)
 
 
-def test_the_longest_select_within_is_below_the_kernels_limit() -> None:
-    assert len(select_within("m" * 255, " ".join("a" * 500))) < 128 * 1024
+def test_the_longest_select_up_to_is_below_the_kernels_limit() -> None:
+    assert len(select_up_to("m" * 251, within=" ".join("a" * 500))) < 128 * 1024
+    assert refusal(select_up_to, "\u00f6" * 128) is not None
 
 
 PIECES = st.text(st.sampled_from("ab2.*-+@:/"), max_size=8)
@@ -160,14 +162,19 @@ def test_no_accepted_selection_begins_an_option_or_leaves_the_project(text: str)
 
 @given(NASTY)
 @example("orders.v2")
-@example("orders.sql")
-def test_an_accepted_model_name_has_no_operator_path_or_extension(text: str) -> None:
+@example("gr\u00f6\u00dfe")
+@example("\u0926\u093f\u0928")
+@example("a\u00a0b")
+@example("\ud800")
+def test_an_accepted_model_name_has_no_operator_path_or_space(text: str) -> None:
     message = refusal(select_up_to, text)
     if message is None:
-        assert select_up_to(text) == f"--select=+{text}"
-        assert not set(text) & set("+@:*,/ .")
+        assert select_up_to(text) == f"--select=+fqn:{text}"
+        assert not set(text) & set("+@:*?[]{}()$\"'`\\,/;&|<>=#!~%^ ")
+        assert not any(letter.isspace() or letter < " " or "\x7f" <= letter <= "\x9f" for letter in text)
+        text.encode()
     else:
-        assert not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,254}", text)
+        assert not re.fullmatch(r"\w[\w.-]{0,62}", text)
         assert message.startswith("The model ")
 
 

@@ -53,7 +53,8 @@ def command_of(
     environment: Mapping[str, str] | None = None,
 ) -> Command:
     whole = dbt.environment(environment or {}, step, folder)
-    return dbt.command(dbt_, step, dbt.paths(dbt_, folder, cache), whole, grace=10, time_limit=100, mask=MASK)
+    paths = dbt.paths(dbt_, folder, cache, environment or {})
+    return dbt.command(dbt_, step, paths, whole, grace=10, time_limit=100, mask=MASK)
 
 
 def test_a_build_with_nothing_configured_gets_the_default_options() -> None:
@@ -137,7 +138,7 @@ def test_elementary_runs_its_models_and_then_makes_its_report() -> None:
 )
 def test_elementarys_selection_comes_before_the_steps_arguments(step: DbtStep, expected: tuple[str, ...]) -> None:
     assert command_of(PLAIN, step).argvs[0][-len(expected) :] == expected
-    assert dbt.list_command(PLAIN, step, dbt.paths(PLAIN, FOLDER, CACHE))[-len(expected) :] == expected
+    assert dbt.list_command(PLAIN, step, dbt.paths(PLAIN, FOLDER, CACHE, {}))[-len(expected) :] == expected
 
 
 @pytest.mark.parametrize("verb", ["build", "run", "test"])
@@ -198,24 +199,48 @@ CHANGES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
 def test_a_parse_is_not_shared_if_the_configuration_differs(tmp_path: Path, change: dict[str, Any]) -> None:
-    assert dbt.parse_cache(tmp_path, WHOLE, BUILD) == dbt.parse_cache(tmp_path, replace(WHOLE), BUILD)
-    assert dbt.parse_cache(tmp_path, WHOLE, BUILD) != dbt.parse_cache(tmp_path, replace(WHOLE, **change), BUILD)
-    assert dbt.parse_cache(tmp_path, replace(WHOLE, **change), BUILD).parent == tmp_path
+    assert dbt.parse_cache(tmp_path, WHOLE, BUILD, {}) == dbt.parse_cache(tmp_path, replace(WHOLE), BUILD, {})
+    assert dbt.parse_cache(tmp_path, WHOLE, BUILD, {}) != dbt.parse_cache(tmp_path, replace(WHOLE, **change), BUILD, {})
+    assert dbt.parse_cache(tmp_path, replace(WHOLE, **change), BUILD, {}).parent == tmp_path
 
 
 def test_elementary_shares_no_parse_with_steps_that_have_arguments(tmp_path: Path) -> None:
     elementary = DbtStep("run", elementary=True)
-    assert dbt.parse_cache(tmp_path, WHOLE, elementary) != dbt.parse_cache(tmp_path, WHOLE, BUILD)
+    assert dbt.parse_cache(tmp_path, WHOLE, elementary, {}) != dbt.parse_cache(tmp_path, WHOLE, BUILD, {})
     bare = replace(WHOLE, arguments=())
-    assert dbt.parse_cache(tmp_path, bare, elementary) == dbt.parse_cache(tmp_path, bare, BUILD)
+    assert dbt.parse_cache(tmp_path, bare, elementary, {}) == dbt.parse_cache(tmp_path, bare, BUILD, {})
 
 
-def test_the_projects_profiles_are_used_unless_others_are_configured(tmp_path: Path) -> None:
-    own = DbtConfig(project=tmp_path)
-    assert own.profiles_folder is None
+@pytest.mark.parametrize("name", ["DBT_TARGET", "DBT_ENGINE_TARGET", "DBT_PROFILE", "DBT_PROFILES_DIR"])
+def test_a_parse_is_not_shared_under_other_variables_of_dbt(tmp_path: Path, name: str) -> None:
+    one, other = (dbt.parse_cache(tmp_path, PLAIN, BUILD, {name: value}) for value in ("one", "other"))
+    assert one != other
+
+
+PROFILE_VARIABLES = {"DBT_PROFILES_DIR": "conf", "DBT_TARGET": "prod", "DBT_PROFILE": "shop"}
+
+
+def test_what_dbt_finds_by_itself_is_no_option_but_for_edr(tmp_path: Path) -> None:
+    """edr calls dbt in a folder of its own."""
     (tmp_path / "profiles.yml").touch()
-    assert own.profiles_folder == tmp_path
-    assert replace(own, profiles=Path("/etc/dbt")).profiles_folder == Path("/etc/dbt")
+    step = replace(ELEMENTARY, report=True)
+    for environment, folder in (({}, tmp_path), (PROFILE_VARIABLES, tmp_path / "conf")):
+        config = DbtConfig(tmp_path, edr="edr")
+        run, report = command_of(config, step, environment=environment).argvs
+        assert not [word for word in run if word.startswith(("--profile", "--target="))]
+        assert f"--profiles-dir={folder}" in report
+
+
+def test_profile_and_target_of_dbts_variables_become_options() -> None:
+    def options(config: DbtConfig, **environment: str) -> set[str]:
+        argv = command_of(config.with_choices(environment), DbtStep("build", lineage=True)).argvs[0]
+        return {word for word in argv if word.startswith(("--profile=", "--target="))}
+
+    assert options(PLAIN) == set()
+    assert options(PLAIN, DBT_PROFILE="shop", DBT_TARGET="prod") == {"--profile=shop", "--target=prod"}
+    assert options(PLAIN, DBT_ENGINE_TARGET="prod", DBT_TARGET="dev") == {"--target=prod"}
+    assert options(PLAIN, DBT_ENGINE_TARGET="", DBT_TARGET="dev") == {"--target=dev"}
+    assert options(WHOLE, DBT_ENGINE_TARGET="dev") == {"--target=prod"}
 
 
 HOST_ENVIRONMENT = {

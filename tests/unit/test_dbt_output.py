@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from runners.dbt.output import DbtReader, parse_event, render_line
-from runners.report import Progress
+from runners.report import Progress, one_line
 from tests.support.recorded import recorded
 
 
@@ -37,7 +38,7 @@ def test_a_build_with_failures_is_counted_node_by_node() -> None:
     assert all(progress.total == 8 for progress in seen)
     assert seen[-1] == Progress(done=8, total=8, passed=5, error=2, skip=1, current="unique_evens_n")
     assert (reader.started, reader.loaded, reader.connecting, reader.error) == (True, True, True, "")
-    assert reader.last_line == "Done. PASS=5 WARN=0 ERROR=2 SKIP=1 NO-OP=0 TOTAL=8"
+    assert "Got 5 results, configured to fail" in reader.cause
 
 
 @pytest.mark.parametrize(
@@ -71,8 +72,8 @@ def test_the_reader_reports_the_last_phase_of_dbt_and_its_error(
         ("dbt_ol_without_a_project", "FileNotFoundError: [Errno 2] No such file or directory: '/srv/hc/ok/nowhere/db"),
     ],
 )
-def test_the_last_line_is_the_last_one_with_text(recording: str, last: str) -> None:
-    assert reader_of(*recorded(recording), "", "   ").last_line.startswith(last)
+def test_the_cause_is_the_last_line_with_text(recording: str, last: str) -> None:
+    assert reader_of(*recorded(recording), "", "   ").cause.startswith(last)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,7 @@ def test_the_last_line_is_the_last_one_with_text(recording: str, last: str) -> N
         ("LogTestResult", {"status": "error"}, Progress(done=1, error=1)),
         ("LogTestResult", {"status": "warn"}, Progress(done=1, warn=1)),
         ("SkippingDetails", {}, Progress(done=1, skip=1)),
+        ("LogNodeNoOpResult", {}, Progress(done=1, noop=1)),
         ("ConcurrencyLine", {"node_count": 41}, Progress(total=41)),
         ("LogStartLine", {"total": 41, "node_info": {"node_name": "orders"}}, Progress(total=41, current="orders")),
     ],
@@ -101,7 +103,7 @@ def test_each_event_adds_its_counts_to_the_progress(name: str, data: dict[str, A
 def test_an_event_with_missing_or_invalid_data_is_still_read(name: str, data: object) -> None:
     reader = reader_of(json.dumps({"info": {"name": name, "msg": "m"}, "data": data}))
     assert reader.progress is not None
-    assert reader.last_line == "m"
+    assert reader.cause == "m"
 
 
 NOT_EVENTS = [
@@ -118,7 +120,6 @@ NOT_EVENTS = [
     '{"info": {"name": [], "msg": "a name that is a list"}}',
     '{"info": {"name": {}, "msg": "a name that is a mapping"}}',
     '{"info": {"name": null, "msg": "a name that is nothing"}}',
-    ' {"info": {"name": "MainReportVersion", "msg": "indented"}}',
     '{"total": NaN, "info": "Infinity"}',
     '{"info": {"name": "MainReportVersion", "msg": "x"}} and more',
     "\x00\x1b[31m{",
@@ -133,7 +134,7 @@ def test_a_line_that_is_not_a_dbt_event_is_read_as_plain_text(line: str) -> None
     assert parse_event(line) is None
     reader = reader_of("before", line)
     assert (reader.started, reader.progress) == (False, None)
-    assert reader.last_line == (line.strip() or "before")
+    assert one_line(reader.cause) == (one_line(line) or "before")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,9 @@ def test_a_line_that_is_not_a_dbt_event_is_read_as_plain_text(line: str) -> None
         '{"info": {"level": "of another program", "msg": "has no name"}}',
         "[2026-11-21 23:11:09,147] [INFO] [openlineage.dbt:151] - Running OpenLineage dbt wrapper version 1.54.0",
         "plain {braces}",
+        '{"data": {"rows": 5}} loaded\n',
+        '{"info": {"status": "FATAL: disk full"}} (attempt 2)\n',
+        '{"info": {"name": "MainReportVersion", "msg": "cut\n',
         "",
     ],
 )
@@ -156,18 +160,43 @@ def test_an_event_is_shown_as_in_dbts_text_log() -> None:
     shown = [render_line(line) for line in recorded("build_failed")]
     assert shown[0] == "23:10:48  Running with dbt=1.11.16"
     assert shown[-1] == "23:10:51  Done. PASS=5 WARN=0 ERROR=2 SKIP=1 NO-OP=0 TOTAL=8"
-    assert not any(line is None or line.startswith("{") for line in shown)
+    assert not any(line.startswith("{") for line in shown)
 
 
 def test_an_incomplete_event_is_not_shown() -> None:
     whole = recorded("build_failed")[0]
-    assert render_line(whole[:-40]) is None
+    assert render_line(whole[:-40]) == ""
+
+
+def test_an_event_behind_text_without_a_line_end_is_read() -> None:
+    """A model in Python may print such text."""
+    event = event_line("LogModelResult", "1 of 1 OK", node_info={"node_status": "success"})
+    reader = reader_of(event_line("ConcurrencyLine", node_count=1), f"loading...{event}")
+    assert reader.progress == Progress(done=1, total=1, passed=1)
+    assert render_line(f"loading...{event}") == "loading...23:10:51  1 of 1 OK"
+    assert render_line(f"loading...{event[:-9]}") == "loading..."
+    braces = 'loaded {"data": {"rows": 5}} of {"info": {}}'
+    assert render_line(braces) == braces
+
+
+def test_the_final_counts_are_dbts_own_whatever_events_are_missing() -> None:
+    lines = [line for line in recorded("build_failed") if "Result" not in line]
+    reader = reader_of(*lines)
+    assert reader.results is not None
+    assert replace(reader.results.progress, current=None) == Progress(done=8, total=8, passed=5, error=2, skip=1)
+
+
+def test_programs_after_dbt_do_not_change_which_run_it_was() -> None:
+    def line(run: str) -> str:
+        return json.dumps({"info": {"name": "X", "msg": "m", "invocation_id": run}})
+
+    assert reader_of(line("dbt's"), line("edr's")).invocation_id == "dbt's"
 
 
 def test_a_line_of_a_million_characters_is_read_as_an_event() -> None:
     trace = event_line("MainStackTrace", "Traceback (most recent call last):\n" + "x" * 1_000_000)
     reader = reader_of(event_line("MainEncounteredError", "Encountered an error:\nboom"), trace)
-    assert (reader.error.strip(), reader.last_line) == ("boom", "Encountered an error:\nboom")
+    assert reader.error.strip() == reader.cause.strip() == "boom"
 
 
 def test_text_of_an_event_with_a_lone_surrogate_can_be_encoded() -> None:
@@ -175,6 +204,6 @@ def test_text_of_an_event_with_a_lone_surrogate_can_be_encoded() -> None:
     line = '{"data": {"node_info": {"node_name": "\\ud800"}}, "info": {"name": "LogStartLine", "msg": "\\udfff"}}'
     reader = reader_of(line)
     assert reader.progress is not None
-    for kept in (render_line(line), reader.last_line, reader.progress.current):
+    for kept in (render_line(line), reader.cause, reader.progress.current):
         assert kept is not None
         kept.encode()

@@ -35,6 +35,9 @@ def problem(
         (PROJECT, PROFILES, {}, "prod"),
         (PROJECT, PROFILES, {"DBT_TARGET": "prod"}, None),
         (PROJECT, PROFILES, {"DBT_TARGET": "nope"}, "prod"),
+        (PROJECT, PROFILES, {"DBT_ENGINE_TARGET": "prod", "DBT_TARGET": "nope"}, None),
+        (PROJECT, PROFILES, {"DBT_ENGINE_TARGET": "", "DBT_TARGET": "prod"}, None),
+        ("name: small\nprofile: other\n", PROFILES, {"DBT_ENGINE_PROFILE": "small", "DBT_PROFILE": "x"}, None),
         ("name: small\n", PROFILES, {"DBT_PROFILE": "small"}, None),
         ("name: small\nprofile: other\n", PROFILES, {"DBT_PROFILE": "small"}, None),
         (PROJECT, "small: {outputs: {default: {}}}\n", {}, None),
@@ -97,8 +100,9 @@ def test_profiles_are_read_from_home_or_from_dbt_profiles_dir(tmp_path: Path) ->
     write(tmp_path / "home/.dbt/profiles.yml", PROFILES)
     assert problem(tmp_path, profiles=None) is None
     write(tmp_path / "elsewhere/profiles.yml", "other: {}\n")
-    message = problem(tmp_path, profiles=None, environment={"DBT_PROFILES_DIR": "elsewhere"})
-    assert str(tmp_path / "elsewhere/profiles.yml") in str(message)
+    for variable in ("DBT_PROFILES_DIR", "DBT_ENGINE_PROFILES_DIR"):
+        message = problem(tmp_path, environment={variable: "elsewhere"})
+        assert str(tmp_path / "elsewhere/profiles.yml") in str(message)
 
 
 @pytest.mark.parametrize(
@@ -151,3 +155,51 @@ def test_a_project_without_the_package_has_no_elementary(tmp_path: Path, package
     write(tmp_path / "other/dbt_project.yml", "name: other\n")
     write(tmp_path / "project/packages.yml", packages)
     assert not dbt_project.has_elementary(tmp_path / "project")
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment", "folder"),
+    [
+        ("", {}, "target"),
+        ("target-path: out/dbt\n", {}, "out/dbt"),
+        ("target-path: out\n", {"DBT_TARGET_PATH": "other"}, "other"),
+        ("", {"DBT_ENGINE_TARGET_PATH": "new", "DBT_TARGET_PATH": "old"}, "new"),
+        ("target-path: \"{{ env_var('OUT') }}\"\n", {}, None),
+    ],
+)
+def test_the_target_folder_of_the_project_is_made_where_dbt_would_make_it(
+    tmp_path: Path, settings: str, environment: dict[str, str], folder: str | None
+) -> None:
+    write(tmp_path / "dbt_project.yml", PROJECT + settings)
+    dbt_project.make_own_target(tmp_path, environment)
+    made = [path for path in tmp_path.rglob("*") if path.is_dir() and not any(path.iterdir())]
+    assert made == ([] if folder is None else [tmp_path / folder])
+
+
+def test_a_target_folder_that_can_not_be_made_is_left_to_dbt(tmp_path: Path) -> None:
+    write(tmp_path / "target", "a file")
+    dbt_project.make_own_target(tmp_path, {})
+    assert (tmp_path / "target").is_file()
+
+
+@pytest.mark.parametrize(
+    ("declared", "settings", "lacks"),
+    [
+        ({}, "", False),
+        ({"packages.yml": "packages: []\n"}, "", False),
+        ({"packages.yml": "packages: [{local: ../a}]\n"}, "", False),
+        ({"packages.yml": "packages: [{local: ../a}, {local: ../b}]\n"}, "", True),
+        ({"dependencies.yml": "packages: [{local: ../a}, {local: ../b}]\n"}, "", True),
+        ({"dependencies.yml": "projects: [{name: a}, {name: b}]\n"}, "", False),
+        ({"packages.yml": "packages: [{local: ../a}]\n"}, "packages-install-path: elsewhere\n", True),
+        ({"packages.yml": "packages: {{ a }}\n"}, "", False),
+        ({"packages.yml": "packages: {{ a }}\n"}, "packages-install-path: elsewhere\n", True),
+    ],
+)
+def test_packages_are_lacking_where_fewer_are_installed_than_declared(
+    tmp_path: Path, declared: dict[str, str], settings: str, lacks: bool
+) -> None:
+    """As dbt itself counts them. One package is installed."""
+    for file, text in {"dbt_project.yml": PROJECT + settings, "dbt_packages/a/dbt_project.yml": "", **declared}.items():
+        write(tmp_path / file, text)
+    assert dbt_project.lacks_packages(tmp_path) == lacks

@@ -195,10 +195,11 @@ def test_results_are_counted_and_the_first_failure_is_one_line(tmp_path: Path) -
         node("model.small.after", "skipped"),
         node("test.small.few", "warn", "Got 5 results, configured to warn if != 0"),
         node("test.small.none", "fail", "Got 5 results, configured to fail if != 0"),
+        node("exposure.small.page", "no-op", "NO-OP"),
     ]
     found = read_results(write_results(tmp_path, {"metadata": {}, "results": nodes}), Mask())
     assert found is not None
-    assert found.progress == Progress(done=6, total=6, passed=2, warn=1, error=2, skip=1)
+    assert found.progress == Progress(done=7, total=7, passed=2, warn=1, error=2, skip=1, noop=1)
     one_line = 'Runtime Error in model broken Binder Error: Referenced column "nope" not found "n"'
     assert found.failure == Failure("model.small.broken", one_line, 1)
 

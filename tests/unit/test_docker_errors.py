@@ -19,6 +19,9 @@ NO_REGISTRY = (
     'Error response from daemon: Get "https://registry.example/v2/": dial tcp: lookup registry.example on 10.0.0.1:53: '
     "no such host"
 )
+REGISTRY_REFUSES = (
+    'Error response from daemon: Get "https://10.0.0.1:5000/v2/": dial tcp 10.0.0.1:5000: connect: connection refused'
+)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,9 @@ NO_REGISTRY = (
             "No such image: nosuch-image:1",
             "build or pull the image",
         ),
-        (NO_REGISTRY, "no such host", "build or pull the image"),
+        (NO_REGISTRY, "no such host", "set `pull_policy: missing` where the image is there"),
+        (REGISTRY_REFUSES, "connection refused", "let the engine reach the registry"),
+        ('error during connect: Get "http://10.0.0.7:2375/v1.50/containers": EOF', "EOF", "start the Docker engine"),
         (
             'Error response from daemon: Conflict. The container name "/n1" is already in use by container "fcb6".',
             'The container name "/n1" is already in use',
@@ -70,3 +75,16 @@ def test_an_error_becomes_one_sentence_with_its_cause_and_the_remedy(error: str,
     assert sentence.endswith(", then trigger it again.")
     assert "\n" not in sentence
     assert "Error" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("network yaml declared as external, but could not be found", "networks exist"),
+        ("Error response from daemon: Could not find the file /srv/eof in container run-eof-1", "solve that"),
+        ("Error response from daemon: No such image: registry-lookup:1", "build or pull"),
+        ("service error-report can't be used: network-undefined", "solve that"),
+    ],
+)
+def test_no_name_of_the_users_decides_what_an_error_means(said: str, remedy: str) -> None:
+    assert remedy in explain(said).rpartition("; ")[2]

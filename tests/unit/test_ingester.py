@@ -14,7 +14,7 @@ from runners.ingester import Ingester, IngesterReader, argument, check_option, c
 from runners.mask import Mask
 from runners.outcome import Command
 from runners.parameters import Parameter, ParameterType, ParameterValue, resolve_values
-from runners.report import Progress
+from runners.report import Progress, one_line
 from runners.words import WordError
 from tests.support.injections import WORDS, refusal
 from tests.support.settings import load
@@ -122,7 +122,7 @@ def test_a_progress_line_is_a_json_object_with_done_and_total(line: str, progres
     reader = IngesterReader()
     reader.feed(line)
     assert reader.progress == progress
-    assert reader.last_line == line.strip()
+    assert one_line(reader.cause) == one_line(line)
 
 
 def test_the_latest_progress_and_the_last_line_with_text_are_kept() -> None:
@@ -130,7 +130,7 @@ def test_the_latest_progress_and_the_last_line_with_text_are_kept() -> None:
     for line in ('{"done": 1, "total": 2}', '{"done": 2, "total": 2}', "LoadClientJobFailed: no such table", "", "  "):
         reader.feed(line)
     assert reader.progress == Progress(2, 2, 2)
-    assert reader.last_line == "LoadClientJobFailed: no such table"
+    assert reader.cause == "LoadClientJobFailed: no such table"
 
 
 def test_a_table_name_with_a_lone_surrogate_can_be_encoded() -> None:

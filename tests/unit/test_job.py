@@ -9,19 +9,25 @@ from gateway.model.job import (
     Cancelling,
     Completed,
     Ended,
+    Ending,
+    Failed,
     Finished,
     JobState,
     Pending,
     Queued,
+    Reason,
+    Running,
     Skipped,
     Status,
     StepState,
+    job_outcome,
     phase,
     step_exit_code,
     step_span,
     step_status,
 )
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
+from runners.report import Progress
 from runners.runner import Liveness
 from tests.support.jobs import NOON, SPAN, make_job, planned
 
@@ -30,6 +36,29 @@ SUPERVISED, ORPHANED, UNREACHABLE = Liveness
 
 def finished(outcome: Outcome) -> Finished:
     return Finished(outcome, None, None)
+
+
+def warned(code: int, warnings: int) -> Finished:
+    return Finished(Exited(code, SPAN), Progress(done=3, passed=3 - warnings, warn=warnings))
+
+
+@pytest.mark.parametrize(
+    ("ending", "steps", "expected"),
+    [
+        (Completed(0, None), [warned(0, 0), Skipped("off")], "succeeded"),
+        (Completed(0, None), [warned(0, 1), finished(Exited(0, SPAN))], "warnings"),
+        (Completed(1, None), [warned(1, 1), Skipped("an earlier step failed")], "errors"),
+        (Failed(Reason.CANCELLED, "cancelled"), [Skipped("cancelled")] * 2, "cancelled"),
+        (Failed(Reason.KILLED, "killed"), [warned(0, 1), finished(Lost("lost"))], "failed"),
+    ],
+)
+def test_an_outcome_says_in_one_word_how_a_job_ended(ending: Ending, steps: list[StepState], expected: str) -> None:
+    assert job_outcome(make_job(plan=planned("deps", "build"), steps=steps, state=Ended(NOON, ending))) == expected
+
+
+@pytest.mark.parametrize("state", [Queued(), Running(), Cancelling(NOON)])
+def test_an_active_job_has_no_outcome(state: JobState) -> None:
+    assert job_outcome(make_job(state=state)) is None
 
 
 @pytest.mark.parametrize(

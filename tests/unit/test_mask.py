@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
+import re
+import shlex
 from urllib.parse import quote
+from xml.sax import saxutils
 
 import pytest
 
 from runners.mask import USUAL_NAMES, Mask
 
 SECRET = 'p"ä\\ss wörd/+'
+MARKS = 'it\'s <a> & "b"/c?'
 USUAL = Mask(USUAL_NAMES)
 
 
@@ -78,6 +84,39 @@ def test_a_secret_is_masked_as_plain_text_json_repr_or_part_of_a_url(shown: str)
     assert "rd" not in hidden
     assert hidden.startswith("see ")
     assert hidden.endswith(" there")
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "select 'it''s <a> & \"b\"/c?'",
+        shlex.quote(MARKS),
+        "+ load 'it'\\''s <a> & \"b\"/c?'",
+        "/?key=" + quote(MARKS, safe="!*'()"),  # encodeURIComponent
+        quote(MARKS, safe="").replace("%3C", "%3c").replace("%3E", "%3e").replace("%2F", "%2f").replace("%3F", "%3f"),
+        saxutils.escape(MARKS),
+        saxutils.quoteattr(MARKS),
+        html.escape(MARKS),
+        "it&apos;s &lt;a&gt; &amp; &quot;b&quot;/c?",
+        r'{"key": "it\u0027s \u003ca\u003e \u0026 \"b\"/c?"}',
+        r'{"key": "it\'s \u003ca\u003e \u0026 \"b\"/c?"}'.replace(r"\'", "'"),
+        ascii(MARKS),
+        base64.b64encode(MARKS.encode()).decode(),
+        base64.b64encode(f"{MARKS}\n".encode()).decode(),
+        base64.urlsafe_b64encode(MARKS.encode()).decode(),
+    ],
+)
+def test_a_secret_is_masked_however_programs_quote_it(shown: str) -> None:
+    hidden = Mask(("KEY",)).with_secrets_of({"KEY": MARKS}).text(f"see {shown} there")
+    assert hidden.startswith("see ")
+    assert hidden.endswith(" there")
+    assert "***" in hidden
+    assert re.findall("it|c\\?|3[cC]|Pj8|aXQn", hidden) == []
+
+
+def test_a_secret_is_masked_in_the_literals_of_any_encoding() -> None:
+    hidden = Mask(("KEY",)).with_secrets_of({"KEY": "wörd-für-ängste"}).text(ascii({"key": "wörd-für-ängste"}))
+    assert hidden == "{'key': '***'}"
 
 
 def test_each_line_of_a_secret_of_several_lines_is_masked() -> None:

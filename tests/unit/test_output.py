@@ -1,5 +1,6 @@
 """Reading the output ring, and the text that a terminal would show."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 from runners.output import Chunk, OutputRing, tail_text, terminal_text
 
 
-def same_line(line: str) -> str | None:
-    return line
+def tail(ring: OutputRing, size: int, text: Callable[[str], str] = str) -> str:
+    """The tail where each line's text is this."""
+    return tail_text(ring, size, lambda _, line: text(line), str)
 
 
 def ring_of(folder: Path, *pieces: bytes, first: int = 0) -> OutputRing:
@@ -60,27 +62,65 @@ def test_no_combination_of_characters_leaves_a_control_character() -> None:
                 assert all(sign == "\t" or " " <= sign < "\x7f" for sign in shown), (first, second, third)
 
 
-def test_long_lines_of_control_sequences_are_handled_in_time() -> None:
-    for piece in ("\x1b]", "\x1b[0", "\b", "\r", "a\x1b[2K", "\x1b[;"):
-        terminal_text(piece * 100_000)  # the suite's timeout would fail it
+HOSTILE = {
+    "NULs": b"\0",
+    "backspaces": b"\b",
+    "a backspace each": b"x\b",
+    "carriage returns": b"x\r",
+    "erased lines": b"a\x1b[2K",
+    "erased ends": b"\x1b[K",
+    "colours": b"\x1b[mx",
+    "cut sequences": b"\x1b[0",
+    "begun titles": b"\x1b]",
+    "begun strings of 8 bits": b"\xc2\x9d",
+    "parameters": b"\x1b[;",
+    "JSON": b'{"info":[[',
+    "lines of NULs": b"\0" * 99 + b"\n",
+}
 
 
-def render(folder: Path, data: bytes, line_text: Callable[[str], str | None]) -> str:
-    (folder / f"output.{0:020}").write_bytes(data)
-    return tail_text(OutputRing(folder), 1000, line_text)
+@pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE)
+def test_the_tail_of_a_flood_takes_bounded_work_and_memory(tmp_path: Path, piece: bytes) -> None:
+    """The bound of the work is the timeout of the suite: what grows with the square of the length takes hours."""
+    ring = ring_of(tmp_path, piece * ((8 << 20) // len(piece)) + b"\x1bQ")
+    tracemalloc.start()
+    try:
+        tail(ring, 10_240)
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_after_a_flood_what_a_terminal_shows_is_shown(tmp_path: Path) -> None:
+    frames = b"".join(b"\r%4d/9999 files" % n for n in range(9999))
+    ring = ring_of(tmp_path, b"before\n" + b"\0" * 500_000 + b"after\n" + frames)
+    assert tail(ring, 10_240) == "before\nafter\n9998/9999 files"
+
+
+def test_what_interrupts_a_sequence_ends_it() -> None:
+    assert terminal_text("\x1b]0;title\x1b[1mbold \x1b[3\x1b[0mplain \x1b]0;cut\x18here") == "bold plain here"
+
+
+def render(folder: Path, data: bytes, text: Callable[[str], str] = str) -> str:
+    return tail(ring_of(folder, data), 1000, text)
 
 
 def test_the_function_for_lines_may_drop_a_line_or_return_several(tmp_path: Path) -> None:
-    def text(line: str) -> str | None:
-        return {"drop": None, "two": "1\n\x1b[1m2\x1b[0m"}.get(line, line)
+    def text(line: str) -> str:
+        return {"drop\n": "", "drop": "", "two\n": "1\n\x1b[1m2\x1b[0m\n"}.get(line, line)
 
     assert render(tmp_path, b"a\ndrop\ntwo\n\nlast", text) == "a\n1\n2\n\nlast"
     assert render(tmp_path, b"a\ndrop", text) == "a\n"
     assert render(tmp_path, b"", text) == ""
 
 
+def test_a_line_is_rendered_by_where_it_begins(tmp_path: Path) -> None:
+    ring = ring_of(tmp_path, b"lf\none\ntwo\nend", first=100)
+    assert tail_text(ring, 100, lambda start, line: f"{start}:{line}", str) == "103:one\n107:two\n111:end"
+
+
 def test_invalid_utf8_is_replaced_and_a_partial_character_left_out(tmp_path: Path) -> None:
-    assert render(tmp_path, b"\xff\xe2\x82\nok \xe2\x82", same_line) == "��\nok "
+    assert render(tmp_path, b"\xff\xe2\x82\nok \xe2\x82") == "��\nok "
 
 
 def test_an_empty_or_missing_ring_has_no_output(tmp_path: Path) -> None:
@@ -89,7 +129,7 @@ def test_an_empty_or_missing_ring_has_no_output(tmp_path: Path) -> None:
         assert ring.bounds() == (0, 0)
         assert ring.read(0, 10) == Chunk(0, b"")
         assert ring.tail(10) == Chunk(0, b"")
-        assert tail_text(ring, 10, same_line) == ""
+        assert tail(ring, 10) == ""
 
 
 def test_a_read_spans_segments_and_begins_at_the_first_kept_byte(tmp_path: Path) -> None:
@@ -105,7 +145,7 @@ def test_a_read_spans_segments_and_begins_at_the_first_kept_byte(tmp_path: Path)
     assert ring.tail(1000) == Chunk(100, b"abcdefghij")
 
 
-def test_a_read_stops_at_a_gap_between_segments(tmp_path: Path) -> None:
+def test_a_read_stops_at_a_gap_between_ring_of(tmp_path: Path) -> None:
     (tmp_path / f"output.{0:020}").write_bytes(b"abc")
     (tmp_path / f"output.{10:020}").write_bytes(b"klm")
     ring = OutputRing(tmp_path)
@@ -124,27 +164,36 @@ def test_a_segment_removed_during_a_read_moves_the_start(tmp_path: Path, monkeyp
 def test_the_tail_is_cut_at_a_character(tmp_path: Path) -> None:
     ring = ring_of(tmp_path, "ä€😀".encode() * 100)
     for size in range(1, 40):
-        text = tail_text(ring, size, same_line)
+        text = tail(ring, size)
         assert "�" not in text
         assert size - 4 < len(text.encode()) <= size
-    assert tail_text(ring, 0, same_line) == ""
+    assert tail(ring, 0) == ""
 
 
 def test_the_tail_leaves_out_a_line_without_its_beginning(tmp_path: Path) -> None:
     ring = ring_of(tmp_path, b"lf of it\nwhole\n", first=1000)
-    assert tail_text(ring, 1000, same_line) == "whole\n"
+    assert tail(ring, 1000) == "whole\n"
 
 
 def test_a_single_line_is_shown_though_its_beginning_is_missing(tmp_path: Path) -> None:
     ring = ring_of(tmp_path, "€".encode()[1:] + b"endless", first=1000)
-    assert tail_text(ring, 1000, same_line) == "endless"
+    assert tail(ring, 1000) == "endless"
+
+
+def wanted(line: str) -> str:
+    return line if line == "wanted\n" else ""
 
 
 def test_the_tail_reads_further_back_if_most_lines_are_left_out(tmp_path: Path) -> None:
-    ring = ring_of(tmp_path, b"wanted\n" * 10 + b"debug\n" * 200_000)
-    assert tail_text(ring, 14, lambda line: line if line == "wanted" else None) == "wanted\nwanted\n"
+    ring = ring_of(tmp_path, b"wanted\n" * 10 + b"debug\n" * 100_000)
+    assert tail(ring, 14, wanted) == "wanted\nwanted\n"
 
 
 def test_the_tail_reads_back_only_to_a_limit(tmp_path: Path) -> None:
     ring = ring_of(tmp_path, b"wanted\n" + b"debug\n" * 1_000_000)
-    assert tail_text(ring, 14, lambda line: line if line == "wanted" else None) == ""
+    assert tail(ring, 14, wanted) == ""
+
+
+def test_a_text_is_masked_before_it_is_cut(tmp_path: Path) -> None:
+    ring = ring_of(tmp_path, b"it is \x1b[1mse\0cret\x1b[0m, so")
+    assert tail_text(ring, 9, lambda _, line: line, lambda text: text.replace("secret", "***")) == "is ***, so"[-9:]

@@ -17,7 +17,7 @@ class Lines:
     """A reader that keeps what it is fed."""
 
     progress: Progress | None = None
-    last_line = ""
+    cause = ""
 
     def __init__(self) -> None:
         self.fed: list[str] = []

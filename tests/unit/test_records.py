@@ -91,7 +91,7 @@ def test_a_running_job_shows_the_live_progress_of_its_step() -> None:
     answer = shown(make_job(plan=PLAN, steps=steps), progress)
     assert result(answer) == ("running", True, -1)
     assert (answer["phase"], answer["startedAt"]) == ("build", AT_NOON)
-    expected = {"done": 5, "total": 17, "pass": 3, "warn": 1, "error": 1, "skip": 0, "current": "fct_orders"}
+    expected = {"done": 5, "total": 17, "pass": 3, "warn": 1, "error": 1, "skip": 0, "noop": 0, "current": "fct_orders"}
     assert answer["progress"] == expected
     assert answer["steps"] == [
         {"name": "deps", "status": "completed", **NO_STEP, "exitCode": 0, **RAN},
@@ -200,6 +200,8 @@ def test_the_whole_record_adds_fields_to_the_polled_one() -> None:
     job = replace(make_job(plan=plan), acts=acts, source=source, parameters={"month": 3}, process="silver")
     snapshot = JobSnapshot(job)
     assert whole_record(snapshot, later(1)) == record(snapshot, later(1)) | {
+        "outcome": None,
+        "waitsFor": [],
         "projectId": "default",
         "fabricId": "local",
         "commit": "0123",

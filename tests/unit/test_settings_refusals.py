@@ -28,10 +28,10 @@ MISTAKES = [
     ("record_days: never", "GATEWAY_RECORD_DAYS", "record_days", "valid number", "'never'"),
     ("output_cap: 1KiB", "GATEWAY_OUTPUT_CAP", "output_cap", "greater than or equal to 65536", "'1KiB'"),
     ("state_cap: much", "GATEWAY_STATE_CAP", "state_cap", "byte", "'much'"),
-    ("allowed_hosts: name", "GATEWAY_ALLOWED_HOSTS", "allowed_hosts", "valid tuple", "'name'"),
+    ("allowed_hosts: name", "GATEWAY_ALLOWED_HOSTS", "allowed_hosts", "expected a list", "'name'"),
     ("ingester_failure: retry", "GATEWAY_INGESTER_FAILURE", "ingester_failure", "'stop' or 'continue'", "'retry'"),
     ("fabrics: {}", "GATEWAY_FABRICS", "fabrics", "at least 1", "{}"),
-    ("fabrics: [local]", "GATEWAY_FABRICS", "fabrics", "valid dictionary", "['local']"),
+    ("fabrics: [local]", "GATEWAY_FABRICS", "fabrics", "expected keys with values under it", "['local']"),
     ("projects: {}", "GATEWAY_PROJECTS", "projects", "at least 1", "{}"),
 ]
 NESTED = [
@@ -44,7 +44,7 @@ NESTED = [
     ("fabrics: {a: {dbt: {executable: ''}}}", "fabrics.a.dbt.executable", "at least 1 character", "''"),
     ('fabrics: {a: {dbt: {target: "de\\0v"}}}', "fabrics.a.dbt.target", "match pattern", r"'de\x00v'"),
     ("projects: {a: {ingester: {command: []}}}", "projects.a.ingester.command", "at least 1 item", "[]"),
-    ("projects: {a: {ingester: {command: dlt}}}", "projects.a.ingester.command", "valid tuple", "'dlt'"),
+    ("projects: {a: {ingester: {command: dlt}}}", "projects.a.ingester.command", "expected a list", "'dlt'"),
     ('projects: {a: {ingester: {command: [x, "a\\0"]}}}', "projects.a.ingester.command.1", "pattern", r"'a\x00'"),
     ("projects: {a: {ingester: {}}}", "projects.a.ingester.command", "required", "{}"),
     (
@@ -94,13 +94,13 @@ NESTED = [
     (
         "fabrics: {a: {runner: compose, compose: {environment: {A: b}}}}",
         "fabrics.a.compose.environment",
-        "valid tuple",
+        "expected a list",
         "{'A': 'b'}",
     ),
     (
         "fabrics: {a: {runner: compose, compose: {files: compose.yaml}}}",
         "fabrics.a.compose.files",
-        "valid tuple",
+        "expected a list",
         "'compose.yaml'",
     ),
     (
@@ -129,6 +129,39 @@ NESTED = [
     ),
     ("fabrics: {a: {compose: {}}}", "fabrics.a", "compose is only for `runner: compose`", "{'compose': {}}"),
 ]
+
+
+# YAML of which no setting can be made: what is said of it, and in which line
+UNUSABLE = {
+    "an alias in its own mapping": ("projects: &all\n  a: *all\n", "the alias *all refers to what it is in", 2),
+    "an alias in its own list": ("projects: {a: {branch: &b [*b]}}", "the alias *b refers to what it is in", 1),
+    "deep mappings": ("{a: " * 5000 + "}" * 5000, "more than 50 levels are nested", 1),
+    "deep lists": ("projects: " + "[" * 5000 + "]" * 5000, "more than 50 levels are nested", 1),
+    "a key twice": ("projects: {}\nport: 1\nprojects: {}", "the key `projects` is there twice", 3),
+    "an inner key twice": ("fabrics:\n  a: {time_limit: 1, time_limit: 2}", "the key `time_limit` is there twice", 2),
+    "an id twice": ("fabrics:\n  7: {}\n  '7': {}", "the key `7` is there twice", 3),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_yaml_that_makes_no_settings_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    text, said, line = UNUSABLE[kind]
+    sentence = refusal(tmp_path, text)
+    assert sentence.startswith(f"{tmp_path / 'gateway.yaml'}: {said}")
+    assert f" in line {line}, column " in sentence
+    assert "\n" not in sentence
+
+
+def test_an_alias_and_a_merge_of_yaml_are_taken(tmp_path: Path) -> None:
+    text = """
+        fabrics:
+          a: &common {time_limit: 60}
+          b: *common
+          c: {<<: *common, time_limit: 70}
+        default_fabric: a
+    """
+    fabrics = load(tmp_path, text).fabrics
+    assert [fabrics[name].time_limit for name in "abc"] == [60, 60, 70]
 
 
 @pytest.mark.parametrize(("text", "variable", "key", "expected", "found"), MISTAKES)
@@ -271,3 +304,46 @@ def test_a_named_file_must_exist_and_be_readable(tmp_path: Path) -> None:
 )
 def test_a_path_or_value_that_the_system_can_not_take_is_refused(tmp_path: Path, text: str) -> None:
     assert refusal(tmp_path, text).startswith(f"{tmp_path / 'gateway.yaml'}")
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("projects: {a: {ingester: {command: python ingest.py --all}}}", "command: [python, ingest.py, --all]"),
+        ("projects: {a: {ingester: {command: \"sh -c 'a b; c'\"}}}", 'command: [sh, -c, "a b; c"]'),
+        ("projects: {a: {ingester: python ingest.py}}", "ingester: {command: [python, ingest.py]}"),
+        ("projects: {a: {ingester: {}}}", "command: [python, ingest.py]"),
+        ("projects: {a: {fabrics: b}}", "fabrics: [b]"),
+        ("fabrics: {a: {resources: db}}", "resources: {ingester: db, dbt: db}"),
+        ("fabrics: {a: {dbt: /opt/dbt/bin/dbt}}", "dbt: {executable: /opt/dbt/bin/dbt}"),
+        ("fabrics: {a: {dbt: {target: 5}}}", "target: '5'"),
+        ("fabrics: {a: {environment: [A=b]}}", "environment: {NAME: value}"),
+        ("fabrics: [local]", "fabrics: {local: {runner: local}}"),
+        ("allowed_hosts: pipelines.example", "allowed_hosts: [pipelines.example]"),
+    ],
+)
+def test_a_refusal_shows_a_line_that_would_be_right(tmp_path: Path, text: str, right: str) -> None:
+    said = refusal(tmp_path, text)
+    assert f", such as `{right}`; found " in said
+    assert "instance of" not in said
+
+
+def test_a_refusal_of_a_secret_shows_nothing_of_it(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "fabrics: {a: {environment: {DB_PASSWORD: 123456789}}}")
+    assert "***" in said
+    assert "123456789" not in said
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_file_of_nearly_the_right_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gateway.yml").write_text("port: 3001")
+    if beside:
+        (tmp_path / "gateway.yaml").write_text("port: 3002")
+    with pytest.raises(
+        ConfigError, match=r"gateway\.yml: is not read: rename it to gateway\.yaml, or name it with --config"
+    ):
+        config.load(None, {})
+    assert config.load(tmp_path / "gateway.yml", {}).port == 3001

@@ -1,0 +1,49 @@
+"""The end of a job's output as a terminal shows it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+
+from gateway.model.job import Active, Finished, Job, Pending, Skipped
+from gateway.model.plan import StepName
+from runners.dbt import output as dbt_output
+from runners.mask import Mask
+from runners.output import OutputRing, RenderLine, tail_text
+
+
+def rendered_tail(folder: Path, job: Job, size: int, mask: Mask) -> str:
+    """The last `size` bytes of the text of a job's output, without secrets. Blocks. Raises OSError.
+
+    folder: of the job.
+    """
+    return tail_text(OutputRing(folder), size, line_renderer(job), mask.text)
+
+
+def line_renderer(job: Job) -> RenderLine:
+    """Renders a line by the step that printed it: only in dbt's output is a line of JSON a log event of dbt."""
+    parts = list(_parts(job))
+    offsets = [offset for offset, _ in parts]
+
+    def render(start: int, line: str) -> str:
+        _, is_dbt = parts[bisect_right(offsets, start) - 1]
+        return dbt_output.render_line(line) if is_dbt else line
+
+    return render
+
+
+def _parts(job: Job) -> Iterator[tuple[int, bool]]:
+    """The offset of each step's first byte, and whether that step is dbt's.
+
+    Records of older versions don't have the offsets of ended steps, so a first part stands for all of these.
+    """
+    steps = list(zip(job.plan.steps, job.steps, strict=True))
+    unknown = [planned for planned, state in steps if isinstance(state, Finished) and state.output_from is None]
+    yield 0, any(planned.name is not StepName.INGESTER for planned in unknown)
+    for planned, state in steps:
+        match state:
+            case Active(output_from=int(offset)) | Finished(output_from=int(offset)):
+                yield offset, planned.name is not StepName.INGESTER
+            case Pending() | Skipped() | Finished():
+                pass

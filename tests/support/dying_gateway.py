@@ -59,8 +59,12 @@ def _nth(number: int, when: When = _always) -> When:
     return lambda *args: when(*args) and next(count) == number
 
 
-def _begun(n: int) -> When:
+def _active(n: int) -> When:
     return lambda _, job: job.state.kind == "running" and job.steps[n].kind == "active"
+
+
+def _begun(n: int) -> When:
+    return lambda _, job: job.steps[n].kind == "active" and job.steps[n].begun
 
 
 def _finished(n: int) -> When:
@@ -150,17 +154,22 @@ LIVING = {
     "before the first job.json": before(_FILE, "write", _nth(1)),
     "before the rename of the first job.json": before(_PATH, "replace", _file("job.json")),
     "after the first job.json": after(_FILE, "write", _nth(1)),
-    "before job.json of active 1": before(_FILE, "write", _begun(0)),
+    "after the folder of 1": after("runners.durable", "make_directory", _step("1-ingester")),
+    "before job.json of active 1": before(_FILE, "write", _active(0)),
     "before the rename of job.json of active 1": before(_PATH, "replace", _file("job.json", "active")),
-    "after job.json of active 1": after(_FILE, "write", _begun(0)),
-    "before save of active 1": before(_STORE, "save", _begun(0)),
-    "in the transaction of active 1": before(_SQLITE, _SQL, _commit(_saves(_begun(0)))),
-    "after save of active 1": after(_STORE, "save", _begun(0)),
+    "after job.json of active 1": after(_FILE, "write", _active(0)),
+    "before save of active 1": before(_STORE, "save", _active(0)),
+    "in the transaction of active 1": before(_SQLITE, _SQL, _commit(_saves(_active(0)))),
+    "after save of active 1": after(_STORE, "save", _active(0)),
     "before spec.json of 1": before(_PROCESS, "_prepare", _step("1-ingester")),
     "before the rename of spec.json": before(_PATH, "replace", _file("spec.json")),
     "after spec.json of 1": after(_PROCESS, "_prepare", _step("1-ingester")),
     "after spawn of 1": after(_PROCESS, "_launch", _step("1-ingester")),
     "after start of 1": after(_RUNNER, "start", lambda _, folder, *__: folder.name == "1-ingester"),
+    "before job.json of begun 1": before(_FILE, "write", _begun(0)),
+    "after job.json of begun 1": after(_FILE, "write", _begun(0)),
+    "in the transaction of begun 1": before(_SQLITE, _SQL, _commit(_saves(_begun(0)))),
+    "after save of begun 1": after(_STORE, "save", _begun(0)),
     "before conclude of 1": before(_FABRIC, "conclude"),
     "after conclude of 1": after(_FABRIC, "conclude"),
     "before save of finished 1": before(_STORE, "save", _finished(0)),
@@ -168,7 +177,7 @@ LIVING = {
     "after save of finished 1": after(_STORE, "save", _finished(0)),
     "before release of 1": before(_RUNNER, "release"),
     "after release of 1": after(_RUNNER, "release"),
-    "after save of active 2": after(_STORE, "save", _begun(1)),
+    "after save of active 2": after(_STORE, "save", _active(1)),
     "after spec.json of 2": after(_PROCESS, "_prepare", _step("2-ingester")),
     "after spawn of 2": after(_PROCESS, "_launch", _step("2-ingester")),
     "before conclude of 2": before(_FABRIC, "conclude", _nth(2)),

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from runners.output import terminal_text
 
+_LONGEST_WORD = 100  # characters
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -66,9 +68,16 @@ def encodable(text: str) -> str:
 
 
 def one_line(text: str, limit: int = 500) -> str:
-    """The text as a terminal shows it, in one line, white space folded. A text longer than `limit` loses its middle."""
+    """The text as a terminal shows it, in one line, white space folded. A text longer than `limit` loses its middle.
+
+    So does a word of usual length that the cut divides: nobody could tell any more that it is the end of a secret.
+    """
     folded = " ".join(word for line in encodable(text).split("\n") for word in terminal_text(line).split())
-    return folded if len(folded) <= limit else f"{folded[: limit // 2 - 1]}…{folded[-(limit // 2) :]}"
+    if len(folded) <= limit:
+        return folded
+    end = folded[-(limit // 2) :]
+    rest_of_word = end.find(" ", 0, _LONGEST_WORD) + 1
+    return f"{folded[: limit // 2 - 1]}…{end[rest_of_word:]}"
 
 
 def without_frames(text: str) -> str:

@@ -118,7 +118,7 @@ class Git:
             umask=umask,
         )
         if not result.was_run:
-            why = self.mask.text(one_line(result.error))
+            why = one_line(self.mask.text(result.error))
             raise UnavailableError(f"git can't be run: {why}; install git and coreutils.")
         if result.code == _NOT_FOUND:
             raise UnavailableError("git is not installed, or not on the gateway's PATH: install it.")

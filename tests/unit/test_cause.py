@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runners.dbt.output import DbtReader
+from runners.mask import Mask
 from runners.report import CauseFinder, one_line, without_frames
 from tests.support.recorded import recorded
 
@@ -107,3 +108,11 @@ def test_a_cause_does_not_grow_with_the_output() -> None:
         finder.feed(f"  {'x' * 9_000}")
     assert len(finder.cause) < 100_000
     assert finder.cause.startswith("error: first")
+
+
+def test_a_cut_in_a_message_leaves_no_end_of_a_secret() -> None:
+    secret, mask = "s3cret-42-value", Mask(("KEY",)).with_secrets_of({"KEY": "s3cret-42-value"})
+    for shift in range(len(secret)):
+        shown = mask.text(one_line(f"{'begin ' * 100}{secret} {'e' * (233 + shift)} last"))
+        assert shown.endswith(" last")
+        assert not any(secret[n:] in shown for n in range(len(secret) - 2)), shown

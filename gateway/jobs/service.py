@@ -146,15 +146,15 @@ class JobService:
             for job in jobs
         ]
 
-    async def wait(self, job_id: str, known: JobSnapshot, seconds: float) -> JobSnapshot:
-        """The job once it differs from `known`, or after that many seconds. Raises UnknownJobError."""
+    async def wait(self, job_id: str, is_news: Callable[[JobSnapshot], bool], seconds: float) -> JobSnapshot:
+        """The job once it is news to the caller, or after that many seconds. Raises UnknownJobError."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while job_id in self._executions and not self._draining:
                     changed = self._executions[job_id][0].changed
                     now = await self.get(job_id)
                     begins = isinstance(now.job.state, Queued) and not now.waits_for  # which is the change to tell
-                    if now != known and not begins:
+                    if is_news(now) and not begins:
                         break
                     await changed.wait()
         return await self.get(job_id)

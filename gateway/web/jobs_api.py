@@ -38,7 +38,8 @@ async def get(request: web.Request) -> web.Response:
     snapshot = await service.get(request.match_info["id"])
     known = request.if_none_match
     if seconds and not isinstance(snapshot.job.state, Ended) and (known is None or _has(known, snapshot)):
-        snapshot = await service.wait(snapshot.job.id, snapshot, seconds)
+        shown = _etag(snapshot)
+        snapshot = await service.wait(snapshot.job.id, lambda now: _etag(now) != shown, seconds)
     headers = {"ETag": f'"{_etag(snapshot)}"'}
     if known is not None and _has(known, snapshot):
         return web.Response(status=304, headers=headers)

@@ -30,7 +30,8 @@ def fabric(**dbt: Any) -> dict[str, Any]:
 
 def fake_dbt(folder: Path, script: str = "echo dbt 1.11.0") -> dict[str, str]:
     """Settings of a dbt that only tells its version, for which the real one takes seconds."""
-    program = folder / "fake-dbt"
+    program = folder / "fake" / "dbt"
+    program.parent.mkdir(exist_ok=True)
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     return {"executable": str(program)}
@@ -277,11 +278,11 @@ def test_check_warns_of_two_writers_of_a_file_that_takes_one(tmp_path: Path) -> 
 
 
 def test_check_says_that_lineage_is_sent_nowhere(tmp_path: Path) -> None:
-    project = projects.make(tmp_path / "project", settings=NO_DBT)
+    project = projects.make(tmp_path / "project", settings=fabric(**fake_dbt(tmp_path)))
     done = run("check", cwd=project, OPENLINEAGE_URL="http://localhost:5000")
-    says(done, 1, "warn   small on local: OpenLineage events are kept", "OPENLINEAGE_URL has no effect yet")
+    says(done, 0, "warn   small on local: OpenLineage events are kept", "OPENLINEAGE_URL has no effect yet")
     projects.write(project / "transform/openlineage.yml", "transport: {type: http, url: 'http://localhost:5000'}\n")
-    says(run("check", cwd=project), 1, f"{project}/transform/openlineage.yml has no effect yet")
+    says(run("check", cwd=project), 0, f"{project}/transform/openlineage.yml has no effect yet")
 
 
 def test_a_database_in_a_checkout_is_refused(tmp_path: Path) -> None:

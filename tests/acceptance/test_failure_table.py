@@ -31,7 +31,7 @@
 | the engine is stopped or killed, with and without live-restore | test_containers_crash.py::test_a_container_that_ends_with_its_engine_is_recorded_correctly |
 | the engine is restarted and leaves containers alone | test_containers_crash.py::test_a_container_that_outlives_its_engine_is_followed_again |
 | the docker command is killed | test_containers_crash.py::test_the_reader_of_the_log_may_be_killed_repeatedly |
-| the docker command is killed while it makes a container | test_containers_crash.py::test_docker_compose_run_may_be_killed_as_soon_as_it_runs |
+| the docker command is killed while it makes a container | test_container_jobs.py::test_a_step_whose_maker_was_killed_never_runs_twice |
 """  # noqa: E501, a row of a table is a line
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ import pytest
 from pytest_aiohttp import AiohttpClient
 
 from gateway.jobs.record import JobRecord
+from gateway.model.job import Active
+from gateway.storage import job_file
 from runners.detached import supervisor
 from tests.conftest import MakeApi
 from tests.support import damage, process_facts, projects
@@ -76,12 +78,15 @@ class Restarted:
     async def close(self) -> None:
         await self._client.close()
 
-    async def running(self) -> tuple[Api, str, Path]:
-        """A service, a job of it whose step runs, and that job's folder."""
+    async def running(self, *, recorded: bool = True) -> tuple[Api, str, Path]:
+        """A service, a job of it whose step runs, and that job's folder. recorded: the record says that it runs."""
         api = await self.start()
         job = await api.trigger(pipeline="ingester")
         await until(has(self.folder / "runs"), "the ingester")
-        return api, job, self.state / "jobs" / job
+        folder = self.state / "jobs" / job
+        if recorded:
+            await until(lambda: _is_begun(folder), "the record of the step's begin")
+        return api, job, folder
 
     def go(self) -> None:
         (self.folder / "go").touch()
@@ -93,6 +98,15 @@ class Restarted:
 @pytest.fixture
 def restarted(tmp_path: Path, aiohttp_client: AiohttpClient) -> Restarted:
     return Restarted(tmp_path / "project", aiohttp_client)
+
+
+async def _is_begun(folder: Path) -> bool:
+    job = job_file.read(folder)
+    return job is not None and any(isinstance(step, Active) and step.begun for step in job.steps)
+
+
+async def _is_quiet(restarted: Restarted) -> bool:
+    return process_facts.of_steps(restarted.state) == []
 
 
 async def end_of(api: Api, job: str) -> tuple[Any, ...]:
@@ -112,7 +126,7 @@ async def test_a_step_that_runs_without_its_files_runs_once(
     if remove in (_started, _started_and_exit):
         restarted.go()  # its lock leads to its supervisor, so it is followed; otherwise it is ended
     assert await end_of(api, job) == (("completed", 7, None) if remove is _started else UNKNOWN)
-    assert process_facts.of_steps(restarted.state) == []
+    await until(lambda: _is_quiet(restarted), "the end of the supervisor")
     assert restarted.runs() == 1
 
 
@@ -146,7 +160,7 @@ async def test_a_step_that_lost_its_folder_before_it_was_recorded_runs_once(
 
     with monkeypatch.context() as patch:
         patch.setattr(JobRecord, "update", update)
-        _, job, folder = await restarted.running()
+        _, job, folder = await restarted.running(recorded=False)
         await restarted.close()
     _step(folder)
     assert await end_of(await restarted.start(), job) == UNKNOWN
@@ -217,7 +231,7 @@ async def test_a_cancel_ends_a_step_whose_started_file_is_damaged(restarted: Res
         assert (await api.call("POST", f"/api/v1/jobs/{job}/cancel")).status == 202
     status, code, reason = await end_of(api, job)
     assert (status, code, reason) == ("failed", -1, "unknown" if how == "no folder" else "cancelled")
-    assert process_facts.of_steps(restarted.state) == []
+    await until(lambda: _is_quiet(restarted), "the end of the supervisor")
 
 
 async def test_a_cancel_ends_a_step_whose_supervisor_is_stopped(restarted: Restarted) -> None:

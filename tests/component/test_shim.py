@@ -195,11 +195,7 @@ def test_another_process_with_the_output_open_does_not_delay_the_end(tmp_path: P
     assert launch(folder)[0] == 0
     until((tmp_path / "ready").exists)
     shim_pid = json.loads((folder / "started").read_text())["pid"]
-    leader = next(
-        path.name
-        for path in Path("/proc").glob("[0-9]*")
-        if path.joinpath("stat").read_text().rpartition(")")[2].split()[1] == str(shim_pid)
-    )
+    [leader] = Path(f"/proc/{shim_pid}/task/{shim_pid}/children").read_text().split()
     with Path(f"/proc/{leader}/fd/1").open("wb", buffering=0):
         (tmp_path / "go").touch()
         assert ended(folder)["code"] == 0

@@ -65,7 +65,8 @@ async def submitted(service: JobService, project: str) -> list[Job]:
 async def ended(service: JobService, job: Job) -> Ended:
     snapshot = await service.get(job.id)
     while not isinstance(snapshot.job.state, Ended):
-        snapshot = await service.wait(job.id, snapshot, 60)
+        known = snapshot
+        snapshot = await service.wait(job.id, known.__ne__, 60)
     return snapshot.job.state
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.support import process_facts, projects
-from tests.support.gateway import DEADLINE, Gateway
+from tests.support.gateway import DEADLINE, PATH, Gateway, wait_for
 from tests.support.process_facts import Facts
 
 JOBS_API = "/api/v1/jobs"
@@ -53,13 +53,26 @@ def warm_up(gateway: Gateway) -> Facts:
     ended(gateway, job)
     with ThreadPoolExecutor(32) as pool:
 
+        def ask(_: int) -> None:
+            gateway.poll(job)
+            gateway.call(
+                "POST", PATH, {"pipeline": "dbt", "command": "build"}
+            )  # its plan takes a thread, accepted or not
+
         def asked_much() -> int:
-            list(pool.map(gateway.poll, [job] * 64))
+            list(pool.map(ask, range(64)))
             return _held(gateway).threads
 
         _calm(asked_much)
+    wait_for(
+        lambda: all(job["phase"] == "ended" for job in gateway.call("GET", PATH).json["jobs"]), "the end of all jobs"
+    )
     run_quick(gateway, 20)
     return at_rest(gateway)
+
+
+def _all_have_ended(gateway: Gateway) -> bool:
+    return all(job["phase"] == "ended" for job in gateway.call("GET", PATH).json["jobs"])
 
 
 def at_rest(gateway: Gateway) -> Facts:

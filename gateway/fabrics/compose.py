@@ -210,7 +210,7 @@ class ComposeFabric:
     ) -> Finished:
         """What the end of a step means. Raises OSError where the step's files can't be read now."""
         if not isinstance(reader, dbt_output.DbtReader):
-            return shared.ingester_finished(planned, started, outcome, reader)
+            return shared.finished_by_exit_code(planned, started, outcome, reader)
         step = shared.dbt_step(planned, self._dbt)
         with suppress(EngineUnreachableError):
             await self._fetch(step, reader, folder)

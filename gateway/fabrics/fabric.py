@@ -230,8 +230,8 @@ def lost_words(what: str, key: str, line: tuple[str, ...], *, for_compose: bool 
     )
 
 
-def ingester_finished(planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader) -> Finished:
-    """The end of an ingester, which only its exit code tells."""
+def finished_by_exit_code(planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader) -> Finished:
+    """The end of a step that is judged by its exit code alone."""
     return Finished(outcome, reader.progress, _failure(planned, outcome, reader.cause, None), started)
 
 
@@ -268,7 +268,7 @@ def masked_progress(progress: Progress | None, mask: Mask) -> Progress | None:
 
 
 def _masked_text(text: str, mask: Mask) -> str:
-    """A text that may be cut at `…`: a secret that begins before a cut is hidden too."""
+    """Mask a text that may be cut at `…`; a secret that begins before the cut is masked too."""
     return "…".join(map(mask.text, text.split("…")))
 
 

@@ -283,7 +283,7 @@ class LocalFabric:
         self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader, folder: Path
     ) -> Finished:
         if not isinstance(reader, dbt_output.DbtReader):
-            return shared.ingester_finished(planned, started, outcome, reader)
+            return shared.finished_by_exit_code(planned, started, outcome, reader)
         step, left = shared.dbt_step(planned, self.dbt), read_results(folder, self.mask)
         outcome = judge_outcome(outcome, step, reader, left, has_report=dbt.report_file(folder).exists())
         if isinstance(outcome, Exited) and left is not None:

@@ -14,7 +14,7 @@ import structlog
 
 from gateway import clock
 from gateway.errors import EngineError, StorageError
-from gateway.fabrics.fabric import Fabric, ingester_finished, masked, masked_progress, output_reader
+from gateway.fabrics.fabric import Fabric, finished_by_exit_code, masked, masked_progress, output_reader
 from gateway.jobs.progress import ProgressFollower
 from gateway.jobs.record import JobRecord, retry_while_it_may_pass
 from gateway.model.job import (
@@ -113,7 +113,7 @@ class JobExecution:
 
     @property
     def changed(self) -> asyncio.Event:
-        """Set at the next change of the job; a new event comes after each."""
+        """Set at the next change of the job. Each change replaces it by a new event."""
         return self._changed
 
     def notify(self) -> None:
@@ -260,7 +260,7 @@ class JobExecution:
                 self._fabric.conclude, planned, state.started, outcome, reader, folder
             )
         except OSError as error:  # then only its exit code and its output say how it ended
-            finished = ingester_finished(planned, state.started, _without_proof(outcome, error), reader)
+            finished = finished_by_exit_code(planned, state.started, _without_proof(outcome, error), reader)
         recorded = replace(masked(finished, self._fabric.mask), output_from=state.output_from)
         await self._record.persist(lambda job: job.with_step(n, recorded))
         self._follower, self._liveness = None, Liveness.SUPERVISED
@@ -291,7 +291,7 @@ class JobExecution:
                 await self._runner.stop(self._step_folder(n))
 
     async def _abandon(self, incident: str) -> None:
-        """End a job after a bug, once no process of it is alive, or whatever the runner does if it has a bug too."""
+        """End a job after a bug, once no process of it is alive. If the runner has a bug too, end the job at once."""
         error = f"The gateway made a mistake and gave this job up; its log tells more under incident {incident}."
         try:
             await self._stop()
@@ -320,7 +320,7 @@ class JobExecution:
 
 
 def _without_proof(outcome: Outcome, error: OSError) -> Outcome:
-    """The outcome of a step of which not all can be read that it left: exit code 0 alone does not say what it did."""
+    """The outcome of a step whose results can't be read: exit code 0 alone does not prove that it did its work."""
     if not isinstance(outcome, Exited) or outcome.code != 0:
         return outcome
     return Lost(

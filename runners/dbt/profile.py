@@ -53,18 +53,18 @@ class Output:
 
 
 def output(dbt: DbtConfig, environment: Mapping[str, str]) -> Output | None:
-    """The connection of a project; None where only dbt could tell. environment: of dbt. Runs no program."""
+    """The connection of a project; None where only dbt itself can find it. environment: of dbt. Runs no program."""
     project_file, profiles_file = dbt_project.files(dbt, environment)
     project, profiles = read_mapping(project_file), read_mapping(profiles_file)
     if isinstance(project, str) or isinstance(profiles, str):
         return None
-    name = str(_variable("PROFILE", environment) or project.get("profile"))
-    profile = profiles.get(_rendered(name, environment) or "")
+    chosen = dbt.with_choices(environment)
+    profile = profiles.get(_rendered(str(chosen.profile or project.get("profile")), environment) or "")
     outputs = profile.get("outputs") if isinstance(profile, dict) else None
     if not isinstance(profile, dict) or not isinstance(outputs, dict):
         return None
-    chosen = dbt.target or _variable("TARGET", environment) or profile.get("target") or "default"
-    target = _rendered(str(chosen), environment) or ""
+    name = chosen.target or profile.get("target") or dbt_project.DEFAULT_TARGET
+    target = _rendered(str(name), environment) or ""
     settings = outputs.get(target)
     return Output(target, profiles_file, settings) if isinstance(settings, dict) else None
 
@@ -83,10 +83,6 @@ def unset_variables(value: object, environment: Mapping[str, str]) -> Iterator[s
                 yield from unset_variables(item, environment)
         case _:
             return
-
-
-def _variable(option: str, environment: Mapping[str, str]) -> str | None:
-    return environment.get(f"DBT_ENGINE_{option}") or environment.get(f"DBT_{option}")
 
 
 def _rendered(text: str, environment: Mapping[str, str]) -> str | None:

@@ -12,7 +12,7 @@ from runners.dbt.command import DbtConfig
 from runners.yaml_file import read_mapping
 
 _PACKAGES = ("packages.yml", "dependencies.yml")
-_DEFAULT_TARGET = "default"  # of a profile that names none
+DEFAULT_TARGET = "default"  # of a profile that names none
 
 
 def files(dbt: DbtConfig, environment: Mapping[str, str]) -> tuple[Path, Path]:
@@ -48,7 +48,7 @@ def lineage_config(dbt: DbtConfig, environment: Mapping[str, str]) -> DbtConfig:
         return chosen
     profile = profiles.get(str(chosen.profile or project.get("profile")))
     names_none = isinstance(profile, dict) and "target" not in profile
-    return replace(chosen, target=_DEFAULT_TARGET) if names_none else chosen
+    return replace(chosen, target=DEFAULT_TARGET) if names_none else chosen
 
 
 def _profile_problem(
@@ -61,7 +61,7 @@ def _profile_problem(
     if not isinstance(profile, dict):
         return f"The profile {name!r} of the dbt project is not in {file}; it has {_names(profiles)}."
     outputs = profile.get("outputs")
-    target = chosen.target or profile.get("target") or _DEFAULT_TARGET
+    target = chosen.target or profile.get("target") or DEFAULT_TARGET
     if isinstance(outputs, dict) and _is_literal(target) and target not in outputs:
         return f"The profile {name!r} in {file} has no target {target!r}; it has {_names(outputs)}."
     return None

@@ -35,48 +35,47 @@ class Readiness:
 
 
 class BoundedCheck:
-    """A check of what may not answer, such as a mount whose server is gone.
+    """A check of something that may not answer, such as a mount whose server is down.
 
-    There is one look at a time, which ends when it is answered. Callers that come meanwhile wait for the same look, and
-    none for longer than two seconds.
+    One check runs at a time. Callers that come while it runs wait for its result, each at most two seconds.
     """
 
     def __init__(self, begin: Callable[[], asyncio.Future[str | None]], what: str, remedy: str) -> None:
-        """begin: begins a look, whose result is what is wrong, None for nothing.
+        """begin: begins the check; its result is what is wrong, None for nothing.
 
-        what: it looks at. remedy: what may help where that does not answer.
+        what: the thing that is checked. remedy: what to do if it does not answer.
         """
         self._begin = begin
         self._what = what
         self._remedy = remedy
-        self._looking: asyncio.Future[str | None] | None = None
+        self._running: asyncio.Future[str | None] | None = None
 
     async def problem(self) -> str | None:
         """What is wrong, in a sentence that says what to do; None for nothing."""
-        if self._looking is None or self._looking.done():
-            self._looking = self._begin()
+        if self._running is None or self._running.done():
+            self._running = self._begin()
         try:
             async with asyncio.timeout(_PATIENCE):
-                return await asyncio.shield(self._looking)
+                return await asyncio.shield(self._running)
         except TimeoutError:
             return f"{self._what} did not answer within {_PATIENCE:.0f} s: {self._remedy}."
         except (OSError, RuntimeError, StorageError) as error:
             return f"{self._what} can't be used: {error}; mend that and try again."
 
 
-def _in_own_thread(look: Callable[[], str | None]) -> asyncio.Future[str | None]:
-    """The result of a look. The thread is a daemon, so that it does not keep the process from its end."""
+def _in_own_thread(check: Callable[[], str | None]) -> asyncio.Future[str | None]:
+    """The result of a check. The thread is a daemon, so the process can end while it hangs."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[str | None] = loop.create_future()
 
     def fail(error: Exception) -> None:
         done.set_exception(error)
-        done.exception()  # marks it as retrieved, since every caller may have gone
+        done.exception()  # marks it as retrieved, since perhaps no caller waits any more
 
     def work() -> None:
         with suppress(RuntimeError):  # the loop is closed: the service has ended meanwhile
             try:
-                found = look()
+                found = check()
             except Exception as error:  # noqa: BLE001, it is raised where the result is awaited
                 loop.call_soon_threadsafe(fail, error)
             else:

@@ -69,7 +69,7 @@ class JobService:
         self._executions: dict[str, tuple[JobExecution, asyncio.Task[None]]] = {}
         self._recovered: set[str] = set()
         self._draining = False
-        # Threads of their own, since what was printed decides how long they take: the other threads are for jobs.
+        # Threads of their own: the output decides how long a read takes, and jobs need the other threads.
         self._readers = ThreadPoolExecutor(_READERS, "output")
 
     def must_be_enabled(self) -> None:
@@ -146,15 +146,15 @@ class JobService:
             for job in jobs
         ]
 
-    async def wait(self, job_id: str, is_news: Callable[[JobSnapshot], bool], seconds: float) -> JobSnapshot:
-        """The job once it is news to the caller, or after that many seconds. Raises UnknownJobError."""
+    async def wait(self, job_id: str, has_changed: Callable[[JobSnapshot], bool], seconds: float) -> JobSnapshot:
+        """The job once `has_changed` is true of it, or after that many seconds. Raises UnknownJobError."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while job_id in self._executions and not self._draining:
                     changed = self._executions[job_id][0].changed
                     now = await self.get(job_id)
-                    begins = isinstance(now.job.state, Queued) and not now.waits_for  # which is the change to tell
-                    if is_news(now) and not begins:
+                    begins = isinstance(now.job.state, Queued) and not now.waits_for  # its begin is the change
+                    if has_changed(now) and not begins:
                         break
                     await changed.wait()
         return await self.get(job_id)

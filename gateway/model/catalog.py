@@ -71,7 +71,7 @@ def plan(request: TriggerRequest, installation: Installation) -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The models at which a run stops. words: dbt's for each of them alone. notes: for the record."""
+    """The models at which a run stops. words: each selects one of them and no other node. notes: for the record."""
 
     words: tuple[str, ...]
     notes: tuple[str, ...] = ()

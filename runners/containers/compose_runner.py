@@ -262,7 +262,7 @@ class _StepContainers:
                 try:
                     await container.stop(reason)
                 except EngineUnreachableError:
-                    pass  # `run` tells it
+                    pass  # `run` reports it
                 except OSError as error:
                     step_files.raise_unless_passing(error)
             await asyncio.sleep(_RETRY_DELAY)

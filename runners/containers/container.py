@@ -39,7 +39,7 @@ _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
 class ContainerSpec:
     """What a step runs, as it was decided before anything of it began: see Command.
 
-    decided_at: epoch seconds, for people. uptime: then, by the host's clock that nobody sets (see `elapsed`).
+    decided_at: epoch seconds, for people. uptime: then, seconds since the host's boot (see `elapsed`).
     engine: the variables that select the engine. secret_names: see Mask.names.
     begun: containers of the step may exist although its files have nothing of them, so none is created any more.
     """
@@ -310,7 +310,7 @@ class Container:
     def _record_stop(self, reason: str) -> None:
         """Write the reason before anything is stopped, so that the exit that follows is not taken for a failure."""
         if self._stop_reason() is None:
-            durable.make_directory(self._folder)  # removed, perhaps
+            durable.make_directory(self._folder)  # somebody may have removed it
             durable.write(self._step / "ending", reason)
 
     def _stop_reason(self) -> str | None:

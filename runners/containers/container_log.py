@@ -145,10 +145,10 @@ class ContainerLog:
         try:
             offset = step_files.read(file, int)
         except UnreadableError:
-            offset = None  # rather a log twice in the output than a step whose end is given up
+            offset = None  # the output may then have the log twice, but the step's end is still recorded
         if offset is None:
             offset = OutputRing(self._ring).next_line()
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # removed, perhaps
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may have removed it
             durable.write(file, offset)
         return offset
 

@@ -81,7 +81,7 @@ async def has_path(mirror: Mirror, commit: str, path: str) -> bool:
 
 
 async def latest_version(mirror: Mirror, project_names: Sequence[str] = ()) -> tuple[str, str]:
-    """The tag of the highest version and its commit, as of the last fetch; kept and raising as `resolve_commit`."""
+    """The tag of the highest version and its commit, as of the last fetch; see `resolve_commit`."""
 
     async def find() -> tuple[str, str]:
         refs = await _refs(mirror)
@@ -128,7 +128,7 @@ async def check_out(mirror: Mirror, commit: str, folder: Path) -> None:
         except GitFailedError:
             if await mirror.test("cat-file", "-e", commit):
                 raise
-            await mirror.fetch_commit(commit)  # its damaged mirror was made anew from the branches and tags of now
+            await mirror.fetch_commit(commit)  # the mirror was rebuilt and has the current branches and tags only
             await write()
         await mirror.collect_garbage()
 

@@ -215,7 +215,7 @@ class Mirror:
         return f"The repository {self.name} can't be read: {why}"
 
     async def _is_damaged(self) -> bool:
-        """Whether git finds the mirror damaged; no where it can't say within its time limit."""
+        """Whether git finds the mirror damaged; False if git does not answer within its time limit."""
         try:
             return (await self._run("fsck", "--no-dangling", "--no-progress")).code != 0
         except UnavailableError:

@@ -58,7 +58,7 @@ async def test_a_restored_backup_runs_nothing_where_the_manual_is_followed(tmp_p
     await until(began, "the first of them")
     restored = Path(shutil.copytree(folder, tmp_path / "restored", ignore=shutil.ignore_patterns("gateway.db*")))
     call(folder / STATE, "sqlite3", "gateway.db", f'.backup "{restored / STATE / "gateway.db"}"')
-    commands = manual.block("service.md", "Jobs that were not over")
+    commands = manual.block("service.md", "Jobs that had not ended")
     assert "/var/lib/pipeline-gateway" in commands
     commands = commands.replace("/var/lib/pipeline-gateway", str(restored / STATE))
     call(tmp_path, "sh", "-euc", commands)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeGateway
-from tests.support import compose
+from tests.support import compose, damage
 from tests.support.docker import Engine
 from tests.support.gateway import Gateway, wait_for
 
@@ -22,8 +21,8 @@ WAITS = """
 """
 REMOVED: list[Callable[[Path], None]] = [
     lambda job: (job / "1-ingester/container.json").unlink(),
-    lambda job: shutil.rmtree(job / "1-ingester"),
-    lambda job: shutil.rmtree(job.parent),
+    lambda job: damage.remove(job / "1-ingester"),
+    lambda job: damage.remove(job.parent),
 ]
 UNKNOWN = ("failed", -1, "unknown")
 
@@ -64,7 +63,7 @@ def test_a_container_removed_with_its_files_is_not_made_again(
 ) -> None:
     gateway, job, folder = running(tmp_path / "lake", make_gateway, engine)
     gateway.kill()
-    shutil.rmtree(folder)
+    damage.remove(folder)
     engine.docker("rm", "--force", compose.name_of(job))
     gateway.start()
     assert end_of(gateway, job) == UNKNOWN
@@ -75,7 +74,7 @@ def test_a_container_that_loses_its_files_can_be_cancelled(
     tmp_path: Path, make_gateway: MakeGateway, engine: Engine
 ) -> None:
     gateway, job, folder = running(tmp_path / "lake", make_gateway, engine)
-    shutil.rmtree(folder)
+    damage.remove(folder)
     assert gateway.call("POST", f"/api/v1/jobs/{job}/cancel").status == 202
     assert end_of(gateway, job) == ("failed", -1, "cancelled")
     assert runs(gateway) == "run\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -38,16 +37,16 @@ def _started_and_exit(job: Path) -> None:
 
 
 def _content_of_step(job: Path) -> None:
-    shutil.rmtree(job / STEP)
+    damage.remove(job / STEP)
     (job / STEP).mkdir()
 
 
 def _step(job: Path) -> None:
-    shutil.rmtree(job / STEP)
+    damage.remove(job / STEP)
 
 
 def _all_jobs(job: Path) -> None:
-    shutil.rmtree(job.parent)
+    damage.remove(job.parent)
 
 
 REMOVED: list[Callable[[Path], None]] = [
@@ -55,7 +54,7 @@ REMOVED: list[Callable[[Path], None]] = [
     _started_and_exit,
     _content_of_step,
     _step,
-    shutil.rmtree,
+    damage.remove,
     _all_jobs,
 ]
 UNKNOWN = ("failed", -1, "unknown")
@@ -169,7 +168,7 @@ async def test_a_step_that_lost_its_folder_before_it_was_recorded_runs_once(
 
 async def test_a_job_whose_files_are_removed_while_it_runs_is_unknown(restarted: Restarted) -> None:
     api, job, folder = await restarted.running()
-    shutil.rmtree(folder)
+    damage.remove(folder)
     restarted.go()
     assert await end_of(api, job) == UNKNOWN
 
@@ -179,7 +178,7 @@ DAMAGED: dict[str, Callable[[Path], object]] = {
     "another process": lambda step: (step / "started").write_text('{"pid": 1, "starttime": 1, "boot": ""}'),
     "a FIFO": lambda step: _replace_by_fifo(step / "started"),
     "no file": lambda step: (step / "started").unlink(),
-    "no folder": lambda step: shutil.rmtree(step),
+    "no folder": lambda step: damage.remove(step),
 }
 
 
@@ -208,7 +207,7 @@ async def test_what_is_no_file_in_the_place_of_a_file_stops_no_start(
             file.unlink()
         replace(folder / name)
     elif name == STEP:
-        shutil.rmtree(folder / STEP)
+        damage.remove(folder / STEP)
         (folder / STEP).touch()
         replace(folder / STEP)
     else:

@@ -123,6 +123,16 @@ def _killed(gateway: Gateway, folder: Path) -> Killed:
     return Killed(kept, meanwhile, records, runs(kept))
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder in which somebody may still write, as a stubborn person does: again, until nothing is left."""
+
+    def removed() -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    wait_for(removed, f"the end of {folder}")
+
+
 def ingest(gateway: Gateway, how: str) -> dict[str, Any]:
     """The record of an ingester that did as told."""
     (gateway.folder / "how").write_text(how)

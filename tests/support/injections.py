@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,12 +301,10 @@ class StandIns:
     def __init__(self, folder: Path, names: Iterable[str] = ("dbt", "dbt-ol", "docker", "git")) -> None:
         self.folder = folder
         self._record = folder / "calls"
-        folder.mkdir(parents=True)
-        program = f"""#!{sys.executable} -ISs
-import json, os, sys
-with open({str(self._record)!r}, "a") as file:
-    line = [os.path.basename(sys.argv[0]), sys.argv[1:], dict(os.environ)]
-    file.write(json.dumps(line) + "\\n")
+        self._record.mkdir(parents=True)
+        # a file per process, in the shell's language, since there are hundreds of calls: first the number of words
+        program = f"""#!/bin/sh
+{{ printf '%s\\0' "$#" "${{0##*/}}" "$@"; cat /proc/$$/environ; }} >> {shlex.quote(str(self._record))}/$$
 """
         for name in names:
             (folder / name).write_text(program, encoding="utf-8")
@@ -319,7 +316,11 @@ with open({str(self._record)!r}, "a") as file:
         return f"{self.folder}{os.pathsep}{os.environ['PATH']}"
 
     def calls(self) -> list[Call]:
-        """Every call so far, oldest first."""
-        if not self._record.exists():
-            return []
-        return [Call(*json.loads(line)) for line in self._record.read_text(encoding="utf-8").splitlines()]
+        """Every call so far, in no order."""
+        return [_read_call(os.fsdecode(file.read_bytes())) for file in self._record.iterdir()]
+
+
+def _read_call(written: str) -> Call:
+    count, program, *words = written.removesuffix("\0").split("\0")
+    variables = (variable.partition("=") for variable in words[int(count) :])
+    return Call(program, words[: int(count)], {name: value for name, _, value in variables})

@@ -25,11 +25,12 @@ class Runner(Protocol):
     the call before. No method raises anything but CancelledError.
     """
 
-    async def start(self, folder: Path, command: Command | str, *, begun: bool = False) -> None:
+    async def start(self, folder: Path, command: Command | str, *, begun: bool | None = False) -> None:
         """Start the step, unless it was begun before. `wait` returns the outcome of a failed start.
 
-        command: a sentence where the step has none, which says why. begun: it was begun for certain, whatever the
-        folder has: its files may have been removed since.
+        command: a sentence where the step has none, which says why. begun: True where it was begun for certain,
+        whatever the folder has, since its files may have been removed; None where the record does not tell, since the
+        process that began it was killed.
         """
         ...
 

@@ -231,7 +231,8 @@ class JobExecution:
         state = self.job.steps[n]
         if isinstance(state, Active):
             # the folder was made before the step became active, so a step without it was perhaps begun
-            begun = state.begun or not await asyncio.to_thread(folder.is_dir)
+            lost = not await asyncio.to_thread(folder.is_dir)
+            begun: bool | None = True if state.begun or lost else None
         else:
             begun = False
             await asyncio.to_thread(_make_folder, folder)
@@ -266,7 +267,7 @@ class JobExecution:
         self._follower, self._liveness = None, Liveness.SUPERVISED
         await self._runner.release(folder)
 
-    async def _start(self, n: int, state: Active, folder: Path, *, begun: bool) -> None:
+    async def _start(self, n: int, state: Active, folder: Path, *, begun: bool | None) -> None:
         """Start the step, unless it was begun before, and record that it was begun."""
         planned = self.job.plan.steps[n]
         try:

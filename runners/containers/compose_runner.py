@@ -46,12 +46,12 @@ class ComposeRunner:
         self._stop_requests: dict[Path, asyncio.Event] = {}
         self._broken: set[Path] = set()  # steps whose `wait` met a bug: the next one only ends what there is of them
 
-    async def start(self, folder: Path, command: Command | str, *, begun: bool = False) -> None:
+    async def start(self, folder: Path, command: Command | str, *, begun: bool | None = False) -> None:
         """Write down what the step runs, unless that was done before; `wait` creates the containers.
 
         A begun step without its files is ended: the docker command lines here, the containers by `wait`.
         """
-        error = command if isinstance(command, str) else await self._write_spec(folder, command, begun=begun)
+        error = command if isinstance(command, str) else await self._write_spec(folder, command, begun=begun is True)
         if error is not None and not begun:
             self._start_errors[folder] = error
 

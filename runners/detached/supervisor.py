@@ -33,6 +33,7 @@ MARKER = "PIPELINE_GATEWAY_STEP"
 _SHIM = str(Path(__file__).parents[1] / "shim.py")
 _LAUNCHED = (0, 75, 76)  # exit codes of the shim's launcher if the step has a shim now, or had one
 _MAX_LAUNCHES = 3
+_LAUNCH_TIME = 5.0  # seconds in which a shim writes `started`
 _POLL_INTERVAL = 0.05  # seconds between two looks at a shim that can't be opened yet, or that is about to end
 _RETRY_DELAY = 1.0  # seconds
 _CONTINUE_INTERVAL = 5.0  # seconds after which a shim that may have been stopped is continued
@@ -63,19 +64,20 @@ class _ShimProcess:
     boot: str
 
 
-async def start(folder: Path, command: Command, output: OutputTarget) -> str | None:
+async def start(folder: Path, command: Command, output: OutputTarget, *, perhaps_begun: bool = False) -> str | None:
     """Start the step in `folder`, unless it was begun before.
 
+    perhaps_begun: it may run although its files were removed, so its processes are looked for.
     A failure is written into the folder, for `wait`. Returns the failure if it could not be written.
     """
     # in a thread, because it syncs files and waits for a process, and because cancellation must not interrupt it
-    return await asyncio.to_thread(_start, folder, command, output)
+    return await asyncio.to_thread(_start, folder, command, output, perhaps_begun)
 
 
-def _start(folder: Path, command: Command, output: OutputTarget) -> str | None:
+def _start(folder: Path, command: Command, output: OutputTarget, perhaps_begun: bool) -> str | None:
     folder = folder.absolute()
     try:
-        if not has_begun(folder):
+        if not ((perhaps_begun and _was_alive(folder)) or has_begun(folder)):
             command.check()
             _prepare(folder, command, output)
             _launch(folder, command)
@@ -94,6 +96,18 @@ def _start(folder: Path, command: Command, output: OutputTarget) -> str | None:
 def has_begun(folder: Path) -> bool:
     """Whether a file says that a shim began the step: `started`, or `exit`, which the shim makes just before."""
     return any(os.path.exists(folder / name) for name in ("started", "exit"))  # noqa: PTH110, never an OSError
+
+
+def _was_alive(folder: Path) -> bool:
+    """Whether the step has living processes, although no file says so. A new shim gets the time to write `started`."""
+    late = time.monotonic() + _LAUNCH_TIME
+    found = False
+    while not has_begun(folder) and _find_processes(folder):
+        found = True  # even if they end now, they may have been those of the step
+        if time.monotonic() >= late:
+            break
+        time.sleep(_POLL_INTERVAL)
+    return found
 
 
 def _prepare(folder: Path, command: Command, output: OutputTarget) -> None:

@@ -21,14 +21,15 @@ class LocalRunner:
         self._output_cap = output_cap
         self._start_errors: dict[Path, str] = {}  # errors of starts that could not be written to the disk
 
-    async def start(self, folder: Path, command: Command | str, *, begun: bool = False) -> None:
+    async def start(self, folder: Path, command: Command | str, *, begun: bool | None = False) -> None:
         """Start the step, unless it was begun before: see Runner."""
         if begun:
             return
         if isinstance(command, str):
             error: str | None = command
         else:
-            error = await supervisor.start(folder, command, OutputTarget(folder.parent, self._output_cap))
+            output = OutputTarget(folder.parent, self._output_cap)
+            error = await supervisor.start(folder, command, output, perhaps_begun=begun is None)
         if error is not None:
             self._start_errors[folder] = error
 

@@ -147,8 +147,9 @@ async def _has_ended(step: Path) -> bool:
     return bool((step / "exit").read_bytes().strip())
 
 
-async def test_a_step_that_lost_its_folder_before_it_was_recorded_runs_once(
-    restarted: Restarted, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("remove", REMOVED)
+async def test_a_step_that_lost_files_before_it_was_recorded_runs_once(
+    restarted: Restarted, monkeypatch: pytest.MonkeyPatch, remove: Callable[[Path], None]
 ) -> None:
     """The gateway was killed between the start of the step and the record of it."""
     real = JobRecord.update
@@ -161,8 +162,11 @@ async def test_a_step_that_lost_its_folder_before_it_was_recorded_runs_once(
         patch.setattr(JobRecord, "update", update)
         _, job, folder = await restarted.running(recorded=False)
         await restarted.close()
-    _step(folder)
-    assert await end_of(await restarted.start(), job) == UNKNOWN
+    remove(folder)
+    api = await restarted.start()
+    if remove in (_started, _started_and_exit):
+        restarted.go()
+    assert await end_of(api, job) == (("completed", 7, None) if remove is _started else UNKNOWN)
     assert restarted.runs() == 1
 
 

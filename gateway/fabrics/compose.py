@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.clock import Instant
 from gateway.errors import EngineError
-from gateway.fabrics import compose_dbt, step_services
+from gateway.fabrics import compose_dbt, shell, step_services
 from gateway.fabrics import fabric as shared
 from gateway.fabrics.checkouts import Checkout
 from gateway.fabrics.compose_services import ComposeServices, ask_patiently
@@ -24,7 +24,7 @@ from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import TriggerRequest
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
-from runners import ingester, shell
+from runners import ingester
 from runners.containers import compose_project, one_off
 from runners.containers.compose_project import ComposeService
 from runners.containers.compose_runner import has_spec

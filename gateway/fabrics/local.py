@@ -14,6 +14,7 @@ from pathlib import Path
 from gateway.clock import Instant
 from gateway.errors import StorageError
 from gateway.fabrics import fabric as shared
+from gateway.fabrics import shell
 from gateway.fabrics.checkouts import Checkout
 from gateway.fabrics.fabric import OnLiveness, ignore_liveness
 from gateway.model.catalog import Installation
@@ -22,7 +23,7 @@ from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import TriggerRequest
 from gateway.settings.fabric import FabricSettings, RunnerName
 from gateway.settings.settings import Settings
-from runners import ingester, program, shell
+from runners import ingester, program
 from runners.dbt import command as dbt
 from runners.dbt import listing
 from runners.dbt import output as dbt_output

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from runners.shell import corrected
+from gateway.fabrics.shell import corrected
 
 RUN = "python ingest.py"
 

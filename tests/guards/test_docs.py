@@ -88,6 +88,17 @@ def test_every_file_that_the_manual_names_is_there() -> None:
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
+def test_every_module_that_the_readmes_map_names_is_there() -> None:
+    [rooms] = [block for block in manual.blocks(manual.README.read_text("utf-8"), "text") if "gateway/web " in block]
+    named = []
+    for line in re.sub(r"\n +", " ", rooms).splitlines():
+        room, _, content = line.partition(" ")
+        for names in re.findall(r"(?:^|\. )\s*(\w+(?:, \w+)*): ", content):
+            named += [f"{room}/{name}.py" for name in names.split(", ")]
+    assert len(named) > 30
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
 @pytest.mark.parametrize("page", [manual.README, *manual.PAGES], ids=lambda page: page.name)
 def test_every_configuration_in_a_page_is_valid(page: Path, tmp_path: Path) -> None:
     for block in manual.blocks(page.read_text("utf-8"), "yaml"):

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from gateway.clock import Instant
@@ -32,12 +33,13 @@ from runners.containers.docker import Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
 from runners.containers.identity import container_name
 from runners.dbt import command as dbt
+from runners.dbt import elementary as dbt_elementary
 from runners.dbt import listing
 from runners.dbt import output as dbt_output
 from runners.dbt import project as dbt_project
 from runners.dbt import variables as dbt_variables
 from runners.dbt.command import DbtStep
-from runners.dbt.listing import Node
+from runners.dbt.listing import Found, Node
 from runners.dbt.results import judge_outcome, read_results
 from runners.mask import Mask
 from runners.outcome import Command, Outcome
@@ -172,10 +174,21 @@ class ComposeFabric:
     async def list_nodes(self, planned: PlannedStep) -> list[Node] | str:
         """The nodes that a dbt step would run, as dbt lists them; or why dbt can't list them. Raises EngineError."""
         try:
-            step_service = await self._step_service(planned.name)
-            return step_service if isinstance(step_service, str) else await self._nodes(planned, step_service)
+            may_install = self.checkout is not None and self.checkout.is_free
+            return await self._ask_dbt(planned, partial(listing.list_nodes, may_install=may_install), separate=True)
         except EngineUnreachableError as unreachable:
             raise _unavailable(unreachable) from None
+
+    async def settle(self, planned: PlannedStep) -> tuple[PlannedStep, tuple[str, ...]]:
+        """A step as it is to run now, by what its database has, with notes for the record."""
+        if not planned.without_elementary or self._not_configured is not None:
+            return planned, ()
+        question, selective = dbt_elementary.missing_tables, replace(planned, selective=True)
+        try:
+            missing = await self._ask_dbt(selective, question, separate=False)
+        except EngineUnreachableError as unreachable:
+            missing = explain(str(unreachable), _NO_ANSWER)
+        return shared.settled_elementary(planned, missing)
 
     async def command(
         self, planned: PlannedStep, folder: Path, on_liveness: OnLiveness = ignore_liveness
@@ -197,9 +210,8 @@ class ComposeFabric:
         command = self._container_command(planned, step_service)
         if isinstance(command, str):
             return command
-        if step_service.mount is not None and planned.name not in (StepName.INGESTER, StepName.DEPS):
-            project, known = Path(step_service.mount.source), self._known_variables(step_service.service)
-            await asyncio.to_thread(dbt_project.make_own_target, project, known)
+        if planned.name not in (StepName.INGESTER, StepName.DEPS):
+            await self._make_own_target(step_service)
         names = self._container_variables(planned, step_service.service)
         return compose_project.run_command(
             self.compose, step_service.service, command, names, folder, step_service.mount
@@ -247,9 +259,23 @@ class ComposeFabric:
             return f"{self._dbt.lineage_executable} was not found"
         return None
 
-    async def _nodes(self, planned: PlannedStep, step_service: StepService) -> list[Node] | str:
+    async def _make_own_target(self, step_service: StepService) -> None:
+        if step_service.mount is not None:
+            project, known = Path(step_service.mount.source), self._known_variables(step_service.service)
+            await asyncio.to_thread(dbt_project.make_own_target, project, known)
+
+    async def _ask_dbt(self, planned: PlannedStep, question: listing.Question[Found], *, separate: bool) -> Found | str:
+        """What dbt answers to a question about a step, or why it can't be asked. Raises EngineUnreachableError.
+
+        separate: as in compose_dbt.paths.
+        """
+        step_service = await self._step_service(planned.name)
+        if isinstance(step_service, str):
+            return step_service
+        if not separate:
+            await self._make_own_target(step_service)
         chosen, mount = self._fabric.compose.dbt, step_service.mount
-        paths = compose_dbt.paths(chosen, None if mount is None else mount.target, listing=True)
+        paths = compose_dbt.paths(chosen, None if mount is None else mount.target, separate=separate)
         unlined = replace(planned, lineage=False)
         docker = Docker(self.compose.docker, self._whole_environment(unlined), self._mask)
 
@@ -266,8 +292,7 @@ class ComposeFabric:
                 within=listing.TIMEOUT,
             )
 
-        step, may_install = shared.dbt_step(unlined, self._dbt), self.checkout is not None and self.checkout.is_free
-        return await listing.list_nodes(self._dbt, step, paths, ask, self._mask, may_install=may_install)
+        return await question(self._dbt, shared.dbt_step(unlined, self._dbt), paths, ask, self._mask)
 
     def _container_command(self, planned: PlannedStep, step_service: StepService) -> Command | str:
         """The command as the container sees it, with the whole environment of the docker command line."""

@@ -44,15 +44,15 @@ def script(executable: str, lineage_executable: str) -> str:
     )
 
 
-def paths(chosen: DbtServiceSettings, project: str | None, *, listing: bool = False) -> DbtPaths:
+def paths(chosen: DbtServiceSettings, project: str | None, *, separate: bool = False) -> DbtPaths:
     """The paths of a step, as its container sees them.
 
     project: where the checkout is mounted, None without one. With one, dbt writes its target and logs into the
     container and not into the checkout: the container's user may be root, whose folders the gateway could not remove,
     and jobs that share the checkout share no target.
-    listing: for `dbt ls`, which must not write into the service's own folders, since a job may be running there.
+    separate: for `dbt ls`, which must not write into the service's own folders, since a job may be running there.
     """
-    separate = listing or (project is not None and chosen.target_path is None)
+    separate = separate or (project is not None and chosen.target_path is None)
     return DbtPaths(
         cwd=chosen.working_directory or "",
         project=project,  # an option, so that it wins over variables of the service

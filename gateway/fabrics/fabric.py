@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -117,6 +117,13 @@ class Fabric(Protocol):
         """
         ...
 
+    async def settle(self, planned: PlannedStep) -> tuple[PlannedStep, tuple[str, ...]]:
+        """A step as it is to run now, by what its database has, with notes for the record.
+
+        Call it only for a step that was not begun: dbt may open the database.
+        """
+        ...
+
     async def command(
         self, planned: PlannedStep, folder: Path, on_liveness: OnLiveness = ignore_liveness
     ) -> Command | str:
@@ -214,8 +221,27 @@ def dbt_step(planned: PlannedStep, config: DbtConfig) -> DbtStep:
         planned.arguments,
         lineage=planned.lineage,
         without_elementary=planned.without_elementary,
+        with_elementary=planned.with_elementary,
         selective=planned.selective,
     )
+
+
+def settled_elementary(planned: PlannedStep, missing: Sequence[str] | str) -> tuple[PlannedStep, tuple[str, ...]]:
+    """A step that leaves Elementary's models to a later one, as it is to run, and a note about why.
+
+    missing: Elementary's tables that its target does not have, or why that is not known. Its hooks keep the results of
+    a run after the last model, so a step that makes the tables itself loses none.
+    """
+    if not missing:
+        why = "the target has their tables"
+        return planned, (f"The step {planned.name} leaves Elementary's models to the step elementary: {why}.",)
+    if isinstance(missing, str):
+        why = f"whether the target has their tables is not known: {missing}"
+    else:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        why = f"without their tables its own results would be lost, and the target lacks {missing[0]}{more}."
+    included = replace(planned, without_elementary=False, with_elementary=True)
+    return included, (f"The step {planned.name} makes Elementary's models too: {why}",)
 
 
 def lost_words(what: str, key: str, line: tuple[str, ...], *, for_compose: bool = False) -> str:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from gateway.clock import Instant
@@ -25,12 +26,13 @@ from gateway.settings.fabric import FabricSettings, RunnerName
 from gateway.settings.settings import Settings
 from runners import ingester, program
 from runners.dbt import command as dbt
+from runners.dbt import elementary as dbt_elementary
 from runners.dbt import listing
 from runners.dbt import output as dbt_output
 from runners.dbt import profile as dbt_profile
 from runners.dbt import project as dbt_project
 from runners.dbt.command import DbtStep
-from runners.dbt.listing import Node
+from runners.dbt.listing import Found, Node
 from runners.dbt.results import judge_outcome, read_results
 from runners.outcome import Command, Exited, Outcome
 from runners.program import ProgramResult
@@ -113,11 +115,22 @@ class LocalFabric:
         problem = await self.problem(planned)
         if problem is not None:
             return problem
-        step = replace(shared.dbt_step(planned, self.dbt), lineage=False)
+        may_install = self.checkout is not None and self.checkout.is_free
         try:
-            return await self._nodes(step)
+            return await self._ask_dbt(planned, partial(listing.list_nodes, may_install=may_install))
         except OSError as error:
             raise StorageError(f"dbt's listing can't be kept: {error}; free disk space, then try again.") from None
+
+    async def settle(self, planned: PlannedStep) -> tuple[PlannedStep, tuple[str, ...]]:
+        """A step as it is to run now, by what its database has, with notes for the record."""
+        if not planned.without_elementary or self._not_configured is not None:
+            return planned, ()
+        try:
+            await asyncio.to_thread(dbt_project.make_own_target, self.dbt.project, self._environment)
+            missing = await self._ask_dbt(replace(planned, selective=True), dbt_elementary.missing_tables)
+        except OSError as error:
+            missing = str(error)
+        return shared.settled_elementary(planned, missing)
 
     async def command(
         self,
@@ -172,7 +185,9 @@ class LocalFabric:
         ingester_program = None if settings is None else self._find(settings.command[0], settings.directory)
         return [program for program in (*dbt_programs, ingester_program) if program]
 
-    async def _nodes(self, step: DbtStep) -> list[Node] | str:
+    async def _ask_dbt(self, planned: PlannedStep, question: listing.Question[Found]) -> Found:
+        """What dbt answers to a question about a step. Raises OSError."""
+        step = shared.dbt_step(replace(planned, lineage=False), self.dbt)
         cache = self._parse_cache(step)
         with tempfile.TemporaryDirectory(prefix=LISTING, dir=self._settings.state_directory) as made:
             folder = Path(made)
@@ -182,8 +197,7 @@ class LocalFabric:
                 return await program.run(argv, environment, within=listing.TIMEOUT, directory=self.dbt.project)
 
             paths = dbt.paths(self.dbt, folder, cache, self._environment)
-            may_install = self.checkout is not None and self.checkout.is_free
-            found = await listing.list_nodes(self.dbt, step, paths, ask, self.mask, may_install=may_install)
+            found = await question(self.dbt, step, paths, ask, self.mask)
             await asyncio.to_thread(dbt.update_parse_cache, folder, cache)
         return found
 

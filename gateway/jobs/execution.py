@@ -34,6 +34,7 @@ from gateway.model.job import (
     WaitsFor,
     job_outcome,
 )
+from gateway.model.plan import PlannedStep
 from gateway.model.transitions import EndJob, RunStep, SkipStep, begin, next_transition, request_cancel
 from gateway.storage.store import Store
 from runners import durable
@@ -235,6 +236,10 @@ class JobExecution:
             begun: bool | None = True if state.begun or lost else None
         else:
             begun = False
+            settled = await self._settle(planned)
+            if settled is None:
+                return
+            planned, notes = settled
             await asyncio.to_thread(_make_folder, folder)
             try:
                 output_from = (await retry_while_it_may_pass(asyncio.to_thread, ring.bounds))[1]
@@ -243,7 +248,7 @@ class JobExecution:
                 await self._record.persist(lambda job: job.with_step(n, Finished(NotStarted(why))))
                 return
             active = state = Active(clock.now(), output_from)
-            await self._record.persist(lambda job: job.with_step(n, active))
+            await self._record.persist(lambda job: job.with_planned(n, planned, notes).with_step(n, active))
         await self._start(n, state, folder, begun=begun)
         if isinstance(self.job.state, Cancelling):
             await self._runner.stop(folder)  # the cancel came while the step was being started
@@ -266,6 +271,21 @@ class JobExecution:
         await self._record.persist(lambda job: job.with_step(n, recorded))
         self._follower, self._liveness = None, Liveness.SUPERVISED
         await self._runner.release(folder)
+
+    async def _settle(self, planned: PlannedStep) -> tuple[PlannedStep, tuple[str, ...]] | None:
+        """A step as it is to run now, with notes for the record; None if the job was cancelled meanwhile."""
+        settling = asyncio.create_task(self._fabric.settle(planned), name=f"settle-{self.job.id}")
+        try:
+            while not settling.done() and not isinstance(self.job.state, Cancelling):
+                changing = asyncio.create_task(self._changed.wait())
+                try:
+                    await asyncio.wait((settling, changing), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changing.cancel()
+            return settling.result() if settling.done() else None
+        finally:
+            settling.cancel()
+            await asyncio.wait([settling])
 
     async def _start(self, n: int, state: Active, folder: Path, *, begun: bool | None) -> None:
         """Start the step, unless it was begun before, and record that it was begun."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from gateway.clock import Instant
-from gateway.model.plan import Plan
+from gateway.model.plan import Plan, PlannedStep
 from gateway.settings.fabric import RunnerName
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from runners.parameters import ParameterValue
@@ -223,6 +223,11 @@ class Job:
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with another state of its nth step, counted from 0."""
         return replace(self, steps=(*self.steps[:n], state, *self.steps[n + 1 :]))
+
+    def with_planned(self, n: int, planned: PlannedStep, notes: tuple[str, ...]) -> Job:
+        """This job with another nth step in its plan, counted from 0, and with more notes."""
+        steps = (*self.plan.steps[:n], planned, *self.plan.steps[n + 1 :])
+        return replace(self, plan=replace(self.plan, steps=steps, notes=(*self.plan.notes, *notes)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,9 @@ class PlannedStep:
     """One step of a plan.
 
     lineage: dbt runs through dbt-ol.
-    without_elementary: Elementary's models are left to a later step of the same plan.
+    without_elementary: Elementary's models are left to a later step of the same plan. Before the step begins its target
+        is asked for Elementary's tables, and with_elementary takes its place where they are missing.
+    with_elementary: Elementary's models are part of the step, whatever else it selects.
     tolerates: the highest exit code after which the plan goes on.
     arguments: what the pipeline and its parameters add to the command, each one word.
     selective: the arguments select what dbt runs, so a run of nothing is an error.
@@ -31,6 +33,7 @@ class PlannedStep:
     name: StepName
     lineage: bool = False
     without_elementary: bool = False
+    with_elementary: bool = False
     tolerates: int = 0
     arguments: tuple[str, ...] = ()
     selective: bool = False

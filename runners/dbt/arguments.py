@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 
 from runners.parameters import NAME, NAME_ALLOWED, ParameterValue
 from runners.words import WordError
@@ -14,6 +15,7 @@ from runners.words import WordError
 ONLY_BUILDABLE_TESTS = "--indirect-selection=buildable"
 
 _VARS = "--vars="
+_SELECTIONS = frozenset({"--select", "-s", "--models", "--model", "-m"})
 _MAX_SELECTION = 1000  # characters
 
 # A part of a selection, between spaces and commas: `@`, `2+`, a method, a value and `+2`. All but the value are
@@ -83,6 +85,20 @@ def vars_argument(values: Mapping[str, ParameterValue]) -> str:
 def are_variables(argument: str) -> bool:
     """Whether an argument is one of `vars_argument`."""
     return argument.startswith(_VARS)
+
+
+def only_variables(arguments: Sequence[str]) -> Iterator[str]:
+    """Those of a command's arguments that pass variables to dbt, in whatever spelling."""
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        if are_variables(argument):
+            yield argument
+        elif argument == _VARS.removesuffix("=") and following is not None:
+            yield f"{_VARS}{following}"
+
+
+def is_selection(argument: str) -> bool:
+    """Whether an argument of a command begins a selection; those of dbt's named selectors don't count."""
+    return argument.partition("=")[0] in _SELECTIONS
 
 
 def _json(value: ParameterValue) -> str:

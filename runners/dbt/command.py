@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runners.dbt import variables as dbt_variables
-from runners.dbt.arguments import are_variables, exclude, select
+from runners.dbt.arguments import are_variables, exclude, is_selection, only_variables, select
 from runners.mask import Mask
 from runners.outcome import Command
 
@@ -43,7 +43,7 @@ DEFAULT_VARIABLES = {"DO_NOT_TRACK": "1", "EDR_REPORT_OPEN_BROWSER": "false"}
 
 # The keys of each JSON object that `dbt ls` prints; runners.dbt.listing reads them.
 _LIST_KEYS = ("name", "resource_type", "fqn", "version")
-_ELEMENTARY = "elementary"
+ELEMENTARY = "elementary"  # the name of its package
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ class DbtStep:
     lineage: dbt runs through dbt-ol.
     elementary: the step runs the models of the Elementary package, and fails if there are none.
     without_elementary: the step leaves the models of the Elementary package out.
+    with_elementary: the step runs them too, whatever else it selects.
     report: edr makes its report after dbt.
     selective: the arguments come from the caller, and the step fails if they select nothing.
     """
@@ -89,6 +90,7 @@ class DbtStep:
     lineage: bool = False
     elementary: bool = False
     without_elementary: bool = False
+    with_elementary: bool = False
     report: bool = False
     selective: bool = False
 
@@ -96,9 +98,9 @@ class DbtStep:
     def selection(self) -> tuple[str, ...]:
         """All arguments that select and parametrize: Elementary's first, since dbt adds up several --exclude."""
         if self.elementary:
-            return (select(_ELEMENTARY), *self.arguments)
+            return (select(ELEMENTARY), *self.arguments)
         if self.without_elementary:
-            return (exclude(_ELEMENTARY), *self.arguments)
+            return (exclude(ELEMENTARY), *self.arguments)
         return self.arguments
 
 
@@ -178,6 +180,18 @@ def list_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, .
     return (dbt.executable, "ls", *output, *plain, *_project_options(dbt, paths), *parse, *step.selection)
 
 
+def render_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths, text: str) -> tuple[str, ...]:
+    """The command line that renders a text as dbt renders the SQL of a model of this step.
+
+    Of the log dbt prints its errors only, besides what the text prints.
+    """
+    # the text looks up what it needs, so dbt need not list all schemas of the project first
+    output = ("--quiet", "--no-populate-cache", "--log-format=text", "--no-use-colors")
+    parse = _glued(target_path=paths.target, partial_parse_file_path=paths.partial_parse)
+    variables = only_variables((*step.arguments, *dbt.arguments))
+    return (dbt.executable, "compile", *output, *_project_options(dbt, paths), *parse, *variables, f"--inline={text}")
+
+
 def deps_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, ...]:
     """The command line that installs the packages of the project before its nodes are listed."""
     variables = (argument for argument in step.arguments if are_variables(argument))
@@ -196,6 +210,8 @@ def _options(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> Iterable[str]:
     yield from _glued(target_path=paths.target)
     yield "--write-json"
     yield from _glued(threads=dbt.threads, partial_parse_file_path=paths.partial_parse)
+    if step.with_elementary and any(map(is_selection, (*step.arguments, *dbt.arguments))):
+        yield select(ELEMENTARY)  # dbt adds up several --select
     yield from step.selection
     if not step.elementary:
         yield from dbt.arguments

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from runners.dbt.command import DbtConfig, DbtPaths, DbtStep, deps_command, list_command
 from runners.mask import Mask
@@ -13,7 +14,9 @@ from runners.report import one_line
 
 TIMEOUT = 120.0  # seconds that dbt may need to parse a large project
 
+Found = TypeVar("Found")
 Ask = Callable[[tuple[str, ...]], Awaitable[ProgramResult]]
+Question = Callable[[DbtConfig, DbtStep, DbtPaths, Ask, Mask], Awaitable[Found]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ async def list_nodes(
         result = await ask(list_command(dbt, step, paths)) if result.code == 0 else result
     nodes = _parse_nodes(result.output)
     if result.code != 0 or (result.output.strip() and not nodes):
-        return f"dbt can't list the models: {mask.text(_message(result.output, result.error))}"
+        return f"dbt can't list the models: {mask.text(message(result.output, result.error))}"
     return nodes
 
 
@@ -98,7 +101,7 @@ def _lacks_packages(output: bytes) -> bool:
     return b'Run "dbt deps"' in output
 
 
-def _message(output: bytes, error: str) -> str:
-    """What dbt printed instead of nodes, in one line."""
+def message(output: bytes, error: str) -> str:
+    """What dbt printed instead of an answer, in one line."""
     lines = [line for line in output.decode(errors="replace").splitlines() if not line.startswith("{")]
     return one_line(" ".join(lines) or error or "it said nothing")

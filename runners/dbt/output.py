@@ -53,10 +53,14 @@ def render_line(line: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The results of a run: how many nodes have each status, and the first failure."""
+    """The results of a run: how many nodes have each status, and the first failure.
+
+    only_elementary: besides hooks, all nodes are of the Elementary package; the log does not tell.
+    """
 
     progress: Progress
     failure: Failure | None
+    only_elementary: bool = False
 
 
 class DbtReader:

@@ -6,7 +6,7 @@ import functools
 import json
 from pathlib import Path
 
-from runners.dbt.command import DbtStep, target_folder
+from runners.dbt.command import ELEMENTARY, DbtStep, target_folder
 from runners.dbt.output import FAILED_STATUSES, DbtReader, Results, add_node
 from runners.mask import Mask
 from runners.outcome import Exited, Killed, NotStarted, Outcome
@@ -41,7 +41,11 @@ def read_results(folder: Path, mask: Mask) -> Results | None:
         node, message = failed[0]
         text = str(message or "failed without a message")
         failure = Failure(one_line(mask.text(node)), one_line(without_frames(mask.text(text))), len(failed) - 1)
-    return Results(progress, failure)
+    return Results(progress, failure, all(map(_is_elementary_or_hook, (node for _, node, _ in nodes))))
+
+
+def _is_elementary_or_hook(node: str) -> bool:
+    return node.split(".")[1:2] == [ELEMENTARY] or node.startswith("operation.")
 
 
 def judge_outcome(
@@ -74,7 +78,7 @@ def _why_incomplete(step: DbtStep, reader: DbtReader, results: Results | None, *
         return f"dbt {step.verb} exited 0, but {results.failure.node} failed: {results.failure.message}"
     if step.elementary and results.progress.done == 0:
         return "dbt found no model of Elementary to run; run `deps`, and see that the package is enabled."
-    if step.selective and results.progress.done == 0:
+    if step.selective and (results.progress.done == 0 or (step.with_elementary and results.only_elementary)):
         selected = " ".join(step.selection)
         return f"dbt {step.verb} found nothing to do in what was selected ({selected}); see that it exists."
     if step.report and not has_report:

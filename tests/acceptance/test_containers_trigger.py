@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 from tests.conftest import MakeGateway
-from tests.support import repositories
+from tests.support import projects, repositories
 from tests.support.docker import HOST_IMAGE, Engine, python_mounts
 from tests.support.gateway import Answer, Gateway, wait_for
 
 PATH = "/api/trigger/pipeline"
 FABRIC, PROJECT = "33290", "41459"
+TABLES = ("dbt_run_results", "elementary_test_results")
 FILES = {
     ".gitignore": "target/\nlogs/\ndbt_packages/\n__pycache__/\n",
     "ingest.py": """
@@ -337,6 +338,26 @@ def test_elementary_is_on_only_if_the_commit_has_its_package(
         gateway.call("POST", f"/api/v1/jobs/{run_id}/cancel")
         record = ended(gateway, run_id)
         assert (record["enableElementary"], record["enableOpenlineage"]) == (there, True), fields
+
+
+def test_elementary_loses_no_results_while_its_tables_are_missing(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    files = {f"transform/packages/elementary/{file}": text for file, text in projects.ELEMENTARY_STAND_IN.items()}
+    test = {"transform/tests/no_odds.sql": "select n from {{ ref('evens') }} where n % 2 = 1\n"}
+    declared = {"transform/packages.yml": "packages:\n  - local: packages/elementary\n"}
+    repositories.commit(shop.repository, {**files, **test, **declared})
+    repositories.tag(shop.repository, "v3")
+    shop.configure(toggles={"enable_openlineage": False, "enable_elementary": True})
+    gateway = make_gateway(shop.folder, engine.environment)
+    found = []
+    for _ in range(2):
+        notes = run(gateway, "daily", version="3")["notes"]
+        which = [note.partition(" Elementary's models")[0] for note in notes if "Elementary" in note]
+        found.append((which, *map(shop.rows, TABLES)))
+    # numbers, evens, odds and a test; Elementary's three models by its own step, and on the first day by build too
+    first, second = 4 + 3 + 3, 4 + 3
+    assert found == [(["The step build makes"], first, 1), (["The step build leaves"], first + second, 2)]
 
 
 def _add_package(shop: Shop, name: str) -> None:

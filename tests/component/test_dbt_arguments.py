@@ -340,6 +340,10 @@ def test_one_glued_argument_selects_or_leaves_out_several(dbt: Dbt) -> None:
     assert models(dbt, select_up_to("sixths"), exclude("elementary", "evens tag:odd")) == {"numbers", "sixths"}
 
 
+def test_several_selections_are_added_up(dbt: Dbt) -> None:
+    assert models(dbt, select("tag:odd"), select("evens numbers"), exclude("numbers")) == {"thirds", "evens"}
+
+
 def test_only_tests_run_whose_models_are_selected_or_upstream(dbt: Dbt) -> None:
     own = {"not_null_numbers_n", "unique_numbers_n", "unique_evens_n"}
     # by itself dbt takes each test that touches one of them, here before the other models were ever built

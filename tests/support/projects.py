@@ -14,6 +14,45 @@ INGESTER = """
     for number in range(1, 4):
         print(json.dumps({"table": f"table_{number}", "rows": number, "done": number, "total": 3}))
 """
+# A dbt package named elementary, since tests don't reach the dbt hub, which has the real one. Like that one, it has two
+# tables and a view of them, and a hook that writes the results of each run into those tables that exist.
+_RESULTS = """
+{{ config(materialized='incremental') }}
+select '' as unique_id, '' as invocation_id, '' as status where false
+"""
+ELEMENTARY_STAND_IN = {
+    "dbt_project.yml": """\
+name: elementary
+version: '0.1'
+config-version: 2
+on-run-end: ["{{ elementary.keep_results(results) }}"]
+""",
+    "models/dbt_run_results.sql": _RESULTS,
+    "models/elementary_test_results.sql": _RESULTS,
+    "models/alerts.sql": "select * from {{ ref('elementary_test_results') }} where status <> 'pass'\n",
+    "macros/keep_results.sql": """\
+{% macro keep_results(results) %}
+  {% if execute %}
+    {% do elementary.insert_into('dbt_run_results', results) %}
+    {% set tests = results | selectattr('node.resource_type', '==', 'test') | list %}
+    {% do elementary.insert_into('elementary_test_results', tests) %}
+  {% endif %}
+{% endmacro %}
+{% macro insert_into(name, results) %}
+  {% set model = graph.nodes['model.elementary.' ~ name] %}
+  {% set table = adapter.get_relation(model.database, model.schema, model.alias) %}
+  {% if table and results %}
+    {% set rows = [] %}
+    {% for result in results %}
+      {% set words = [result.node.unique_id, invocation_id, result.status] %}
+      {% do rows.append("('" ~ words | join("', '") ~ "')") %}
+    {% endfor %}
+    {% do run_query("insert into " ~ table ~ " values " ~ rows | join(", ")) %}
+    {% do adapter.commit() %}
+  {% endif %}
+{% endmacro %}
+""",
+}
 
 
 def make(folder: Path, *, ingester: str = INGESTER, settings: dict[str, Any] | None = None) -> Path:
@@ -61,15 +100,9 @@ def dbt_project(folder: Path) -> Path:
 
 
 def add_elementary(project: Path) -> None:
-    """Give a dbt project a package named elementary.
-
-    The real one comes from the dbt hub, which tests don't reach; this one has two models of its own, so that the
-    command line, the selection and the order of the steps are what is tested.
-    """
-    package = project.parent / "elementary_package"
-    write(package / "dbt_project.yml", "name: elementary\nversion: '0.1'\nconfig-version: 2\n")
-    write(package / "models/elementary_results.sql", "select 1 as id\n")
-    write(package / "models/elementary_runs.sql", "select * from {{ ref('elementary_results') }}\n")
+    """Give a dbt project the stand-in for Elementary."""
+    for file, text in ELEMENTARY_STAND_IN.items():
+        write(project.parent / "elementary_package" / file, text)
     write(project / "packages.yml", "packages:\n  - local: ../elementary_package\n")
 
 

@@ -141,6 +141,31 @@ def test_elementarys_selection_comes_before_the_steps_arguments(step: DbtStep, e
     assert dbt.list_command(PLAIN, step, dbt.paths(PLAIN, FOLDER, CACHE, {}))[-len(expected) :] == expected
 
 
+@pytest.mark.parametrize(
+    ("arguments", "configured", "expected"),
+    [
+        (("--vars={}",), (), ("--vars={}",)),
+        (("--select=a", "--exclude=b"), (), ("--select=elementary", "--select=a", "--exclude=b")),
+        ((), ("-s", "a"), ("--select=elementary", "-s", "a")),
+    ],
+    ids=["everything is selected", "a selection of the step", "a configured selection"],
+)
+def test_a_step_with_elementary_runs_it_whatever_else_it_selects(
+    arguments: tuple[str, ...], configured: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    step = DbtStep("build", arguments, with_elementary=True)
+    argv = command_of(replace(PLAIN, arguments=configured), step).argvs[0]
+    assert argv[argv.index("--write-json") + 1 :] == expected
+
+
+def test_a_text_is_rendered_with_the_variables_of_the_step() -> None:
+    config = replace(PLAIN, arguments=("--full-refresh", "--vars", "{a: 1}", "--vars"))
+    step = DbtStep("build", ("--select=a", "--vars={}"), without_elementary=True)
+    argv = dbt.render_command(config, step, dbt.paths(config, FOLDER, CACHE, {}), "{{ 1 }}")
+    assert argv[:2] == ("dbt", "compile")
+    assert argv[-3:] == ("--vars={}", "--vars={a: 1}", "--inline={{ 1 }}")
+
+
 @pytest.mark.parametrize("verb", ["build", "run", "test"])
 def test_with_lineage_dbt_ol_runs_with_the_same_options(verb: str) -> None:
     plain, lineage = command_of(WHOLE, DbtStep(verb)).argvs[0], command_of(WHOLE, DbtStep(verb, lineage=True)).argvs[0]

@@ -14,6 +14,7 @@ from runners.dbt.results import judge_outcome, read_results
 from runners.mask import Mask
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from runners.report import Failure, Progress
+from tests.support import projects
 from tests.support.recorded import recorded
 
 SPAN = Span(started=1_795_262_400.0, finished=1_795_262_402.5, duration=2.5)
@@ -117,6 +118,17 @@ def test_exit_code_0_not_confirmed_by_log_and_results_is_not_started(
     assert isinstance(outcome, NotStarted)
     assert why in outcome.why
     assert (outcome.code, outcome.span) == (0, SPAN)
+
+
+@pytest.mark.parametrize(("package", "is_enough"), [("elementary", False), ("small", True)])
+def test_elementarys_models_and_hooks_are_not_what_was_selected(tmp_path: Path, package: str, is_enough: bool) -> None:
+    step = DbtStep("build", ("--select=marts",), with_elementary=True, selective=True)
+    names = (f"model.{package}.runs", "operation.small.small-on-run-end-0")
+    nodes = [{"unique_id": name, "status": "success", "message": None} for name in names]
+    projects.write(tmp_path / "target/run_results.json", json.dumps({"results": nodes}))
+    outcome = judge_outcome(Exited(0, SPAN), step, DbtReader(), read_results(tmp_path, Mask()), has_report=False)
+    assert (outcome == Exited(0, SPAN)) is is_enough
+    assert is_enough or "found nothing to do in what was selected (--select=marts)" in str(outcome)
 
 
 def test_exit_code_0_of_elementary_with_its_report_is_unchanged(tmp_path: Path) -> None:

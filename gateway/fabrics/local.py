@@ -135,7 +135,7 @@ class LocalFabric:
 
     def connection(self) -> dbt_profile.Output | None:
         """The connection of the dbt project; None where only dbt could tell. Blocks."""
-        return dbt_profile.output(self.dbt, self._environment)
+        return dbt_profile.output(self._profile_files(), self.dbt, self._environment)
 
     def throwaway_database(self) -> str | None:
         """A database that is removed with a checkout, in a sentence that says what to do; else None. Blocks."""
@@ -235,10 +235,11 @@ class LocalFabric:
         if self._find(self.dbt.executable) is None:
             return self._missing(self.dbt.executable, "dbt", "dbt.executable")
         if planned.lineage:
-            problem = self._lineage_problem()
+            problem = self._lineage_problem(
+                "install openlineage-dbt beside the fabric's dbt, which must be named `dbt`"
+            )
             if problem is not None:
-                remedy = "install openlineage-dbt beside the fabric's dbt, which must be named `dbt`"
-                return f"OpenLineage is wanted, but {problem}: {remedy}, or leave OpenLineage off."
+                return f"OpenLineage is wanted, but {problem}, or leave OpenLineage off."
         if planned.name is StepName.ELEMENTARY or planned.without_elementary:
             if not dbt_project.has_elementary(self.dbt.project):
                 return (
@@ -270,7 +271,9 @@ class LocalFabric:
         if planned.name is not StepName.DEPS:
             dbt_project.make_own_target(self.dbt.project, self._environment)
         return dbt.command(
-            dbt_project.lineage_config(self.dbt, self._environment) if step.lineage else self.dbt,
+            dbt_profile.lineage_config(self._profile_files(), self.dbt, self._environment)
+            if step.lineage
+            else self.dbt,
             step,
             dbt.paths(self.dbt, folder, self._parse_cache(step), self._environment),
             dbt.environment(self._environment, step, folder),
@@ -323,14 +326,20 @@ class LocalFabric:
             )
         return None
 
-    def _lineage_problem(self) -> str | None:
-        """Why steps can't run through dbt-ol."""
-        if self._find(self.dbt.lineage_executable) is None:
-            return f"{self.dbt.lineage_executable} was not found"
+    def _lineage_problem(self, remedy: str = "") -> str | None:
+        """Why steps can't run through dbt-ol. remedy: for a missing program."""
+        program, problem = self.dbt.lineage_executable, None
         found, expected = self._find("dbt"), self._find(self.dbt.executable)
-        if found is None or expected is None or not Path(found).samefile(expected):
-            return f"dbt-ol calls the program `dbt` of PATH ({found}) and the fabric's is {expected}"
-        return None
+        if self._find(program) is None:
+            problem = f"{program} was not found"
+        elif found is None or expected is None or not Path(found).samefile(expected):
+            problem = f"dbt-ol calls the program `dbt` of PATH ({found}) and the fabric's is {expected}"
+        if problem is not None:
+            return f"{problem}: {remedy}" if remedy else problem
+        return dbt_profile.lineage_problem(self._profile_files(), self.dbt, self._environment)
+
+    def _profile_files(self) -> dbt_profile.ProfileFiles | None:
+        return dbt_profile.read(self.dbt, self._environment)
 
     def _missing(self, program: str, what: str, setting: str) -> str:
         return (

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from gateway.clock import Instant
 from gateway.errors import EngineError
-from gateway.fabrics import compose_dbt, step_services
+from gateway.fabrics import compose_dbt, compose_look, step_services
 from gateway.fabrics import fabric as shared
 from gateway.fabrics.checkouts import Checkout
+from gateway.fabrics.compose_look import Look
 from gateway.fabrics.compose_services import ComposeServices, ask_patiently
 from gateway.fabrics.fabric import OnLiveness, ignore_liveness
 from gateway.fabrics.step_services import StepService, StepServices
@@ -21,10 +22,10 @@ from gateway.model import catalog
 from gateway.model.catalog import Installation
 from gateway.model.job import Finished
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.model.request import TriggerRequest
+from gateway.model.request import BuiltinPipeline, TriggerRequest
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
-from runners import ingester, shell
+from runners import ingester
 from runners.containers import compose_project, one_off
 from runners.containers.compose_project import ComposeService
 from runners.containers.compose_runner import has_spec
@@ -34,9 +35,10 @@ from runners.containers.identity import container_name
 from runners.dbt import command as dbt
 from runners.dbt import listing
 from runners.dbt import output as dbt_output
+from runners.dbt import profile as dbt_profile
 from runners.dbt import project as dbt_project
 from runners.dbt import variables as dbt_variables
-from runners.dbt.command import DbtStep
+from runners.dbt.command import DbtConfig, DbtStep
 from runners.dbt.listing import Node
 from runners.dbt.results import judge_outcome, read_results
 from runners.mask import Mask
@@ -74,6 +76,7 @@ class ComposeFabric:
         if project_is_missing and checkout is not None:
             self._not_configured = shared.not_configured("project", project)
         self.checkout = checkout
+        self._configured = configured
         self._environment = shared.environment(self._fabric, environment)
         self._mask = settings.mask(environment)
         self.services = services
@@ -90,22 +93,60 @@ class ComposeFabric:
 
     async def installation(self, request: TriggerRequest) -> Installation:
         """What a plan depends on besides the request. Raises EngineError."""
-        has: frozenset[str] | None = None
-        chosen = self._settings
-        if catalog.depends_on_installation(request, chosen.enable_openlineage, chosen.enable_elementary):
-            try:
-                step_service = await self._step_service(StepName.BUILD)
-                has = None if isinstance(step_service, str) else await self._inspect(step_service)
-            except EngineUnreachableError as unreachable:
-                raise _unavailable(unreachable) from None
-        return shared.installation(
+        look, chosen = None, self._settings
+        on_checkout = self.checkout is not None and request.pipeline != BuiltinPipeline.INGESTER
+        if on_checkout or catalog.depends_on_installation(request, chosen.enable_openlineage, chosen.enable_elementary):
+            look = await self.look()
+        lost = None if look is None else look.throwaway_database()
+        has_package = look is not None and look.has_package
+        installed = shared.installation(
             self._settings,
             self._fabric_name,
-            lineage_problem=self._lineage_problem(has or frozenset()),
-            has_elementary=compose_dbt.HAS_ELEMENTARY in (has or ()),
+            lineage_problem=f"{self._dbt.lineage_executable} was not found" if look is None else look.lineage_problem(),
+            has_elementary=look is not None and look.has_package and look.no_edr() is None,
             ingester_is_fixed=self.checkout is not None and self._fabric.compose.ingester.project is None,
             needs_packages=await asyncio.to_thread(self._step_services.lacks_packages),
         )
+        return replace(
+            installed,
+            why_no_elementary=f"{self._dbt.edr} was not found" if has_package else installed.why_no_elementary,
+            notes=() if lost is None else (lost,),
+        )
+
+    async def ask_dbt(self, verb: str, _: Path, within: float) -> shared.DbtAnswer:
+        """What `dbt parse` or `dbt debug` says of the project. within: seconds. Raises EngineError."""
+        try:
+            step_service = await self._step_service(StepName.BUILD)
+            if isinstance(step_service, str):
+                return shared.DbtAnswer(ProgramResult(None, b"", step_service, was_run=False), "")
+            paths, mount = self._paths(step_service, listing=True), step_service.mount
+            argv = dbt.examination(self._dbt, verb, paths)
+            result = await self._ask(PlannedStep(StepName.BUILD), step_service, argv, paths.cwd, within)
+        except EngineUnreachableError as unreachable:
+            raise _unavailable(unreachable) from None
+        line = dbt.examination(self._dbt, verb, replace(paths, target=None, logs=None))
+        by_hand = one_off.by_hand(
+            self.compose,
+            step_service.service,
+            line,
+            paths.cwd,
+            mount=None if mount is None else replace(mount, source=shared.folder_by_hand(self._configured)),
+            names=self._configured_variables(),
+        )
+        return shared.DbtAnswer(result, by_hand)
+
+    async def faults(self) -> list[str]:
+        """What a look into the service of dbt finds wrong, in sentences that say what to do. Raises EngineError."""
+        look, wants_lineage = await self.look(), shared.wants_lineage(self._settings, self._fabric)
+        return [] if look is None else list(look.faults(wants_lineage=wants_lineage))
+
+    async def look(self) -> Look | None:
+        """What is in the service of dbt; None where it has no shell, or can't be run at all. Raises EngineError."""
+        try:
+            step_service = await self._step_service(StepName.BUILD)
+            return None if isinstance(step_service, str) else await self._look(step_service)
+        except EngineUnreachableError as unreachable:
+            raise _unavailable(unreachable) from None
 
     def missing_program(self) -> str | None:
         """The docker command line, where it is missing; programs in images only the engine could tell. Blocks."""
@@ -129,8 +170,8 @@ class ComposeFabric:
             step_service = await ask_patiently(lambda: self._step_service(planned.name), on_liveness)
             if isinstance(step_service, str):
                 return step_service
-            has = (
-                await ask_patiently(lambda: self._inspect(step_service), on_liveness)
+            look = (
+                await ask_patiently(lambda: self._look(step_service), on_liveness)
                 if planned.lineage or elementary
                 else None
             )
@@ -140,20 +181,18 @@ class ComposeFabric:
         if planned.name is StepName.INGESTER:
             argv = self._ingester_command(planned, step_service.service)
             return argv if isinstance(argv, str) else None
-        if has is None:
+        if look is None:
             return None
-        lineage_problem = self._lineage_problem(has)
-        if planned.lineage and lineage_problem is not None:
-            return (
-                f"OpenLineage is wanted, but in the service {service} {lineage_problem}: install openlineage-dbt in "
-                "its image beside the fabric's dbt, which must be named `dbt`, or leave OpenLineage off."
-            )
-        if elementary and compose_dbt.HAS_ELEMENTARY not in has:
+        remedy = "install openlineage-dbt in its image beside the fabric's dbt, which must be named `dbt`"
+        lineage_problem = look.lineage_problem(remedy) if planned.lineage else None
+        if lineage_problem is not None:
+            return f"OpenLineage is wanted, but in the service {service} {lineage_problem}, or leave OpenLineage off."
+        if elementary and not look.has_package:
             return (
                 f"Elementary is wanted, but the dbt project in the service {service} does not have its package: "
                 "add elementary-data/elementary to packages.yml, or leave Elementary off."
             )
-        return None
+        return look.no_dbt() or (look.no_edr() if elementary else None)
 
     async def lost_arguments(self, planned: PlannedStep) -> str | None:
         """Why the arguments of a step would not reach its program, in a sentence that says what to do.
@@ -190,11 +229,12 @@ class ComposeFabric:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:
             step_service = await ask_patiently(lambda: self._step_service(planned.name), on_liveness)
+            if isinstance(step_service, str):
+                return step_service
+            config = await ask_patiently(lambda: self._config(planned, step_service), on_liveness)
         except EngineUnreachableError as unreachable:
             return explain(str(unreachable), _NO_ANSWER)
-        if isinstance(step_service, str):
-            return step_service
-        command = self._container_command(planned, step_service)
+        command = self._container_command(planned, step_service, config)
         if isinstance(command, str):
             return command
         if step_service.mount is not None and planned.name not in (StepName.INGESTER, StepName.DEPS):
@@ -231,45 +271,49 @@ class ComposeFabric:
         found = await self.service(step)
         return found if isinstance(found, str) else await self._step_services.mounted(step, found)
 
-    async def _inspect(self, step_service: StepService) -> frozenset[str] | None:
-        """What is installed in the dbt service, None where it has no shell. Raises EngineUnreachableError."""
-        script = compose_dbt.script(self._dbt.executable, self._dbt.lineage_executable)
-        mount = step_service.mount
-        where = (self._fabric.compose.dbt.working_directory or "") if mount is None else mount.target
-        found = (await self.services.look(step_service.service, script, where, mount)).split()
-        return frozenset(found) if compose_dbt.LOOKED in found else None
+    async def _look(self, step_service: StepService) -> Look | None:
+        """What is in the dbt service, None where it has no shell. Raises EngineUnreachableError."""
+        chosen, mount, service = self._fabric.compose.dbt, step_service.mount, step_service.service
+        project = None if mount is None else mount.target
+        script = compose_look.script(self._dbt, service, chosen.profiles_directory, project)
+        names, known = self._configured_variables(), self._known_variables(service)
+        said = await self.services.look(service, script, chosen.working_directory or "", mount, names)
+        return await asyncio.to_thread(compose_look.read, said, self._fabric_name, step_service, self._dbt, known)
 
-    def _lineage_problem(self, has: frozenset[str]) -> str | None:
-        """Why steps can't run through dbt-ol, by what is installed."""
-        if compose_dbt.HAS_OTHER_DBT in has:
-            return f"dbt-ol calls another program than {self._dbt.executable}: the `dbt` of PATH"
-        if compose_dbt.HAS_OPENLINEAGE not in has:
-            return f"{self._dbt.lineage_executable} was not found"
-        return None
+    async def _config(self, planned: PlannedStep, step_service: StepService) -> DbtConfig:
+        """How dbt is run; dbt-ol gets the profile and target that dbt takes. Raises EngineUnreachableError."""
+        if not planned.lineage:
+            return self._dbt
+        known = self._known_variables(step_service.service)
+        chosen = self._dbt.with_choices(known)
+        look = await self._look(step_service) if chosen.target is None else None
+        return chosen if look is None else dbt_profile.lineage_config(look.files, self._dbt, known)
 
     async def _nodes(self, planned: PlannedStep, step_service: StepService) -> list[Node] | str:
-        chosen, mount = self._fabric.compose.dbt, step_service.mount
-        paths = compose_dbt.paths(chosen, None if mount is None else mount.target, listing=True)
-        unlined = replace(planned, lineage=False)
-        docker = Docker(self.compose.docker, self._whole_environment(unlined), self._mask)
+        paths, unlined = self._paths(step_service, listing=True), replace(planned, lineage=False)
 
         async def ask(argv: tuple[str, ...]) -> ProgramResult:
-            names = self._container_variables(unlined, step_service.service)
-            return await one_off.run_program(
-                self.compose,
-                step_service.service,
-                argv,
-                paths.cwd,
-                docker,
-                mount=mount,
-                names=names,
-                within=listing.TIMEOUT,
-            )
+            return await self._ask(unlined, step_service, argv, paths.cwd, listing.TIMEOUT)
 
         step, may_install = shared.dbt_step(unlined, self._dbt), self.checkout is not None and self.checkout.is_free
         return await listing.list_nodes(self._dbt, step, paths, ask, self._mask, may_install=may_install)
 
-    def _container_command(self, planned: PlannedStep, step_service: StepService) -> Command | str:
+    async def _ask(
+        self, planned: PlannedStep, step_service: StepService, argv: tuple[str, ...], cwd: str, within: float
+    ) -> ProgramResult:
+        """The result of a command line in the container of a step. Raises EngineUnreachableError."""
+        service, mount = step_service.service, step_service.mount
+        docker = Docker(self.compose.docker, self._whole_environment(planned), self._mask)
+        names = self._container_variables(planned, service)
+        return await one_off.run_program(
+            self.compose, service, argv, cwd, docker, mount=mount, names=names, within=within
+        )
+
+    def _paths(self, step_service: StepService, *, listing: bool = False) -> dbt.DbtPaths:
+        mount = step_service.mount
+        return compose_dbt.paths(self._fabric.compose.dbt, None if mount is None else mount.target, listing=listing)
+
+    def _container_command(self, planned: PlannedStep, step_service: StepService, config: DbtConfig) -> Command | str:
         """The command as the container sees it, with the whole environment of the docker command line."""
         chosen, environment = self._fabric.compose, self._whole_environment(planned)
         if planned.name is StepName.INGESTER:
@@ -283,15 +327,10 @@ class ComposeFabric:
                 time_limit=self._fabric.time_limit,
                 mask=self._mask,
             )
-        # dbt-ol does not read dbt's own variables
-        known = {
-            **step_service.service.environment,
-            **{name: environment[name] for name in self._configured_variables()},
-        }
         return dbt.command(
-            self._dbt.with_choices(known) if planned.lineage else self._dbt,
+            config,
             shared.dbt_step(planned, self._dbt),
-            compose_dbt.paths(chosen.dbt, None if step_service.mount is None else step_service.mount.target),
+            self._paths(step_service),
             environment,
             grace=self._fabric.dbt.grace,
             time_limit=self._fabric.time_limit,
@@ -299,23 +338,8 @@ class ComposeFabric:
         )
 
     def _ingester_command(self, planned: PlannedStep, service: ComposeService) -> tuple[str, ...] | str:
-        """The command that arguments are added to, empty for the service's own; or why there is none."""
-        configured, count = self._fabric.compose.ingester.command, len(planned.arguments)
-        argv = configured or (service.command or () if count else ())
-        entrypoint, key = service.entrypoint or (), f"fabrics.{self._fabric_name}.compose.ingester.command"
-        if count and not argv and not entrypoint:
-            return (
-                f"The service {service.name} has no command that the parameters of the pipeline could go to: set "
-                f"`{key}`, or give the service one."
-            )
-        line = shell.corrected((*entrypoint, *argv), count)
-        if line is None:
-            return argv
-        what = f"What the service {service.name} runs"
-        if line[: len(entrypoint)] == entrypoint:
-            return shared.lost_words(what, key, line[len(entrypoint) :])
-        own = shell.corrected(entrypoint, len(argv) + count) or entrypoint
-        return shared.lost_words(what, f"services.{service.name}.entrypoint", own, for_compose=True)
+        configured = self._fabric.compose.ingester.command
+        return step_services.ingester_command(service, configured, len(planned.arguments), self._fabric_name)
 
     def _default_variables(self, planned: PlannedStep) -> Mapping[str, str]:
         """Variables that the gateway sets where neither the configuration nor the service does."""

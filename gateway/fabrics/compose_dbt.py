@@ -1,10 +1,9 @@
-"""dbt in a container: what is installed there, where dbt writes, and how its files are copied out."""
+"""dbt in a container: where it writes, and how its files are copied out."""
 
 from __future__ import annotations
 
 import asyncio
 import posixpath
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from runners.dbt import output as dbt_output
 from runners.dbt.command import DbtPaths, DbtStep
 from runners.dbt.results import is_from_run
 
-HAS_OPENLINEAGE, HAS_OTHER_DBT, HAS_ELEMENTARY, LOOKED = "openlineage", "other-dbt", "elementary", "looked"
 # a service that sets one of these decides itself where its lineage goes
 LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
 
@@ -26,22 +24,6 @@ _REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108, no file of this hos
 _EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108, no folder of this host
 _TARGET = "/tmp/pipeline-gateway-target"  # noqa: S108, no folder of this host
 _LOGS = "/tmp/pipeline-gateway-logs"  # noqa: S108, no folder of this host
-_ELEMENTARY_PACKAGE = (
-    r"(package|git|tarball|local|name):.*[/ \"](elementary|dbt-data-reliability)(\.git)?/?\"?[[:space:]]*(#.*)?$"
-)
-
-
-def script(executable: str, lineage_executable: str) -> str:
-    """A shell script for the dbt project's folder, which prints HAS_ words for what it finds, then LOOKED."""
-    # dbt-ol calls the first `dbt` on PATH, whatever the fabric's is
-    same = "true" if executable == "dbt" else f'[ "$(command -v dbt)" -ef "$(command -v {shlex.quote(executable)})" ]'
-    return (
-        f"command -v {shlex.quote(lineage_executable)} >/dev/null && "
-        f"if {same}; then echo {HAS_OPENLINEAGE}; else echo {HAS_OTHER_DBT}; fi; "
-        f"if [ -f dbt_packages/elementary/dbt_project.yml ] || "
-        f"grep -Eqs '{_ELEMENTARY_PACKAGE}' packages.yml dependencies.yml; then echo {HAS_ELEMENTARY}; fi; "
-        f"echo {LOOKED}"
-    )
 
 
 def paths(chosen: DbtServiceSettings, project: str | None, *, listing: bool = False) -> DbtPaths:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -133,6 +134,16 @@ class LocalFabric:
         """What the end of a step means. Raises OSError where the step's files can't be read now."""
         return await asyncio.to_thread(self._conclude, planned, started, outcome, reader, folder)
 
+    async def ask_dbt(self, verb: str, scratch: Path, within: float) -> shared.DbtAnswer:
+        """What `dbt parse` or `dbt debug` says of the project. scratch: for its files. within: seconds."""
+        paths = dbt.paths(self.dbt, scratch, scratch / "no-parse-cache", self._environment)
+        argv = dbt.examination(self.dbt, verb, paths)
+        result = await program.run(argv, self._environment, within=within, directory=self.dbt.project)
+        line = dbt.examination(self.dbt, verb, replace(paths, project=None, target=None, logs=None))
+        configured, _ = shared.project_settings(self._settings, self._project_name)
+        folder = shlex.quote(shared.folder_by_hand(configured))
+        return shared.DbtAnswer(result, f"cd {folder} && {shlex.join(line)}")
+
     def connection(self) -> dbt_profile.Output | None:
         """The connection of the dbt project; None where only dbt could tell. Blocks."""
         return dbt_profile.output(self._profile_files(), self.dbt, self._environment)
@@ -210,8 +221,7 @@ class LocalFabric:
             return self._ingester_problem() if self.has_ingester else None
         if self._find(self.dbt.executable) is None:
             return self._missing(self.dbt.executable, "dbt", "dbt.executable")
-        wants_lineage = "openlineage_executable" in self._fabric.dbt.model_fields_set
-        wants_lineage |= self._settings.enable_openlineage is True
+        wants_lineage = shared.wants_lineage(self._settings, self._fabric)
         if wants_lineage and self._find(self.dbt.lineage_executable) is None:
             return self._missing(self.dbt.lineage_executable, "openlineage-dbt", "dbt.openlineage_executable")
         problem = self._edr_problem()
@@ -342,10 +352,7 @@ class LocalFabric:
         return dbt_profile.read(self.dbt, self._environment)
 
     def _missing(self, program: str, what: str, setting: str) -> str:
-        return (
-            f"The program {program} was not found or is not executable: install {what}, or set "
-            f"`fabrics.{self._fabric_name}.{setting}` in gateway.yaml."
-        )
+        return shared.missing_program(program, "", f"install {what}", f"{self._fabric_name}.{setting}")
 
     def _find(self, program: str, directory: Path | None = None) -> str | None:
         if "/" in program and directory is not None:

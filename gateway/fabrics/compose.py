@@ -327,10 +327,11 @@ class ComposeFabric:
                 time_limit=self._fabric.time_limit,
                 mask=self._mask,
             )
+        known, paths = self._known_variables(step_service.service), self._paths(step_service)
         return dbt.command(
             config,
             shared.dbt_step(planned, self._dbt),
-            self._paths(step_service),
+            compose_dbt.lineage_paths(paths, known) if planned.lineage else paths,
             environment,
             grace=self._fabric.dbt.grace,
             time_limit=self._fabric.time_limit,

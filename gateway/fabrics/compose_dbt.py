@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import posixpath
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.settings.fabric import DbtServiceSettings
@@ -12,6 +13,7 @@ from runners.containers.docker import ContainerState, Docker
 from runners.containers.identity import container_name
 from runners.dbt import command as dbt
 from runners.dbt import output as dbt_output
+from runners.dbt import variables as dbt_variables
 from runners.dbt.command import DbtPaths, DbtStep
 from runners.dbt.results import is_from_run
 
@@ -46,6 +48,12 @@ def paths(chosen: DbtServiceSettings, project: str | None, *, listing: bool = Fa
         edr=_EDR,
         edr_profiles=chosen.profiles_directory,
     )
+
+
+def lineage_paths(paths: DbtPaths, environment: Mapping[str, str]) -> DbtPaths:
+    """The paths for dbt-ol, which doesn't read all variables that dbt does. environment: of the container."""
+    project, target = (dbt_variables.value(environment, name) for name in ("PROJECT_DIR", "TARGET_PATH"))
+    return replace(paths, project=paths.project or project, target=paths.target or target)
 
 
 def variables(*, lineage: bool) -> Mapping[str, str]:

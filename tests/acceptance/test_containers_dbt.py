@@ -144,21 +144,26 @@ def test_lineage_goes_to_a_file_unless_the_service_sets_an_address(fake: Fake) -
     assert "OPENLINEAGE__TRANSPORT" not in record["output"]
 
 
-def test_dbt_ol_gets_profile_and_target_of_dbts_variables(fake: Fake) -> None:
+def test_dbt_ol_gets_what_dbts_variables_choose(fake: Fake) -> None:
     """Those of the service and of the fabric; those of the fabric win, as in the container."""
-    gateway = fake.gateway(
-        {"environment": {"DBT_TARGET": "prod"}}, variables={"DBT_TARGET": "x", "DBT_PROFILE": "shop"}
-    )
+    chosen = {
+        "DBT_TARGET": "x",
+        "DBT_PROFILE": "shop",
+        "DBT_PROJECT_DIR": "/shared",
+        "DBT_ENGINE_TARGET_PATH": "target",
+    }
+    gateway = fake.gateway({"environment": {"DBT_TARGET": "prod"}}, variables=chosen)
     for lineage in (True, False):
         record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=lineage)
         options = record["output"].partition("called: ")[2].splitlines()[0].split()
-        assert {"--target=prod" in options, "--profile=shop" in options} == {lineage}
+        for option in ("--target=prod", "--profile=shop", "--project-dir=/shared", "--target-path=target"):
+            assert (option in options) == lineage, option
 
 
 def test_lineage_goes_by_the_profile_in_the_service(fake: Fake) -> None:
     """A target that only dbt takes becomes an option, and one that only dbt can evaluate turns lineage off."""
     (fake.folder / "dbt_project.yml").write_text("profile: shop\n")
-    (fake.folder / "profiles.yml").write_text("shop: {outputs: {default: {type: duckdb}}}\n")
+    (fake.folder / "profiles.yml").write_text("shop: {outputs: {default: {type: duckdb, path: /w.duckdb}}}\n")
     gateway = fake.gateway({"dbt": {"edr": "edr"}}, {"ENABLE_OPENLINEAGE": "", "ENABLE_ELEMENTARY": ""})
     record = gateway.run(pipeline="dbt", command="build")
     assert called(record) == ["dbt-ol build"]

@@ -50,12 +50,15 @@ def test_dbt_ol_gets_a_target_only_where_the_profile_has_none(
         (files("dev", "{host: \"{{ env_var('H') | as_text }}\"}"), {}, "`host` of the target in /shop/profiles.yml"),
         (files("dev", "{password: \"{{ env_var('H') | as_text }}\"}"), {}, None),
         (files("dev", "{port: \"{{ env_var('P') | as_number }}\"}"), {}, None),
+        (files("dev", "{type: duckdb}"), {}, "dbt-ol needs `path` of the target dev in /shop/profiles.yml"),
+        (files("dev", "{type: duckdb, path: ':memory:'}"), {}, None),
+        (files("dev", "{type: clickhouse, host: db}"), {}, "`port` of the target dev"),
         (files(profile="{{ var('p') }}"), {}, "the name of the profile in dbt_project.yml"),
         (files(profile="{{ var('p') }}"), {"DBT_PROFILE": "shop"}, None),
         (None, {}, None),
     ],
 )
-def test_jinja_that_only_dbt_evaluates_keeps_dbt_ol_from_running(
+def test_what_only_dbt_knows_of_a_profile_keeps_dbt_ol_from_running(
     found: ProfileFiles | None, environment: dict[str, str], problem: str | None
 ) -> None:
     said = dbt_profile.lineage_problem(found, DBT, environment)

@@ -63,16 +63,24 @@ def read_mapping(file: Path, *, unique_keys: bool = False) -> Mapping[str, objec
     unique_keys: see load. In its own files dbt allows repeated keys.
     """
     try:
-        content = load(file.read_text(encoding="utf-8"), unique_keys=unique_keys)
+        return parse_mapping(file.read_bytes(), str(file), unique_keys=unique_keys)
     except OSError as error:
         return f"{file}: can't be read: {error.strerror}"
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a path with a NUL, an impossible date
+    except ValueError as error:  # a path with a NUL
         return f"{file}: {describe_error(error)}"
-    if content is None:
+
+
+def parse_mapping(content: bytes, file: str, *, unique_keys: bool = False) -> Mapping[str, object] | str:
+    """The same for the content of a file."""
+    try:
+        found = load(content.decode(), unique_keys=unique_keys)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, an impossible date
+        return f"{file}: {describe_error(error)}"
+    if found is None:
         return {}
-    if not isinstance(content, dict):
-        return f"{file}: expected a YAML mapping, found {type(content).__name__}"
-    return {str(key): value for key, value in content.items()}
+    if not isinstance(found, dict):
+        return f"{file}: expected a YAML mapping, found {type(found).__name__}"
+    return {str(key): value for key, value in found.items()}
 
 
 def describe_error(error: Exception) -> str:

@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     shared.add_configuration(parser)
     parser.add_argument("--user", metavar="NAME", help="also say what this user could not read or write (needs root)")
     parser.add_argument(
-        "--dbt", action="store_true", help="also have dbt parse local projects and connect to their databases"
+        "--dbt", action="store_true", help="also have dbt parse the projects and connect to their databases"
     )
     parser.set_defaults(run=_run)
 

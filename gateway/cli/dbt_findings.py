@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,8 +55,19 @@ async def find(fabric: LocalFabric, where: str, scratch: Path, *, run_dbt: bool)
     found += wrong or [Finding(True, f"{where}: dbt project and profile")]
     found += [*await _dbt_version(fabric, where), *toggles(plan, where), *_lineage(fabric, plan, where)]
     if run_dbt and not wrong:
-        found += [await _answer_of_dbt(fabric, verb, where, scratch) for verb in ("parse", "debug")]
+        found += await answers_of_dbt(fabric, where, scratch)
     return found
+
+
+async def find_in_containers(fabric: ComposeFabric, where: str, scratch: Path, *, run_dbt: bool) -> list[Finding]:
+    """What is found about a project in the service of dbt; without a checkout, about the one that its image has."""
+    plan = catalog.plan(DAILY, await fabric.installation(DAILY))
+    wrong = await problems(fabric, plan, where)
+    said = [finding.text for finding in wrong]
+    more = [f"{where}: {text}" for text in await fabric.faults()]
+    wrong += [Finding(False, text) for text in more if text not in said]
+    asked = await answers_of_dbt(fabric, where, scratch) if run_dbt and not wrong else []
+    return [*wrong, *toggles(plan, where), *asked]
 
 
 async def problems(fabric: LocalFabric | ComposeFabric, plan: Plan, where: str) -> list[Finding]:
@@ -150,20 +160,18 @@ def _pip(dbt_program: str) -> str:
     return f"{python} -m pip" if python.exists() else f"in the environment of {dbt_program}, pip"
 
 
-async def _answer_of_dbt(fabric: LocalFabric, verb: str, where: str, scratch: Path) -> Finding:
-    """What `dbt parse` or `dbt debug` says of a project."""
-    dbt = fabric.dbt
-    options = [] if dbt.profiles is None else [f"--profiles-dir={dbt.profiles}"]
-    options += [] if dbt.target is None else [f"--target={dbt.target}"]
-    by_hand = f"cd {shlex.quote(str(dbt.project))} && {shlex.join((dbt.executable, verb, *options))}"
-    own = ["--no-use-colors", f"--log-path={scratch / 'logs'}"]
-    own += [f"--target-path={scratch / 'target'}"] if verb == "parse" else []  # `debug` has no such option
-    argv = (dbt.executable, verb, *options, *own)
-    answer = await program.run(argv, fabric.environment, within=_DBT_TIMEOUT, directory=dbt.project)
-    if answer.code == 0:
-        return Finding(True, f"{where}: dbt {verb}")
-    why = fabric.mask.text(_why(answer))
-    return Finding(False, f"{where}: dbt {verb}: {why}; mend that, then see that this exits 0: {by_hand}")
+async def answers_of_dbt(fabric: LocalFabric | ComposeFabric, where: str, scratch: Path) -> list[Finding]:
+    """What `dbt parse` and `dbt debug` say of a project."""
+    found = []
+    for verb in ("parse", "debug"):
+        answer = await fabric.ask_dbt(verb, scratch, _DBT_TIMEOUT)
+        if answer.result.code == 0:
+            found.append(Finding(True, f"{where}: dbt {verb}"))
+            continue
+        why = fabric.mask.text(_why(answer.result))
+        advice = f"mend that, then see that this exits 0: {answer.by_hand}"
+        found.append(Finding(False, f"{where}: dbt {verb}: {why}; {advice}"))
+    return found
 
 
 def _why(answer: ProgramResult) -> str:

@@ -11,14 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.cli import dbt_findings, permissions
-from gateway.cli.dbt_findings import DAILY, Finding
+from gateway.cli.dbt_findings import Finding
 from gateway.errors import ConfigError, RequestError
 from gateway.fabrics import step_services
 from gateway.fabrics.checkouts import Checkout, Checkouts
 from gateway.fabrics.compose import ComposeFabric
 from gateway.fabrics.local import LocalFabric
 from gateway.fabrics.registry import must_have_lasting_databases
-from gateway.model import catalog
 from gateway.model.plan import PlannedStep, StepName
 from gateway.model.request import is_fabric_number
 from gateway.settings import tokens
@@ -37,7 +36,7 @@ async def find(
     """Everything that a trigger needs, in the order in which it needs it. Raises ConfigError for an unknown user.
 
     user: also find out what this user may do. files: the files that the settings come from. run_dbt: have dbt look at
-    the projects of local fabrics.
+    the projects.
     """
     account = None if user is None else permissions.find_user(user)
     found = [
@@ -53,26 +52,30 @@ async def find(
         # Checkouts are made outside of the state directory, which a running gateway may be using.
         checkouts = Checkouts(settings.model_copy(update={"state_directory": Path(scratch)}), environment)
         for fabric_id, chosen in settings.fabrics.items():
-            in_containers = chosen.runner is RunnerName.COMPOSE
-            if in_containers:
+            compose, usable = None, True
+            if chosen.runner is RunnerName.COMPOSE:
                 services = step_services.compose_services(settings, fabric_id, environment, instance="")
                 compose = ComposeFabric(settings, fabric_id, settings.default_project, environment, services)
-                of_fabric = await _compose_fabric(compose, fabric_id)
+                of_fabric = await _compose_fabric(compose, settings, fabric_id, Path(scratch), run_dbt=run_dbt)
+                usable = all(finding.good for finding in of_fabric)
                 found += of_fabric
-                if all(finding.good for finding in of_fabric):
-                    found += await _parameters(compose, settings, settings.projects, fabric_id)
             for project in settings.projects:
                 if fabric_id not in settings.fabrics_of(project):
                     continue
                 where = f"{project} on {fabric_id}"
                 checkout, of_source = await _checkout(checkouts, fabric_id, project, where)
                 found += of_source
-                if all(finding.good for finding in of_source) and not in_containers:
+                if not usable or not all(finding.good for finding in of_source):
+                    continue
+                if compose is None:
                     fabric = LocalFabric(settings, fabric_id, project, environment, checkout)
                     in_place += [] if checkout else [fabric]
                     local.append(fabric)
                     found += await dbt_findings.find(fabric, where, Path(scratch), run_dbt=run_dbt)
                     found += await _parameters(fabric, settings, [project], where)
+                elif checkout is not None:  # else it is what the image has, which is of the fabric
+                    mounted = ComposeFabric(settings, fabric_id, project, environment, compose.services, checkout)
+                    found += await dbt_findings.find_in_containers(mounted, where, Path(scratch), run_dbt=run_dbt)
         found += [*dbt_findings.shared_databases(settings, local), *_start(settings, environment)]
     if account is not None:
         found += [
@@ -160,8 +163,10 @@ async def _checkout(
     return checkout, [Finding(problem is None, f"{where}: {problem or f'{ref} is the commit {source.commit[:12]}'}")]
 
 
-async def _compose_fabric(fabric: ComposeFabric, where: str) -> list[Finding]:
-    """Engine, Compose, services, plan: each needs the one before, so the first that is wrong ends the look."""
+async def _compose_fabric(
+    fabric: ComposeFabric, settings: Settings, where: str, scratch: Path, *, run_dbt: bool
+) -> list[Finding]:
+    """Engine, Compose, services, dbt: each needs the one before, so the first that is wrong ends the look."""
     found = [await _engine(fabric), await _compose(fabric)]
     found = [replace(finding, text=f"{where}: {finding.text}") for finding in found]
     if not all(finding.good for finding in found):
@@ -169,8 +174,10 @@ async def _compose_fabric(fabric: ComposeFabric, where: str) -> list[Finding]:
     for step in (StepName.INGESTER, StepName.BUILD):
         found += await _service(fabric, step, where)
     if all(finding.good for finding in found):
-        plan = catalog.plan(DAILY, await fabric.installation(DAILY))
-        found += [*await dbt_findings.problems(fabric, plan, where), *dbt_findings.toggles(plan, where)]
+        found += await _parameters(fabric, settings, settings.projects, where)
+        projects = [one for name, one in settings.projects.items() if where in settings.fabrics_of(name)]
+        from_image = any(project.branch is None and project.version is None for project in projects)
+        found += await dbt_findings.find_in_containers(fabric, where, scratch, run_dbt=run_dbt and from_image)
     return found
 
 

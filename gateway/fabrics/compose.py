@@ -12,17 +12,19 @@ from pathlib import Path
 
 from gateway.clock import Instant
 from gateway.errors import EngineError
-from gateway.fabrics import compose_dbt, shell, step_services
+from gateway.fabrics import compose_dbt, compose_look, step_services
 from gateway.fabrics import fabric as shared
 from gateway.fabrics.checkouts import Checkout
+from gateway.fabrics.compose_look import Look
 from gateway.fabrics.compose_services import ComposeServices, ask_patiently
+from gateway.fabrics.compose_variables import ContainerVariables
 from gateway.fabrics.fabric import OnLiveness, ignore_liveness
 from gateway.fabrics.step_services import StepService, StepServices
 from gateway.model import catalog
 from gateway.model.catalog import Installation
 from gateway.model.job import Finished
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.model.request import TriggerRequest
+from gateway.model.request import BuiltinPipeline, TriggerRequest
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from runners import ingester
@@ -36,9 +38,9 @@ from runners.dbt import command as dbt
 from runners.dbt import elementary as dbt_elementary
 from runners.dbt import listing
 from runners.dbt import output as dbt_output
+from runners.dbt import profile as dbt_profile
 from runners.dbt import project as dbt_project
-from runners.dbt import variables as dbt_variables
-from runners.dbt.command import DbtStep
+from runners.dbt.command import DbtConfig, DbtStep
 from runners.dbt.listing import Found, Node
 from runners.dbt.results import judge_outcome, read_results
 from runners.mask import Mask
@@ -76,6 +78,7 @@ class ComposeFabric:
         if project_is_missing and checkout is not None:
             self._not_configured = shared.not_configured("project", project)
         self.checkout = checkout
+        self._configured = configured
         self._environment = shared.environment(self._fabric, environment)
         self._mask = settings.mask(environment)
         self.services = services
@@ -83,6 +86,8 @@ class ComposeFabric:
         self._step_services = StepServices(
             services, fabric, self._fabric.compose, self._environment, configured, checkout
         )
+        configured_names = frozenset(self._fabric.environment) | frozenset(self.compose.variables)
+        self._variables = ContainerVariables(self._environment, configured_names)
         self._dbt = shared.dbt_config(self._fabric, Path(self._fabric.compose.dbt.working_directory or "."))
 
     @property
@@ -92,22 +97,60 @@ class ComposeFabric:
 
     async def installation(self, request: TriggerRequest) -> Installation:
         """What a plan depends on besides the request. Raises EngineError."""
-        has: frozenset[str] | None = None
-        chosen = self._settings
-        if catalog.depends_on_installation(request, chosen.enable_openlineage, chosen.enable_elementary):
-            try:
-                step_service = await self._step_service(StepName.BUILD)
-                has = None if isinstance(step_service, str) else await self._inspect(step_service)
-            except EngineUnreachableError as unreachable:
-                raise _unavailable(unreachable) from None
-        return shared.installation(
+        look, chosen = None, self._settings
+        on_checkout = self.checkout is not None and request.pipeline != BuiltinPipeline.INGESTER
+        if on_checkout or catalog.depends_on_installation(request, chosen.enable_openlineage, chosen.enable_elementary):
+            look = await self.look()
+        lost = None if look is None else look.throwaway_database()
+        has_package = look is not None and look.has_package
+        installed = shared.installation(
             self._settings,
             self._fabric_name,
-            lineage_problem=self._lineage_problem(has or frozenset()),
-            has_elementary=compose_dbt.HAS_ELEMENTARY in (has or ()),
+            lineage_problem=f"{self._dbt.lineage_executable} was not found" if look is None else look.lineage_problem(),
+            has_elementary=look is not None and look.has_package and look.no_edr() is None,
             ingester_is_fixed=self.checkout is not None and self._fabric.compose.ingester.project is None,
             needs_packages=await asyncio.to_thread(self._step_services.lacks_packages),
         )
+        return replace(
+            installed,
+            why_no_elementary=f"{self._dbt.edr} was not found" if has_package else installed.why_no_elementary,
+            notes=() if lost is None else (lost,),
+        )
+
+    async def ask_dbt(self, verb: str, _: Path, within: float) -> shared.DbtAnswer:
+        """What `dbt parse` or `dbt debug` says of the project. within: seconds. Raises EngineError."""
+        try:
+            step_service = await self._step_service(StepName.BUILD)
+            if isinstance(step_service, str):
+                return shared.DbtAnswer(ProgramResult(None, b"", step_service, was_run=False), "")
+            paths, mount = self._paths(step_service, separate=True), step_service.mount
+            argv = dbt.examination(self._dbt, verb, paths)
+            result = await self._ask(PlannedStep(StepName.BUILD), step_service, argv, paths.cwd, within)
+        except EngineUnreachableError as unreachable:
+            raise _unavailable(unreachable) from None
+        line = dbt.examination(self._dbt, verb, replace(paths, target=None, logs=None))
+        by_hand = one_off.by_hand(
+            self.compose,
+            step_service.service,
+            line,
+            paths.cwd,
+            mount=None if mount is None else replace(mount, source=shared.folder_by_hand(self._configured)),
+            names=self._variables.configured,
+        )
+        return shared.DbtAnswer(result, by_hand)
+
+    async def faults(self) -> list[str]:
+        """What a look into the service of dbt finds wrong, in sentences that say what to do. Raises EngineError."""
+        look, wants_lineage = await self.look(), shared.wants_lineage(self._settings, self._fabric)
+        return [] if look is None else list(look.faults(wants_lineage=wants_lineage))
+
+    async def look(self) -> Look | None:
+        """What is in the service of dbt; None where it has no shell, or can't be run at all. Raises EngineError."""
+        try:
+            step_service = await self._step_service(StepName.BUILD)
+            return None if isinstance(step_service, str) else await self._look(step_service)
+        except EngineUnreachableError as unreachable:
+            raise _unavailable(unreachable) from None
 
     def missing_program(self) -> str | None:
         """The docker command line, where it is missing; programs in images only the engine could tell. Blocks."""
@@ -131,8 +174,8 @@ class ComposeFabric:
             step_service = await ask_patiently(lambda: self._step_service(planned.name), on_liveness)
             if isinstance(step_service, str):
                 return step_service
-            has = (
-                await ask_patiently(lambda: self._inspect(step_service), on_liveness)
+            look = (
+                await ask_patiently(lambda: self._look(step_service), on_liveness)
                 if planned.lineage or elementary
                 else None
             )
@@ -142,20 +185,18 @@ class ComposeFabric:
         if planned.name is StepName.INGESTER:
             argv = self._ingester_command(planned, step_service.service)
             return argv if isinstance(argv, str) else None
-        if has is None:
+        if look is None:
             return None
-        lineage_problem = self._lineage_problem(has)
-        if planned.lineage and lineage_problem is not None:
-            return (
-                f"OpenLineage is wanted, but in the service {service} {lineage_problem}: install openlineage-dbt in "
-                "its image beside the fabric's dbt, which must be named `dbt`, or leave OpenLineage off."
-            )
-        if elementary and compose_dbt.HAS_ELEMENTARY not in has:
+        remedy = "install openlineage-dbt in its image beside the fabric's dbt, which must be named `dbt`"
+        lineage_problem = look.lineage_problem(remedy) if planned.lineage else None
+        if lineage_problem is not None:
+            return f"OpenLineage is wanted, but in the service {service} {lineage_problem}, or leave OpenLineage off."
+        if elementary and not look.has_package:
             return (
                 f"Elementary is wanted, but the dbt project in the service {service} does not have its package: "
                 "add elementary-data/elementary to packages.yml, or leave Elementary off."
             )
-        return None
+        return look.no_dbt() or (look.no_edr() if elementary else None)
 
     async def lost_arguments(self, planned: PlannedStep) -> str | None:
         """Why the arguments of a step would not reach its program, in a sentence that says what to do.
@@ -196,23 +237,24 @@ class ComposeFabric:
         """The command of a step, or why it has none. Raises OSError where the disk refuses the step's files."""
         if await asyncio.to_thread(has_spec, folder):
             # an earlier gateway has decided the command; only the values of variables are needed again
-            environment = self._whole_environment(planned)
+            environment = self._variables.for_docker(planned)
             return Command((), "", environment, docker=self.compose.docker, mask=self._mask)
         if self._not_configured is not None:
             return self._not_configured
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:
             step_service = await ask_patiently(lambda: self._step_service(planned.name), on_liveness)
+            if isinstance(step_service, str):
+                return step_service
+            config = await ask_patiently(lambda: self._config(planned, step_service), on_liveness)
         except EngineUnreachableError as unreachable:
             return explain(str(unreachable), _NO_ANSWER)
-        if isinstance(step_service, str):
-            return step_service
-        command = self._container_command(planned, step_service)
+        command = self._container_command(planned, step_service, config)
         if isinstance(command, str):
             return command
         if planned.name not in (StepName.INGESTER, StepName.DEPS):
             await self._make_own_target(step_service)
-        names = self._container_variables(planned, step_service.service)
+        names = self._variables.names(planned, step_service.service)
         return compose_project.run_command(
             self.compose, step_service.service, command, names, folder, step_service.mount
         )
@@ -243,25 +285,27 @@ class ComposeFabric:
         found = await self.service(step)
         return found if isinstance(found, str) else await self._step_services.mounted(step, found)
 
-    async def _inspect(self, step_service: StepService) -> frozenset[str] | None:
-        """What is installed in the dbt service, None where it has no shell. Raises EngineUnreachableError."""
-        script = compose_dbt.script(self._dbt.executable, self._dbt.lineage_executable)
-        mount = step_service.mount
-        where = (self._fabric.compose.dbt.working_directory or "") if mount is None else mount.target
-        found = (await self.services.look(step_service.service, script, where, mount)).split()
-        return frozenset(found) if compose_dbt.LOOKED in found else None
+    async def _look(self, step_service: StepService) -> Look | None:
+        """What is in the dbt service, None where it has no shell. Raises EngineUnreachableError."""
+        chosen, mount, service = self._fabric.compose.dbt, step_service.mount, step_service.service
+        project = None if mount is None else mount.target
+        script = compose_look.script(self._dbt, service, chosen.profiles_directory, project)
+        names, known = self._variables.configured, self._variables.known(service)
+        said = await self.services.look(service, script, chosen.working_directory or "", mount, names)
+        return await asyncio.to_thread(compose_look.read, said, self._fabric_name, step_service, self._dbt, known)
 
-    def _lineage_problem(self, has: frozenset[str]) -> str | None:
-        """Why steps can't run through dbt-ol, by what is installed."""
-        if compose_dbt.HAS_OTHER_DBT in has:
-            return f"dbt-ol calls another program than {self._dbt.executable}: the `dbt` of PATH"
-        if compose_dbt.HAS_OPENLINEAGE not in has:
-            return f"{self._dbt.lineage_executable} was not found"
-        return None
+    async def _config(self, planned: PlannedStep, step_service: StepService) -> DbtConfig:
+        """How dbt is run; dbt-ol gets the profile and target that dbt takes. Raises EngineUnreachableError."""
+        if not planned.lineage:
+            return self._dbt
+        known = self._variables.known(step_service.service)
+        chosen = self._dbt.with_choices(known)
+        look = await self._look(step_service) if chosen.target is None else None
+        return chosen if look is None else dbt_profile.lineage_config(look.files, self._dbt, known)
 
     async def _make_own_target(self, step_service: StepService) -> None:
         if step_service.mount is not None:
-            project, known = Path(step_service.mount.source), self._known_variables(step_service.service)
+            project, known = Path(step_service.mount.source), self._variables.known(step_service.service)
             await asyncio.to_thread(dbt_project.make_own_target, project, known)
 
     async def _ask_dbt(self, planned: PlannedStep, question: listing.Question[Found], *, separate: bool) -> Found | str:
@@ -274,29 +318,31 @@ class ComposeFabric:
             return step_service
         if not separate:
             await self._make_own_target(step_service)
-        chosen, mount = self._fabric.compose.dbt, step_service.mount
-        paths = compose_dbt.paths(chosen, None if mount is None else mount.target, separate=separate)
-        unlined = replace(planned, lineage=False)
-        docker = Docker(self.compose.docker, self._whole_environment(unlined), self._mask)
+        paths, unlined = self._paths(step_service, separate=separate), replace(planned, lineage=False)
 
         async def ask(argv: tuple[str, ...]) -> ProgramResult:
-            names = self._container_variables(unlined, step_service.service)
-            return await one_off.run_program(
-                self.compose,
-                step_service.service,
-                argv,
-                paths.cwd,
-                docker,
-                mount=mount,
-                names=names,
-                within=listing.TIMEOUT,
-            )
+            return await self._ask(unlined, step_service, argv, paths.cwd, listing.TIMEOUT)
 
         return await question(self._dbt, shared.dbt_step(unlined, self._dbt), paths, ask, self._mask)
 
-    def _container_command(self, planned: PlannedStep, step_service: StepService) -> Command | str:
+    async def _ask(
+        self, planned: PlannedStep, step_service: StepService, argv: tuple[str, ...], cwd: str, within: float
+    ) -> ProgramResult:
+        """The result of a command line in the container of a step. Raises EngineUnreachableError."""
+        service, mount = step_service.service, step_service.mount
+        docker = Docker(self.compose.docker, self._variables.for_docker(planned), self._mask)
+        names = self._variables.names(planned, service)
+        return await one_off.run_program(
+            self.compose, service, argv, cwd, docker, mount=mount, names=names, within=within
+        )
+
+    def _paths(self, step_service: StepService, *, separate: bool = False) -> dbt.DbtPaths:
+        mount = step_service.mount
+        return compose_dbt.paths(self._fabric.compose.dbt, None if mount is None else mount.target, separate=separate)
+
+    def _container_command(self, planned: PlannedStep, step_service: StepService, config: DbtConfig) -> Command | str:
         """The command as the container sees it, with the whole environment of the docker command line."""
-        chosen, environment = self._fabric.compose, self._whole_environment(planned)
+        chosen, environment = self._fabric.compose, self._variables.for_docker(planned)
         if planned.name is StepName.INGESTER:
             argv = self._ingester_command(planned, step_service.service)
             if isinstance(argv, str):
@@ -308,15 +354,11 @@ class ComposeFabric:
                 time_limit=self._fabric.time_limit,
                 mask=self._mask,
             )
-        # dbt-ol does not read dbt's own variables
-        known = {
-            **step_service.service.environment,
-            **{name: environment[name] for name in self._configured_variables()},
-        }
+        known, paths = self._variables.known(step_service.service), self._paths(step_service)
         return dbt.command(
-            self._dbt.with_choices(known) if planned.lineage else self._dbt,
+            config,
             shared.dbt_step(planned, self._dbt),
-            compose_dbt.paths(chosen.dbt, None if step_service.mount is None else step_service.mount.target),
+            compose_dbt.lineage_paths(paths, known) if planned.lineage else paths,
             environment,
             grace=self._fabric.dbt.grace,
             time_limit=self._fabric.time_limit,
@@ -324,62 +366,8 @@ class ComposeFabric:
         )
 
     def _ingester_command(self, planned: PlannedStep, service: ComposeService) -> tuple[str, ...] | str:
-        """The command that arguments are added to, empty for the service's own; or why there is none."""
-        configured, count = self._fabric.compose.ingester.command, len(planned.arguments)
-        argv = configured or (service.command or () if count else ())
-        entrypoint, key = service.entrypoint or (), f"fabrics.{self._fabric_name}.compose.ingester.command"
-        if count and not argv and not entrypoint:
-            return (
-                f"The service {service.name} has no command that the parameters of the pipeline could go to: set "
-                f"`{key}`, or give the service one."
-            )
-        line = shell.corrected((*entrypoint, *argv), count)
-        if line is None:
-            return argv
-        what = f"What the service {service.name} runs"
-        if line[: len(entrypoint)] == entrypoint:
-            return shared.lost_words(what, key, line[len(entrypoint) :])
-        own = shell.corrected(entrypoint, len(argv) + count) or entrypoint
-        return shared.lost_words(what, f"services.{service.name}.entrypoint", own, for_compose=True)
-
-    def _default_variables(self, planned: PlannedStep) -> Mapping[str, str]:
-        """Variables that the gateway sets where neither the configuration nor the service does."""
-        return (
-            ingester.DEFAULT_VARIABLES
-            if planned.name is StepName.INGESTER
-            else compose_dbt.variables(lineage=planned.lineage)
-        )
-
-    def _whole_environment(self, planned: PlannedStep) -> Mapping[str, str]:
-        defaults = {
-            name: value
-            for name, value in self._default_variables(planned).items()
-            if name not in self._configured_variables()
-        }
-        # empty, dbt takes them for unset
-        ignored = dict.fromkeys(dbt_variables.SELECTION_VARIABLES, "") if planned.selective else {}
-        return {**self._environment, **defaults, **ignored, "COMPOSE_IGNORE_ORPHANS": "true"}
-
-    def _configured_variables(self) -> frozenset[str]:
-        """The names of the variables that the configuration sets for containers."""
-        return frozenset(self._fabric.environment) | frozenset(self.compose.variables)
-
-    def _known_variables(self, service: ComposeService) -> Mapping[str, str]:
-        """The variables of a container of a service, without the gateway's defaults."""
-        configured = self._configured_variables() & self._environment.keys()
-        return {**service.environment, **{name: self._environment[name] for name in configured}}
-
-    def _container_variables(self, planned: PlannedStep, service: ComposeService) -> list[str]:
-        """The names of the variables that the container gets besides those of its service."""
-        known = frozenset(service.environment) | self._configured_variables()
-        lineage_is_known = any(name.startswith(compose_dbt.LINEAGE_VARIABLES) for name in known)
-        defaults = (
-            name
-            for name in self._default_variables(planned)
-            if name not in known and not (lineage_is_known and name.startswith(compose_dbt.LINEAGE_VARIABLES))
-        )
-        ignored = dbt_variables.SELECTION_VARIABLES & known if planned.selective else frozenset()
-        return [*defaults, *(self._configured_variables() | ignored)]
+        configured = self._fabric.compose.ingester.command
+        return step_services.ingester_command(service, configured, len(planned.arguments), self._fabric_name)
 
     async def _fetch(self, step: DbtStep, reader: dbt_output.DbtReader, folder: Path) -> None:
         """Copy results, lineage and report out of the ended container. Raises OSError, EngineUnreachableError."""

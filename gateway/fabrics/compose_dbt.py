@@ -1,11 +1,11 @@
-"""dbt in a container: what is installed there, where dbt writes, and how its files are copied out."""
+"""dbt in a container: where it writes, and how its files are copied out."""
 
 from __future__ import annotations
 
 import asyncio
 import posixpath
-import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.settings.fabric import DbtServiceSettings
@@ -13,10 +13,10 @@ from runners.containers.docker import ContainerState, Docker
 from runners.containers.identity import container_name
 from runners.dbt import command as dbt
 from runners.dbt import output as dbt_output
+from runners.dbt import variables as dbt_variables
 from runners.dbt.command import DbtPaths, DbtStep
 from runners.dbt.results import is_from_run
 
-HAS_OPENLINEAGE, HAS_OTHER_DBT, HAS_ELEMENTARY, LOOKED = "openlineage", "other-dbt", "elementary", "looked"
 # a service that sets one of these decides itself where its lineage goes
 LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
 
@@ -26,22 +26,6 @@ _REPORT = "/tmp/pipeline-gateway-report.html"  # noqa: S108, no file of this hos
 _EDR = "/tmp/pipeline-gateway-edr"  # noqa: S108, no folder of this host
 _TARGET = "/tmp/pipeline-gateway-target"  # noqa: S108, no folder of this host
 _LOGS = "/tmp/pipeline-gateway-logs"  # noqa: S108, no folder of this host
-_ELEMENTARY_PACKAGE = (
-    r"(package|git|tarball|local|name):.*[/ \"](elementary|dbt-data-reliability)(\.git)?/?\"?[[:space:]]*(#.*)?$"
-)
-
-
-def script(executable: str, lineage_executable: str) -> str:
-    """A shell script for the dbt project's folder, which prints HAS_ words for what it finds, then LOOKED."""
-    # dbt-ol calls the first `dbt` on PATH, whatever the fabric's is
-    same = "true" if executable == "dbt" else f'[ "$(command -v dbt)" -ef "$(command -v {shlex.quote(executable)})" ]'
-    return (
-        f"command -v {shlex.quote(lineage_executable)} >/dev/null && "
-        f"if {same}; then echo {HAS_OPENLINEAGE}; else echo {HAS_OTHER_DBT}; fi; "
-        f"if [ -f dbt_packages/elementary/dbt_project.yml ] || "
-        f"grep -Eqs '{_ELEMENTARY_PACKAGE}' packages.yml dependencies.yml; then echo {HAS_ELEMENTARY}; fi; "
-        f"echo {LOOKED}"
-    )
 
 
 def paths(chosen: DbtServiceSettings, project: str | None, *, separate: bool = False) -> DbtPaths:
@@ -64,6 +48,12 @@ def paths(chosen: DbtServiceSettings, project: str | None, *, separate: bool = F
         edr=_EDR,
         edr_profiles=chosen.profiles_directory,
     )
+
+
+def lineage_paths(paths: DbtPaths, environment: Mapping[str, str]) -> DbtPaths:
+    """The paths for dbt-ol, which doesn't read all variables that dbt does. environment: of the container."""
+    project, target = (dbt_variables.value(environment, name) for name in ("PROJECT_DIR", "TARGET_PATH"))
+    return replace(paths, project=paths.project or project, target=paths.target or target)
 
 
 def variables(*, lineage: bool) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ class ComposeServices:
         self._lock = asyncio.Lock()
         self._project: tuple[float, ComposeProject] | None = None
         self._services: dict[str, tuple[float, ComposeService]] = {}
-        self._looks: dict[tuple[str, str, str, Mount | None], tuple[float, str]] = {}
+        self._looks: dict[tuple[str, str, str, Mount | None], tuple[float, bytes]] = {}
         self._host: tuple[float, str] | None = None
 
     async def project(self) -> ComposeProject | str:
@@ -54,13 +54,20 @@ class ComposeServices:
             self._services[name] = time.monotonic(), found
         return found
 
-    async def look(self, service: ComposeService, script: str, where: str, mount: Mount | None) -> str:
-        """The output of a shell script in a container of a service. Raises EngineUnreachableError."""
+    async def look(
+        self, service: ComposeService, script: str, where: str, mount: Mount | None, names: Iterable[str]
+    ) -> bytes:
+        """The output of a shell script in a container of a service. names: of its variables, the same for all.
+
+        Raises EngineUnreachableError.
+        """
         key = (service.name, script, where, mount)
         async with self._lock:
             self._looks = {one: found for one, found in self._looks.items() if time.monotonic() - found[0] < _FRESH}
             if key not in self._looks:
-                said = await one_off.run_shell(self.compose, service, script, where, self.docker, mount)
+                said = await one_off.run_shell(
+                    self.compose, service, script, where, self.docker, mount=mount, names=names
+                )
                 self._looks[key] = time.monotonic(), said
             return self._looks[key][1]
 

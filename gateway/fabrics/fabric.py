@@ -16,7 +16,7 @@ from gateway.model.job import Finished
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import TriggerRequest
 from gateway.settings.fabric import FabricSettings, RunnerName
-from gateway.settings.project import ProjectSettings
+from gateway.settings.project import CHECKOUT, ProjectSettings
 from gateway.settings.settings import Settings
 from runners import ingester
 from runners.dbt import output as dbt_output
@@ -24,6 +24,7 @@ from runners.dbt.command import DbtConfig, DbtStep
 from runners.dbt.listing import Node
 from runners.mask import Mask
 from runners.outcome import Command, Exited, Lost, NotStarted, Outcome
+from runners.program import ProgramResult
 from runners.report import Failure, OutputReader, Progress, one_line
 from runners.runner import Liveness
 
@@ -60,6 +61,14 @@ class ContainerConflict:
             f"The container {self.container} of the service {self.service} is running since "
             f"{clock.rfc3339(self.since)} and was not started by the gateway; {self.remedy}."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DbtAnswer:
+    """What dbt said of a project. by_hand: the line with which a person asks it the same."""
+
+    result: ProgramResult
+    by_hand: str
 
 
 def ignore_liveness(_: Liveness) -> None:
@@ -242,6 +251,26 @@ def settled_elementary(planned: PlannedStep, missing: Sequence[str] | str) -> tu
         why = f"without their tables its own results would be lost, and the target lacks {missing[0]}{more}."
     included = replace(planned, without_elementary=False, with_elementary=True)
     return included, (f"The step {planned.name} makes Elementary's models too: {why}",)
+
+
+def folder_by_hand(project: ProjectSettings) -> str:
+    """Where a person has the dbt project: its folder, or from the top of a clone of its repository."""
+    if not project.dbt.is_relative_to(CHECKOUT):
+        return str(project.dbt)
+    return f"./{project.dbt.relative_to(CHECKOUT)}".removesuffix("/.")
+
+
+def missing_program(program: str, where: str, remedy: str, setting: str) -> str:
+    """The sentence about a program that was not found. where: begins with a space. setting: of `fabrics`."""
+    return (
+        f"The program {program} was not found or is not executable{where}: {remedy}, or set `fabrics.{setting}` in "
+        "gateway.yaml."
+    )
+
+
+def wants_lineage(settings: Settings, fabric: FabricSettings) -> bool:
+    """Whether the configuration asks for dbt-ol, so that a missing one is more than a default that is off."""
+    return "openlineage_executable" in fabric.dbt.model_fields_set or settings.enable_openlineage is True
 
 
 def lost_words(what: str, key: str, line: tuple[str, ...], *, for_compose: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -147,9 +148,19 @@ class LocalFabric:
         """What the end of a step means. Raises OSError where the step's files can't be read now."""
         return await asyncio.to_thread(self._conclude, planned, started, outcome, reader, folder)
 
+    async def ask_dbt(self, verb: str, scratch: Path, within: float) -> shared.DbtAnswer:
+        """What `dbt parse` or `dbt debug` says of the project. scratch: for its files. within: seconds."""
+        paths = dbt.paths(self.dbt, scratch, scratch / "no-parse-cache", self._environment)
+        argv = dbt.examination(self.dbt, verb, paths)
+        result = await program.run(argv, self._environment, within=within, directory=self.dbt.project)
+        line = dbt.examination(self.dbt, verb, replace(paths, project=None, target=None, logs=None))
+        configured, _ = shared.project_settings(self._settings, self._project_name)
+        folder = shlex.quote(shared.folder_by_hand(configured))
+        return shared.DbtAnswer(result, f"cd {folder} && {shlex.join(line)}")
+
     def connection(self) -> dbt_profile.Output | None:
         """The connection of the dbt project; None where only dbt could tell. Blocks."""
-        return dbt_profile.output(self.dbt, self._environment)
+        return dbt_profile.output(self._profile_files(), self.dbt, self._environment)
 
     def throwaway_database(self) -> str | None:
         """A database that is removed with a checkout, in a sentence that says what to do; else None. Blocks."""
@@ -225,8 +236,7 @@ class LocalFabric:
             return self._ingester_problem() if self.has_ingester else None
         if self._find(self.dbt.executable) is None:
             return self._missing(self.dbt.executable, "dbt", "dbt.executable")
-        wants_lineage = "openlineage_executable" in self._fabric.dbt.model_fields_set
-        wants_lineage |= self._settings.enable_openlineage is True
+        wants_lineage = shared.wants_lineage(self._settings, self._fabric)
         if wants_lineage and self._find(self.dbt.lineage_executable) is None:
             return self._missing(self.dbt.lineage_executable, "openlineage-dbt", "dbt.openlineage_executable")
         problem = self._edr_problem()
@@ -250,10 +260,11 @@ class LocalFabric:
         if self._find(self.dbt.executable) is None:
             return self._missing(self.dbt.executable, "dbt", "dbt.executable")
         if planned.lineage:
-            problem = self._lineage_problem()
+            problem = self._lineage_problem(
+                "install openlineage-dbt beside the fabric's dbt, which must be named `dbt`"
+            )
             if problem is not None:
-                remedy = "install openlineage-dbt beside the fabric's dbt, which must be named `dbt`"
-                return f"OpenLineage is wanted, but {problem}: {remedy}, or leave OpenLineage off."
+                return f"OpenLineage is wanted, but {problem}, or leave OpenLineage off."
         if planned.name is StepName.ELEMENTARY or planned.without_elementary:
             if not dbt_project.has_elementary(self.dbt.project):
                 return (
@@ -285,7 +296,9 @@ class LocalFabric:
         if planned.name is not StepName.DEPS:
             dbt_project.make_own_target(self.dbt.project, self._environment)
         return dbt.command(
-            dbt_project.lineage_config(self.dbt, self._environment) if step.lineage else self.dbt,
+            dbt_profile.lineage_config(self._profile_files(), self.dbt, self._environment)
+            if step.lineage
+            else self.dbt,
             step,
             dbt.paths(self.dbt, folder, self._parse_cache(step), self._environment),
             dbt.environment(self._environment, step, folder),
@@ -338,20 +351,23 @@ class LocalFabric:
             )
         return None
 
-    def _lineage_problem(self) -> str | None:
-        """Why steps can't run through dbt-ol."""
-        if self._find(self.dbt.lineage_executable) is None:
-            return f"{self.dbt.lineage_executable} was not found"
+    def _lineage_problem(self, remedy: str = "") -> str | None:
+        """Why steps can't run through dbt-ol. remedy: for a missing program."""
+        program, problem = self.dbt.lineage_executable, None
         found, expected = self._find("dbt"), self._find(self.dbt.executable)
-        if found is None or expected is None or not Path(found).samefile(expected):
-            return f"dbt-ol calls the program `dbt` of PATH ({found}) and the fabric's is {expected}"
-        return None
+        if self._find(program) is None:
+            problem = f"{program} was not found"
+        elif found is None or expected is None or not Path(found).samefile(expected):
+            problem = f"dbt-ol calls the program `dbt` of PATH ({found}) and the fabric's is {expected}"
+        if problem is not None:
+            return f"{problem}: {remedy}" if remedy else problem
+        return dbt_profile.lineage_problem(self._profile_files(), self.dbt, self._environment)
+
+    def _profile_files(self) -> dbt_profile.ProfileFiles | None:
+        return dbt_profile.read(self.dbt, self._environment)
 
     def _missing(self, program: str, what: str, setting: str) -> str:
-        return (
-            f"The program {program} was not found or is not executable: install {what}, or set "
-            f"`fabrics.{self._fabric_name}.{setting}` in gateway.yaml."
-        )
+        return shared.missing_program(program, "", f"install {what}", f"{self._fabric_name}.{setting}")
 
     def _find(self, program: str, directory: Path | None = None) -> str | None:
         if "/" in program and directory is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.fabrics import fabric as shared
+from gateway.fabrics import shell
 from gateway.fabrics.checkouts import Checkout
 from gateway.fabrics.compose_services import ComposeServices, compose_cli
 from gateway.model.plan import Plan, StepName
@@ -126,6 +127,30 @@ class StepServices:
                 f"`fabrics.{self._fabric}.compose.dbt.project` to the folder of its dbt project."
             )
         return _mount(folder, where, checkout)
+
+
+def ingester_command(
+    service: ComposeService, configured: tuple[str, ...], count: int, fabric: str
+) -> tuple[str, ...] | str:
+    """The command that arguments are added to, empty for the service's own; or why there is none.
+
+    configured: empty for none. count: of the arguments. fabric: the id.
+    """
+    argv = configured or (service.command or () if count else ())
+    entrypoint, key = service.entrypoint or (), f"fabrics.{fabric}.compose.ingester.command"
+    if count and not argv and not entrypoint:
+        return (
+            f"The service {service.name} has no command that the parameters of the pipeline could go to: set "
+            f"`{key}`, or give the service one."
+        )
+    line = shell.corrected((*entrypoint, *argv), count)
+    if line is None:
+        return argv
+    what = f"What the service {service.name} runs"
+    if line[: len(entrypoint)] == entrypoint:
+        return shared.lost_words(what, key, line[len(entrypoint) :])
+    own = shell.corrected(entrypoint, len(argv) + count) or entrypoint
+    return shared.lost_words(what, f"services.{service.name}.entrypoint", own, for_compose=True)
 
 
 def dbt_folder(settings: ComposeSettings, working_directory: str) -> str:

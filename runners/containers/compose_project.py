@@ -52,7 +52,7 @@ class ComposeService:
     entrypoint, command: None for the image's own.
     environment: the variables that the compose file sets, and once it is found those of its image.
     log_driver: None for the engine's default. log_rotates: the engine drops the beginning of a long log.
-    working_directory: empty for the image's own.
+    working_directory: empty for the image's own. volumes: where the service has volumes and folders of the host.
     """
 
     name: str
@@ -63,6 +63,7 @@ class ComposeService:
     log_rotates: bool
     command: tuple[str, ...] | None = None
     working_directory: str = ""
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ def _service(project: str, name: str, config: Mapping[str, Any]) -> ComposeServi
         log_rotates="max-size" in (logging.get("options") or {}),
         command=_argv(config.get("command")),
         working_directory=_unescaped(str(config.get("working_dir") or "")),
+        # those without a source are removed with their container
+        volumes=tuple(_unescaped(str(one["target"])) for one in config.get("volumes") or () if one.get("source")),
     )
 
 

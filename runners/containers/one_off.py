@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,17 +24,20 @@ async def run_shell(
     script: str,
     directory: str,
     docker: Docker,
+    *,
     mount: Mount | None = None,
-) -> str:
+    names: Iterable[str] = (),
+) -> bytes:
     """The output of a shell script in a container of a service; empty if the image has no shell.
 
-    directory: its working directory, empty for the service's own. Raises EngineUnreachableError.
+    No wrapper that is the service's entrypoint is run, since it may wait or change something.
+    directory: its working directory, empty for the service's own. names: as below. Raises EngineUnreachableError.
     """
-    options = ["--entrypoint=sh", *_directory_options(directory, mount)]
+    options = ["--entrypoint=sh", *_options(directory, mount, names)]
     result = await _run(compose, service, options, ("-c", script), docker, _SHELL_TIMEOUT)
     if result.code is None:
         raise EngineUnreachableError(f"a look into the service {service.name}: {result.error}")
-    return result.output.decode(errors="replace")
+    return result.output
 
 
 async def run_program(
@@ -52,12 +56,26 @@ async def run_program(
     directory: as above. names: of its variables, whose values are in the environment of docker's command line.
     within: seconds. Raises EngineUnreachableError.
     """
-    overridden, arguments = with_entrypoint(service, argv, compose.entrypoint_program)
-    options = [*(f"--env={name}" for name in sorted(names)), *overridden, *_directory_options(directory, mount)]
+    options, arguments = _program_words(compose, service, argv, directory, mount, names)
     result = await _run(compose, service, options, arguments, docker, within)
     if result.code is None and not result.was_run:
         raise EngineUnreachableError(one_line(result.error))
     return result
+
+
+def by_hand(
+    compose: ComposeCli,
+    service: ComposeService,
+    argv: tuple[str, ...],
+    directory: str,
+    *,
+    mount: Mount | None,
+    names: Iterable[str],
+) -> str:
+    """The line that does the same in a shell of this host."""
+    options, arguments = _program_words(compose, service, argv, directory, mount, names)
+    line = (*compose.command, "run", "--rm", "--no-deps", *options, "--", service.name, *arguments)
+    return f"cd {shlex.quote(compose.directory)} && {shlex.join(line)}"
 
 
 async def remove_folder(compose: ComposeCli, service: ComposeService, folder: Path, docker: Docker) -> None:
@@ -67,8 +85,22 @@ async def remove_folder(compose: ComposeCli, service: ComposeService, folder: Pa
     await _run(compose, service, options, arguments, docker, _REMOVAL_TIMEOUT)
 
 
-def _directory_options(directory: str, mount: Mount | None) -> list[str]:
-    return [*([f"--workdir={directory}"] if directory else []), *([] if mount is None else [mount.option])]
+def _program_words(
+    compose: ComposeCli,
+    service: ComposeService,
+    argv: tuple[str, ...],
+    directory: str,
+    mount: Mount | None,
+    names: Iterable[str],
+) -> tuple[list[str], tuple[str, ...]]:
+    """The options of `docker compose run`, and the arguments of the container."""
+    overridden, arguments = with_entrypoint(service, argv, compose.entrypoint_program)
+    return [*_options(directory, mount, names), *overridden], arguments
+
+
+def _options(directory: str, mount: Mount | None, names: Iterable[str]) -> list[str]:
+    where = [*([f"--workdir={directory}"] if directory else []), *([] if mount is None else [mount.option])]
+    return [*(f"--env={name}" for name in sorted(names)), *where]
 
 
 async def _run(

@@ -198,6 +198,12 @@ def deps_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, .
     return (dbt.executable, "deps", "--no-use-colors", *_project_options(dbt, paths), *variables)
 
 
+def examination(dbt: DbtConfig, verb: str, paths: DbtPaths) -> tuple[str, ...]:
+    """The command line of `dbt parse` or `dbt debug`, which has no option for the target folder."""
+    target = _glued(target_path=paths.target if verb == "parse" else None)
+    return (dbt.executable, verb, "--no-use-colors", *_project_options(dbt, paths), *target)
+
+
 def _options(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> Iterable[str]:
     yield from _project_options(dbt, paths)
     # One stream serves people and programs: JSON lines in the output, rendered as dbt's own text when they are read.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from runners.dbt import variables as dbt_variables
@@ -34,21 +33,6 @@ def problem(dbt: DbtConfig, environment: Mapping[str, str]) -> str | None:
     if isinstance(profiles, str):
         return f"The dbt profile can't be read: {profiles}; set profiles_directory of the fabric's dbt."
     return _profile_problem(dbt.with_choices(environment), project, profiles, profiles_file)
-
-
-def lineage_config(dbt: DbtConfig, environment: Mapping[str, str]) -> DbtConfig:
-    """The configuration for dbt-ol: with the profile and target that dbt takes, which dbt-ol knows as options only.
-
-    dbt takes the target `default` from a profile that names none; there dbt-ol would fail after dbt.
-    """
-    chosen = dbt.with_choices(environment)
-    project_file, profiles_file = files(dbt, environment)
-    project, profiles = read_mapping(project_file), read_mapping(profiles_file)
-    if chosen.target is not None or isinstance(project, str) or isinstance(profiles, str):
-        return chosen
-    profile = profiles.get(str(chosen.profile or project.get("profile")))
-    names_none = isinstance(profile, dict) and "target" not in profile
-    return replace(chosen, target=DEFAULT_TARGET) if names_none else chosen
 
 
 def _profile_problem(

@@ -263,6 +263,21 @@ def test_check_has_dbt_look_at_the_project_where_asked(tmp_path: Path) -> None:
     assert not (project / "transform/target").exists()
 
 
+def test_check_names_a_line_for_a_person_where_a_commit_is_wrong(tmp_path: Path) -> None:
+    """The checkout that was checked is gone by then."""
+    fails = {"dbt": fake_dbt(tmp_path, 'test "$1" = --version && echo dbt 1.11.0 && exit; echo "ERROR: no"; exit 2')}
+    project = projects.make(tmp_path / "project", settings={"fabrics": {"local": fails}})
+    repositories.repository(
+        project / "shop",
+        {"dbt_project.yml": "profile: shop\n", "profiles.yml": "shop: {outputs: {default: {type: x}}}"},
+    )
+    for source, folder in (({"directory": "shop"}, project / "shop"), ({"repository": "shop", "dbt": "."}, ".")):
+        made = {"fabrics": {"local": fails}, "projects": {"small": {**source, "branch": "main"}}}
+        (project / "gateway.yaml").write_text(yaml.safe_dump(made))
+        told = f"dbt debug: ERROR: no; mend that, then see that this exits 0: cd {folder} && {tmp_path}/fake/dbt debug"
+        says(run("check", "--dbt", cwd=project), 1, f"WRONG  small on local: {told}")
+
+
 def test_check_warns_of_two_writers_of_a_file_that_takes_one(tmp_path: Path) -> None:
     warning = f"warn   {tmp_path / 'project/warehouse.duckdb'} takes one writer"
     settings = {"fabrics": {"a": {"dbt": NO_DBT["fabrics"]["local"]["dbt"]}}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support import compose
-from tests.support.command import run
+from tests.conftest import MakeGateway
+from tests.support import compose, projects, repositories
+from tests.support.command import run, says
 from tests.support.compose import service
 from tests.support.docker import BUSYBOX_IMAGE, Engine
 
@@ -21,8 +24,16 @@ def check(folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def dbt_service(folder: Path, script: str = "true", **keys: Any) -> dict[str, Any]:
+    """A service that has a shell script as its dbt; its folder is /shared in there."""
+    program = folder / "bin/dbt"
+    projects.write(program, f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return service(working_dir="/shared", environment={"PATH": "/shared/bin:/bin"}, **keys)
+
+
 def test_a_complete_project_passes_check(tmp_path: Path, engine: Engine) -> None:
-    folder = compose.write(tmp_path, ingester=service(), dbt=service(entrypoint=["env", "dbt"]))
+    folder = compose.write(tmp_path, ingester=service(), dbt=dbt_service(tmp_path, entrypoint=["env", "dbt"]))
     code, output = check(folder, engine.environment)
     assert code == 0, output
     assert f"service ingester: image {BUSYBOX_IMAGE}, entrypoint none" in output
@@ -72,11 +83,66 @@ def test_check_names_a_parameter_that_a_services_shell_would_drop(tmp_path: Path
 def test_check_warns_of_a_log_that_rotates(
     tmp_path: Path, engine: Engine, logging: Mapping[str, Any], part: str
 ) -> None:
-    code, output = check(compose.write(tmp_path, ingester=service(logging=logging), dbt=service()), engine.environment)
+    code, output = check(
+        compose.write(tmp_path, ingester=service(logging=logging), dbt=dbt_service(tmp_path)), engine.environment
+    )
     assert code == 0
     [warning] = [line for line in output.splitlines() if line.startswith("warn")]
     assert part in warning
     assert "service ingester" in warning
+
+
+def test_check_names_the_programs_that_the_image_lacks(tmp_path: Path, engine: Engine) -> None:
+    fabric = {"dbt": {"edr": "edr", "openlineage_executable": "/opt/dbt-ol"}}
+    code, output = check(compose.write(tmp_path, ingester=service(), dbt=service(), fabric=fabric), engine.environment)
+    assert code == 1
+    wrong = [line for line in output.splitlines() if line.startswith("WRONG")]
+    assert [line.partition(" was not found or is not executable in the service dbt")[0] for line in wrong] == [
+        f"WRONG  containers: The program {name}" for name in ("dbt", "/opt/dbt-ol", "edr")
+    ]
+    assert "install elementary-data in its image, or set `fabrics.containers.dbt.edr`" in wrong[2]
+
+
+def test_check_has_dbt_look_at_the_project_in_its_service(tmp_path: Path, engine: Engine) -> None:
+    script = '[ "$1" = debug ] && exit\necho "12:00:00  Running"\necho "12:00:01  Encountered an error: $TOKEN"\nexit 2'
+    fabric = {"dbt": {"target": "prod"}, "compose": {"environment": ["TOKEN"]}}
+    dbt = dbt_service(tmp_path, script, entrypoint=["dbt"])
+    folder = compose.write(tmp_path, ingester=service(), dbt=dbt, fabric=fabric)
+    environment = {**engine.environment, "TOKEN": "s3cret-42"}
+    done = run("check", "--dbt", cwd=folder, **environment)
+    says(done, 1, "ok     containers: dbt debug\n")
+    assert "s3cret-42" not in done.stdout
+    [wrong] = [line for line in done.stdout.splitlines() if line.startswith("WRONG")]
+    told = "WRONG  containers: dbt parse: Encountered an error: ***; mend that, then see that this exits 0: "
+    assert wrong.startswith(told)
+    line = wrong.removeprefix(told)
+    assert "--target=prod" in line
+    by_hand = subprocess.run(["sh", "-c", line], env={**os.environ, **environment}, capture_output=True, check=False)
+    assert (by_hand.returncode, b"Encountered an error: s3cret-42" in by_hand.stdout) == (2, True), by_hand
+    assert engine.containers() == []
+
+
+def test_a_database_in_a_mounted_checkout_is_wrong_and_noted(
+    tmp_path: Path, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    folder, shop = tmp_path / "gateway", tmp_path / "shop"
+    fabric = {"compose": {"dbt": {"project": "/app", "working_directory": "/app"}}}
+    compose.write(folder, ingester=service(), dbt=dbt_service(folder), fabric=fabric)
+    profiles = "shop: {target: dev, outputs: {dev: {type: duckdb, path: shop.duckdb, password: s3cret-42}}}\n"
+    repositories.repository(shop, {"dbt_project.yml": "name: shop\nprofile: shop\n", "profiles.yml": profiles})
+    with (folder / "gateway.yaml").open("a", encoding="utf-8") as file:
+        yaml.safe_dump({"enabled": True, "projects": {"shop": {"directory": str(shop), "branch": "main"}}}, file)
+    lost = "The database shop.duckdb of the target dev in /app/profiles.yml is a file of the checkout, which is mounted"
+    code, output = check(folder, engine.environment)
+    assert code == 1
+    assert f"WRONG  shop on containers: {lost} at /app" in output
+    gateway = make_gateway(folder, engine.environment)
+    record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)
+    whole = gateway.call("GET", f"/api/v1/jobs/{record['jobId']}").json
+    assert [note.startswith(lost) for note in whole["notes"]] == [True], whole
+    kept = [file for file in folder.rglob("*") if file.is_file() and "checkouts" not in file.parts]
+    assert gateway.state / "jobs" / record["jobId"] / "1-build/container.json" in kept
+    assert [file for file in kept if b"s3cret-42" in file.read_bytes()] == []
 
 
 def test_check_names_an_engine_that_does_not_run(tmp_path: Path, engine: Engine) -> None:

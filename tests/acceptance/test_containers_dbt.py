@@ -144,15 +144,43 @@ def test_lineage_goes_to_a_file_unless_the_service_sets_an_address(fake: Fake) -
     assert "OPENLINEAGE__TRANSPORT" not in record["output"]
 
 
-def test_dbt_ol_gets_profile_and_target_of_dbts_variables(fake: Fake) -> None:
+def test_dbt_ol_gets_what_dbts_variables_choose(fake: Fake) -> None:
     """Those of the service and of the fabric; those of the fabric win, as in the container."""
-    gateway = fake.gateway(
-        {"environment": {"DBT_TARGET": "prod"}}, variables={"DBT_TARGET": "x", "DBT_PROFILE": "shop"}
-    )
+    chosen = {
+        "DBT_TARGET": "x",
+        "DBT_PROFILE": "shop",
+        "DBT_PROJECT_DIR": "/shared",
+        "DBT_ENGINE_TARGET_PATH": "target",
+    }
+    gateway = fake.gateway({"environment": {"DBT_TARGET": "prod"}}, variables=chosen)
     for lineage in (True, False):
         record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=lineage)
         options = record["output"].partition("called: ")[2].splitlines()[0].split()
-        assert {"--target=prod" in options, "--profile=shop" in options} == {lineage}
+        for option in ("--target=prod", "--profile=shop", "--project-dir=/shared", "--target-path=target"):
+            assert (option in options) == lineage, option
+
+
+def test_lineage_goes_by_the_profile_in_the_service(fake: Fake) -> None:
+    """A target that only dbt takes becomes an option, and one that only dbt can evaluate turns lineage off."""
+    (fake.folder / "dbt_project.yml").write_text("profile: shop\n")
+    (fake.folder / "profiles.yml").write_text("shop: {outputs: {default: {type: duckdb, path: /w.duckdb}}}\n")
+    gateway = fake.gateway({"dbt": {"edr": "edr"}}, {"ENABLE_OPENLINEAGE": "", "ENABLE_ELEMENTARY": ""})
+    record = gateway.run(pipeline="dbt", command="build")
+    assert called(record) == ["dbt-ol build"]
+    assert "--target=default" in record["output"].partition("called: ")[2].splitlines()[0].split()
+    (fake.folder / "profiles.yml").write_text("shop: {target: \"{{ env_var('T') | as_text }}\"}\n")
+    (fake.folder / "packages.yml").write_text(PACKAGES)
+    (fake.folder / "bin/edr").unlink()
+    gateway.stop()  # a running gateway reuses an answer for two seconds
+    gateway.start()
+    record = gateway.run(pipeline="dbt")
+    assert called(record) == ["dbt deps", "dbt build"]
+    lineage, elementary = gateway.call("GET", f"/api/v1/jobs/{record['jobId']}").json["notes"]
+    assert lineage.startswith("OpenLineage is off: dbt-ol needs the profile's target in /shared/profiles.yml, whose")
+    assert elementary == "Elementary is off: edr was not found."
+    asked = gateway.run(pipeline="dbt", command="build", enableOpenlineage=True)
+    assert asked["reason"] == "not_started"
+    assert "OpenLineage is wanted, but in the service dbt dbt-ol needs the profile's target" in asked["error"]
 
 
 def test_unset_toggles_depend_on_the_image_and_the_record_notes_it(fake: Fake) -> None:

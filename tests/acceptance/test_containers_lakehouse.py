@@ -138,9 +138,9 @@ def test_without_a_readable_target_the_results_come_from_the_log(
     assert [record["progress"][what] for what in ("done", "total", "pass", "error")] == [17, 17, 16, 1]
 
 
-def test_check_reports_engine_compose_services_images_and_toggles(lakehouse: Path, engine: Engine) -> None:
+def test_check_reports_engine_services_toggles_and_what_dbt_says(lakehouse: Path, engine: Engine) -> None:
     environment = {**engine.environment, "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
-    said = run("check", cwd=lakehouse, **environment)
+    said = run("check", "--dbt", cwd=lakehouse, **environment)
     assert said.returncode == 0, said.stdout + said.stderr
     for part in (
         "Docker Engine ",
@@ -150,5 +150,7 @@ def test_check_reports_engine_compose_services_images_and_toggles(lakehouse: Pat
         f"service dbt: image {HOST_IMAGE}, entrypoint none",
         "OpenLineage is on",
         "Elementary is off",
+        "compose: dbt parse\n",
+        "compose: dbt debug\n",
     ):
         assert part in said.stdout

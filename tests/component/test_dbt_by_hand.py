@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import duckdb
 import pytest
 import yaml
 
+from runners.dbt import profile as dbt_profile
 from tests.conftest import MakeApi
 from tests.support import projects, repositories
 from tests.support.api import Api
@@ -109,6 +111,32 @@ async def test_lineage_names_the_database_that_dbt_chooses(
     events = (folder / f".pipeline-gateway/jobs/{job}/1-run/lineage.ndjson").read_text()
     assert f"{chosen}.duckdb" in events
     assert "dev.duckdb" not in events
+
+
+async def test_a_target_that_only_dbt_can_evaluate_turns_lineage_off(tmp_path: Path, make_api: MakeApi) -> None:
+    folder = project(tmp_path / "project", {})
+    target = "{{ env_var('WHERE', 'prod') | as_text }}"
+    profiles(folder / "transform", {"target": target, "outputs": {"prod": database("prod")}})
+    api = await make_api(folder)
+    record = await api.run(pipeline="dbt", command="run")
+    assert (record["status"], record["exitCode"]) == ("completed", 0), record
+    assert rows(folder / "prod.duckdb") == 10
+    needed = f"dbt-ol needs the profile's target in {folder}/transform/profiles.yml, whose Jinja only dbt can evaluate"
+    assert record["notes"][0].startswith(f"OpenLineage is off: {needed}: set `target` of the fabric's dbt")
+    asked = await api.run(pipeline="dbt", command="run", enableOpenlineage=True)
+    assert (asked["reason"], asked["error"].partition(":")[0]) == (
+        "not_started",
+        f"OpenLineage is wanted, but {needed}",
+    )
+
+
+def test_all_that_dbt_adds_to_jinja_is_known_as_its_own() -> None:
+    """dbt-ol knows `env_var`; the others are words of Jinja too."""
+    program = "from dbt.context.base import generate_base_context; print(*generate_base_context({}))"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    names = set(said.stdout.split()) - {"env_var", "set", "context"}
+    assert "var" in names
+    assert [name for name in names if not dbt_profile.needs_dbt(f"{{{{ {name} }}}}")] == []
 
 
 async def test_a_run_up_to_a_model_fills_it_whatever_dbts_variables_say(tmp_path: Path, make_api: MakeApi) -> None:

@@ -103,7 +103,7 @@ async def test_a_name_with_eof_in_it_is_no_silent_engine(tmp_path: Path, engine:
     project = ComposeCli(str(folder), instance="feed")
     found = await compose_project.read_project(project, docker_of(engine))
     assert not isinstance(found, str)
-    assert await one_off.run_shell(project, found.services["dbt"], "true", "", docker_of(engine)) == ""
+    assert await one_off.run_shell(project, found.services["dbt"], "true", "", docker_of(engine)) == b""
 
 
 async def test_a_one_off_shell_that_hangs_leaves_no_container_behind(
@@ -123,7 +123,7 @@ async def test_a_one_off_shell_returns_its_output(tmp_path: Path, engine: Engine
     found = await compose_project.read_project(project, docker_of(engine))
     assert not isinstance(found, str)
     result = await one_off.run_shell(project, found.services["dbt"], "pwd; echo done", "/shared", docker_of(engine))
-    assert result.split() == ["/shared", "done"]
+    assert result.split() == [b"/shared", b"done"]
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from runners.dbt.output import DbtReader
+from runners.ingester import IngesterReader
 from runners.mask import Mask
-from runners.report import CauseFinder, one_line, without_frames
+from runners.report import CauseFinder, OutputReader, one_line, without_frames
 from tests.support.recorded import recorded
 
 REFUSED = 'connection to server at "127.0.0.1", port 5432 failed: Connection refused'
+RUNNING = "Is the server running on that host and accepting TCP/IP connections?"
 TELEMETRY = "ERROR:backoff:Giving up send_request(...) after 4 tries (requests.exceptions.ConnectionError: posthog.com)"
 OUTPUTS = {
     "the only line": ("no such bucket", "no such bucket"),
@@ -82,6 +86,22 @@ def test_the_cause_of_edrs_failure_is_dbts_error_and_not_its_telemetry(with_even
             reader.feed(line)
     assert "depends on a node named 'dbt_exposures' which was not found" in one_line(reader.cause)
     assert "posthog" not in reader.cause
+
+
+@pytest.mark.parametrize(
+    ("reader", "recordings"),
+    [
+        (DbtReader(), ["postgres_down"]),
+        (DbtReader(), ["build_failed", "edr_postgres_down"]),
+        (IngesterReader(), ["dlt_postgres_down"]),
+    ],
+    ids=["dbt behind dbt-ol", "edr", "dlt"],
+)
+def test_a_database_that_is_down_is_named_as_the_cause(reader: OutputReader, recordings: list[str]) -> None:
+    for line in itertools.chain(*map(recorded, recordings)):
+        reader.feed(line)
+    refused = 'connection to server at "127.0.0.1", port 47999 failed: Connection refused'
+    assert one_line(reader.cause).endswith(f"{refused} {RUNNING}")
 
 
 def test_a_long_message_keeps_its_beginning_and_its_end() -> None:

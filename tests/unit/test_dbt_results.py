@@ -135,6 +135,7 @@ def test_exit_code_0_of_elementary_with_its_report_is_unchanged(tmp_path: Path) 
         (DEPS, 2, "usage_error", "dbt deps could not be started: Error: No such option"),
         (BUILD, 2, "database_locked", 'could not use its database: IO Error: Could not set lock on file "/srv/hc/ok'),
         (LINEAGE, 2, "database_locked", "could not use its database: IO Error: Could not set lock"),
+        (LINEAGE, 2, "postgres_down", 'could not use its database: Database Error connection to server at "127.0.0.1"'),
         (BUILD, 127, None, "dbt build could not be started"),
     ],
     ids=[
@@ -146,6 +147,7 @@ def test_exit_code_0_of_elementary_with_its_report_is_unchanged(tmp_path: Path) 
         "an unknown option of deps",
         "a locked database",
         "a locked database through dbt-ol",
+        "PostgreSQL that is down",
         "a missing program",
     ],
 )

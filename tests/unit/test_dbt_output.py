@@ -190,6 +190,8 @@ def test_the_final_counts_are_dbts_own_whatever_events_are_missing() -> None:
     reader = reader_of(*lines)
     assert reader.results is not None
     assert replace(reader.results.progress, current=None) == Progress(done=8, total=8, passed=5, error=2, skip=1)
+    stats = {"pass": 1, "warn": 2, "error": 3, "skip": 4, "noop": 5, "total": 15}
+    assert reader_of(event_line("StatsLine", stats=stats)).progress == Progress(15, 15, 1, 2, 3, 4, 5)
 
 
 def test_programs_after_dbt_do_not_change_which_run_it_was() -> None:

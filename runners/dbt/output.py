@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runners.report import CauseFinder, Failure, Progress, encodable, one_line, without_frames
+from runners.report import CauseFinder, Failure, Progress, encodable, folded, one_line, without_frames
 
 FAILED_STATUSES = frozenset({"error", "fail", "runtime error", "partial success"})
 
@@ -140,9 +140,8 @@ class DbtReader:
         if self._failure is None:
             node = data.get("node_info")
             name = str(node["unique_id"]) if isinstance(node, dict) and "unique_id" in node else "a node"
-            self._failure = Failure(
-                one_line(name), one_line(without_frames(str(data.get("msg") or "failed without a message")))
-            )
+            message = str(data.get("msg") or "failed without a message")
+            self._failure = Failure(folded(name), folded(without_frames(message)))
         else:
             self._failure = replace(self._failure, more=self._failure.more + 1)
 

@@ -6,13 +6,17 @@ import itertools
 
 import pytest
 
+from gateway.fabrics.fabric import masked
+from gateway.model.job import Finished
 from runners.dbt.output import DbtReader
 from runners.ingester import IngesterReader
 from runners.mask import Mask
-from runners.report import CauseFinder, OutputReader, one_line, without_frames
+from runners.outcome import Exited, Span
+from runners.report import CauseFinder, Failure, OutputReader, one_line, without_frames
 from tests.support.recorded import recorded
 
 REFUSED = 'connection to server at "127.0.0.1", port 5432 failed: Connection refused'
+SPAN = Span(1.0, 2.0, 1.0)
 RUNNING = "Is the server running on that host and accepting TCP/IP connections?"
 TELEMETRY = "ERROR:backoff:Giving up send_request(...) after 4 tries (requests.exceptions.ConnectionError: posthog.com)"
 OUTPUTS = {
@@ -130,9 +134,25 @@ def test_a_cause_does_not_grow_with_the_output() -> None:
     assert finder.cause.startswith("error: first")
 
 
-def test_a_cut_in_a_message_leaves_no_end_of_a_secret() -> None:
-    secret, mask = "s3cret-42-value", Mask(("KEY",)).with_secrets_of({"KEY": "s3cret-42-value"})
-    for shift in range(len(secret)):
-        shown = mask.text(one_line(f"{'begin ' * 100}{secret} {'e' * (233 + shift)} last"))
-        assert shown.endswith(" last")
-        assert not any(secret[n:] in shown for n in range(len(secret) - 2)), shown
+SECRETS = ["s3cret-42-value", "correct horse battery staple", "k3y" * 100]
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=["a word", "words", "longer than what is kept"])
+def test_a_cut_in_a_message_leaves_no_end_of_a_secret(secret: str) -> None:
+    mask = Mask(("KEY",)).with_secrets_of({"KEY": secret})
+    parts = {secret[n : n + 4] for n in range(len(secret) - 3)}
+    for after in range(0, 260, 3):
+        said = f"{'begin ' * 100}{secret} {'e' * after} last"
+        finished = Finished(Exited(1, SPAN), None, Failure("model.a.b", said))
+        shown = masked(finished, mask).failure
+        assert shown is not None
+        assert len(shown.message) <= 500
+        assert shown.message.endswith(" last")
+        assert not any(part in shown.message for part in parts), shown.message
+
+
+def test_a_word_that_a_cut_divides_is_lost_and_the_next_one_stays() -> None:
+    end = "last " * 49 + "words"  # as much as is kept
+    assert one_line(f"{'begin ' * 100}secret{end}").endswith(f"…{end[5:]}")
+    assert one_line(f"{'begin ' * 100}{end}").endswith(f"…{end}")
+    assert one_line(f"{'begin ' * 100}{'x' * 300}").endswith(f"…{'x' * 250}")

@@ -42,7 +42,7 @@ def outcome_of(
         (folder / "target").mkdir(exist_ok=True)
         (folder / "target/run_results.json").write_text(json.dumps({"results": nodes}))
     return judge_outcome(
-        Exited(code, SPAN), step, reader, read_results(folder, Mask()), has_report=report_file(folder).exists()
+        Exited(code, SPAN), step, reader, read_results(folder), Mask(), has_report=report_file(folder).exists()
     )
 
 
@@ -161,6 +161,17 @@ def test_a_failure_before_dbt_began_its_work_is_not_started(
     assert (outcome.code, outcome.span) == (code, SPAN)
 
 
+@pytest.mark.parametrize("after", range(0, 260, 10))
+def test_why_a_step_did_not_begin_is_cut_without_secrets(after: int) -> None:
+    secret, reader = "correct horse battery staple", DbtReader()
+    reader.feed(f"Error: {'begin ' * 100}{secret} {'e' * after} last")
+    mask = Mask(("KEY",)).with_secrets_of({"KEY": secret})
+    outcome = judge_outcome(Exited(2, SPAN), BUILD, reader, None, mask, has_report=False)
+    assert isinstance(outcome, NotStarted)
+    assert " last; mend that" in outcome.why
+    assert not any(word in outcome.why for word in ("orrect", "horse", "battery", "staple"))
+
+
 @pytest.mark.parametrize(("code", "number"), [(247, 9), (241, 15), (254, 2), (255, 1), (192, 64)])
 def test_a_code_of_dbt_ol_of_256_minus_a_signal_means_killed(tmp_path: Path, code: int, number: int) -> None:
     assert outcome_of(tmp_path, LINEAGE, code, "build_failed") == Killed(number, SPAN)
@@ -175,7 +186,7 @@ def test_a_code_of_dbt_ol_below_192_is_an_exit_code(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("step", [BUILD, LINEAGE, DEPS, ELEMENTARY, REPORT])
 def test_an_outcome_other_than_exited_is_unchanged(outcome: Outcome, step: DbtStep) -> None:
-    assert judge_outcome(outcome, step, DbtReader(), None, has_report=False) == outcome
+    assert judge_outcome(outcome, step, DbtReader(), None, Mask(), has_report=False) == outcome
 
 
 def write_results(folder: Path, content: object) -> Path:
@@ -199,7 +210,7 @@ def test_results_are_counted_and_the_first_failure_is_one_line(tmp_path: Path) -
         node("test.small.none", "fail", "Got 5 results, configured to fail if != 0"),
         node("exposure.small.page", "no-op", "NO-OP"),
     ]
-    found = read_results(write_results(tmp_path, {"metadata": {}, "results": nodes}), Mask())
+    found = read_results(write_results(tmp_path, {"metadata": {}, "results": nodes}))
     assert found is not None
     assert found.progress == Progress(done=7, total=7, passed=2, warn=1, error=2, skip=1, noop=1)
     one_line = 'Runtime Error in model broken Binder Error: Referenced column "nope" not found "n"'
@@ -208,18 +219,18 @@ def test_results_are_counted_and_the_first_failure_is_one_line(tmp_path: Path) -
 
 @pytest.mark.parametrize("status", ["error", "fail", "runtime error", "partial success"])
 def test_a_failure_without_a_message_says_so(tmp_path: Path, status: str) -> None:
-    found = read_results(write_results(tmp_path, {"results": [node("model.a.b", status)]}), Mask())
+    found = read_results(write_results(tmp_path, {"results": [node("model.a.b", status)]}))
     assert found is not None
     assert found.failure == Failure("model.a.b", "failed without a message", 0)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"results": 5}', '{"results": [5]}', '{"results": [{}]}'])
 def test_missing_or_incomplete_results_are_none(tmp_path: Path, content: str) -> None:
-    assert read_results(tmp_path, Mask()) is None
-    assert read_results(write_results(tmp_path, content), Mask()) is None
+    assert read_results(tmp_path) is None
+    assert read_results(write_results(tmp_path, content)) is None
 
 
 def test_results_without_nodes_are_valid(tmp_path: Path) -> None:
-    found = read_results(write_results(tmp_path, {"results": []}), Mask())
+    found = read_results(write_results(tmp_path, {"results": []}))
     assert found is not None
     assert (found.progress, found.failure) == (Progress(), None)

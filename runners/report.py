@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -11,6 +12,7 @@ from typing import Protocol
 from runners.output import terminal_text
 
 _LONGEST_WORD = 100  # characters
+_HALF_TEXT = 1 << 16  # characters at both ends of a text that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The first node that failed, its message in one line, and the number of further failures."""
+    """The first node that failed, its message in one line, and the number of further failures.
+
+    A record has a short message without secrets; what reads output and results gives it whole.
+    """
 
     node: str
     message: str
@@ -67,17 +72,25 @@ def encodable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def one_line(text: str, limit: int = 500) -> str:
-    """The text as a terminal shows it, in one line, white space folded. A text longer than `limit` loses its middle.
+def folded(text: str) -> str:
+    """The text as a terminal shows it, in one line, white space folded. A very long text loses its middle."""
+    if len(text) > 2 * _HALF_TEXT:
+        text = f"{text[:_HALF_TEXT]}…{text[-_HALF_TEXT:]}"
+    return " ".join(word for line in encodable(text).split("\n") for word in terminal_text(line).split())
 
-    So does a word of usual length that the cut divides: nobody could tell any more that it is the end of a secret.
+
+def one_line(text: str, limit: int = 500, hide: Callable[[str], str] = str) -> str:
+    """The text folded, and without secrets, as far as `hide` knows them. A text longer than `limit` loses its middle.
+
+    Secrets are hidden before the cut, since the end of one is not found any more. Where they are hidden later, a word
+    of usual length that the cut divides is lost too, so that no end of a secret is left.
     """
-    folded = " ".join(word for line in encodable(text).split("\n") for word in terminal_text(line).split())
-    if len(folded) <= limit:
-        return folded
-    end = folded[-(limit // 2) :]
-    rest_of_word = end.find(" ", 0, _LONGEST_WORD) + 1
-    return f"{folded[: limit // 2 - 1]}…{end[rest_of_word:]}"
+    whole = hide(folded(text))
+    if len(whole) <= limit:
+        return whole
+    end = len(whole) - limit // 2
+    next_word = whole.find(" ", end - 1, end + _LONGEST_WORD) + 1
+    return f"{whole[: limit // 2 - 1]}…{whole[max(end, next_word) :]}"
 
 
 def without_frames(text: str) -> str:

@@ -269,8 +269,8 @@ class ComposeFabric:
         with suppress(EngineUnreachableError):
             await self._fetch(step, reader, folder)
         # without a run_results.json the log has the same results
-        left = await asyncio.to_thread(read_results, folder, self._mask) or reader.results
-        outcome = judge_outcome(outcome, step, reader, left, has_report=dbt.report_file(folder).exists())
+        left = await asyncio.to_thread(read_results, folder) or reader.results
+        outcome = judge_outcome(outcome, step, reader, left, self._mask, has_report=dbt.report_file(folder).exists())
         return shared.dbt_finished(planned, started, outcome, reader, left)
 
     async def service(self, step: StepName) -> ComposeService | str:

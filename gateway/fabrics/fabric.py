@@ -305,12 +305,12 @@ def dbt_finished(
 
 
 def masked(finished: Finished, mask: Mask) -> Finished:
-    """The end of a step without secrets, as it may be recorded."""
+    """The end of a step without secrets, and with a short message, as it may be recorded."""
     outcome, failure = finished.outcome, finished.failure
     if isinstance(outcome, NotStarted | Lost):
         outcome = replace(outcome, why=_masked_text(outcome.why, mask))
     if failure is not None:
-        node, message = _masked_text(failure.node, mask), _masked_text(failure.message, mask)
+        node, message = (one_line(text, hide=mask.text) for text in (failure.node, failure.message))
         failure = replace(failure, node=node, message=message)
     return replace(finished, outcome=outcome, failure=failure, progress=masked_progress(finished.progress, mask))
 
@@ -331,4 +331,4 @@ def _failure(planned: PlannedStep, outcome: Outcome, message: str, failed_node: 
     """The first failure of a step whose exit code is not 0: its failed node, else its last message."""
     if not isinstance(outcome, Exited) or outcome.code == 0:
         return None
-    return failed_node or Failure(planned.name, one_line(message or "it said nothing"))
+    return failed_node or Failure(planned.name, message or "it said nothing")

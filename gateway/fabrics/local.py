@@ -312,8 +312,8 @@ class LocalFabric:
     ) -> Finished:
         if not isinstance(reader, dbt_output.DbtReader):
             return shared.finished_by_exit_code(planned, started, outcome, reader)
-        step, left = shared.dbt_step(planned, self.dbt), read_results(folder, self.mask)
-        outcome = judge_outcome(outcome, step, reader, left, has_report=dbt.report_file(folder).exists())
+        step, left = shared.dbt_step(planned, self.dbt), read_results(folder)
+        outcome = judge_outcome(outcome, step, reader, left, self.mask, has_report=dbt.report_file(folder).exists())
         if isinstance(outcome, Exited) and left is not None:
             dbt.update_parse_cache(folder, self._parse_cache(step))
         return shared.dbt_finished(planned, started, outcome, reader, left)

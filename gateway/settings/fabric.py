@@ -7,21 +7,46 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from gateway.settings.expected import in_words
 from runners.dbt.command import RESERVED_ARGUMENTS
 from runners.mask import has_password
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        **in_words("at most 64 letters, digits, `_`, `.` and `-`, the first a letter or a digit", "warehouse"),
+    ),
+]
 # Of a fabric or project; YAML reads one of digits as a number.
 Id = Annotated[
     Name,
     BeforeValidator(lambda given: str(given) if type(given) is int else given, json_schema_input_type=Name | int),
 ]
-Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]+$")]
-ServiceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_.-]*$")]
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_*]*[A-Za-z0-9_][A-Za-z0-9_*]*$")]
+Text = Annotated[str, Field(pattern=r"^[^\x00]+$", **in_words("a text, not empty and without NUL", "warehouse"))]
+ServiceName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_.-]*$",
+        **in_words("letters, digits, `_`, `.` and `-`, the first not `-`", "ingester"),
+    ),
+]
+VariableName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        **in_words("letters, digits and `_`, the first not a digit", "DATABASE_HOST"),
+    ),
+]
+SecretName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_*]*[A-Za-z0-9_][A-Za-z0-9_*]*$",
+        **in_words("letters, digits, `_` and `*`, and not `*` alone", "*PASSWORD*"),
+    ),
+]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400)]
 
 
@@ -32,7 +57,8 @@ def _not_reserved(argument: str) -> str:
     return argument
 
 
-def _in_no_command_line(text: str) -> str:
+def without_password(text: str) -> str:
+    """The text, which may be in a command line. Raises ValueError for one with a password."""
     if has_password(text):
         raise ValueError("expected no password in it, since all users of a host can read its command lines")
     return text
@@ -49,15 +75,19 @@ def _usable(path: Path) -> Path:
 
 def _place(path: str) -> str:
     normal = posixpath.normpath(path)
-    if not normal.startswith("/") or normal.strip("/") == "" or ":" in normal:
-        raise ValueError("expected an absolute path in the container, other than / and without a colon")
+    if normal.strip("/") == "":
+        raise ValueError("expected another path than /")
     return f"/{normal.lstrip('/')}"
 
 
-HostPath = Annotated[Path, AfterValidator(_usable)]
-VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-Argument = Annotated[Text, AfterValidator(_in_no_command_line)]
-ContainerPath = Annotated[Text, AfterValidator(_place)]
+HostPath = Annotated[Path, Field(examples=["/srv/shop"]), AfterValidator(_usable)]
+VariableValue = Annotated[str, Field(pattern=r"^[^\x00]*$", **in_words("a text without NUL", "value"))]
+Argument = Annotated[Text, AfterValidator(without_password)]
+ContainerPath = Annotated[
+    str,
+    Field(pattern=r"^/[^\x00:]+$", **in_words("an absolute path, not / and without `:`", "/app")),
+    AfterValidator(_place),
+]
 
 
 class RunnerName(StrEnum):
@@ -83,13 +113,17 @@ class DbtSettings(Section):
         "dbt-ol", description="The program for steps with OpenLineage, found likewise."
     )
     edr: Text | None = Field(
-        None, description="Elementary's program, found likewise; with it, the step `elementary` also makes a report."
+        None,
+        description="Elementary's program, found likewise; with it, the step `elementary` also makes a report.",
+        examples=["edr"],
     )
-    target: Text | None = Field(None, description="`--target`; unset, dbt's own.")
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="`--threads`; unset, dbt's own.")
+    target: Text | None = Field(None, description="`--target`; unset, dbt's own.", examples=["prod"])
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, description="`--threads`; unset, dbt's own.", examples=[4]
+    )
     profiles_directory: HostPath | None = Field(None, description="The folder of `profiles.yml`; unset, dbt's own.")
     arguments: tuple[Annotated[Argument, AfterValidator(_not_reserved)], ...] = Field(
-        (), description="More words for `dbt build`, `dbt run` and `dbt test`."
+        (), description="More words for `dbt build`, `dbt run` and `dbt test`.", examples=[["--full-refresh"]]
     )
     grace: Seconds = Field(
         10, description="Seconds between the signals that stop a dbt step: SIGINT, then SIGTERM, then SIGKILL."
@@ -113,6 +147,13 @@ class ResourceSettings(Section):
 INGESTER_GRACE = (
     "Seconds between SIGTERM and SIGKILL when an ingester is stopped. dlt takes up to 37 s to finish its load jobs."
 )
+_PROJECT_NAME = Field(
+    pattern=r"^[a-z0-9][a-z0-9_-]*$",
+    **in_words("lower-case letters, digits, `_` and `-`, the first a letter or a digit", "shop"),
+)
+_ENGINE = Field(
+    pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^\s\x00]+$", **in_words("the URL of an engine", "ssh://user@host.example")
+)
 _DOCKERS_OWN = ("PATH", "HOME")  # the docker command line looks at these itself
 
 
@@ -120,8 +161,12 @@ class IngesterServiceSettings(Section):
     """The compose service that brings data in."""
 
     service: ServiceName = Field("ingester", description="The service that the ingester step runs in.")
-    command: tuple[Argument, ...] = Field((), description="The command, a list of words; unset, the service's own.")
-    working_directory: Text | None = Field(None, description="Where it runs; unset, the service's own.")
+    command: tuple[Argument, ...] = Field(
+        (), description="The command, a list of words; unset, the service's own.", examples=[["python", "ingest.py"]]
+    )
+    working_directory: Text | None = Field(
+        None, description="Where it runs; unset, the service's own.", examples=["/app"]
+    )
     project: ContainerPath | None = Field(
         None,
         description="Where the checkout of a commit is mounted. Unset, it is not: the ingester is what its image has, "
@@ -136,13 +181,17 @@ class DbtServiceSettings(Section):
 
     service: ServiceName = Field("dbt", description="The service that dbt steps run in.")
     working_directory: Text | None = Field(
-        None, description="The folder of `dbt_project.yml`; unset, the service's own."
+        None, description="The folder of `dbt_project.yml`; unset, the service's own.", examples=["/app"]
     )
     project: ContainerPath | None = Field(
         None, description="Where the checkout of a commit's dbt project is mounted; unset, where dbt runs."
     )
-    profiles_directory: Text | None = Field(None, description="The folder of `profiles.yml`; unset, dbt's own.")
-    target_path: Text | None = Field(None, description="Where dbt leaves its results; unset, dbt's own.")
+    profiles_directory: Text | None = Field(
+        None, description="The folder of `profiles.yml`; unset, dbt's own.", examples=["/app/profiles"]
+    )
+    target_path: Text | None = Field(
+        None, description="Where dbt leaves its results; unset, dbt's own.", examples=["/app/target"]
+    )
     idle: bool = Field(False, description="Containers of this service that others started only wait: not a conflict.")
 
 
@@ -152,14 +201,20 @@ class ComposeSettings(Section):
     directory: HostPath = Field(
         Path(), description="The folder in which `docker compose` is called, from the file's folder."
     )
-    files: tuple[HostPath, ...] = Field((), description="`--file`, each; unset, the files that Compose finds.")
-    env_files: tuple[HostPath, ...] = Field((), description="`--env-file`, each; unset, the file that Compose finds.")
-    project_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")] | None = Field(
+    files: tuple[HostPath, ...] = Field(
+        (), description="`--file`, each; unset, the files that Compose finds.", examples=[["compose.yaml"]]
+    )
+    env_files: tuple[HostPath, ...] = Field(
+        (), description="`--env-file`, each; unset, the file that Compose finds.", examples=[[".env"]]
+    )
+    project_name: Annotated[str, _PROJECT_NAME] | None = Field(
         None, description="`--project-name`; unset, Compose's own."
     )
-    profiles: tuple[Name, ...] = Field((), description="`--profile`, each.")
-    context: Name | None = Field(None, description="Which engine: docker's `--context`; unset, docker's own.")
-    host: Annotated[Argument, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^\s\x00]+$")] | None = Field(
+    profiles: tuple[Name, ...] = Field((), description="`--profile`, each.", examples=[["pipelines"]])
+    context: Name | None = Field(
+        None, description="Which engine: docker's `--context`; unset, docker's own.", examples=["default"]
+    )
+    host: Annotated[str, _ENGINE, AfterValidator(without_password)] | None = Field(
         None, description="Which engine: docker's `--host`, instead of a context."
     )
     dependencies: bool = Field(
@@ -169,6 +224,7 @@ class ComposeSettings(Section):
     environment: tuple[VariableName, ...] = Field(
         (),
         description="Names of the gateway's own variables that every container gets. Values are in no command line.",
+        examples=[["DATABASE_HOST"]],
     )
     ingester: IngesterServiceSettings = Field(IngesterServiceSettings(), description="The ingester's service.")
     dbt: DbtServiceSettings = Field(DbtServiceSettings(), description="dbt's service.")
@@ -183,7 +239,7 @@ class ComposeSettings(Section):
 class FabricSettings(Section):
     """An execution environment: where steps run and with which settings."""
 
-    name: Text | None = Field(None, description="A name for people; callers use the id.")
+    name: Text | None = Field(None, description="A name for people; callers use the id.", examples=["Production"])
     runner: RunnerName = Field(
         RunnerName.LOCAL,
         description="Where steps run: `local`, as processes of this host, or `compose`, in containers.",
@@ -191,7 +247,9 @@ class FabricSettings(Section):
     resources: ResourceSettings = Field(ResourceSettings(), description="What its steps hold while they run.")
     time_limit: Seconds = Field(6 * 3600, description="Seconds that a step may take.")
     environment: dict[VariableName, VariableValue] = Field(
-        default_factory=dict, description="Variables for every step, such as those of `env_var()` in `profiles.yml`."
+        default_factory=dict,
+        description="Variables for every step, such as those of `env_var()` in `profiles.yml`.",
+        examples=[{"DATABASE_HOST": "db.example"}],
     )
     dbt: DbtSettings = Field(DbtSettings(), description="How dbt is run.")
     compose: ComposeSettings = Field(ComposeSettings(), description="The compose project of `runner: compose`.")

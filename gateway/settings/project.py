@@ -9,8 +9,9 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from gateway.settings.expected import in_words
 from gateway.settings.fabric import (
     INGESTER_GRACE,
     Argument,
@@ -22,6 +23,7 @@ from gateway.settings.fabric import (
     Text,
     VariableName,
     VariableValue,
+    without_password,
 )
 from runners import ingester, parameters
 from runners.dbt import arguments as dbt_arguments
@@ -34,6 +36,7 @@ _REMOTE = re.compile(r"https://.+|ssh://.+|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:.+") 
 
 
 def _repository(text: str) -> str:
+    without_password(text)
     if "://" in text and not _REMOTE.fullmatch(text):
         raise ValueError("expected https://…, ssh://…, user@host:path or a path of this host")
     if text.startswith("https://") and "@" in text.split("/")[2]:
@@ -56,9 +59,17 @@ def _branch(name: str) -> str:
 
 def _plain(value: Any) -> Any:
     """YAML reads dates by itself."""
-    return value.isoformat() if type(value) is date else value
+    if type(value) is date:
+        return value.isoformat()
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError("expected a text, a number, a date, true or false")  # noqa: TRY004 - pydantic takes this
+    return value
 
 
+_REPOSITORY = Field(
+    pattern=r"^[^-\s\x00][^\x00]*$",
+    **in_words("https://…, ssh://…, user@host:path or a path of this host", "https://git.example/shop.git"),
+)
 Selection = Annotated[Text, AfterValidator(_selection)]
 Option = Annotated[str, AfterValidator(ingester.check_option)]
 Scalar = Annotated[bool | int | float | str, BeforeValidator(_plain)]
@@ -68,11 +79,14 @@ class IngesterSettings(Section):
     """The command that brings data in."""
 
     command: Annotated[tuple[Argument, ...], Field(min_length=1)] = Field(
-        description="The command, a list of words; no shell reads it. Exit code 0 means that it is done."
+        description="The command, a list of words; no shell reads it. Exit code 0 means that it is done.",
+        examples=[["python", "ingest.py"]],
     )
     directory: HostPath | None = Field(None, description="Where it runs; unset, the project's directory.")
     environment: dict[VariableName, VariableValue] = Field(
-        default_factory=dict, description="Variables that it gets besides those of the gateway and of the fabric."
+        default_factory=dict,
+        description="Variables that it gets besides those of the gateway and of the fabric.",
+        examples=[{"SOURCE": "orders"}],
     )
     grace: Seconds = Field(60, description=f"{INGESTER_GRACE} For containers, set `compose.ingester.grace`.")
 
@@ -84,16 +98,24 @@ class ParameterSettings(Section):
         ParameterType.STRING, description="`string`, `integer`, `number`, `boolean` or `date` (2026-01-31)."
     )
     default: Scalar | None = Field(
-        None, description="Its value where a request gives none. Without a value the parameter is not passed on."
+        None,
+        description="Its value where a request gives none. Without a value the parameter is not passed on.",
+        examples=["2026-01-31"],
     )
-    minimum: Scalar | None = Field(None, description="The lowest value that is taken.")
-    maximum: Scalar | None = Field(None, description="The highest value that is taken.")
-    choices: tuple[Scalar, ...] | None = Field(None, description="The only values that are taken.")
+    minimum: Scalar | None = Field(None, description="The lowest value that is taken.", examples=["2026-01-01"])
+    maximum: Scalar | None = Field(None, description="The highest value that is taken.", examples=["2026-12-31"])
+    choices: tuple[Scalar, ...] | None = Field(
+        None, description="The only values that are taken.", examples=[["orders", "returns"]]
+    )
     variable: VariableName | None = Field(
-        None, description="The dbt variable that gets the value. With neither this nor `option`: that of its own name."
+        None,
+        description="The dbt variable that gets the value. With neither this nor `option`: that of its own name.",
+        examples=["since"],
     )
     option: Option | None = Field(
-        None, description="The ingester's option that gets the value, as one word: `--since=2026-01-31`."
+        None,
+        description="The ingester's option that gets the value, as one word: `--since=2026-01-31`.",
+        examples=["--since"],
     )
 
     @property
@@ -112,8 +134,11 @@ class PipelineDbtSettings(Section):
         None,
         description="What dbt selects, in dbt's own words; unset, everything. Tests that need a node which is neither "
         "selected nor upstream of the selection are left out.",
+        examples=["tag:daily"],
     )
-    exclude: Selection | None = Field(None, description="What dbt leaves out, in dbt's own words.")
+    exclude: Selection | None = Field(
+        None, description="What dbt leaves out, in dbt's own words.", examples=["tag:slow"]
+    )
 
 
 class PipelineSettings(Section):
@@ -124,7 +149,9 @@ class PipelineSettings(Section):
         None, description="What dbt does, after the ingester; `{}` for its defaults."
     )
     parameters: dict[VariableName, ParameterSettings] = Field(
-        default_factory=dict, description="The parameters that a request may give, by name."
+        default_factory=dict,
+        description="The parameters that a request may give, by name.",
+        examples=[{"since": {"type": "date"}}],
     )
 
     @model_validator(mode="after")
@@ -164,26 +191,31 @@ class PipelineSettings(Section):
 class ProjectSettings(Section):
     """A folder with a dbt project and its pipelines, or a git repository that has one."""
 
-    name: Text | None = Field(None, description="A name for people; tags of versions may begin with it.")
+    name: Text | None = Field(
+        None, description="A name for people; tags of versions may begin with it.", examples=["Shop"]
+    )
     directory: HostPath = Field(
         Path(), description="The project's folder, from the file's folder; with `repository`, a folder in it."
     )
-    repository: Annotated[Argument, StringConstraints(pattern=r"^[^-\s]"), AfterValidator(_repository)] | None = Field(
+    repository: Annotated[str, _REPOSITORY, AfterValidator(_repository)] | None = Field(
         None, description="A git repository: `https://…`, `ssh://…`, `user@host:path`, or a path of this host."
     )
     branch: Annotated[Text, AfterValidator(_branch)] | None = Field(
         None,
         description="The branch whose head runs where a request names neither branch nor version. A directory without "
         "`branch` and `version` runs as it is.",
+        examples=["main"],
     )
     version: Literal["latest"] | None = Field(
         None, description="Instead of `branch`: `latest`, the highest version among the tags."
     )
-    fabrics: tuple[Id, ...] = Field((), description="The fabrics that it may run on; unset, all.")
+    fabrics: tuple[Id, ...] = Field((), description="The fabrics that it may run on; unset, all.", examples=[["local"]])
     dbt: HostPath = Field(Path(), description="The folder of `dbt_project.yml`, from `directory`.")
     ingester: IngesterSettings | None = Field(None, description="The command that brings data in.")
     pipelines: dict[Name, PipelineSettings] = Field(
-        default_factory=dict, description="The pipelines that can be triggered by name."
+        default_factory=dict,
+        description="The pipelines that can be triggered by name.",
+        examples=[{"nightly": {"dbt": {}}}],
     )
 
     @model_validator(mode="after")

@@ -1,104 +1,82 @@
-"""What is said of a mistake in the configuration: the key, what was expected, what was found, a line that is right."""
+"""What is said of a mistake in the configuration: what was expected, a line that would be right, what was found."""
 
 from __future__ import annotations
 
-import json
-import re
+import math
 import shlex
-from collections.abc import Iterator
-from typing import Any, get_origin
+from typing import Any
 
+import yaml
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from gateway.settings.fabric import Section
+from gateway.settings import expected
+from gateway.settings.expected import KEY, Location
 
 _LONGEST_FOUND = 100  # characters
-_PLAIN = re.compile(r"(?!\d)[\w./-]*[A-Za-z][\w./-]*")
-# What may stand under a key whose own keys are the user's.
-_EXAMPLES = {
-    "fabrics": "{local: {runner: local}}",
-    "projects": "{shop: {directory: .}}",
-    "pipelines": "{nightly: {dbt: {}}}",
-    "parameters": "{since: {type: date}}",
-    "environment": "{NAME: value}",
-}
-_REQUIRED = {"command": "[python, ingest.py]"}
 
 
-def sentence(problem: ErrorDetails, masked: Any, *, is_secret: bool) -> str:
-    """What was expected, where it is known a line that would be right, and what was found.
+def sentence(model: type[BaseModel], problem: ErrorDetails, masked: Any, *, is_secret: bool) -> str:
+    """What is said of a problem that pydantic found in a model.
 
     masked: what was found, without secrets. is_secret: nothing of it may be shown.
     """
     shown = "***" if is_secret else repr(masked)
     shown = shown if len(shown) <= _LONGEST_FOUND else f"{shown[: _LONGEST_FOUND - 1]}…"
-    right = _right(problem, None if is_secret else masked)
-    example = "" if right is None else f", such as `{problem['loc'][-1]}: {right}`"
-    return f"{_expected(problem)}{example}; found {shown}"
-
-
-def _expected(problem: ErrorDetails) -> str:
-    """In the words of YAML instead of Python's."""
+    location = problem["loc"]
+    if problem["type"] == "extra_forbidden":
+        return (
+            f"there is no such setting; there are: {', '.join(expected.at(model, location[:-1]).schema['properties'])}"
+        )
+    takes = expected.at(model, location)
     match problem["type"]:
-        case "tuple_type":
-            return "expected a list"
-        case "dict_type":
-            return "expected keys with values under it"
-        case "model_type":
-            return f"expected some of these keys under it: {', '.join(_section(problem).model_fields)}"
+        case "value_error":
+            said = problem["msg"].removeprefix("Value error, ").rstrip(".")
+            if "properties" in takes.schema:  # of several settings together; it says itself what is right
+                return f"{said}; found {shown}"
+            link = ", such as" if said.startswith("expected ") else "; what is taken:"
+            return f"{said}{link} `{_line(model, location, takes.example)}`; found {shown}"
+        case kind:
+            said = "is missing: expected" if kind == "missing" else "expected"
+            right = takes.example if is_secret else _right(model, location, masked, takes.example)
+            return f"{said} {takes.words}, such as `{_line(model, location, right)}`; found {shown}"
+
+
+def _line(model: type[BaseModel], location: Location, right: Any) -> str:
+    """A line of YAML with what is right in this place."""
+    key = location[-1]
+    if key == KEY:
+        return _yaml({right: expected.at(model, location[:-1]).example})[1:-1]
+    return f"- {_yaml([right])[1:-1]}" if isinstance(key, int) else _yaml({key: right})[1:-1]
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf).strip()
+
+
+def _right(model: type[BaseModel], location: Location, masked: Any, example: Any) -> Any:
+    """What was given, in the form that is taken; the example where it is not taken in any."""
+    repaired = _repaired(model, location, masked)
+    is_whole = repaired != masked and "***" not in str(repaired)
+    return repaired if is_whole and expected.is_taken(model, location, repaired) else example
+
+
+def _repaired(model: type[BaseModel], location: Location, given: Any) -> Any:
+    """What was given, in the form of the place, whether it is taken or not."""
+    match expected.at(model, location).schema:
+        case {"type": "array"} if isinstance(given, str):
+            return _split(given)
+        case {"properties": known} if isinstance(given, str):
+            alike = len({expected.at(model, (*location, name)).words for name in known}) == 1
+            return {name: _repaired(model, (*location, name), given) for name in (known if alike else [*known][:1])}
+        case {"type": "string"} if type(given) in (int, float):
+            return str(given)
         case _:
-            return problem["msg"].removeprefix("Value error, ")
+            return given
 
 
-def _right(problem: ErrorDetails, given: Any) -> str | None:
-    """A value that would be right in the place of what was given, in YAML."""
-    key = str(problem["loc"][-1])
-    match problem["type"]:
-        case "tuple_type":
-            return _list(given)
-        case "dict_type":
-            return _EXAMPLES.get(key)
-        case "model_type":
-            return _under(_section(problem), given)
-        case "string_type" if isinstance(given, int | float):
-            return f"'{given}'"
-        case "missing":
-            return _REQUIRED.get(key)
-        case _:
-            return None
-
-
-def _list(given: Any) -> str | None:
-    """A list of the words of a text."""
+def _split(text: str) -> list[str]:
     try:
-        words = shlex.split(given) if isinstance(given, str) else []
+        return shlex.split(text)
     except ValueError:  # a quote without its end
-        return None
-    return f"[{', '.join(map(_scalar, words))}]" if words else None
-
-
-def _under(section: type[Section], given: Any) -> str | None:
-    """A value that was given for a whole section, under the keys that it is most likely for."""
-    if not isinstance(given, str) or not given:
-        return None
-    fields = section.model_fields
-    alike = len({str(field.annotation) for field in fields.values()}) == 1
-    name, first = next(iter(fields.items()))
-    value = _list(given) if get_origin(first.annotation) is tuple else _scalar(given)
-    return None if value is None else "{" + ", ".join(f"{one}: {value}" for one in (fields if alike else [name])) + "}"
-
-
-def _scalar(text: str) -> str:
-    """A text as YAML, quoted where it has more than letters, digits and the signs of paths."""
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
-
-
-def _section(problem: ErrorDetails) -> type[Section]:
-    name = problem["ctx"]["class_name"]
-    return next(section for section in _sections(Section) if section.__name__ == name)
-
-
-def _sections(section: type[Section]) -> Iterator[type[Section]]:
-    yield section
-    for one in section.__subclasses__():
-        yield from _sections(one)
+        return []

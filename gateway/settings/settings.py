@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError
 from gateway.settings import refusals
+from gateway.settings.expected import KEY
 from gateway.settings.fabric import FabricSettings, HostPath, Id, Name, RunnerName, Seconds, SecretName, Section, Text
 from gateway.settings.project import ProjectSettings, resolve
 from runners import yaml_file
@@ -50,7 +51,7 @@ def _address(host: str) -> str:
     try:
         return host if host == "localhost" else str(ipaddress.ip_address(host))
     except ValueError:
-        raise ValueError("expected localhost or an address such as 127.0.0.1, ::1 or 0.0.0.0") from None
+        raise ValueError("expected localhost or an address of IPv4 or IPv6") from None
 
 
 class Settings(Section):
@@ -72,12 +73,15 @@ class Settings(Section):
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(3000, description="The port to listen on; 0 for any free one.")
     allowed_hosts: tuple[Text, ...] = Field(
-        (), description="Names that a `Host` header may have besides `localhost` and IP addresses."
+        (),
+        description="Names that a `Host` header may have besides `localhost` and IP addresses.",
+        examples=[["pipelines.example"]],
     )
     tokens_file: HostPath | None = Field(
         None,
         description="The file with the tokens that let callers in, which other users must not be able to read. Unset, "
         "every program of this host may do everything.",
+        examples=["tokens.json"],
     )
     trigger_rate: Annotated[float, Field(gt=0, le=1e6)] = Field(
         10, description="Triggers a second that each token may go on with; refused ones count too."
@@ -111,16 +115,24 @@ class Settings(Section):
         "this one.",
     )
     fabrics: Annotated[dict[Name, FabricSettings], Field(min_length=1)] = Field(
-        default_factory=lambda: {"local": FabricSettings()}, description="Where steps run, by id."
+        default_factory=lambda: {"local": FabricSettings()},
+        description="Where steps run, by id.",
+        examples=[{"local": {"runner": "local"}}],
     )
     projects: Annotated[dict[Name, ProjectSettings], Field(min_length=1)] = Field(
-        default_factory=lambda: {"default": ProjectSettings()}, description="What runs, by id."
+        default_factory=lambda: {"default": ProjectSettings()},
+        description="What runs, by id.",
+        examples=[{"shop": {"directory": "."}}],
     )
     default_fabric: Id = Field(
-        "", description="The fabric of triggers that name none. Needed only where there are several."
+        "",
+        description="The fabric of triggers that name none. Needed only where there are several.",
+        examples=["local"],
     )
     default_project: Id = Field(
-        "", description="The project of triggers that name none. Needed only where there are several."
+        "",
+        description="The project of triggers that name none. Needed only where there are several.",
+        examples=["shop"],
     )
 
     @model_validator(mode="before")
@@ -262,16 +274,16 @@ def _other_setting(variable: str, value: str) -> tuple[str, Any]:
 
 
 def _sentence(source: Path, problem: ErrorDetails, mask: Mask) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+    where = ".".join(str(part) for part in problem["loc"] if part != KEY)
     variables = [name for name, key in VARIABLES.items() if key == where]
     variables = variables or [f"{_PREFIX}{where.partition('.')[0].upper()}"]
     if not where:
         return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
     is_secret = problem["loc"][-1] == "repository"  # it may have a password or a token in it
     is_secret |= "environment" in problem["loc"] and mask.is_secret(str(problem["loc"][-1]))
+    wrong = refusals.sentence(Settings, problem, mask.masked(problem["input"]), is_secret=is_secret)
     if problem["type"] == "extra_forbidden":
-        return f"{source}: {where}: there is no such setting"
-    wrong = refusals.sentence(problem, mask.masked(problem["input"]), is_secret=is_secret)
+        return f"{source}: {where}: {wrong}"
     return f"{source} or {variables[0]}: {where}: {wrong}"
 
 

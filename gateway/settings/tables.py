@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
+from gateway.settings.expected import size_text
 from gateway.settings.fabric import Section
 from gateway.settings.settings import VARIABLES, Settings
 
@@ -81,7 +82,7 @@ def _text(value: Any) -> str:
         case bool():
             return str(value).lower()
         case ByteSize():
-            return value.human_readable().replace(".0", "")
+            return size_text(value)
         case float():
             return f"{value:g}"
         case _:

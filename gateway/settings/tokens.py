@@ -17,9 +17,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import ConfigError, TokenError
+from gateway.settings import refusals
+from gateway.settings.expected import in_words
 from gateway.settings.fabric import Name
 from runners import durable
 
@@ -41,6 +43,9 @@ class Scope(StrEnum):
         return order.index(self) >= order.index(other)
 
 
+Moment = Annotated[AwareDatetime, Field(examples=["2026-11-22T12:00:00Z"])]
+
+
 class Token(BaseModel):
     """One token. Only its owner has its text: the file has a hash of it."""
 
@@ -48,9 +53,9 @@ class Token(BaseModel):
 
     name: Name
     scope: Scope
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-    created: AwareDatetime
-    expires: AwareDatetime | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", **in_words("64 hexadecimal digits", "0" * 64))]
+    created: Moment
+    expires: Moment | None = None
 
     def is_expired(self, now: datetime) -> bool:
         """Whether the token has expired."""
@@ -191,7 +196,10 @@ def _parsed(file: Path, content: str) -> tuple[Token, ...]:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise ConfigError(f"{file}: is no tokens file: {where}{': ' if where else ''}{problem['msg']}") from None
+        why = "it is not the JSON that `pipeline-gateway token create` writes"
+        if where:
+            why = f"{where}: {refusals.sentence(_File, problem, problem['input'], is_secret='sha256' in where)}"
+        raise ConfigError(f"{file}: is no tokens file: {why}") from None
 
 
 def _text(file: Path) -> str:

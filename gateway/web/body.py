@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.errors import BadRequestError, SlowBodyError
+from gateway.settings import expected
 from gateway.web import SERVICE
 
 _SECONDS = 10.0
@@ -122,27 +123,16 @@ def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadReq
     field = ".".join(str(part)[:100] for part in problem["loc"])
     given = json.dumps(problem["input"], default=str)  # in the client's own notation
     given = given if len(given) <= 100 else given[:99] + "…"
-    allowed = problem.get("ctx", {}).get("expected")
+    if problem["type"] == "extra_forbidden":
+        known = ", ".join(model.model_fields)
+        return BadRequestError("unknown_field", f"The {what} {field!a} ({given}) is not known; there are: {known}.")
+    takes = expected.at(model, problem["loc"])
+    line = f'"{field}": {json.dumps(takes.example)}' if what == "field" else f"?{field}={takes.example}"
+    must = f"it must be {takes.words}, such as {line}"
     match problem["type"]:
         case "missing":
-            return BadRequestError(
-                "missing_field", f"The {what} {field!a} is missing: it must be {_allowed(model, field)}."
-            )
-        case "extra_forbidden":
-            known = ", ".join(model.model_fields)
-            return BadRequestError("unknown_field", f"The {what} {field!a} ({given}) is not known; there are: {known}.")
+            return BadRequestError("missing_field", f"The {what} {field!a} is missing: {must}.")
         case "enum" if isinstance(problem["input"], str):
-            return BadRequestError(f"unknown_{field}", f"Unknown {field} {given}: it must be {allowed}.")
-        case "enum":
-            return BadRequestError("invalid_field", f"The {what} {field!a} must be {allowed}, not {given}.")
+            return BadRequestError(f"unknown_{field}", f"Unknown {field} {given}: {must}.")
         case _:
-            return BadRequestError("invalid_field", f"The {what} {field!a} is {given}: {problem['msg']}.")
-
-
-def _allowed(model: type[BaseModel], field: str) -> str:
-    """The allowed values of a field, in pydantic's words."""
-    try:
-        model.model_validate({field: None})
-    except ValidationError as error:
-        return str(error.errors()[0].get("ctx", {}).get("expected", "given"))
-    return "given"
+            return BadRequestError("invalid_field", f"The {what} {field!a} is {given}: {must}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.model.job import Status
 from gateway.model.request import BuiltinPipeline, DbtCommand, TriggerRequest
@@ -36,7 +36,7 @@ class JobQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    jobId: Annotated[str, StringConstraints(min_length=1)] | None = None  # noqa: N815, the API's name
+    jobId: Annotated[str, Field(min_length=1, examples=["dbt-1796043514018-ioqtdn"])] | None = None  # noqa: N815, the API's name
 
 
 async def trigger(request: web.Request) -> web.Response:

@@ -28,7 +28,7 @@ class WaitQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    wait: Annotated[float, Field(ge=0, le=_LONGEST_WAIT, allow_inf_nan=False)] = 0
+    wait: Annotated[float, Field(ge=0, le=_LONGEST_WAIT, allow_inf_nan=False, examples=[30])] = 0
 
 
 async def get(request: web.Request) -> web.Response:

@@ -35,13 +35,13 @@ class TriggerBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    fabricId: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_number)]  # noqa: N815, the API's name
-    pipelineName: Words  # noqa: N815, the API's name
-    projectId: Annotated[Words, BeforeValidator(_text)]  # noqa: N815, the API's name
-    parameters: dict[str, Any] | None = None
-    branch: Words | None = None
-    version: Words | None = None
-    processName: Words | None = None  # noqa: N815, the API's name
+    fabricId: Annotated[int, Field(ge=0, le=2**63 - 1, examples=[1]), BeforeValidator(_number)]  # noqa: N815, the API's name
+    pipelineName: Annotated[Words, Field(examples=["nightly"])]  # noqa: N815, the API's name
+    projectId: Annotated[Words, Field(examples=["1"]), BeforeValidator(_text)]  # noqa: N815, the API's name
+    parameters: Annotated[dict[str, Any] | None, Field(examples=[{"since": "2026-01-31"}])] = None
+    branch: Annotated[Words | None, Field(examples=["main"])] = None
+    version: Annotated[Words | None, Field(examples=["1.4.0"])] = None
+    processName: Annotated[Words | None, Field(examples=["orders"])] = None  # noqa: N815, the API's name
 
 
 async def trigger(request: web.Request) -> web.Response:

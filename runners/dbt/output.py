@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runners.report import CauseFinder, Failure, Progress, encodable, one_line, without_frames
+from runners.report import CauseFinder, Failure, Progress, encodable, folded, one_line, without_frames
 
 FAILED_STATUSES = frozenset({"error", "fail", "runtime error", "partial success"})
 
@@ -15,6 +15,7 @@ _RESULT_EVENTS = frozenset(
     {"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResult", "LogFunctionResult", "LogNodeResult"}
 )
 _EVENT_STARTS = ('{"data": {', '{"info": {')
+_RESET = "\x1b[0m"
 
 
 def parse_event(line: str) -> Mapping[str, Any] | None:
@@ -31,9 +32,13 @@ def parse_event(line: str) -> Mapping[str, Any] | None:
 
 
 def split_line(line: str) -> tuple[str, str]:
-    """A line as what stands before an event of dbt, and the rest: a model may print text without a line end."""
+    """A line as what stands before an event of dbt, and the rest, without the reset of colours at its end.
+
+    A model may print text without a line end, and edr quotes events in messages that are coloured.
+    """
     starts = [start for begin in _EVENT_STARTS if (start := line.find(begin)) > 0]
-    return (line[: min(starts)], line[min(starts) :]) if starts and not line.startswith("{") else ("", line)
+    start = min(starts) if starts and not line.startswith("{") else 0
+    return line[:start], line[start:].removesuffix(_RESET)
 
 
 def render_line(line: str) -> str:
@@ -139,9 +144,8 @@ class DbtReader:
         if self._failure is None:
             node = data.get("node_info")
             name = str(node["unique_id"]) if isinstance(node, dict) and "unique_id" in node else "a node"
-            self._failure = Failure(
-                one_line(name), one_line(without_frames(str(data.get("msg") or "failed without a message")))
-            )
+            message = str(data.get("msg") or "failed without a message")
+            self._failure = Failure(folded(name), folded(without_frames(message)))
         else:
             self._failure = replace(self._failure, more=self._failure.more + 1)
 

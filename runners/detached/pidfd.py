@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -25,6 +26,11 @@ def open_process(pid: int, starttime: int) -> int | None:
             return fd
     os.close(fd)
     return None
+
+
+def age(starttime: int) -> float:
+    """Seconds since a process of this start time began, by a clock that nobody can set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - starttime / os.sysconf("SC_CLK_TCK")
 
 
 def send(pidfd: int, number: signal.Signals) -> None:

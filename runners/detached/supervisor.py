@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import math
 import os
 import signal
 import subprocess
@@ -37,6 +38,7 @@ _LAUNCH_TIME = 5.0  # seconds in which a shim writes `started`
 _POLL_INTERVAL = 0.05  # seconds between two looks at a shim that can't be opened yet, or that is about to end
 _RETRY_DELAY = 1.0  # seconds
 _CONTINUE_INTERVAL = 5.0  # seconds after which a shim that may have been stopped is continued
+_OVERDUE = 60.0  # seconds after which the end of a step is overdue: its shim should have ended it by then
 _LOOK_INTERVAL = 1.0  # seconds between two looks for processes that are to end
 _DEFAULT_GRACE = 10.0  # seconds, where the spec is damaged or gone
 
@@ -57,11 +59,15 @@ class OutputTarget:
 
 @dataclass(frozen=True, slots=True)
 class _ShimProcess:
-    """The shim of a step. pid: 0 while the file is incomplete. boot: id of the host's boot, empty if unknown."""
+    """The shim of a step. pid: 0 while the file is incomplete. boot: id of the host's boot, empty if unknown.
+
+    time: when it started, epoch seconds.
+    """
 
     pid: int
     starttime: int
     boot: str
+    time: float = 0.0
 
 
 async def start(folder: Path, command: Command, output: OutputTarget, *, perhaps_begun: bool = False) -> str | None:
@@ -176,7 +182,7 @@ async def _wait_once(folder: Path, on_liveness: Callable[[Liveness], None]) -> O
         return outcome
     shim = _read_started(folder)
     if _is_locked(folder):
-        await _wait_for_shim(shim, on_liveness)
+        await _wait_for_shim(folder, shim, on_liveness)
         return None
     # the shim may have written the outcome and released the lock since the first look
     if outcome := _read_outcome(folder):
@@ -188,6 +194,8 @@ async def _wait_once(folder: Path, on_liveness: Callable[[Liveness], None]) -> O
             "the host was rebooted while it ran, so its end is unknown; look at its output and trigger it again"
         )
     await end_processes(folder, on_liveness)
+    if shim is not None and _read_json(folder / "overdue") is not None:
+        return TimedOut(-1, Span(shim.time, time.time(), pidfd.age(shim.starttime)))
     why = "its supervisor was killed" if shim is not None else "its files were removed"
     return Lost(
         f"{why}, so its end is unknown, and its remaining processes were stopped; look at its output and trigger it "
@@ -195,11 +203,11 @@ async def _wait_once(folder: Path, on_liveness: Callable[[Liveness], None]) -> O
     )
 
 
-async def _wait_for_shim(shim: _ShimProcess | None, on_liveness: Callable[[Liveness], None]) -> None:
+async def _wait_for_shim(folder: Path, shim: _ShimProcess | None, on_liveness: Callable[[Liveness], None]) -> None:
     """Wait until the shim has ended, or for a moment if it can't be opened.
 
     A shim that was stopped (`kill -STOP $PPID` in its step) could neither heed a request nor the time limit: it is
-    continued.
+    continued. One that has not ended its step long after the time limit is killed, and `wait` ends the step.
     """
     shim_fd = None if shim is None else pidfd.open_process(shim.pid, shim.starttime)
     if shim_fd is None:
@@ -214,9 +222,21 @@ async def _wait_for_shim(shim: _ShimProcess | None, on_liveness: Callable[[Liven
                 async with asyncio.timeout(_CONTINUE_INTERVAL):
                     await pidfd.wait_for_exit(shim_fd)
                     return
-            pidfd.send(shim_fd, signal.SIGCONT)
+            # not by the wall clock, which may be set: so a next gateway measures the same
+            if shim is not None and pidfd.age(shim.starttime) >= await asyncio.to_thread(_read_longest, folder):
+                await asyncio.to_thread(_overrule, folder, shim_fd)
+            else:
+                pidfd.send(shim_fd, signal.SIGCONT)
     finally:
         os.close(shim_fd)
+
+
+def _overrule(folder: Path, shim_fd: int) -> None:
+    """Kill a shim that does not end its step. What the step has is written down before: see `end_processes`."""
+    with suppress(OSError):  # the folder was removed, or the disk is full: the outcome is Lost
+        durable.write(folder / "orphans", _find_processes(folder))
+        durable.write(folder / "overdue", {})
+    pidfd.send(shim_fd, signal.SIGKILL)
 
 
 async def stop(folder: Path) -> None:
@@ -319,7 +339,8 @@ def _read_started(folder: Path) -> _ShimProcess | None:
     if content is None:
         return None
     try:
-        return _ShimProcess(int(content["pid"]), int(content["starttime"]), str(content["boot"]))
+        started = float(content.get("time", 0.0))
+        return _ShimProcess(int(content["pid"]), int(content["starttime"]), str(content["boot"]), started)
     except (KeyError, TypeError, ValueError):  # incomplete
         return _ShimProcess(0, 0, "")
 
@@ -329,6 +350,15 @@ def _read_grace(folder: Path) -> float:
         return float((_read_json(folder / "spec.json") or {})["grace"])
     except (KeyError, TypeError, ValueError):
         return _DEFAULT_GRACE
+
+
+def _read_longest(folder: Path) -> float:
+    """Seconds from a shim's start after which the end of its step is overdue; no number where the spec is damaged."""
+    spec = _read_json(folder / "spec.json") or {}
+    try:
+        return float(spec["time_limit"]) + 2 * float(spec["grace"]) + _OVERDUE
+    except (KeyError, TypeError, ValueError):
+        return math.inf
 
 
 def _read_refusal(folder: Path) -> str | None:

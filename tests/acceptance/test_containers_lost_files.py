@@ -78,3 +78,16 @@ def test_a_container_that_loses_its_files_can_be_cancelled(
     assert gateway.call("POST", f"/api/v1/jobs/{job}/cancel").status == 202
     assert end_of(gateway, job) == ("failed", -1, "cancelled")
     assert runs(gateway) == "run\n"
+
+
+def test_a_container_without_its_files_and_its_service_is_stopped(
+    tmp_path: Path, make_gateway: MakeGateway, engine: Engine
+) -> None:
+    """It can't be said any more what it runs, but it did run: never `not_started`, on which callers trigger again."""
+    gateway, job, folder = running(tmp_path / "lake", make_gateway, engine)
+    gateway.kill()
+    damage.remove(folder)
+    compose.write(gateway.folder, another=compose.shell("true"))
+    gateway.start()
+    assert end_of(gateway, job) == UNKNOWN
+    assert compose.name_of(job) not in engine.docker("ps", "--all", "--format", "{{.Names}}")

@@ -283,7 +283,7 @@ def test_with_its_project_path_set_the_ingester_is_of_the_commit(
 def test_a_run_up_to_a_model_fills_it_whatever_its_service_sets(
     shop: Shop, engine: Engine, make_gateway: MakeGateway
 ) -> None:
-    shop.compose(environment={"DBT_EMPTY": "1"})
+    shop.compose(environment={"DBT_ENGINE_EMPTY": "1", "DBT_EMPTY": "1"})
     run(make_gateway(shop.folder, engine.environment), "build", version="2", processName="evens")
     assert shop.rows("evens") == 4
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
+from gateway.fabrics.fabric import masked
+from gateway.model.job import Finished
 from runners.dbt.output import DbtReader
+from runners.ingester import IngesterReader
 from runners.mask import Mask
-from runners.report import CauseFinder, one_line, without_frames
+from runners.outcome import Exited, Span
+from runners.report import CauseFinder, Failure, OutputReader, one_line, without_frames
 from tests.support.recorded import recorded
 
 REFUSED = 'connection to server at "127.0.0.1", port 5432 failed: Connection refused'
+SPAN = Span(1.0, 2.0, 1.0)
+RUNNING = "Is the server running on that host and accepting TCP/IP connections?"
 TELEMETRY = "ERROR:backoff:Giving up send_request(...) after 4 tries (requests.exceptions.ConnectionError: posthog.com)"
 OUTPUTS = {
     "the only line": ("no such bucket", "no such bucket"),
@@ -84,6 +92,22 @@ def test_the_cause_of_edrs_failure_is_dbts_error_and_not_its_telemetry(with_even
     assert "posthog" not in reader.cause
 
 
+@pytest.mark.parametrize(
+    ("reader", "recordings"),
+    [
+        (DbtReader(), ["postgres_down"]),
+        (DbtReader(), ["build_failed", "edr_postgres_down"]),
+        (IngesterReader(), ["dlt_postgres_down"]),
+    ],
+    ids=["dbt behind dbt-ol", "edr", "dlt"],
+)
+def test_a_database_that_is_down_is_named_as_the_cause(reader: OutputReader, recordings: list[str]) -> None:
+    for line in itertools.chain(*map(recorded, recordings)):
+        reader.feed(line)
+    refused = 'connection to server at "127.0.0.1", port 47999 failed: Connection refused'
+    assert one_line(reader.cause).endswith(f"{refused} {RUNNING}")
+
+
 def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
     shown = one_line(f"begin {'x' * 9_000} end")
     assert len(shown) == 500
@@ -110,9 +134,25 @@ def test_a_cause_does_not_grow_with_the_output() -> None:
     assert finder.cause.startswith("error: first")
 
 
-def test_a_cut_in_a_message_leaves_no_end_of_a_secret() -> None:
-    secret, mask = "s3cret-42-value", Mask(("KEY",)).with_secrets_of({"KEY": "s3cret-42-value"})
-    for shift in range(len(secret)):
-        shown = mask.text(one_line(f"{'begin ' * 100}{secret} {'e' * (233 + shift)} last"))
-        assert shown.endswith(" last")
-        assert not any(secret[n:] in shown for n in range(len(secret) - 2)), shown
+SECRETS = ["s3cret-42-value", "correct horse battery staple", "k3y" * 100]
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=["a word", "words", "longer than what is kept"])
+def test_a_cut_in_a_message_leaves_no_end_of_a_secret(secret: str) -> None:
+    mask = Mask(("KEY",)).with_secrets_of({"KEY": secret})
+    parts = {secret[n : n + 4] for n in range(len(secret) - 3)}
+    for after in range(0, 260, 3):
+        said = f"{'begin ' * 100}{secret} {'e' * after} last"
+        finished = Finished(Exited(1, SPAN), None, Failure("model.a.b", said))
+        shown = masked(finished, mask).failure
+        assert shown is not None
+        assert len(shown.message) <= 500
+        assert shown.message.endswith(" last")
+        assert not any(part in shown.message for part in parts), shown.message
+
+
+def test_a_word_that_a_cut_divides_is_lost_and_the_next_one_stays() -> None:
+    end = "last " * 49 + "words"  # as much as is kept
+    assert one_line(f"{'begin ' * 100}secret{end}").endswith(f"…{end[5:]}")
+    assert one_line(f"{'begin ' * 100}{end}").endswith(f"…{end}")
+    assert one_line(f"{'begin ' * 100}{'x' * 300}").endswith(f"…{'x' * 250}")

@@ -179,11 +179,19 @@ def test_an_event_behind_text_without_a_line_end_is_read() -> None:
     assert render_line(braces) == braces
 
 
+def test_events_that_edr_quotes_in_colour_are_shown_as_text() -> None:
+    shown = [render_line(f"{line}\n") for line in recorded("edr_postgres_down")]
+    assert not any('{"info"' in line for line in shown)
+    assert render_line(f"{event_line('Note', 'said')}\x1b[0m") == "23:10:51  said"
+
+
 def test_the_final_counts_are_dbts_own_whatever_events_are_missing() -> None:
     lines = [line for line in recorded("build_failed") if "Result" not in line]
     reader = reader_of(*lines)
     assert reader.results is not None
     assert replace(reader.results.progress, current=None) == Progress(done=8, total=8, passed=5, error=2, skip=1)
+    stats = {"pass": 1, "warn": 2, "error": 3, "skip": 4, "noop": 5, "total": 15}
+    assert reader_of(event_line("StatsLine", stats=stats)).progress == Progress(15, 15, 1, 2, 3, 4, 5)
 
 
 def test_programs_after_dbt_do_not_change_which_run_it_was() -> None:

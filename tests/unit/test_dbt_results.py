@@ -43,7 +43,7 @@ def outcome_of(
         (folder / "target").mkdir(exist_ok=True)
         (folder / "target/run_results.json").write_text(json.dumps({"results": nodes}))
     return judge_outcome(
-        Exited(code, SPAN), step, reader, read_results(folder, Mask()), has_report=report_file(folder).exists()
+        Exited(code, SPAN), step, reader, read_results(folder), Mask(), has_report=report_file(folder).exists()
     )
 
 
@@ -126,7 +126,7 @@ def test_elementarys_models_and_hooks_are_not_what_was_selected(tmp_path: Path, 
     names = (f"model.{package}.runs", "operation.small.small-on-run-end-0")
     nodes = [{"unique_id": name, "status": "success", "message": None} for name in names]
     projects.write(tmp_path / "target/run_results.json", json.dumps({"results": nodes}))
-    outcome = judge_outcome(Exited(0, SPAN), step, DbtReader(), read_results(tmp_path, Mask()), has_report=False)
+    outcome = judge_outcome(Exited(0, SPAN), step, DbtReader(), read_results(tmp_path), Mask(), has_report=False)
     assert (outcome == Exited(0, SPAN)) is is_enough
     assert is_enough or "found nothing to do in what was selected (--select=marts)" in str(outcome)
 
@@ -147,6 +147,7 @@ def test_exit_code_0_of_elementary_with_its_report_is_unchanged(tmp_path: Path) 
         (DEPS, 2, "usage_error", "dbt deps could not be started: Error: No such option"),
         (BUILD, 2, "database_locked", 'could not use its database: IO Error: Could not set lock on file "/srv/hc/ok'),
         (LINEAGE, 2, "database_locked", "could not use its database: IO Error: Could not set lock"),
+        (LINEAGE, 2, "postgres_down", 'could not use its database: Database Error connection to server at "127.0.0.1"'),
         (BUILD, 127, None, "dbt build could not be started"),
     ],
     ids=[
@@ -158,6 +159,7 @@ def test_exit_code_0_of_elementary_with_its_report_is_unchanged(tmp_path: Path) 
         "an unknown option of deps",
         "a locked database",
         "a locked database through dbt-ol",
+        "PostgreSQL that is down",
         "a missing program",
     ],
 )
@@ -169,6 +171,17 @@ def test_a_failure_before_dbt_began_its_work_is_not_started(
     assert why in outcome.why
     assert "\n" not in outcome.why
     assert (outcome.code, outcome.span) == (code, SPAN)
+
+
+@pytest.mark.parametrize("after", range(0, 260, 10))
+def test_why_a_step_did_not_begin_is_cut_without_secrets(after: int) -> None:
+    secret, reader = "correct horse battery staple", DbtReader()
+    reader.feed(f"Error: {'begin ' * 100}{secret} {'e' * after} last")
+    mask = Mask(("KEY",)).with_secrets_of({"KEY": secret})
+    outcome = judge_outcome(Exited(2, SPAN), BUILD, reader, None, mask, has_report=False)
+    assert isinstance(outcome, NotStarted)
+    assert " last; mend that" in outcome.why
+    assert not any(word in outcome.why for word in ("orrect", "horse", "battery", "staple"))
 
 
 @pytest.mark.parametrize(("code", "number"), [(247, 9), (241, 15), (254, 2), (255, 1), (192, 64)])
@@ -185,7 +198,7 @@ def test_a_code_of_dbt_ol_below_192_is_an_exit_code(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("step", [BUILD, LINEAGE, DEPS, ELEMENTARY, REPORT])
 def test_an_outcome_other_than_exited_is_unchanged(outcome: Outcome, step: DbtStep) -> None:
-    assert judge_outcome(outcome, step, DbtReader(), None, has_report=False) == outcome
+    assert judge_outcome(outcome, step, DbtReader(), None, Mask(), has_report=False) == outcome
 
 
 def write_results(folder: Path, content: object) -> Path:
@@ -209,7 +222,7 @@ def test_results_are_counted_and_the_first_failure_is_one_line(tmp_path: Path) -
         node("test.small.none", "fail", "Got 5 results, configured to fail if != 0"),
         node("exposure.small.page", "no-op", "NO-OP"),
     ]
-    found = read_results(write_results(tmp_path, {"metadata": {}, "results": nodes}), Mask())
+    found = read_results(write_results(tmp_path, {"metadata": {}, "results": nodes}))
     assert found is not None
     assert found.progress == Progress(done=7, total=7, passed=2, warn=1, error=2, skip=1, noop=1)
     one_line = 'Runtime Error in model broken Binder Error: Referenced column "nope" not found "n"'
@@ -218,18 +231,18 @@ def test_results_are_counted_and_the_first_failure_is_one_line(tmp_path: Path) -
 
 @pytest.mark.parametrize("status", ["error", "fail", "runtime error", "partial success"])
 def test_a_failure_without_a_message_says_so(tmp_path: Path, status: str) -> None:
-    found = read_results(write_results(tmp_path, {"results": [node("model.a.b", status)]}), Mask())
+    found = read_results(write_results(tmp_path, {"results": [node("model.a.b", status)]}))
     assert found is not None
     assert found.failure == Failure("model.a.b", "failed without a message", 0)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"results": 5}', '{"results": [5]}', '{"results": [{}]}'])
 def test_missing_or_incomplete_results_are_none(tmp_path: Path, content: str) -> None:
-    assert read_results(tmp_path, Mask()) is None
-    assert read_results(write_results(tmp_path, content), Mask()) is None
+    assert read_results(tmp_path) is None
+    assert read_results(write_results(tmp_path, content)) is None
 
 
 def test_results_without_nodes_are_valid(tmp_path: Path) -> None:
-    found = read_results(write_results(tmp_path, {"results": []}), Mask())
+    found = read_results(write_results(tmp_path, {"results": []}))
     assert found is not None
     assert (found.progress, found.failure) == (Progress(), None)

@@ -118,7 +118,7 @@ def test_only_paths_inside_a_project_move_with_its_checkout(tmp_path: Path) -> N
         ("projects: {a: {repository: x.git}}", ["projects.a", "working `branch`", "`version: latest`"]),
         ("projects: {a: {repository: 'http://x/y', branch: b}}", ["projects.a.repository", "expected https://"]),
         ("projects: {a: {repository: 'file:///x', branch: b}}", ["projects.a.repository", "expected https://"]),
-        ("projects: {a: {repository: --x, branch: b}}", ["projects.a.repository", "pattern"]),
+        ("projects: {a: {repository: --x, branch: b}}", ["projects.a.repository", "a path of this host"]),
         ("projects: {a: {repository: 'https://me:secret1@x/y', branch: b}}", ["projects.a.repository", "no password"]),
         (
             "projects: {a: {repository: 'https://secret1@x/y', branch: b}}",

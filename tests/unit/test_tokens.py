@@ -16,6 +16,7 @@ import pytest
 from gateway.errors import ConfigError, TokenError
 from gateway.settings import tokens
 from gateway.settings.tokens import Scope
+from tests.support.pydantic_words import STOCK_PHRASES
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OPEN = (0o644, 0o604, 0o664, 0o666, 0o602, 0o601)
@@ -128,27 +129,42 @@ def test_a_file_that_all_users_can_read_or_change_is_refused(tmp_path: Path, mod
         tokens.load(tmp_path / "tokens", {})
 
 
+TOKEN = '{"tokens": [{"name": "%s", "scope": "%s", "sha256": "%s", "created": "%s"}]}'
+DIGEST, MOMENT = "0" * 64, "2026-11-22T12:00:00Z"
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("content", "why"),
     [
-        "",
-        "{",
-        "[]",
-        '{"tokens": [{}]}',
-        '{"tokens": [], "more": 1}',
-        '{"tokens": [{"name": "a", "scope": "root", "sha256": "%s", "created": "2026-11-22T12:00:00Z"}]}' % ("0" * 64),
-        '{"tokens": [{"name": "a", "scope": "run", "sha256": "0", "created": "2026-11-22T12:00:00Z"}]}',
-        '{"tokens": [{"name": "a", "scope": "run", "sha256": "%s", "created": "2026-11-22T12:00:00"}]}' % ("0" * 64),
-        "\udcff",
+        ("", "it is not the JSON that `pipeline-gateway token create` writes"),
+        ("{", "it is not the JSON"),
+        ("[]", "it is not the JSON"),
+        ('{"tokens": {}}', "tokens: expected a list, such as"),
+        ('{"tokens": [{}]}', "tokens.0.name: is missing: expected at most 64 letters"),
+        ('{"tokens": [], "more": 1}', "more: there is no such setting; there are: tokens"),
+        (TOKEN % ("a b", "run", DIGEST, MOMENT), "tokens.0.name: expected at most 64 letters"),
+        (
+            TOKEN % ("a", "root", DIGEST, MOMENT),
+            "tokens.0.scope: expected 'read', 'run' or 'admin', such as `",
+        ),
+        (TOKEN % ("a", "run", "0123", MOMENT), "tokens.0.sha256: expected 64 hexadecimal digits"),
+        (
+            TOKEN % ("a", "run", DIGEST, "2026-11-22T12:00:00"),
+            "tokens.0.created: expected a date and a time with",
+        ),
+        ("\udcff", "can't be read"),
     ],
 )
-def test_a_damaged_file_is_refused_and_named(tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_is_refused_and_named(tmp_path: Path, content: str, why: str) -> None:
     file = tmp_path / "tokens"
     file.write_text(content, errors="surrogateescape")
     file.chmod(0o600)
     with pytest.raises(ConfigError, match="tokens file") as refused:
         tokens.load(file, {})
     assert str(file) in str(refused.value)
+    assert why in str(refused.value)
+    assert "0123" not in str(refused.value)
+    assert not STOCK_PHRASES.search(str(refused.value))
 
 
 def test_a_configured_file_that_is_missing_is_refused(tmp_path: Path) -> None:

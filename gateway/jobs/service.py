@@ -26,7 +26,7 @@ from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs.execution import JobExecution, JobSnapshot
 from gateway.jobs.log import JobLog, OutputPart, OutputRange, is_final
-from gateway.jobs.output import OutputSize, output_size, rendered_tail
+from gateway.jobs.output import output_size, rendered_tail
 from gateway.jobs.readiness import Readiness, ReadinessCheck
 from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, new_job
 from gateway.model.history import JobFilter
@@ -43,6 +43,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _RETRY_AFTER_CONFLICT = 10
 _STOPPING = "The gateway is stopping; try again in a few seconds."
 _READERS = 2  # threads that read output for clients and for the progress of jobs
+_LOOK = 2.0  # seconds for a look at how much output there is
 _SETTLE = 2.0  # seconds that recovery waits for its jobs before the service listens; the rest settle later
 
 _KEPT_PARTS = 64  # parts of output that are kept for other followers, 64 KiB each, or one line
@@ -305,13 +306,21 @@ class JobService:
         return self._executions[job.id][0].snapshot() if job.id in self._executions else JobSnapshot(job)
 
     async def _with_output(self, snapshots: list[JobSnapshot]) -> list[JobSnapshot]:
-        """The snapshots with how much output there is of each."""
+        """The snapshots with how much output there is of each, as far as the disk says so in time."""
 
-        def read() -> list[OutputSize]:
-            return [output_size(self.folder(snapshot.job.id), snapshot.job) for snapshot in snapshots]
+        def read() -> list[JobSnapshot]:
+            return [
+                replace(one, output=output_size(self.folder(one.job.id), one.job)) if one.output.kept is None else one
+                for one in snapshots
+            ]
 
-        sizes = await asyncio.get_running_loop().run_in_executor(self._readers, read)
-        return [replace(snapshot, output=size) for snapshot, size in zip(snapshots, sizes, strict=True)]
+        if all(one.output.kept is not None for one in snapshots):  # those that run are read all the time
+            return snapshots
+        try:
+            async with asyncio.timeout(_LOOK):
+                return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+        except TimeoutError:
+            return snapshots
 
     def _launch(self, job: Job, fabric: Fabric) -> None:
         if fabric.checkout is not None and any(not isinstance(state, Pending) for state in job.steps):

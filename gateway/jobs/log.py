@@ -98,6 +98,7 @@ class JobLog:
         if chunk.data and chunk.start > start:  # dropped just now
             start = self._behind_gap(chunk.start, end)
             chunk = self._ring.read(start, max(0, min(_PART, end - start)))
+        start = chunk.start if chunk.data else start
         data = self._whole_lines(start, chunk.data, end, is_final=is_final)
         if not data and start == offset:
             return None
@@ -125,11 +126,11 @@ class JobLog:
             return data[:length]
         if len(data) < _PART:
             return b""
-        line = self._ring.read(start, min(_LONGEST_LINE, end - start)).data
-        if is_final and start + len(line) >= end:
-            return line
-        if (found := line.find(b"\n") + 1) > 0:
-            return line[:found]
+        line = self._ring.read(start, min(_LONGEST_LINE, end - start))
+        if line.start == start and is_final and start + len(line.data) >= end:
+            return line.data
+        if line.start == start and (found := line.data.find(b"\n") + 1) > 0:
+            return line.data[:found]
         return data[: safe_cut(data)]
 
     def _end_of_lines(self, start: int, data: bytes) -> int:
@@ -164,6 +165,8 @@ class JobLog:
     def _last_line_end(self, start: int, end: int) -> int:
         """Where the last whole line ends; in a line that is too long, where it can be cut."""
         begin = max(start, end - _PART)
+        if begin >= end:
+            return begin
         data = self._ring.read(begin, end - begin).data
         if length := self._end_of_lines(begin, data):
             return begin + length

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from gateway.web.jobs_api import events as served
+from gateway.web.jobs_api import log
 from tests.conftest import MakeApi
 from tests.support import projects
 from tests.support.api import Api, until
@@ -81,6 +82,7 @@ async def test_the_log_has_whole_lines_while_the_job_runs_and_all_at_its_end(api
     assert (rest.body, rest.headers["Log-Next"]) == (b"two\n\n", "9")
     assert rest.headers["Content-Disposition"] == f'attachment; filename="{job}.log"'
     assert (await api.call("GET", f"{JOBS}/{job}/log?tail=5")).body == b"two\n\n"
+    assert (await api.call("GET", f"{JOBS}/{job}/log?offset={2**63 - 1}")).headers["Log-Next"] == str(2**63 - 1)
     head = await api.call("HEAD", f"{JOBS}/{job}/log")
     assert (head.status, head.headers["Log-Next"], head.body) == (200, "9", b"")
 
@@ -141,9 +143,9 @@ async def test_events_go_on_at_the_last_id_before_the_offset_of_the_query(api: A
     go(api)
     await api.finished(job)
     for given in ({"query": "?offset=4"}, {"query": "?offset=0", "Last-Event-ID": "4"}):
-        state, log = [event async for event in follow(api, job, **given)]
+        state, rest = [event async for event in follow(api, job, **given)]
         assert (state.kind, state.data["phase"]) == ("state", "ended")
-        assert log.data == {"offset": 4, "next": 9, "text": "two\n\n", "dropped": 0}
+        assert rest.data == {"offset": 4, "next": 9, "text": "two\n\n", "dropped": 0}
     [state] = [event async for event in follow(api, job, "?offset=9")]
     assert state.data["phase"] == "ended"
 
@@ -156,8 +158,8 @@ async def test_output_that_the_ring_dropped_is_said(tmp_path: Path, make_api: Ma
     record = await api.finished(job)
     assert record["outputBytes"] + record["outputDroppedBytes"] == 9 + 500_000
     assert record["outputDroppedBytes"] > 400_000
-    log = (await api.call("GET", f"{JOBS}/{job}/log")).headers
-    assert int(log["Log-Dropped"]) == int(log["Log-Start"]) >= record["outputDroppedBytes"]
+    headers = (await api.call("GET", f"{JOBS}/{job}/log")).headers
+    assert int(headers["Log-Dropped"]) == int(headers["Log-Start"]) >= record["outputDroppedBytes"]
     _, first, *_ = [event async for event in follow(api, job, "?offset=4")]
     assert first.data["dropped"] == first.data["offset"] - 4 >= record["outputDroppedBytes"] - 4
 
@@ -171,8 +173,8 @@ async def test_a_job_whose_files_were_removed_says_how_much_is_gone(api: Api) ->
             file.unlink()
     record = await api.get(f"{JOBS}/{job}")
     assert (record["outputBytes"], record["outputDroppedBytes"]) == (0, 9)
-    _, log = [event async for event in follow(api, job)]
-    assert log.data == {"offset": 9, "next": 9, "text": "", "dropped": 9}
+    _, gone = [event async for event in follow(api, job)]
+    assert gone.data == {"offset": 9, "next": 9, "text": "", "dropped": 9}
 
 
 async def test_a_follower_that_does_not_read_is_cut_off_and_slows_nobody(
@@ -193,6 +195,28 @@ async def test_a_follower_that_does_not_read_is_cut_off_and_slows_nobody(
             return (await api.call("GET", f"{JOBS}/{job}/events?offset={reading[-1]['next']}")).status == 200
 
         await until(is_cut_off, "the end of the follower that does not read")
+
+
+async def test_a_client_that_does_not_read_a_log_is_cut_off(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(log, "_UNREAD", 1.0)
+    job = await talking(api)
+    go(api, words=4_000_000)
+    await api.finished(job)
+    logged = ""
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", api.base.port))
+        deaf.sendall(f"GET {JOBS}/{job}/log HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+
+        async def is_cut_off() -> bool:
+            nonlocal logged
+            logged += "".join(capfd.readouterr())
+            return "log not sent to its end" in logged
+
+        await until(is_cut_off, "the end of the client that does not read")
+    assert "request broke" not in logged
 
 
 async def test_there_are_at_most_so_many_followers(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,7 @@ def test_an_unfinished_line_is_held_until_its_end_or_the_steps(tmp_path: Path) -
     assert text(tmp_path, job_of(0, 6, is_ended=False)) == "==> ingester <==\none\ntw"
     assert text(tmp_path, job_of(0)) == "==> ingester <==\none\ntw"
     assert found(tmp_path, job_of(0, is_ended=False)) == (0, 4, 0)
+    assert found(tmp_path, job_of(0, is_ended=False), offset=99) == (99, 99, 0)
     assert found(tmp_path, job_of(0)) == (0, 6, 0)
     between = replace(job_of(0, 6, is_ended=False), steps=(replace(DONE, output_from=0), Pending()))
     assert text(tmp_path, between) == "==> ingester <==\none\ntw"

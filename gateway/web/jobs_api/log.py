@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Literal
 
+import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +13,8 @@ from gateway.errors import BadRequestError
 from gateway.web import SERVICE, body
 
 _UNREAD = 30.0  # seconds for a client to read what was sent before
+
+_log = structlog.get_logger()
 
 Offset = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -40,23 +43,18 @@ async def get(request: web.Request) -> web.StreamResponse:
         headers["Content-Disposition"] = f'attachment; filename="{job.id}.log"'
     response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8", **headers})
     await response.prepare(request)
-    offset = found.start
-    while request.method != "HEAD" and (part := await service.output_part(job, offset, found.end)) is not None:
-        gap = f"==> {part.dropped} bytes were dropped here <==\n" if part.dropped else ""
-        await _write(request, response, f"{gap}{part.text}")
-        offset = part.next
+    try:
+        offset = found.start
+        while request.method != "HEAD" and (part := await service.output_part(job, offset, found.end)) is not None:
+            gap = f"==> {part.dropped} bytes were dropped here <==\n" if part.dropped else ""
+            async with asyncio.timeout(_UNREAD):
+                await response.write(f"{gap}{part.text}".encode())
+            offset = part.next
+    except OSError as error:  # a client that is gone, or reads too slowly; the answer has begun, so it can only be cut
+        _log.info("log not sent to its end", job=job.id, error=str(error) or type(error).__name__)
+        if request.transport is not None:
+            request.transport.abort()
     return response
 
 
 ROUTES = (web.get("/api/v1/jobs/{id}/log", get),)
-
-
-async def _write(request: web.Request, response: web.StreamResponse, text: str) -> None:
-    """Send a part; a client that does not read for too long is cut off."""
-    try:
-        async with asyncio.timeout(_UNREAD):
-            await response.write(text.encode())
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("The client does not read.") from None

@@ -1,16 +1,42 @@
-"""The end of a job's output as a terminal shows it."""
+"""A job's output: how much there is of it, and its end as a terminal shows it."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.model.job import Active, Finished, Job, Pending, Skipped
+from gateway.model.job import Active, Ended, Finished, Job, Pending, Skipped
 from gateway.model.plan import StepName
+from gateway.storage import job_file
 from runners.dbt import output as dbt_output
 from runners.mask import Mask
 from runners.output import OutputRing, RenderLine, tail_text
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSize:
+    """How many bytes of a job's output are kept, and how many were dropped.
+
+    None: that was not asked for, or can't be read now. removed: all files of the job were removed, to keep those of all
+    jobs under state_cap.
+    """
+
+    kept: int | None = None
+    dropped: int | None = None
+    removed: bool = False
+
+
+def output_size(folder: Path, job: Job) -> OutputSize:
+    """How much there is of a job's output. Blocks. folder: of the job."""
+    try:
+        start, end = OutputRing(folder).bounds()
+        ran = any(isinstance(state, Finished) and state.started is not None for state in job.steps)
+        removed = isinstance(job.state, Ended) and ran and not job_file.has_more(folder)
+    except OSError:  # such as no free descriptor: an answer must still tell the job's status
+        return OutputSize()
+    return OutputSize(end - start, max(end, job.output_end or 0) - (end - start), removed)
 
 
 def rendered_tail(folder: Path, job: Job, size: int, mask: Mask) -> str:
@@ -23,27 +49,36 @@ def rendered_tail(folder: Path, job: Job, size: int, mask: Mask) -> str:
 
 def line_renderer(job: Job) -> RenderLine:
     """Renders a line by the step that printed it: only in dbt's output is a line of JSON a log event of dbt."""
-    parts = list(_parts(job))
-    offsets = [offset for offset, _ in parts]
+    parts = list(step_parts(job))
+    offsets = [part.start for part in parts]
 
     def render(start: int, line: str) -> str:
-        _, is_dbt = parts[bisect_right(offsets, start) - 1]
-        return dbt_output.render_line(line) if is_dbt else line
+        part = parts[bisect_right(offsets, start) - 1]
+        return dbt_output.render_line(line) if part.is_dbt else line
 
     return render
 
 
-def _parts(job: Job) -> Iterator[tuple[int, bool]]:
-    """The offset of each step's first byte, and whether that step is dbt's.
+@dataclass(frozen=True, slots=True)
+class StepPart:
+    """The part of a job's output that a step printed. start: of its first byte. name: None where it is unknown."""
+
+    start: int
+    name: StepName | None
+    is_dbt: bool
+
+
+def step_parts(job: Job) -> Iterator[StepPart]:
+    """The parts of the steps that have begun, in order.
 
     Records of older versions don't have the offsets of ended steps, so a first part stands for all of these.
     """
     steps = list(zip(job.plan.steps, job.steps, strict=True))
     unknown = [planned for planned, state in steps if isinstance(state, Finished) and state.output_from is None]
-    yield 0, any(planned.name is not StepName.INGESTER for planned in unknown)
+    yield StepPart(0, None, any(planned.name is not StepName.INGESTER for planned in unknown))
     for planned, state in steps:
         match state:
             case Active(output_from=int(offset)) | Finished(output_from=int(offset)):
-                yield offset, planned.name is not StepName.INGESTER
+                yield StepPart(offset, planned.name, planned.name is not StepName.INGESTER)
             case Pending() | Skipped() | Finished():
                 pass

@@ -6,10 +6,10 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.errors import BadRequestError, SlowBodyError
@@ -19,6 +19,18 @@ from gateway.web import SERVICE
 _SECONDS = 10.0
 _MAX_SIZE = 64 * 1024  # bytes; the parameters of a pipeline have a few thousand at most
 
+
+def _text(given: Any) -> Any:
+    return str(given) if type(given) is int and abs(given) < 2**63 else given
+
+
+Words = Annotated[str, StringConstraints(min_length=1)]
+Id = Annotated[Words, Field(examples=["1"]), BeforeValidator(_text)]  # of a project or fabric; a number is taken too
+Parameters = Annotated[dict[str, Any], Field(examples=[{"since": "2026-01-31"}])]
+Branch = Annotated[Words, Field(examples=["main"])]
+Version = Annotated[Words, Field(examples=["1.4.0"])]
+ProcessName = Annotated[Words, Field(examples=["orders"])]  # a model or a step, at which a run stops
+JobId = Annotated[Words, Field(examples=["dbt-1796043514018-ioqtdn"])]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -120,15 +132,14 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadRequestError:
-    field = ".".join(str(part)[:100] for part in problem["loc"])
+    location = problem["loc"] if what == "field" else problem["loc"][:1]  # a list in a query is one text
+    field = ".".join(str(part)[:100] for part in location)
     given = json.dumps(problem["input"], default=str)  # in the client's own notation
     given = given if len(given) <= 100 else given[:99] + "…"
     if problem["type"] == "extra_forbidden":
         known = ", ".join(model.model_fields)
         return BadRequestError("unknown_field", f"The {what} {field!a} ({given}) is not known; there are: {known}.")
-    takes = expected.at(model, problem["loc"])
-    line = f'"{field}": {json.dumps(takes.example)}' if what == "field" else f"?{field}={takes.example}"
-    must = f"it must be {takes.words}, such as {line}"
+    must = f"it must be {_allowed(model, location, what)}"
     match problem["type"]:
         case "missing":
             return BadRequestError("missing_field", f"The {what} {field!a} is missing: {must}.")
@@ -136,3 +147,14 @@ def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadReq
             return BadRequestError(f"unknown_{field}", f"Unknown {field} {given}: {must}.")
         case _:
             return BadRequestError("invalid_field", f"The {what} {field!a} is {given}: {must}.")
+
+
+def _allowed(model: type[BaseModel], location: expected.Location, what: str) -> str:
+    """What a field or a query parameter takes, with a line that would be right."""
+    takes = expected.at(model, location)
+    name, words, example = location[-1], takes.words, takes.example
+    if what == "field":
+        return f'{words}, such as "{".".join(map(str, location))}": {json.dumps(example)}'
+    if takes.schema.get("type") == "array":
+        words, example = f"{expected.at(model, (*location, 0)).words}, several by comma", ",".join(map(str, example))
+    return f"{words}, such as ?{name}={example}"

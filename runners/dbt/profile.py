@@ -21,8 +21,6 @@ _DBTS_OWN = re.compile(
     r"|local_md5|log|modules|print|return|run_started_at|set_strict|thread_id|tojson|toyaml|var|zip|zip_strict)\b"
 )
 _LINEAGE_KEYS = ("type", "path", "host", "port", "server", "account")  # of a target, that dbt-ol reads
-# Keys that dbt's adapters have defaults for, and dbt-ol has none.
-_LINEAGE_NEEDS = {"duckdb": ("path",), "clickhouse": ("host", "port"), "sqlserver": ("port",)}
 _JINJA, _QUOTED = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL), re.compile(r"""'[^']*'|"[^"]*\"""")
 _NOT_ON_DISK = re.compile(r"[A-Za-z0-9_]*:")  # such as :memory:, md:warehouse and s3://bucket/file
 
@@ -120,9 +118,6 @@ def lineage_problem(files: ProfileFiles | None, dbt: DbtConfig, environment: Map
     found = output(files, dbt, environment)
     if found is None:
         return None
-    unset = next((key for key in _LINEAGE_NEEDS.get(found.adapter or "", ()) if key not in found.settings), None)
-    if unset is not None:
-        return f"dbt-ol needs `{unset}` of the target {found.target} in {files.name}, which has none: write it there"
     key = next((key for key in _LINEAGE_KEYS if needs_dbt(found.settings.get(key))), None)
     return None if key is None else _only_dbt(f"`{key}` of the target in {files.name}", "write it with env_var() alone")
 

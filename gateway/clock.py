@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +39,8 @@ def now() -> Instant:
 def rfc3339(wall: float) -> str:
     """Epoch seconds in the format of RFC 3339: `2026-11-21T22:25:32.123456+00:00`."""
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds")
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since the epoch; moment: with a zone."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)

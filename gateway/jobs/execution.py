@@ -7,7 +7,7 @@ import contextlib
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from gateway import clock
 from gateway.errors import EngineError, StorageError
 from gateway.fabrics.fabric import Fabric, finished_by_exit_code, masked, masked_progress, output_reader
+from gateway.jobs.output import OutputSize
 from gateway.jobs.progress import ProgressFollower
 from gateway.jobs.record import JobRecord, retry_while_it_may_pass
 from gateway.model.job import (
@@ -53,14 +54,14 @@ class JobSnapshot:
     """A job as it is now: its record, and what the record does not have.
 
     progress: of the running step. liveness: how that step was last found.
-    removed: the output and files of the job were removed, to keep those of all jobs under state_cap.
+    output: how much there is of its output, as far as it was asked for.
     waits_for: which jobs come before it, where it is queued.
     """
 
     job: Job
     progress: Progress | None = None
     liveness: Liveness = Liveness.SUPERVISED
-    removed: bool = False
+    output: OutputSize = field(default_factory=OutputSize)
     waits_for: tuple[WaitsFor, ...] = ()
 
 
@@ -223,7 +224,15 @@ class JobExecution:
             case SkipStep(n=n, note=note):
                 await self._record.persist(lambda job: job.with_step(n, Skipped(note)))
             case EndJob(ending=ending):
-                await self._record.persist(lambda job: replace(job, state=Ended(clock.now(), ending)))
+                end = await self._output_end()
+                await self._record.persist(lambda job: replace(job, state=Ended(clock.now(), ending), output_end=end))
+
+    async def _output_end(self) -> int | None:
+        """The bytes of output that the job has printed, None where they can't be counted."""
+        try:
+            return (await retry_while_it_may_pass(asyncio.to_thread, OutputRing(self._folder).bounds))[1]
+        except OSError:
+            return None
 
     async def _run_step(self, n: int) -> None:
         """Run a step, or follow it if it runs already."""

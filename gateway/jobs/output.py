@@ -1,16 +1,42 @@
-"""The end of a job's output as a terminal shows it."""
+"""A job's output: how much there is of it, and its end as a terminal shows it."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.model.job import Active, Finished, Job, Pending, Skipped
+from gateway.model.job import Active, Ended, Finished, Job, Pending, Skipped
 from gateway.model.plan import StepName
+from gateway.storage import job_file
 from runners.dbt import output as dbt_output
 from runners.mask import Mask
 from runners.output import OutputRing, RenderLine, tail_text
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSize:
+    """How many bytes of a job's output are kept, and how many were dropped.
+
+    None: that was not asked for, or can't be read now. removed: all files of the job were removed, to keep those of all
+    jobs under state_cap.
+    """
+
+    kept: int | None = None
+    dropped: int | None = None
+    removed: bool = False
+
+
+def output_size(folder: Path, job: Job) -> OutputSize:
+    """How much there is of a job's output. Blocks. folder: of the job."""
+    try:
+        start, end = OutputRing(folder).bounds()
+        ran = any(isinstance(state, Finished) and state.started is not None for state in job.steps)
+        removed = isinstance(job.state, Ended) and ran and not job_file.has_more(folder)
+    except OSError:  # such as no free descriptor: an answer must still tell the job's status
+        return OutputSize()
+    return OutputSize(end - start, max(end, job.output_end or 0) - (end - start), removed)
 
 
 def rendered_tail(folder: Path, job: Job, size: int, mask: Mask) -> str:

@@ -18,7 +18,7 @@ from gateway.model.catalog import Installation, Models
 from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Running, SourceCommit
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import BuiltinPipeline, TriggerRequest
-from gateway.settings.project import PipelineSettings
+from gateway.settings.project import PipelineDbtSettings, PipelineSettings
 from gateway.settings.settings import Settings
 from runners import parameters
 from runners.dbt import arguments as dbt_arguments
@@ -30,6 +30,7 @@ _MAX_LISTINGS = 10  # calls of `dbt ls` that run or wait
 _CONCURRENT_LISTINGS = 2  # each takes a processor and some 200 MB
 _MAX_CACHED_LISTINGS = 100
 _MAX_LIST_SHOWN, _MAX_NAME_SHOWN = 500, 100  # characters in the message of a refusal
+_EVERYTHING = PipelineSettings(ingester=True, dbt=PipelineDbtSettings())  # a built-in pipeline selects nothing less
 _ID_LETTERS = string.ascii_lowercase + string.digits
 
 
@@ -53,7 +54,10 @@ class PlannedJob:
 
 @dataclass(frozen=True, slots=True)
 class PipelineInfo:
-    """A pipeline that can be triggered by name. steps: without those that depend on what is installed."""
+    """A pipeline that can be triggered by name, declared or built in.
+
+    steps: without those that depend on what is installed.
+    """
 
     project: str
     name: str
@@ -73,11 +77,16 @@ class RequestPlanner:
         self._listings: dict[tuple[str, str, str, PlannedStep], list[Node]] = {}
 
     def pipelines(self) -> Iterator[PipelineInfo]:
-        """Every pipeline that a project declares."""
+        """What projects declare, then the built-in pipelines of each project that declares none of that name."""
+        elementary = self._settings.enable_elementary
         for project, settings in self._settings.projects.items():
             for name, pipeline in settings.pipelines.items():
-                steps = catalog.step_names(pipeline, self._settings.enable_elementary)
+                steps = catalog.step_names(catalog.builtin_request(pipeline), elementary)
                 yield PipelineInfo(project, name, self._settings.fabrics_of(project), steps, pipeline)
+        for project in self._settings.projects:
+            for builtin in self._undeclared(project):
+                steps = catalog.step_names(TriggerRequest(builtin), elementary)
+                yield PipelineInfo(project, str(builtin), self._settings.fabrics_of(project), steps, _EVERYTHING)
 
     async def plan(self, request: TriggerRequest) -> PlannedJob:
         """The job of a request, on its fabric.
@@ -85,44 +94,44 @@ class RequestPlanner:
         Raises UnknownTargetError, BadRequestError, EngineError, RepositoryUnavailableError, OverloadedError,
         StorageError.
         """
-        if isinstance(request.pipeline, BuiltinPipeline):
-            return await self._plan_builtin(request)
-        return await self._plan_declared(request)
-
-    async def _plan_builtin(self, request: TriggerRequest) -> PlannedJob:
-        fabric_id, project = self._settings.default_fabric, self._settings.default_project
-        source = await self._registry.checkouts.resolve(project, None, None)
-        fabric = self._fabric(fabric_id, project, source)
-        needs_checkout = request.pipeline != BuiltinPipeline.INGESTER
-        plan = catalog.plan(request, await _installation(request, fabric, needs_checkout=needs_checkout))
-        command = None if request.pipeline == BuiltinPipeline.INGESTER else str(request.command)
-        return PlannedJob(request, plan, project, fabric_id, fabric, source, command)
-
-    async def _plan_declared(self, request: TriggerRequest) -> PlannedJob:
-        fabric_id, project, pipeline = self._find(request)
+        fabric_id, project, declared = self._find(request)
+        pipeline = declared or _EVERYTHING
+        builtin = request if declared is None else catalog.builtin_request(declared)
         try:
             values = parameters.resolve_values(pipeline.declared(), request.parameters)
             if request.process is not None:
                 dbt_arguments.check_model(request.process)
             source = await self._registry.checkouts.resolve(project, request.branch, request.version)
             fabric = self._fabric(fabric_id, project, source)
-            builtin, needs_checkout = catalog.builtin_request(pipeline), pipeline.dbt is not None
+            needs_checkout = builtin.pipeline != BuiltinPipeline.INGESTER
             installation = await _installation(builtin, fabric, needs_checkout=needs_checkout)
-            whole = catalog.declared_plan(pipeline, values, None, installation)
-            planned = PlannedJob(request, whole, project, fabric_id, fabric, source, parameters=values)
+            command = str(builtin.dbt_command) if declared is None and needs_checkout else None
+            if declared is None and request.process is None:
+                whole = catalog.plan(builtin, installation)
+                return PlannedJob(request, whole, project, fabric_id, fabric, source, command)
+            whole = catalog.declared_plan(pipeline, values, None, installation, builtin)
+            planned = PlannedJob(request, whole, project, fabric_id, fabric, source, command, values)
             if request.process is not None:
                 stop = await self._stop(request.process, planned)
-                planned = replace(planned, plan=catalog.declared_plan(pipeline, values, stop, installation))
+                plan = catalog.declared_plan(pipeline, values, stop, installation, builtin)
+                planned = replace(planned, plan=plan)
         except WordError as error:
             raise BadRequestError("invalid_field", str(error)) from None
         await _must_reach_their_commands(planned)
         return planned
 
+    def _undeclared(self, project: str) -> list[BuiltinPipeline]:
+        """The built-in pipelines whose names a project does not give to pipelines of its own."""
+        return [builtin for builtin in BuiltinPipeline if builtin not in self._settings.projects[project].pipelines]
+
     def _fabric(self, fabric: str, project: str, source: SourceCommit | None) -> Fabric:
         return self._registry.get(self._settings.fabrics[fabric].runner, fabric, project, source)
 
-    def _find(self, request: TriggerRequest) -> tuple[str, str, PipelineSettings]:
-        """The ids of fabric and project, and the pipeline. Raises UnknownTargetError."""
+    def _find(self, request: TriggerRequest) -> tuple[str, str, PipelineSettings | None]:
+        """The ids of fabric and project, and the pipeline, None for a built-in one.
+
+        Raises UnknownTargetError, BadRequestError.
+        """
         fabrics, projects = self._settings.fabrics, self._settings.projects
         fabric = self._settings.default_fabric if request.fabric is None else request.fabric
         project = self._settings.default_project if request.project is None else request.project
@@ -135,9 +144,13 @@ class RequestPlanner:
             raise UnknownTargetError(
                 "unknown_project", f"Project with uid `{project}` not found on fabric `{fabric}`; it is on {known}."
             )
-        pipelines = projects[project].pipelines
+        pipelines, undeclared = projects[project].pipelines, self._undeclared(project)
+        if isinstance(request.pipeline, BuiltinPipeline) or request.pipeline in undeclared:
+            return fabric, project, None
         if request.pipeline not in pipelines:
-            raise _unknown("pipeline", "name", request.pipeline, pipelines, f" in project `{project}`")
+            names = [*pipelines, *undeclared]
+            raise _unknown("pipeline", "name", request.pipeline, names, f" in project `{project}`")
+        _must_ask_for_nothing_builtin(request)
         return fabric, project, pipelines[request.pipeline]
 
     async def _stop(self, process: str, planned: PlannedJob) -> StepName | Models:
@@ -188,6 +201,22 @@ class RequestPlanner:
             while len(self._listings) > _MAX_CACHED_LISTINGS:
                 del self._listings[next(iter(self._listings))]
         return nodes
+
+
+def _must_ask_for_nothing_builtin(request: TriggerRequest) -> None:
+    """Refuse what only a built-in pipeline takes in the request of a declared one. Raises BadRequestError."""
+    given = {
+        "command": request.command,
+        "enableOpenlineage": request.openlineage,
+        "enableElementary": request.elementary,
+    }
+    for field_name, value in given.items():
+        if value is not None:
+            raise BadRequestError(
+                "invalid_field",
+                f"The field '{field_name}' is for the pipelines {', '.join(BuiltinPipeline)}; "
+                f"`{request.pipeline}` declares its own in gateway.yaml: leave the field out.",
+            )
 
 
 def _of_project(step: PlannedStep) -> PlannedStep:

@@ -24,15 +24,15 @@ from gateway.errors import (
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs.execution import JobExecution, JobSnapshot
-from gateway.jobs.output import rendered_tail
+from gateway.jobs.output import OutputSize, output_size, rendered_tail
 from gateway.jobs.readiness import Readiness, ReadinessCheck
 from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, new_job
-from gateway.model.job import Caller, Ended, Finished, Job, Pending, Queued, phase
+from gateway.model.history import JobFilter
+from gateway.model.job import Caller, Ended, Job, Pending, Queued, job_status, phase
 from gateway.model.plan import Plan
 from gateway.model.request import OnConflict, TriggerRequest
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
-from gateway.storage import job_file
 from gateway.storage.store import Store
 from runners import durable
 from runners.runner import Runner
@@ -116,10 +116,19 @@ class JobService:
     async def last_run(self, pipeline: PipelineInfo) -> JobSnapshot | None:
         """The newest job of a pipeline, None if it never ran."""
         job = await self._store.last_of_pipeline(pipeline.project, pipeline.name)
-        return None if job is None else await self.get(job.id)
+        return None if job is None else self._snapshot(job)
+
+    async def usual_seconds(self, pipeline: PipelineInfo) -> float | None:
+        """The median duration of a pipeline's last jobs that ran to their end, None without one."""
+        return await self._store.usual_seconds(pipeline.project, pipeline.name)
 
     async def get(self, job_id: str) -> JobSnapshot:
         """A job as it is now. Raises UnknownJobError."""
+        [snapshot] = await self._with_output([await self._find(job_id)])
+        return snapshot
+
+    async def _find(self, job_id: str) -> JobSnapshot:
+        """A job as it is now, without what only the disk knows. Raises UnknownJobError."""
         if job_id in self._executions:
             snapshot = self._executions[job_id][0].snapshot()
             if isinstance(snapshot.job.state, Queued):
@@ -128,7 +137,7 @@ class JobService:
         job = await self._store.get(job_id) if _ID.fullmatch(job_id) else None
         if job is None:
             raise UnknownJobError(f"Job {job_id[:100]!a} not found. It may never have been, or its record has expired.")
-        return self._ended_snapshot(job)
+        return self._snapshot(job)
 
     async def get_recent(self, job_id: str) -> JobSnapshot:
         """A job that is active or ended within the last JOB_TTL seconds. Raises UnknownJobError."""
@@ -141,10 +150,15 @@ class JobService:
     async def recent(self) -> list[JobSnapshot]:
         """The active jobs and those that ended within the last JOB_TTL seconds, newest first."""
         jobs = await self._store.recent(clock.now(), self._settings.job_ttl)
-        return [
-            self._executions[job.id][0].snapshot() if job.id in self._executions else self._ended_snapshot(job)
-            for job in jobs
-        ]
+        return await self._with_output([self._snapshot(job) for job in jobs])
+
+    async def page(self, wanted: JobFilter, before: int | None, limit: int) -> tuple[list[JobSnapshot], int | None]:
+        """The newest jobs that are wanted, at most `limit`, and where the next page begins: see Store.page."""
+        jobs, following = await self._store.page(wanted, before, limit)
+        found = [self._snapshot(job) for job in jobs]
+        # a job may have ended since the database was read, and must not be in a list of others
+        still = [one for one in found if not wanted.statuses or job_status(one.job) in wanted.statuses]
+        return await self._with_output(still), following
 
     async def wait(self, job_id: str, has_changed: Callable[[JobSnapshot], bool], seconds: float) -> JobSnapshot:
         """The job once `has_changed` is true of it, or after that many seconds. Raises UnknownJobError."""
@@ -152,7 +166,7 @@ class JobService:
             async with asyncio.timeout(seconds):
                 while job_id in self._executions and not self._draining:
                     changed = self._executions[job_id][0].changed
-                    now = await self.get(job_id)
+                    now = await self._find(job_id)
                     begins = isinstance(now.job.state, Queued) and not now.waits_for  # its begin is the change
                     if has_changed(now) and not begins:
                         break
@@ -217,9 +231,18 @@ class JobService:
             await asyncio.wait(tasks)
         self._readers.shutdown(wait=False, cancel_futures=True)
 
-    def _ended_snapshot(self, job: Job) -> JobSnapshot:
-        ran = any(isinstance(state, Finished) and state.started is not None for state in job.steps)
-        return JobSnapshot(job, removed=ran and not job_file.has_more(self.folder(job.id)))
+    def _snapshot(self, job: Job) -> JobSnapshot:
+        """A job that was read from the store, as it is now."""
+        return self._executions[job.id][0].snapshot() if job.id in self._executions else JobSnapshot(job)
+
+    async def _with_output(self, snapshots: list[JobSnapshot]) -> list[JobSnapshot]:
+        """The snapshots with how much output there is of each."""
+
+        def read() -> list[OutputSize]:
+            return [output_size(self.folder(snapshot.job.id), snapshot.job) for snapshot in snapshots]
+
+        sizes = await asyncio.get_running_loop().run_in_executor(self._readers, read)
+        return [replace(snapshot, output=size) for snapshot, size in zip(snapshots, sizes, strict=True)]
 
     def _launch(self, job: Job, fabric: Fabric) -> None:
         if fabric.checkout is not None and any(not isinstance(state, Pending) for state in job.steps):
@@ -265,7 +288,7 @@ class JobService:
             )
 
     async def _conflict(self, holder: str) -> ConflictError:
-        snapshot = await self.get(holder)
+        snapshot = await self._find(holder)
         since = clock.rfc3339(snapshot.job.created.wall)
         step = phase(snapshot.job, snapshot.liveness)
         if isinstance(snapshot.job.state, Queued):

@@ -82,13 +82,14 @@ def declared_plan(
     values: Mapping[str, ParameterValue],
     stop: StepName | Models | None,
     installation: Installation,
+    builtin: TriggerRequest | None = None,
 ) -> Plan:
-    """The plan of a pipeline that a project declares.
+    """The plan of a pipeline that a project declares, or of a built-in one that stops on the way.
 
     values: of its parameters, by name. stop: the step, or the models of its selection, after which the run stops;
-    None for the whole pipeline. Raises WordError.
+    None for the whole pipeline. builtin: the request of a built-in one, which has its steps. Raises WordError.
     """
-    builtin = builtin_request(pipeline)
+    builtin = builtin or builtin_request(pipeline)
     whole = plan(builtin, installation)
     steps, notes, models = whole.steps, whole.notes, None
     match stop:
@@ -106,8 +107,8 @@ def declared_plan(
     return Plan(steps, resources, notes)
 
 
-def step_names(pipeline: PipelineSettings, elementary: bool | None) -> tuple[StepName, ...]:
-    """The steps of a declared pipeline, by the server's default for Elementary alone."""
+def step_names(builtin: TriggerRequest, elementary: bool | None) -> tuple[StepName, ...]:
+    """The steps of a built-in pipeline, by the server's default for Elementary alone."""
     installation = Installation(
         openlineage=None,
         elementary=elementary,
@@ -117,7 +118,7 @@ def step_names(pipeline: PipelineSettings, elementary: bool | None) -> tuple[Ste
         dbt_resource="",
         ingester_may_fail=False,
     )
-    return tuple(step.name for step in plan(builtin_request(pipeline), installation).steps)
+    return tuple(step.name for step in plan(builtin, installation).steps)
 
 
 def find_models(process: str, nodes: Sequence[Node], whole: Plan) -> list[Node]:
@@ -180,8 +181,8 @@ def depends_on_installation(request: TriggerRequest, openlineage: bool | None, e
     """Whether the plan depends on what is installed, with these defaults of the server."""
     if request.pipeline == BuiltinPipeline.INGESTER:
         return False
-    lineage_is_open = request.command in _LINEAGE_COMMANDS and request.openlineage is None and openlineage is None
-    elementary_is_open = request.command is DbtCommand.DAILY and request.elementary is None and elementary is None
+    lineage_is_open = request.dbt_command in _LINEAGE_COMMANDS and request.openlineage is None and openlineage is None
+    elementary_is_open = request.dbt_command is DbtCommand.DAILY and request.elementary is None and elementary is None
     return lineage_is_open or elementary_is_open
 
 
@@ -233,10 +234,10 @@ def _variables(pipeline: PipelineSettings, values: Mapping[str, ParameterValue])
 
 def _dbt_steps(request: TriggerRequest, installation: Installation) -> tuple[PlannedStep, ...]:
     lineage = _toggle(request.openlineage, installation.openlineage, installation.lineage_problem is None)
-    if request.command in (DbtCommand.DEPS, DbtCommand.ELEMENTARY):
-        return (PlannedStep(StepName(request.command)),)
-    if request.command is not DbtCommand.DAILY:
-        return (PlannedStep(StepName(request.command), lineage=lineage),)
+    if request.dbt_command in (DbtCommand.DEPS, DbtCommand.ELEMENTARY):
+        return (PlannedStep(StepName(request.dbt_command)),)
+    if request.dbt_command is not DbtCommand.DAILY:
+        return (PlannedStep(StepName(request.dbt_command), lineage=lineage),)
     elementary = _toggle(request.elementary, installation.elementary, installation.has_elementary)
     build = PlannedStep(
         StepName.BUILD, lineage=lineage, without_elementary=elementary, tolerates=_MODELS_OR_TESTS_FAILED
@@ -254,14 +255,14 @@ def _toggle(requested: bool | None, default: bool | None, installed: bool) -> bo
 def _notes(request: TriggerRequest, steps: Sequence[PlannedStep], installation: Installation) -> list[str]:
     notes = [*installation.notes, *(installation.lineage_notes if any(step.lineage for step in steps) else ())]
     if (
-        request.command in _LINEAGE_COMMANDS
+        request.dbt_command in _LINEAGE_COMMANDS
         and request.openlineage is None
         and installation.openlineage is None
         and installation.lineage_problem is not None
     ):
         notes.append(f"OpenLineage is off: {installation.lineage_problem}.")
     if (
-        request.command is DbtCommand.DAILY
+        request.dbt_command is DbtCommand.DAILY
         and request.elementary is None
         and installation.elementary is None
         and not installation.has_elementary

@@ -201,6 +201,7 @@ class Job:
     source: None for the project's directory as it is. parameters: those that have a value, defaults included.
     process: the step or model after which the job stops.
     updated: when the record last changed; None in a record that never did, or that an older version wrote.
+    output_end: the bytes of output that an ended job has printed, kept or not; None where that is not known.
     """
 
     id: str
@@ -219,6 +220,7 @@ class Job:
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
     process: str | None = None
     updated: Instant | None = None
+    output_end: int | None = None
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with another state of its nth step, counted from 0."""
@@ -231,6 +233,25 @@ class WaitsFor:
 
     job: str
     resource: str
+
+
+def job_status(job: Job) -> Status:
+    """What the APIs call the state of a job."""
+    match job.state:
+        case Queued():
+            return Status.QUEUED
+        case Running() | Cancelling():
+            return Status.RUNNING
+        case Ended(ending=ending):
+            return Status.COMPLETED if isinstance(ending, Completed) else Status.FAILED
+
+
+def run_seconds(job: Job) -> float | None:
+    """The seconds from the begin of an ended job's first step to its end, without those that it was queued."""
+    if not isinstance(job.state, Ended):
+        return None
+    starts = [state.started for state in job.steps if isinstance(state, Finished) and state.started is not None]
+    return starts[0].until(job.state.at) if starts else None
 
 
 def job_outcome(job: Job) -> JobOutcome | None:

@@ -45,14 +45,15 @@ class TriggerRequest:
     """A request to trigger a pipeline. None stands for a field that was not given.
 
     pipeline: a BuiltinPipeline, or the name of a pipeline that the project declares.
-    command, openlineage, elementary: for a BuiltinPipeline only; a declared pipeline has its own.
-    The next six are for a declared pipeline only; a BuiltinPipeline runs on the defaults of the configuration.
-    project, fabric: ids. parameters: as the client sent them, not validated yet.
+    A BuiltinPipeline runs on the defaults of the configuration. A name may also be that of a built-in pipeline, on the
+    given project and fabric, where the project declares none of this name.
+    command, openlineage, elementary: for built-in pipelines only; a declared pipeline has its own.
+    project, fabric: ids. parameters: of a declared pipeline, as the client sent them, not validated yet.
     branch, version: of the project's repository. process: the step or model after which the run stops.
     """
 
     pipeline: str
-    command: DbtCommand = DbtCommand.DAILY
+    command: DbtCommand | None = None
     openlineage: bool | None = None
     elementary: bool | None = None
     project: str | None = None
@@ -63,3 +64,8 @@ class TriggerRequest:
     process: str | None = None
     on_conflict: OnConflict = OnConflict.REJECT
     caller: Caller = field(default_factory=Caller)
+
+    @property
+    def dbt_command(self) -> DbtCommand:
+        """What the dbt part does."""
+        return self.command or DbtCommand.DAILY

@@ -16,7 +16,7 @@ import structlog
 from gateway.errors import StateBusyError, StateError, StorageError
 
 # One script per schema version, in order; `user_version` counts those that have run. A released one never changes.
-_MIGRATIONS = ("schema.sql", "schema-2.sql", "schema-3.sql")
+_MIGRATIONS = ("schema.sql", "schema-2.sql", "schema-3.sql", "schema-4.sql")
 _MOST_VERSIONS = 100  # a higher number is no version, but damage
 _ASIDE = ".damaged-"
 _ASIDE_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}-[0-9]{2}-[0-9]{2}Z")
@@ -155,7 +155,9 @@ def _check(connection: sqlite3.Connection, version: int) -> None:
         raise _DamagedError(f"{version} is no version of a schema")
     if version < 2:  # rows have checksums from version 2 on
         return
-    columns = "id, state, ended_at, ended_uptime, ended_boot, record" + (", project, pipeline" if version > 2 else "")
+    columns = "id, state, ended_at, ended_uptime, ended_boot, record"
+    columns += ", project, pipeline" if version > 2 else ""
+    columns += ", fabric, status, outcome, created_at, seconds" if version > 3 else ""
     rows = connection.execute(f"SELECT seq, checksum, {columns} FROM job")  # noqa: S608, the columns are constants of this function
     for seq, written, *values in rows:
         if checksum(*values) != written:

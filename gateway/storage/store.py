@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import statistics
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
 import structlog
 
+from gateway import clock
 from gateway.clock import Instant
 from gateway.errors import GatewayError, StateBusyError, StateError
-from gateway.model.job import Ended, Job, Queued, WaitsFor
-from gateway.storage import claims, job_file
+from gateway.model.history import JobFilter
+from gateway.model.job import Ended, Job, Queued, WaitsFor, job_outcome, job_status, run_seconds
+from gateway.storage import claims, job_file, listing
 from gateway.storage import integrity as database
 
 _PRAGMAS = (
@@ -30,6 +34,7 @@ _PRAGMAS = (
     "PRAGMA trusted_schema = OFF",
 )
 _BATCH = 500
+_USUAL_OF = 20  # jobs
 _PATIENCE, _AGAIN = 60.0, 1.0  # seconds to wait for a disk at the start, and between two attempts
 
 # The age of a job is measured by the uptime if the host has not rebooted since its end, so that it stays right when the
@@ -56,14 +61,15 @@ _OLDER = """
 _LAST = "SELECT record FROM job WHERE project = ? AND pipeline = ? ORDER BY seq DESC LIMIT 1"
 _HOLDS = "SELECT 1 FROM claim WHERE job = (SELECT seq FROM job WHERE id = ?) AND phase = 'holds' LIMIT 1"
 _INSERT = """
-    INSERT INTO job (id, state, ended_at, ended_uptime, ended_boot, record, project, pipeline, checksum)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO job (id, state, ended_at, ended_uptime, ended_boot, record, project, pipeline, fabric, status, outcome,
+        created_at, seconds, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # A job that has ended never changes again.
 _PUT = f"""
     {_INSERT} ON CONFLICT (id) DO UPDATE SET state = excluded.state, ended_at = excluded.ended_at,
         ended_uptime = excluded.ended_uptime, ended_boot = excluded.ended_boot, record = excluded.record,
-        checksum = excluded.checksum WHERE job.state <> 'ended'
+        status = excluded.status, outcome = excluded.outcome, created_at = excluded.created_at,
+        seconds = excluded.seconds, checksum = excluded.checksum WHERE job.state <> 'ended'
 """
 
 _log = structlog.get_logger()
@@ -197,6 +203,21 @@ class Store:
         """The active jobs and those that ended within `ttl` seconds (the last 1,000 of them), newest first."""
         return [_load(row) for row in await self._read(_RECENT, _moment(now) | {"ttl": ttl})]
 
+    async def page(self, wanted: JobFilter, before: int | None, limit: int) -> tuple[list[Job], int | None]:
+        """The newest `limit` jobs that are wanted, newest first, and where the next page begins; None after the last.
+
+        before: where an earlier page said that this one begins; None for the first page.
+        """
+        rows = await self._read(*listing.page(wanted, before, limit + 1))
+        jobs = [job_file.load(record) for _, record in rows[:limit]]
+        return jobs, int(rows[limit - 1][0]) if len(rows) > limit else None
+
+    async def usual_seconds(self, project: str, pipeline: str) -> float | None:
+        """The median duration of the last 20 jobs of a pipeline that ran to their end; None where there are none."""
+        rows = await self._read(listing.USUAL, (project, pipeline, _USUAL_OF))
+        seconds = [row[0] for row in rows if row[0] is not None]
+        return statistics.median(seconds) if seconds else None
+
     async def ended_before(self, now: Instant, age: float) -> list[str]:
         """The ids of up to 1,000 jobs that ended `age` seconds ago or before, oldest first."""
         return [row[0] for row in await self._read(_OLDER, _moment(now) | {"age": age})]
@@ -304,7 +325,11 @@ def _moment(now: Instant) -> dict[str, Any]:
 def _row(job: Job) -> tuple[Any, ...]:
     at = job.state.at if isinstance(job.state, Ended) else None
     ended = (None, None, None) if at is None else (at.wall, at.uptime, at.boot)
-    columns = (job.id, job.state.kind, *ended, job_file.dump(job), job.project, job.pipeline)
+    created = clock.microseconds(datetime.fromtimestamp(job.created.wall, UTC))
+    columns = (
+        *(job.id, job.state.kind, *ended, job_file.dump(job), job.project, job.pipeline, job.fabric),
+        *(job_status(job), job_outcome(job), created, run_seconds(job)),
+    )
     return (*columns, database.checksum(*columns))
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
+from pydantic import BaseModel
 
 # An answer is data: a browser must not guess its type, run it, frame it, cache it, or send its address to others.
 SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
@@ -23,9 +24,22 @@ SERVER = "pipeline-gateway"  # instead of aiohttp's header, which has the versio
 TRIGGER_PIPELINE = "/api/trigger"
 
 
-def json_answer(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_text(content: BaseModel | Mapping[str, object]) -> str:
+    """An answer as JSON. All of it is ASCII, because names of files in an error may be no valid Unicode."""
+    return json.dumps(content.model_dump(mode="json") if isinstance(content, BaseModel) else content)
+
+
+def json_answer(
+    content: BaseModel | Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
     """A JSON answer. It ends with a line end, so that a shell's prompt does not stand behind it."""
-    return web.json_response(content, status=status, headers=headers, dumps=lambda value: f"{json.dumps(value)}\n")
+    text = f"{json_text(content)}\n"
+    return web.Response(text=text, status=status, headers=headers, content_type="application/json")
+
+
+def base_url(request: web.Request) -> str:
+    """What the URLs in an answer begin with."""
+    return f"{request.scheme}://{request.host}"
 
 
 def error_body(path: str, code: str, text: str, details: Mapping[str, object]) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.errors import BadRequestError, SlowBodyError
@@ -18,6 +18,13 @@ from gateway.web import SERVICE
 _SECONDS = 10.0
 _MAX_SIZE = 64 * 1024  # bytes; the parameters of a pipeline have a few thousand at most
 
+
+def _text(given: Any) -> Any:
+    return str(given) if type(given) is int and abs(given) < 2**63 else given
+
+
+Words = Annotated[str, StringConstraints(min_length=1)]
+Id = Annotated[Words, BeforeValidator(_text)]  # of a project or fabric, which clients may send as a number
 Model = TypeVar("Model", bound=BaseModel)
 
 

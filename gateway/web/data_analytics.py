@@ -11,8 +11,8 @@ from gateway.model.job import Status
 from gateway.model.request import BuiltinPipeline, DbtCommand, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
-from gateway.web.answers import json_answer
-from gateway.web.records import record
+from gateway.web.answers import base_url, json_answer
+from gateway.web.records import Answer, JobAnswer, record
 
 PATH = "/api/data-analytics/pipeline/trigger"
 OUTPUT_SIZE = 10_240
@@ -39,6 +39,29 @@ class JobQuery(BaseModel):
     jobId: Annotated[str, StringConstraints(min_length=1)] | None = None  # noqa: N815, the API's name
 
 
+class Accepted(Answer):
+    """The answer to a trigger."""
+
+    success: bool
+    output: str
+    exit_code: int
+    job_id: str
+    status: Status
+
+
+class PolledJob(JobAnswer):
+    """The answer to a poll. output: its end, as a terminal would show it."""
+
+    output: str
+
+
+class JobList(Answer):
+    """The list."""
+
+    success: bool
+    jobs: list[JobAnswer]
+
+
 async def trigger(request: web.Request) -> web.Response:
     """Trigger a pipeline of the default project on the default fabric: 202 once its job is durable."""
     given = await body.read_trigger(request, TriggerBody)
@@ -52,13 +75,13 @@ async def trigger(request: web.Request) -> web.Response:
         )
     )
     return json_answer(
-        {
-            "success": True,
-            "output": f'Pipeline "{given.pipeline}" started in background.',
-            "exitCode": -1,
-            "jobId": job.id,
-            "status": Status.RUNNING,
-        },
+        Accepted(
+            success=True,
+            output=f'Pipeline "{given.pipeline}" started in background.',
+            exit_code=-1,
+            job_id=job.id,
+            status=Status.RUNNING,
+        ),
         status=202,
         headers={"Location": f"{PATH}?jobId={job.id}"},
     )
@@ -67,15 +90,15 @@ async def trigger(request: web.Request) -> web.Response:
 async def find(request: web.Request) -> web.Response:
     """One job with the end of its output, or the list of recent jobs."""
     service = request.app[SERVICE]
-    asked = body.query(request, JobQuery)
+    asked, base = body.query(request, JobQuery), base_url(request)
     if asked.jobId is None:
-        return json_answer({"success": True, "jobs": [record(job) for job in await service.recent()]})
+        return json_answer(JobList(success=True, jobs=[record(job, base) for job in await service.recent()]))
     snapshot = await service.get_recent(asked.jobId)
     try:
         output = await service.output_tail(snapshot, OUTPUT_SIZE)
     except OSError as error:  # such as no free descriptor: a poll must still tell the job's status
         output = f"The output can't be read now: {error.strerror}."
-    return json_answer(record(snapshot) | {"output": output})
+    return json_answer(PolledJob(**dict(record(snapshot, base)), output=output))
 
 
 ROUTES = (web.post(PATH, trigger), web.get(PATH, find))

@@ -1,14 +1,18 @@
-"""A job as the data-analytics API and the jobs API show it."""
+"""A job as the APIs show it: the models of the answers, and a job as one of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from gateway import clock
 from gateway.clock import Instant, rfc3339
 from gateway.jobs.execution import JobSnapshot
 from gateway.model.job import (
     Active,
+    AuditAction,
     AuditEntry,
     Cancelling,
     Completed,
@@ -17,8 +21,10 @@ from gateway.model.job import (
     Failed,
     Finished,
     Job,
+    JobOutcome,
     Pending,
     Queued,
+    Reason,
     Running,
     Skipped,
     Status,
@@ -31,56 +37,184 @@ from gateway.model.job import (
 )
 from gateway.model.plan import PlannedStep
 from runners.outcome import Span
+from runners.parameters import ParameterValue
 from runners.report import Failure, Progress
 
 _NO_EXIT_CODE = -1
 _REMOVED = "Output and files of this job were removed to keep those of all jobs under state_cap."
 
-
-def record(snapshot: JobSnapshot, now: Instant | None = None) -> dict[str, Any]:
-    """The fields that both the data-analytics API and the jobs API give of a job."""
-    job, now = snapshot.job, now or clock.now()
-    ended = job.state.at if isinstance(job.state, Ended) else None
-    steps = [_step(*pair, snapshot, now) for pair in zip(job.plan.steps, job.steps, strict=True)]
-    started = next((step["startedAt"] for step in steps if step["startedAt"]), None)
-    return {
-        **_result(job),
-        "jobId": job.id,
-        "phase": phase(job, snapshot.liveness),
-        "pipeline": job.pipeline,
-        "command": job.command,
-        "createdAt": rfc3339(job.created.wall),
-        "startedAt": started,
-        "finishedAt": None if ended is None else rfc3339(ended.wall),
-        "durationSeconds": round(job.created.until(ended or now), 3),
-        "steps": steps,
-        "progress": next((step["progress"] for step in reversed(steps) if step["progress"]), None),
-    }
+Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
-def whole_record(snapshot: JobSnapshot, now: Instant | None = None) -> dict[str, Any]:
+def is_none(value: object) -> bool:
+    """Whether a field is left out of an answer; see `exclude_if`."""
+    return value is None
+
+
+class Answer(BaseModel):
+    """The root of the models of answers; their JSON fields are camelCase."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True
+    )
+
+
+class ProgressAnswer(Answer):
+    """How many nodes of a step have ended, and how."""
+
+    done: int
+    total: int
+    passed: int = Field(alias="pass")
+    warn: int
+    error: int
+    skip: int
+    noop: int
+    current: str | None
+
+
+class StepAnswer(Answer):
+    """A step of a job. note: why it was skipped."""
+
+    name: str
+    status: Status
+    note: str | None = None
+    exit_code: int | None = None
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+    duration_seconds: float | None = None
+    progress: ProgressAnswer | None = None
+
+
+class FailureAnswer(Answer):
+    """The first node that failed, and how many more did."""
+
+    node: str
+    message: str
+    more: int
+
+
+class JobAnswer(Answer):
+    """The fields of a job that every API gives but the trigger pipeline API. The last three say how it failed."""
+
+    success: bool
+    status: Status
+    exit_code: int
+    job_id: str
+    phase: str
+    pipeline: str
+    command: str | None
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+    duration_seconds: float
+    steps: list[StepAnswer]
+    progress: ProgressAnswer | None
+    output_bytes: int | None
+    output_dropped_bytes: int | None
+    log_url: str
+    first_failure: Annotated[FailureAnswer | None, Field(exclude_if=is_none)] = None
+    reason: Annotated[Reason | None, Field(exclude_if=is_none)] = None
+    error: Annotated[str | None, Field(exclude_if=is_none)] = None
+
+
+class AuditAnswer(Answer):
+    """What a caller did with a job, and when."""
+
+    action: AuditAction
+    token: str | None
+    address: str | None
+    at: Moment
+
+
+class ListedJob(JobAnswer):
+    """A job in the list of the jobs API."""
+
+    outcome: JobOutcome | None
+    project_id: str
+    fabric_id: str
+    commit: str | None
+    branch: str | None
+    version: str | None
+    parameters: dict[str, ParameterValue]
+    process_name: str | None
+    enable_openlineage: bool
+    enable_elementary: bool
+    audit: list[AuditAnswer]
+    notes: list[str]
+
+
+class WaitsForAnswer(Answer):
+    """A job that comes before a queued one, and what both need."""
+
+    job_id: str
+    resource: str
+
+
+class WholeRecord(ListedJob):
     """The whole record of a job, which has all but its output."""
+
+    waits_for: list[WaitsForAnswer]
+
+
+def record(snapshot: JobSnapshot, base: str = "", now: Instant | None = None) -> JobAnswer:
+    """A job as the data-analytics API shows it. base: what URLs begin with."""
+    return JobAnswer(**_fields(snapshot, base, now))
+
+
+def listed_record(snapshot: JobSnapshot, base: str = "", now: Instant | None = None) -> ListedJob:
+    """A job as the list of the jobs API shows it. base: what URLs begin with."""
+    return ListedJob(**_listed_fields(snapshot, base, now))
+
+
+def whole_record(snapshot: JobSnapshot, base: str = "", now: Instant | None = None) -> WholeRecord:
+    """The whole record of a job. base: what URLs begin with."""
+    before = [WaitsForAnswer(job_id=other.job, resource=other.resource) for other in snapshot.waits_for]
+    return WholeRecord(**_listed_fields(snapshot, base, now), waits_for=before)
+
+
+def _listed_fields(snapshot: JobSnapshot, base: str, now: Instant | None) -> dict[str, Any]:
     job = snapshot.job
-    return record(snapshot, now) | {
+    return _fields(snapshot, base, now) | {
         **({"status": Status.QUEUED} if isinstance(job.state, Queued) else {}),
         "outcome": job_outcome(job),
-        "waitsFor": [{"jobId": before.job, "resource": before.resource} for before in snapshot.waits_for],
-        "projectId": job.project,
-        "fabricId": job.fabric,
+        "project_id": job.project,
+        "fabric_id": job.fabric,
         "commit": None if job.source is None else job.source.commit,
         "branch": None if job.source is None else job.source.branch,
         "version": None if job.source is None else job.source.version,
         "parameters": dict(job.parameters),
-        "processName": job.process,
-        "enableOpenlineage": any(step.lineage for step in job.plan.steps),
-        "enableElementary": any(step.name == "elementary" for step in job.plan.steps),
+        "process_name": job.process,
+        "enable_openlineage": any(step.lineage for step in job.plan.steps),
+        "enable_elementary": any(step.name == "elementary" for step in job.plan.steps),
         "audit": [_act(act) for act in job.acts],
-        "notes": [*job.plan.notes, *([_REMOVED] if snapshot.removed else [])],
+        "notes": [*job.plan.notes, *([_REMOVED] if snapshot.output.removed else [])],
     }
 
 
-def _act(act: AuditEntry) -> dict[str, Any]:
-    return {"action": act.action, "token": act.by.token, "address": act.by.address, "at": rfc3339(act.at.wall)}
+def _fields(snapshot: JobSnapshot, base: str, now: Instant | None) -> dict[str, Any]:
+    job, now = snapshot.job, now or clock.now()
+    ended = job.state.at if isinstance(job.state, Ended) else None
+    steps = [_step(*pair, snapshot, now) for pair in zip(job.plan.steps, job.steps, strict=True)]
+    return {
+        **_result(job),
+        "job_id": job.id,
+        "phase": phase(job, snapshot.liveness),
+        "pipeline": job.pipeline,
+        "command": job.command,
+        "created_at": rfc3339(job.created.wall),
+        "started_at": next((step.started_at for step in steps if step.started_at), None),
+        "finished_at": None if ended is None else rfc3339(ended.wall),
+        "duration_seconds": round(job.created.until(ended or now), 3),
+        "steps": steps,
+        "progress": next((step.progress for step in reversed(steps) if step.progress), None),
+        "output_bytes": snapshot.output.kept,
+        "output_dropped_bytes": snapshot.output.dropped,
+        "log_url": f"{base}/api/v1/jobs/{job.id}/log",
+    }
+
+
+def _act(act: AuditEntry) -> AuditAnswer:
+    return AuditAnswer(action=act.action, token=act.by.token, address=act.by.address, at=rfc3339(act.at.wall))
 
 
 def _result(job: Job) -> dict[str, Any]:
@@ -88,74 +222,69 @@ def _result(job: Job) -> dict[str, Any]:
         case Ended(ending=ending):
             return _ending(ending)
         case Queued() | Running() | Cancelling():  # the published example loops stop at any other word
-            return {"success": True, "status": Status.RUNNING, "exitCode": _NO_EXIT_CODE}
+            return {"success": True, "status": Status.RUNNING, "exit_code": _NO_EXIT_CODE}
 
 
 def _ending(ending: Ending) -> dict[str, Any]:
     match ending:
         case Completed(exit_code=code, failure=failure):
-            first = {} if failure is None else {"firstFailure": _failure(failure)}
-            return {"success": True, "status": Status.COMPLETED, "exitCode": code, **first}
+            first = None if failure is None else _failure(failure)
+            return {"success": True, "status": Status.COMPLETED, "exit_code": code, "first_failure": first}
         case Failed(reason=reason, error=error):
-            result = {"success": False, "status": Status.FAILED, "exitCode": _NO_EXIT_CODE}
+            result = {"success": False, "status": Status.FAILED, "exit_code": _NO_EXIT_CODE}
             return result | {"reason": reason, "error": error}
 
 
-def _failure(failure: Failure) -> dict[str, Any]:
-    return {"node": failure.node, "message": failure.message, "more": failure.more}
+def _failure(failure: Failure) -> FailureAnswer:
+    return FailureAnswer(node=failure.node, message=failure.message, more=failure.more)
 
 
-def _step(planned: PlannedStep, state: StepState, snapshot: JobSnapshot, now: Instant) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "name": planned.name,
-        "status": step_status(state),
-        "note": None,
-        "exitCode": None,
-        "startedAt": None,
-        "finishedAt": None,
-        "durationSeconds": None,
-        "progress": None,
-    }
+def _step(planned: PlannedStep, state: StepState, snapshot: JobSnapshot, now: Instant) -> StepAnswer:
+    name, status = planned.name, step_status(state)
     match state:
         case Pending():
-            return shown
+            return StepAnswer(name=name, status=status)
         case Skipped(note=note):
-            return shown | {"note": note}
+            return StepAnswer(name=name, status=status, note=note)
         case Active(started=started):
-            return shown | {
-                "startedAt": rfc3339(started.wall),
-                "durationSeconds": round(started.until(now), 3),
-                "progress": _progress(snapshot.progress),
-            }
+            return StepAnswer(
+                name=name,
+                status=status,
+                started_at=rfc3339(started.wall),
+                duration_seconds=round(started.until(now), 3),
+                progress=_progress(snapshot.progress),
+            )
         case Finished(outcome=outcome, progress=progress, started=given):
-            return shown | {
-                "exitCode": step_exit_code(outcome),
-                "progress": _progress(progress),
+            return StepAnswer(
+                name=name,
+                status=status,
+                exit_code=step_exit_code(outcome),
+                progress=_progress(progress),
                 **_times(step_span(outcome), given),
-            }
+            )
 
 
 def _times(span: Span | None, given: Instant | None) -> dict[str, Any]:
     """The times of a step by its supervisor's record; without one, only when the runner got the step."""
     if span is None:
-        return {} if given is None else {"startedAt": rfc3339(given.wall)}
+        return {} if given is None else {"started_at": rfc3339(given.wall)}
     return {
-        "startedAt": rfc3339(span.started),
-        "finishedAt": rfc3339(span.finished),
-        "durationSeconds": round(span.duration, 3),
+        "started_at": rfc3339(span.started),
+        "finished_at": rfc3339(span.finished),
+        "duration_seconds": round(span.duration, 3),
     }
 
 
-def _progress(progress: Progress | None) -> dict[str, Any] | None:
+def _progress(progress: Progress | None) -> ProgressAnswer | None:
     if progress is None:
         return None
-    return {
-        "done": progress.done,
-        "total": progress.total,
-        "pass": progress.passed,
-        "warn": progress.warn,
-        "error": progress.error,
-        "skip": progress.skip,
-        "noop": progress.noop,
-        "current": progress.current,
-    }
+    return ProgressAnswer(
+        done=progress.done,
+        total=progress.total,
+        passed=progress.passed,
+        warn=progress.warn,
+        error=progress.error,
+        skip=progress.skip,
+        noop=progress.noop,
+        current=progress.current,
+    )

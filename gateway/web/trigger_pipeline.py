@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.errors import UnknownJobError
 from gateway.model.job import Completed, Ended, Ending, Failed, Job
@@ -14,6 +14,7 @@ from gateway.model.request import OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.answers import TRIGGER_PIPELINE, json_answer
+from gateway.web.body import Id, Words
 
 PATH = f"{TRIGGER_PIPELINE}/pipeline"
 
@@ -23,13 +24,6 @@ def _number(given: Any) -> Any:
     return int(given) if isinstance(given, str) and given.isascii() and given.isdecimal() and len(given) < 20 else given
 
 
-def _text(given: Any) -> Any:
-    return str(given) if type(given) is int and abs(given) < 2**63 else given
-
-
-Words = Annotated[str, StringConstraints(min_length=1)]
-
-
 class TriggerBody(BaseModel):
     """The body of a trigger; null is the same as a missing field."""
 
@@ -37,7 +31,7 @@ class TriggerBody(BaseModel):
 
     fabricId: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_number)]  # noqa: N815, the API's name
     pipelineName: Words  # noqa: N815, the API's name
-    projectId: Annotated[Words, BeforeValidator(_text)]  # noqa: N815, the API's name
+    projectId: Id  # noqa: N815, the API's name
     parameters: dict[str, Any] | None = None
     branch: Words | None = None
     version: Words | None = None

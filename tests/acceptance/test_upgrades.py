@@ -10,7 +10,7 @@ import pytest
 from runners.output import OutputRing
 from tests.conftest import MakeGateway
 from tests.fixtures.make import RUNNING
-from tests.fixtures.state import Kept, schemas, whole_record
+from tests.fixtures.state import Kept, lasting, schemas, whole_record
 from tests.support.gateway import PATH
 
 pytestmark = pytest.mark.installed  # the version before was an installed command too
@@ -42,7 +42,7 @@ def test_a_job_begun_by_an_older_version_is_adopted_with_its_output(
     output = OutputRing(kept.state / "jobs" / kept.running).read(0, 1 << 20).data.decode()
     assert output.splitlines() == said
     for job, expected in kept.answers["records"].items():
-        assert gateway.call("GET", f"/api/v1/jobs/{job}").json == whole_record(expected)
+        assert lasting(gateway.call("GET", f"/api/v1/jobs/{job}").json) == whole_record(expected)
 
 
 @pytest.mark.parametrize("schema", schemas())

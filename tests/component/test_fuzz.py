@@ -28,6 +28,7 @@ TARGETS = (
     f"{RUNS}/x",
     "/api/v1/pipelines",
     JOBS,
+    f"{JOBS}?status=failed&limit=5&since=2026-01-31T06:00:00Z",
     f"{JOBS}/x",
     f"{JOBS}/x/cancel",
     "/healthz",

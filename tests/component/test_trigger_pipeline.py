@@ -521,7 +521,7 @@ async def test_only_fabrics_with_a_number_are_offered_as_fabric_ids(tmp_path: Pa
     fabrics: dict[str, dict[str, str]] = {name: {} for name in ("007", "7", "local")}
     settings = {"fabrics": fabrics, "default_fabric": "7", "projects": {"small": loader}}
     api = await make_api(projects.make(tmp_path / "project", settings=settings))
-    [listed] = (await api.get("/api/v1/pipelines"))["pipelines"]
+    listed, *_ = (await api.get("/api/v1/pipelines"))["pipelines"]
     assert (listed["fabricIds"], listed["fabrics"]) == (["7"], ["007", "7", "local"])
     for fabric in listed["fabricIds"]:
         run = {"fabricId": fabric, "projectId": "small", "pipelineName": "load"}
@@ -530,7 +530,7 @@ async def test_only_fabrics_with_a_number_are_offered_as_fabric_ids(tmp_path: Pa
 
 
 async def test_pipelines_are_listed_with_their_parameters_and_last_run(api: Api) -> None:
-    first, second, third = (await api.get("/api/v1/pipelines"))["pipelines"]
+    first, second, third, *builtin = (await api.get("/api/v1/pipelines"))["pipelines"]
     assert first == {
         "name": PIPELINE,
         "projectId": PROJECT,
@@ -542,15 +542,19 @@ async def test_pipelines_are_listed_with_their_parameters_and_last_run(api: Api)
             {"name": "source", "type": "string", "default": "reviews", "choices": ["reviews", "orders"]},
         ],
         "lastRun": None,
+        "usualSeconds": None,
     }
+    assert [(one["name"], one["parameters"]) for one in builtin] == [("ingester", []), ("dbt", []), ("full", [])]
     assert (second["name"], second["steps"], third["name"], third["steps"]) == ("gold", ["build"], "load", ["ingester"])
     runs = [await triggered(api) for _ in range(2)]
     for run in runs:
         await ended(api, run)
-    [*_, third] = (await api.get("/api/v1/pipelines"))["pipelines"]
+    third = (await api.get("/api/v1/pipelines"))["pipelines"][2]
+    assert third["usualSeconds"] > 0
     assert third["lastRun"] | {"durationSeconds": None} == {
         "jobId": runs[1],
         "status": "completed",
+        "outcome": "succeeded",
         "exitCode": 0,
         **{key: third["lastRun"][key] for key in ("createdAt", "startedAt", "finishedAt")},
         "durationSeconds": None,

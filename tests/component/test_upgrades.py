@@ -19,7 +19,8 @@ from gateway.storage.integrity import _MIGRATIONS
 from gateway.storage.store import Store
 from tests.conftest import MakeApi
 from tests.fixtures.make import HERE
-from tests.fixtures.state import DATABASE, Kept, counted, schemas, whole_record
+from tests.fixtures.state import DATABASE, Kept, counted, lasting, schemas, whole_record
+from tests.support.api import Api
 from tests.support.settings import load
 
 CURRENT = len(_MIGRATIONS)
@@ -47,6 +48,16 @@ def test_the_recorded_state_directories_are_small_and_name_no_machine() -> None:
         assert '"cwd": "@PROJECT@' in file.read_text("utf-8")
 
 
+async def list_finds_each(api: Api, kept: Kept, field: str) -> None:
+    """A filter of the list finds the jobs that have each value of a field."""
+    by_value: dict[str, set[str]] = {}
+    for job, record in kept.answers["records"].items():
+        by_value.setdefault(whole_record(record)[field], set()).add(job)
+    for value, jobs in by_value.items():
+        listed = (await api.get(f"/api/v1/jobs?{field}={value}"))["jobs"]
+        assert {job["jobId"] for job in listed} == jobs, value
+
+
 @pytest.mark.parametrize("schema", schemas())
 async def test_every_record_after_the_upgrade_is_what_its_version_answered(
     tmp_path: Path, make_api: MakeApi, monkeypatch: pytest.MonkeyPatch, schema: int
@@ -61,10 +72,12 @@ async def test_every_record_after_the_upgrade_is_what_its_version_answered(
     monkeypatch.setattr(clock, "now", lambda: now)  # the list shows jobs of one hour
     api = await make_api(kept.folder)
     for job, expected in kept.answers["records"].items():
-        assert await api.get(f"/api/v1/jobs/{job}") == whole_record(expected)
-        assert await api.poll(job) == counted(kept.answers["polls"][job])
+        assert lasting(await api.get(f"/api/v1/jobs/{job}")) == whole_record(expected)
+        assert lasting(await api.poll(job)) == counted(kept.answers["polls"][job])
     expected = [counted(job) for job in kept.answers["list"] if job["jobId"] not in kept.active]
-    assert await api.jobs() == expected
+    assert [lasting(job) for job in await api.jobs()] == expected
+    for fields in ("status", "outcome"):
+        await list_finds_each(api, kept, fields)
     assert version(kept.state / DATABASE) == CURRENT
 
 

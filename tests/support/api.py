@@ -16,7 +16,7 @@ from yarl import URL
 
 from gateway.app import build_app
 from gateway.settings import settings as config
-from tests.support.gateway import DEADLINE, PATH, Answer, pause
+from tests.support.gateway import DEADLINE, NAMED, PATH, Answer, pause
 
 Found = TypeVar("Found")
 
@@ -43,7 +43,7 @@ class Api:
     async def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         """One request, its path sent as it is written here; a body that is not bytes is sent as JSON."""
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        given = {} if content is None else {"Content-Type": "application/json"}
+        given = {**NAMED, **({} if content is None else {"Content-Type": "application/json"})}
         if self.token is not None:
             given["X-AUTH-TOKEN"] = self.token
         url = URL(f"{self.base.origin()}{path}", encoded=True)

@@ -19,6 +19,7 @@ from tests.support.forks import SERVER, Process
 PATH = "/api/data-analytics/pipeline/trigger"
 COMMAND = Path(sys.executable).with_name("pipeline-gateway")
 _COMMANDS_MODULE = "gateway.cli.main"
+NAMED = {"Host": "localhost"}  # without the port, so that URLs in answers are the same after a restart on another one
 DEADLINE = 120.0  # seconds; generous, for a machine that is slow and busy
 
 
@@ -129,7 +130,7 @@ class Gateway:
     ) -> Answer:
         """One HTTP request on a connection of its own; a body that is not bytes is sent as JSON."""
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        given = {} if content is None else {"Content-Type": "application/json"}
+        given = {**NAMED, **({} if content is None else {"Content-Type": "application/json"})}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request(method, path, content, {**given, **(headers or {})})

@@ -182,7 +182,7 @@ def test_only_dailys_build_and_an_ingester_that_may_fail_tolerate_failure(may_fa
 
 
 def test_the_default_command_is_daily() -> None:
-    assert TriggerRequest(BuiltinPipeline.DBT) == TriggerRequest(BuiltinPipeline.DBT, DbtCommand.DAILY, None, None)
+    assert TriggerRequest(BuiltinPipeline.DBT).dbt_command is DbtCommand.DAILY
 
 
 PIPELINE = PipelineSettings.model_validate(

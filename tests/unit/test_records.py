@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.jobs.execution import JobSnapshot
+from gateway.jobs.output import OutputSize
 from gateway.model.job import (
     Active,
     AuditAction,
@@ -28,7 +29,8 @@ from gateway.model.job import (
     StepState,
 )
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.web.records import record, whole_record
+from gateway.web.answers import json_text
+from gateway.web.records import Answer, listed_record, record, whole_record
 from runners.outcome import Exited, Killed, Lost, NotStarted
 from runners.report import Failure, Progress
 from runners.runner import Liveness
@@ -59,15 +61,26 @@ FIELDS = {
     "durationSeconds",
     "steps",
     "progress",
+    "outputBytes",
+    "outputDroppedBytes",
+    "logUrl",
 }
+
+
+def decoded(answer: Answer) -> dict[str, Any]:
+    """An answer as a client decodes it."""
+    fields: dict[str, Any] = json.loads(json_text(answer))
+    return fields
+
+
+def whole(job: Job, output: OutputSize | None = None) -> dict[str, Any]:
+    return decoded(whole_record(JobSnapshot(job, output=output or OutputSize()), now=later(1)))
 
 
 def shown(job: Job, progress: Progress | None = None, *, orphaned: bool = False, seconds: float = 10) -> dict[str, Any]:
     """The record as a client decodes it."""
     liveness = Liveness.ORPHANED if orphaned else Liveness.SUPERVISED
-    answer = record(JobSnapshot(job, progress, liveness), now=later(seconds))
-    decoded: dict[str, Any] = json.loads(json.dumps(answer))
-    return decoded
+    return decoded(record(JobSnapshot(job, progress, liveness), now=later(seconds)))
 
 
 def result(answer: dict[str, Any]) -> tuple[str, bool, int]:
@@ -110,11 +123,11 @@ def test_a_running_job_shows_the_live_progress_of_its_step() -> None:
 def test_a_queued_job_reads_running_in_polls_and_queued_in_its_record() -> None:
     """Clients of the data-analytics API stop polling at any other status than `running`."""
     job = make_job(plan=PLAN, state=Queued())
-    assert result(shown(job)) == result(whole_record(JobSnapshot(job), now=NOON) | {"status": "running"})
+    assert result(shown(job)) == result(whole(job) | {"status": "running"})
     assert result(shown(job)) == ("running", True, -1)
     assert shown(job)["phase"] == "queued"
-    assert whole_record(JobSnapshot(job), now=NOON)["status"] == "queued"
-    assert whole_record(JobSnapshot(make_job(plan=PLAN)), now=NOON)["status"] == "running"
+    assert whole(job)["status"] == "queued"
+    assert whole(make_job(plan=PLAN))["status"] == "running"
 
 
 @pytest.mark.parametrize("orphaned", [True, False])
@@ -198,8 +211,7 @@ def test_the_whole_record_adds_fields_to_the_polled_one() -> None:
     )
     source = SourceCommit("0123", "main", "v2", "", "https://git.example.com/shop.git")
     job = replace(make_job(plan=plan), acts=acts, source=source, parameters={"month": 3}, process="silver")
-    snapshot = JobSnapshot(job)
-    assert whole_record(snapshot, later(1)) == record(snapshot, later(1)) | {
+    assert whole(job) == shown(job, seconds=1) | {
         "outcome": None,
         "waitsFor": [],
         "projectId": "default",
@@ -217,7 +229,7 @@ def test_the_whole_record_adds_fields_to_the_polled_one() -> None:
         ],
         "notes": ["Elementary is off: no package."],
     }
-    assert whole_record(JobSnapshot(make_job(plan=PLAN)))["enableElementary"] is True
+    assert whole(make_job(plan=PLAN))["enableElementary"] is True
 
 
 def test_a_lost_step_still_has_its_start() -> None:
@@ -226,5 +238,18 @@ def test_a_lost_step_still_has_its_start() -> None:
 
 
 def test_the_record_notes_that_its_files_were_removed_to_make_room() -> None:
-    snapshot = JobSnapshot(make_job(), removed=True)
-    assert [note for note in whole_record(snapshot)["notes"] if "removed" in note and "state_cap" in note]
+    notes = whole(make_job(), OutputSize(0, 10, removed=True))["notes"]
+    assert [note for note in notes if "removed" in note and "state_cap" in note]
+
+
+def test_the_record_says_how_much_output_there_is_and_where() -> None:
+    snapshot = JobSnapshot(make_job("full-1-abc"), output=OutputSize(40, 2))
+    answer = decoded(record(snapshot, "http://localhost:3000"))
+    assert (answer["outputBytes"], answer["outputDroppedBytes"]) == (40, 2)
+    assert answer["logUrl"] == "http://localhost:3000/api/v1/jobs/full-1-abc/log"
+
+
+def test_a_listed_record_is_the_whole_one_without_the_jobs_before_it() -> None:
+    job = make_job(plan=PLAN, state=Queued())
+    listed = decoded(listed_record(JobSnapshot(job), now=later(1)))
+    assert listed | {"waitsFor": []} == whole(job)

@@ -1,0 +1,42 @@
+"""The query of a page of the history of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gateway.model.history import JobFilter
+
+# The inner query reads the index alone, and the outer one the records of the page.
+_PAGE = """
+    SELECT seq, record FROM job WHERE seq IN (
+        SELECT seq FROM job INDEXED BY job_listed WHERE {conditions} ORDER BY seq DESC LIMIT ?
+    ) ORDER BY seq DESC
+"""
+USUAL = """
+    SELECT seconds FROM job WHERE project = ? AND pipeline = ? AND status = 'completed' ORDER BY seq DESC LIMIT ?
+"""
+
+
+def page(wanted: JobFilter, before: int | None, limit: int) -> tuple[str, list[object]]:
+    """The query of the newest `limit` jobs that are wanted, and its values. before: a `seq` that they are below."""
+    parts = list(_conditions(wanted, before))
+    conditions = " AND ".join(condition for condition, _ in parts) or "1"
+    return _PAGE.format(conditions=conditions), [*(value for _, values in parts for value in values), limit]
+
+
+def _conditions(wanted: JobFilter, before: int | None) -> Iterator[tuple[str, Sequence[object]]]:
+    if before is not None:
+        yield "seq < ?", (before,)
+    if wanted.since is not None:
+        yield "created_at >= ?", (wanted.since,)
+    if wanted.until is not None:
+        yield "created_at < ?", (wanted.until,)
+    for column, values in (
+        ("status", wanted.statuses),
+        ("outcome", wanted.outcomes),
+        ("pipeline", wanted.pipelines),
+        ("project", wanted.projects),
+        ("fabric", wanted.fabrics),
+    ):
+        if values:
+            yield f"{column} IN ({', '.join('?' * len(values))})", values

@@ -1,0 +1,193 @@
+"""Jobs: trigger, list, get and cancel."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from aiohttp import ETag, web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from gateway import clock
+from gateway.jobs.execution import JobSnapshot
+from gateway.jobs.output import OutputSize
+from gateway.model.history import JobFilter
+from gateway.model.job import Ended, JobOutcome, Status
+from gateway.model.request import DbtCommand, OnConflict, TriggerRequest
+from gateway.web import SERVICE, body
+from gateway.web.access import CALLER
+from gateway.web.answers import base_url, json_answer, json_text
+from gateway.web.body import Id, Words
+from gateway.web.records import Answer, ListedJob, listed_record, whole_record
+
+PATH = "/api/v1/jobs"
+_LONGEST_WAIT = 60
+_LONGEST_PAGE = 200
+_MOST_VALUES = 100  # of one filter
+_MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9:]{8}(?:\.[0-9]{1,9})?)([Zz]|[+ -][0-9]{2}:[0-9]{2})")
+
+
+class TriggerBody(BaseModel):
+    """The body of a trigger; null is the same as a missing field."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    pipeline: Words
+    command: Annotated[DbtCommand, Field(strict=False)] | None = None
+    projectId: Id | None = None  # noqa: N815, the API's name
+    fabricId: Id | None = None  # noqa: N815, the API's name
+    parameters: dict[str, Any] | None = None
+    branch: Words | None = None
+    version: Words | None = None
+    processName: Words | None = None  # noqa: N815, the API's name
+    enableOpenlineage: bool | None = None  # noqa: N815, the API's name
+    enableElementary: bool | None = None  # noqa: N815, the API's name
+    onConflict: Literal["reject", "queue"] | None = None  # noqa: N815, the API's name
+
+
+class WaitQuery(BaseModel):
+    """How long to wait, in seconds, and for what: any change, or the end."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    wait: Annotated[float, Field(ge=0, le=_LONGEST_WAIT, allow_inf_nan=False)] = 0
+    until: Literal["ended"] | None = None
+
+
+def _list(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _moment(text: str) -> datetime:
+    """A time of RFC 3339. A plus sign that is not escaped in a URL arrives as a space."""
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        raise ValueError("expected a time with a zone, such as 2026-01-31T06:00:00Z")
+    day, time, zone = match.groups()
+    return datetime.fromisoformat(f"{day}T{time}{zone.upper().replace(' ', '+')}")
+
+
+Listed = Annotated[str, StringConstraints(min_length=1)]
+Filter = Annotated[tuple[Listed, ...], BeforeValidator(_list), Field(max_length=_MOST_VALUES)]
+Time = Annotated[datetime, BeforeValidator(_moment)]
+Statuses = Literal[Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.FAILED]
+Outcomes = Literal[
+    JobOutcome.SUCCEEDED, JobOutcome.WARNINGS, JobOutcome.ERRORS, JobOutcome.CANCELLED, JobOutcome.FAILED
+]
+
+
+class ListQuery(BaseModel):
+    """Which jobs to list. cursor: the `next` of the page before."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Annotated[tuple[Statuses, ...], BeforeValidator(_list), Field(max_length=_MOST_VALUES)] = ()
+    outcome: Annotated[tuple[Outcomes, ...], BeforeValidator(_list), Field(max_length=_MOST_VALUES)] = ()
+    pipeline: Filter = ()
+    project: Filter = ()
+    fabric: Filter = ()
+    since: Time | None = None
+    until: Time | None = None
+    limit: Annotated[int, Field(ge=1, le=_LONGEST_PAGE)] = 50
+    cursor: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+
+
+class JobPage(Answer):
+    """A page of the list of jobs. next: the cursor of the next one."""
+
+    jobs: list[ListedJob]
+    next: str | None
+
+
+async def trigger(request: web.Request) -> web.Response:
+    """Trigger a pipeline of any project on any fabric: 202 once its job is durable."""
+    given = await body.read_trigger(request, TriggerBody)
+    service = request.app[SERVICE]
+    job = await service.submit(
+        TriggerRequest(
+            given.pipeline,
+            given.command,
+            openlineage=given.enableOpenlineage,
+            elementary=given.enableElementary,
+            project=given.projectId,
+            fabric=given.fabricId,
+            parameters=given.parameters or {},
+            branch=given.branch,
+            version=given.version,
+            process=given.processName,
+            on_conflict=OnConflict(given.onConflict or OnConflict.REJECT),
+            caller=request[CALLER],
+        )
+    )
+    record = whole_record(await service.get(job.id), base_url(request))
+    return json_answer(record, status=202, headers={"Location": f"{PATH}/{job.id}"})
+
+
+async def list_jobs(request: web.Request) -> web.Response:
+    """A page of the history, newest first."""
+    asked, base = body.query(request, ListQuery), base_url(request)
+    wanted = JobFilter(
+        asked.status,
+        asked.outcome,
+        asked.pipeline,
+        asked.project,
+        asked.fabric,
+        None if asked.since is None else clock.microseconds(asked.since),
+        None if asked.until is None else clock.microseconds(asked.until),
+    )
+    found, following = await request.app[SERVICE].page(wanted, asked.cursor, asked.limit)
+    jobs = [listed_record(snapshot, base) for snapshot in found]
+    return json_answer(JobPage(jobs=jobs, next=None if following is None else str(following)))
+
+
+async def get(request: web.Request) -> web.Response:
+    """A job's whole record, at once, when it changes or when it ends: 200, or 304 to a matching If-None-Match."""
+    service = request.app[SERVICE]
+    asked = body.query(request, WaitQuery)
+    snapshot = await service.get(request.match_info["id"])
+    known = request.if_none_match
+    if asked.wait and not isinstance(snapshot.job.state, Ended):
+        if asked.until == "ended":
+            snapshot = await service.wait(snapshot.job.id, _has_ended, asked.wait)
+        elif known is None or _has(known, snapshot):
+            shown = etag(snapshot)
+            snapshot = await service.wait(snapshot.job.id, lambda now: etag(now) != shown, asked.wait)
+    headers = {"ETag": f'"{etag(snapshot)}"'}
+    if known is not None and _has(known, snapshot):
+        return web.Response(status=304, headers=headers)
+    return json_answer(whole_record(snapshot, base_url(request)), headers=headers)
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Ask for a job's end: 202, or 200 where it had ended."""
+    service = request.app[SERVICE]
+    before = await service.get(request.match_info["id"])
+    snapshot = await service.cancel(before.job.id, request[CALLER])
+    status = 200 if isinstance(before.job.state, Ended) else 202
+    return json_answer(whole_record(snapshot, base_url(request)), status=status)
+
+
+ROUTES = (
+    web.post(PATH, trigger),
+    web.get(PATH, list_jobs),
+    web.get(f"{PATH}/{{id}}", get),
+    web.post(f"{PATH}/{{id}}/cancel", cancel),
+)
+
+
+def _has_ended(snapshot: JobSnapshot) -> bool:
+    return isinstance(snapshot.job.state, Ended)
+
+
+def _has(known: tuple[ETag, ...], snapshot: JobSnapshot) -> bool:
+    """Whether a client has this record, by its If-None-Match. A compressing proxy makes tags weak."""
+    return any(tag.value in ("*", etag(snapshot)) for tag in known)
+
+
+def etag(snapshot: JobSnapshot) -> str:
+    """The ETag of a record with its clock stopped: a duration or an output that only grows makes no other record."""
+    stopped = replace(snapshot, output=OutputSize(removed=snapshot.output.removed))
+    return hashlib.sha256(json_text(whole_record(stopped, now=snapshot.job.created)).encode()).hexdigest()[:32]

@@ -1,0 +1,99 @@
+"""The pipelines that can be triggered by name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import Field
+
+from gateway.jobs.requests import PipelineInfo
+from gateway.model.job import JobOutcome, Status
+from gateway.model.plan import StepName
+from gateway.model.request import is_fabric_number
+from gateway.settings.project import ParameterSettings
+from gateway.web import SERVICE
+from gateway.web.answers import base_url, json_answer
+from gateway.web.records import Answer, Moment, is_none, whole_record
+from runners.parameters import ParameterType
+
+Value = bool | int | float | str
+
+
+class ParameterAnswer(Answer):
+    """A parameter of a pipeline, with the limits of its values where there are any."""
+
+    name: str
+    type: ParameterType
+    default: Value | None
+    minimum: Annotated[Value | None, Field(exclude_if=is_none)]
+    maximum: Annotated[Value | None, Field(exclude_if=is_none)]
+    choices: Annotated[tuple[Value, ...] | None, Field(exclude_if=is_none)]
+
+
+class LastRun(Answer):
+    """The newest job of a pipeline."""
+
+    job_id: str
+    status: Status
+    outcome: JobOutcome | None
+    exit_code: int
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+    duration_seconds: float
+
+
+class PipelineAnswer(Answer):
+    """A pipeline. fabric_ids: those of its fabrics that the trigger pipeline API can name."""
+
+    name: str
+    project_id: str
+    fabric_ids: list[str]
+    fabrics: list[str]
+    steps: list[StepName]
+    parameters: list[ParameterAnswer]
+    last_run: LastRun | None
+    usual_seconds: float | None
+
+
+class PipelineList(Answer):
+    """All pipelines."""
+
+    pipelines: list[PipelineAnswer]
+
+
+async def list_pipelines(request: web.Request) -> web.Response:
+    """The pipelines that can be triggered by name."""
+    infos = request.app[SERVICE].pipelines()
+    return json_answer(PipelineList(pipelines=[await _pipeline(request, info) for info in infos]))
+
+
+ROUTES = (web.get("/api/v1/pipelines", list_pipelines),)
+
+
+async def _pipeline(request: web.Request, info: PipelineInfo) -> PipelineAnswer:
+    service = request.app[SERVICE]
+    last, usual = await service.last_run(info), await service.usual_seconds(info)
+    record = {} if last is None else dict(whole_record(last, base_url(request)))
+    return PipelineAnswer(
+        name=info.name,
+        project_id=info.project,
+        fabric_ids=list(filter(is_fabric_number, info.fabrics)),
+        fabrics=list(info.fabrics),
+        steps=list(info.steps),
+        parameters=[_parameter(name, given) for name, given in info.settings.parameters.items()],
+        last_run=LastRun(**{name: record[name] for name in LastRun.model_fields}) if record else None,
+        usual_seconds=None if usual is None else round(usual, 3),
+    )
+
+
+def _parameter(name: str, given: ParameterSettings) -> ParameterAnswer:
+    return ParameterAnswer(
+        name=name,
+        type=given.type,
+        default=given.default,
+        minimum=given.minimum,
+        maximum=given.maximum,
+        choices=given.choices,
+    )

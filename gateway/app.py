@@ -26,7 +26,7 @@ from gateway.storage.store import Store
 from gateway.web import SERVICE, data_analytics, docs, guard, listener, operations, trigger_pipeline
 from gateway.web.access import Access, RateLimit
 from gateway.web.connections import Connection, Connections, most_connections, must_have_extensions
-from gateway.web.jobs_api import jobs, pipelines
+from gateway.web.jobs_api import events, jobs, log, pipelines
 from gateway.web.listener import Listener
 from runners.containers.compose_runner import ComposeRunner
 from runners.process.local_runner import LocalRunner
@@ -57,9 +57,10 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
         middlewares=[guard.guard(settings.allowed_hosts, access), connections.middleware],
         client_max_size=guard.BODY_LIMIT,
     )
-    for api in (data_analytics, trigger_pipeline, jobs, pipelines, operations, docs):
+    for api in (data_analytics, trigger_pipeline, jobs, log, events, pipelines, operations, docs):
         app.add_routes(api.ROUTES)
     app.on_response_prepare.append(guard.add_headers)
+    app[events.FOLLOWERS] = set()
     app[TOKENS] = known
     app[CONNECTIONS] = connections
     app[SETTINGS] = settings

@@ -139,6 +139,29 @@ def terminal_text(line: str) -> str:
     return "".join(cells)
 
 
+def terminal_lines(text: str) -> str:
+    """A text of several lines as a terminal shows it."""
+    return "\n".join(map(terminal_text, text.split("\n"))) if _CONTROL.search(text) else text
+
+
+def visible(line: bytes) -> str:
+    """A line of output as text, without control characters that show nothing."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(line.translate(None, _INVISIBLE))
+
+
+def safe_cut(data: bytes) -> int:
+    """Where to cut a line that is too long for one part: after a blank near its end, else between two characters.
+
+    There a cut divides neither a secret nor an escape sequence, as far as these have no blanks.
+    """
+    blank = max(data.rfind(character, len(data) // 8 * 7) for character in (b" ", b"\t", b"\r"))
+    if blank >= 0:
+        return blank + 1
+    begin = len(data.rstrip(_CONTINUATION)) - 1  # the first byte of the last character
+    is_cut = begin > 0 and len(data) - begin < 4 and not data[begin:].decode("utf-8", "ignore")
+    return begin if is_cut else len(data)
+
+
 def tail_text(ring: OutputRing, size: int, render_line: RenderLine, mask: Callable[[str], str]) -> str:
     """The last `size` bytes of the output's text, beginning at a character; an incomplete last character is left out.
 
@@ -167,7 +190,7 @@ def _render_tail(chunk: Chunk, size: int, render_line: RenderLine) -> tuple[str,
         text = render_line(start, line)
         if _CONTROL.search(text):
             controlled += min(len(text), _LONGEST_LINE)
-            text = "\n".join(map(terminal_text, text.split("\n")))
+        text = terminal_lines(text)
         texts.append(text)
         length += len(text)
     return "".join(reversed(texts)), length >= size or controlled >= _MAX_CONTROLLED
@@ -183,6 +206,5 @@ def _last_lines(chunk: Chunk) -> Iterator[tuple[int, str]]:
             begin = end - len(data.lstrip(_CONTINUATION))
     while end > begin:
         start = max(begin, data.rfind(b"\n", begin, end - 1) + 1)
-        visible = data[start:end].translate(None, _INVISIBLE)
-        yield chunk.start + start, codecs.getincrementaldecoder("utf-8")("replace").decode(visible)
+        yield chunk.start + start, visible(data[start:end])
         end = start

@@ -110,7 +110,8 @@ class JobExecution:
     def snapshot(self) -> JobSnapshot:
         """The job as it is now."""
         progress = masked_progress(self._follower.progress if self._follower else None, self.mask)
-        return JobSnapshot(self.job, progress, self._liveness)
+        size = self._follower.size if self._follower else None
+        return JobSnapshot(self.job, progress, self._liveness, size or OutputSize())
 
     @property
     def changed(self) -> asyncio.Event:

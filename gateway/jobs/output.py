@@ -49,27 +49,36 @@ def rendered_tail(folder: Path, job: Job, size: int, mask: Mask) -> str:
 
 def line_renderer(job: Job) -> RenderLine:
     """Renders a line by the step that printed it: only in dbt's output is a line of JSON a log event of dbt."""
-    parts = list(_parts(job))
-    offsets = [offset for offset, _ in parts]
+    parts = list(step_parts(job))
+    offsets = [part.start for part in parts]
 
     def render(start: int, line: str) -> str:
-        _, is_dbt = parts[bisect_right(offsets, start) - 1]
-        return dbt_output.render_line(line) if is_dbt else line
+        part = parts[bisect_right(offsets, start) - 1]
+        return dbt_output.render_line(line) if part.is_dbt else line
 
     return render
 
 
-def _parts(job: Job) -> Iterator[tuple[int, bool]]:
-    """The offset of each step's first byte, and whether that step is dbt's.
+@dataclass(frozen=True, slots=True)
+class StepPart:
+    """The part of a job's output that a step printed. start: of its first byte. name: None where it is unknown."""
+
+    start: int
+    name: StepName | None
+    is_dbt: bool
+
+
+def step_parts(job: Job) -> Iterator[StepPart]:
+    """The parts of the steps that have begun, in order.
 
     Records of older versions don't have the offsets of ended steps, so a first part stands for all of these.
     """
     steps = list(zip(job.plan.steps, job.steps, strict=True))
     unknown = [planned for planned, state in steps if isinstance(state, Finished) and state.output_from is None]
-    yield 0, any(planned.name is not StepName.INGESTER for planned in unknown)
+    yield StepPart(0, None, any(planned.name is not StepName.INGESTER for planned in unknown))
     for planned, state in steps:
         match state:
             case Active(output_from=int(offset)) | Finished(output_from=int(offset)):
-                yield offset, planned.name is not StepName.INGESTER
+                yield StepPart(offset, planned.name, planned.name is not StepName.INGESTER)
             case Pending() | Skipped() | Finished():
                 pass

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from gateway.jobs.output import OutputSize
 from runners.output import OutputRing
 from runners.report import OutputReader, Progress
 
@@ -25,6 +26,7 @@ class ProgressFollower:
         self._offset = offset
         self._reader = reader
         self._rest = b""
+        self.size: OutputSize | None = None  # of the job's output at the last read
         self._lock = threading.Lock()  # the thread of a cancelled read goes on until it is done
 
     @property
@@ -52,7 +54,8 @@ class ProgressFollower:
     def catch_up(self) -> None:
         """Read up to the end that the output has now, so this returns while the step prints. Blocks. Raises OSError."""
         with self._lock:
-            end = self._ring.bounds()[1]
+            start, end = self._ring.bounds()
+            self.size = OutputSize(end - start, start)
             if end < self._offset:
                 self._skip_to(end)  # a broken copy of a container's log was cut back
             self._read()  # before skipping ahead: the first lines of a step say what it is

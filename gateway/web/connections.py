@@ -83,7 +83,7 @@ class Connections:
             return
         if request.can_read_body:
             limit = self.limit * 9 // 10
-        elif "wait" in request.query:
+        elif "wait" in request.query or request.path.endswith("/events"):
             limit = self._max_waiting
         else:
             limit = self.limit - max(1, self.limit // 50)

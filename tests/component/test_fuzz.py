@@ -30,6 +30,8 @@ TARGETS = (
     JOBS,
     f"{JOBS}?status=failed&limit=5&since=2026-01-31T06:00:00Z",
     f"{JOBS}/x",
+    f"{JOBS}/x/log?offset=1&step=build",
+    f"{JOBS}/x/events?offset=1",
     f"{JOBS}/x/cancel",
     "/healthz",
     "/",

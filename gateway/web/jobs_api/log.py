@@ -1,0 +1,62 @@
+"""The output of a job as text."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.errors import BadRequestError
+from gateway.web import SERVICE, body
+
+_UNREAD = 30.0  # seconds for a client to read what was sent before
+
+Offset = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class LogQuery(BaseModel):
+    """Which part of the output. download: browsers save it to a file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    offset: Offset | None = None
+    tail: Offset | None = None
+    step: str | None = None
+    download: Literal["", "true"] | None = None
+
+
+async def get(request: web.Request) -> web.StreamResponse:
+    """All that is kept at this moment of a job's output, or a part of it."""
+    asked, service = body.query(request, LogQuery), request.app[SERVICE]
+    if asked.offset is not None and asked.tail is not None:
+        raise BadRequestError("invalid_field", "The query has `offset` and `tail`: give one of them.")
+    job, found = await service.find_output(
+        request.match_info["id"], offset=asked.offset, tail=asked.tail, step=asked.step
+    )
+    headers = {"Log-Start": str(found.start), "Log-Next": str(found.end), "Log-Dropped": str(found.dropped)}
+    if asked.download is not None:
+        headers["Content-Disposition"] = f'attachment; filename="{job.id}.log"'
+    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8", **headers})
+    await response.prepare(request)
+    offset = found.start
+    while request.method != "HEAD" and (part := await service.output_part(job, offset, found.end)) is not None:
+        gap = f"==> {part.dropped} bytes were dropped here <==\n" if part.dropped else ""
+        await _write(request, response, f"{gap}{part.text}")
+        offset = part.next
+    return response
+
+
+ROUTES = (web.get("/api/v1/jobs/{id}/log", get),)
+
+
+async def _write(request: web.Request, response: web.StreamResponse, text: str) -> None:
+    """Send a part; a client that does not read for too long is cut off."""
+    try:
+        async with asyncio.timeout(_UNREAD):
+            await response.write(text.encode())
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("The client does not read.") from None

@@ -49,8 +49,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) ->
             print("\t".join(str(cell).replace("\t", " ").replace("\n", " ") for cell in row))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True, overflow="ellipsis", ratio=1 if column == columns[-1] else None)
+    for n, column in enumerate(columns[:-1]):  # where the terminal is narrow, only the last column is cut
+        table.add_column(column, no_wrap=True, min_width=max(len(row[n]) for row in (columns, *rows)))
+    table.add_column(columns[-1], no_wrap=True, overflow="ellipsis")
     for row in rows:
         table.add_row(*row)
     console.print(table)

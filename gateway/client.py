@@ -1,53 +1,208 @@
-"""A small HTTP client of the gateway, for the command line."""
+"""The HTTP client of a gateway, for the command line: requests, and a job's events across lost connections."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import aiohttp
 
 from gateway.errors import GatewayError
-from gateway.web.data_analytics import PATH
+
+JOBS = "/api/v1/jobs"
+ENDED = frozenset({"completed", "failed"})  # each `status` of a job that has ended
 
 _TIMEOUT = 90.0  # seconds, more than the longest `wait` that the API takes
+_WAIT = 60  # seconds, the longest `wait`
+_SILENCE = 60.0  # seconds without a byte after which an event stream is taken for dead
+_PATIENCE = 300.0  # seconds for a gateway that does not answer in the middle of a job: it may be restarting
+_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds before one attempt after the other; the last one is repeated
+_MAX_LINE = 16 << 20  # bytes
 
 
 class RefusedError(GatewayError):
-    """The gateway refused a request, or could not be reached."""
+    """The gateway refused a request. `code`: the API's own word for why."""
+
+    exit_code: ClassVar[int] = 75  # EX_TEMPFAIL
+
+    def __init__(self, message: str, code: str | None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UnreachableError(GatewayError):
+    """The gateway does not answer."""
+
+    exit_code: ClassVar[int] = 69  # EX_UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of a job. name: `state` with the whole record, or `log` with `offset`, `next`, `text`, `dropped`."""
+
+    name: str
+    data: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Patience:
+    """The attempts of a gateway that does not answer. They end some minutes after its last answer."""
+
+    last_answer: float = field(default_factory=time.monotonic)
+    attempts: int = 0
+
+    def answered(self) -> None:
+        self.last_answer, self.attempts = time.monotonic(), 0
+
+    async def pause(self, error: UnreachableError) -> None:
+        """Wait before the next attempt. Raises the error if it is too late for one."""
+        if time.monotonic() - self.last_answer > _PATIENCE:
+            raise error
+        await asyncio.sleep(_PAUSES[min(self.attempts, len(_PAUSES) - 1)])
+        self.attempts += 1
 
 
 class Client:
     """A client of one gateway. base: its address, such as http://localhost:3000."""
 
-    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, base: str, token: str | None = None) -> None:
         self._session = session
-        self._base = base
+        self._base = base.rstrip("/")
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
-    async def trigger(self, body: Mapping[str, Any]) -> str:
-        """Trigger a pipeline; the id of its job. Raises RefusedError."""
-        answer = await self._call("POST", PATH, json=body)
-        return str(answer["jobId"])
+    async def trigger(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Trigger a pipeline; the record of its job. Raises RefusedError, UnreachableError."""
+        return await self._ask("POST", JOBS, json=body)
 
     async def job(self, job_id: str, wait: float = 0) -> dict[str, Any]:
-        """A job's record, once it changes or after `wait` seconds. Raises RefusedError."""
-        return await self._call("GET", f"/api/v1/jobs/{job_id}", params={"wait": str(wait)})
+        """A job's record, once it changes or after `wait` seconds. Raises RefusedError, UnreachableError."""
+        return await self._ask("GET", f"{JOBS}/{job_id}", params={"wait": f"{wait:g}"})
 
-    async def output(self, job_id: str) -> str:
-        """The last 10 KB of a job's output. Raises RefusedError."""
-        return str((await self._call("GET", PATH, params={"jobId": job_id}))["output"])
+    async def jobs(self, filters: Mapping[str, str]) -> dict[str, Any]:
+        """A page of jobs, newest first: `jobs` and `next`. Raises RefusedError, UnreachableError."""
+        return await self._ask("GET", JOBS, params=filters)
 
-    async def cancel(self, job_id: str) -> None:
-        """Ask the gateway to cancel a job. Raises RefusedError."""
-        await self._call("POST", f"/api/v1/jobs/{job_id}/cancel")
+    async def pipelines(self) -> list[dict[str, Any]]:
+        """What can be triggered. Raises RefusedError, UnreachableError."""
+        found: list[dict[str, Any]] = (await self._ask("GET", "/api/v1/pipelines"))["pipelines"]
+        return found
 
-    async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
+    async def cancel(self, job_id: str) -> dict[str, Any]:
+        """Ask for the end of a job; its record. Raises RefusedError, UnreachableError."""
+        return await self._ask("POST", f"{JOBS}/{job_id}/cancel")
+
+    async def log(self, job_id: str, parameters: Mapping[str, str]) -> str:
+        """A job's output. parameters: `tail` or `offset`, `step`. Raises RefusedError, UnreachableError."""
+        async with self._request("GET", f"{JOBS}/{job_id}/log", params=parameters) as response:
+            return await response.text(errors="replace")
+
+    async def changes(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
+        """The job's record now, and whenever it changes, until the job has ended; it survives restarts of the gateway.
+
+        Raises RefusedError; UnreachableError if the gateway does not answer for five minutes, or not at first.
+        """
+        record = await self.job(job_id)
+        patience = _Patience()
+        yield record
+        while record["status"] not in ENDED:
+            try:
+                record = await self.job(job_id, _WAIT)
+            except UnreachableError as error:
+                await patience.pause(error)
+                continue
+            patience.answered()
+            yield record
+
+    async def events(self, job_id: str, parameters: Mapping[str, str]) -> AsyncIterator[Event]:
+        """The events of a job until its end, each byte of its output once; they survive restarts of the gateway.
+
+        parameters: `offset`, the byte of the output to begin at. Raises as `changes`.
+        """
+        patience = _Patience()
+        resume: str | None = None
+        ended = False
+        is_first = True
+        while not ended:
+            try:
+                async for number, event in self._stream(job_id, parameters, resume):
+                    patience.answered()
+                    is_first = False
+                    resume = number or resume
+                    ended = (event.name == "state" and event.data["status"] in ENDED) or ended
+                    yield event
+            except UnreachableError as error:
+                if is_first:
+                    raise
+                ended = False  # some of the output may be missing still
+                await patience.pause(error)
+
+    async def _stream(
+        self, job_id: str, parameters: Mapping[str, str], resume: str | None
+    ) -> AsyncIterator[tuple[str, Event]]:
+        """The events of one connection, each with its id."""
+        headers = {"Accept": "text/event-stream"} | ({} if resume is None else {"Last-Event-ID": resume})
+        options = {"headers": headers, "timeout": aiohttp.ClientTimeout(total=None, sock_read=_SILENCE)}
+        async with self._request("GET", f"{JOBS}/{job_id}/events", params=parameters, **options) as response:
+            fields: dict[str, str] = {}
+            try:
+                async for line in _lines(response.content):
+                    name, _, value = line.partition(":")
+                    if line and name:
+                        fields[name] = value.removeprefix(" ")
+                    elif not line and "data" in fields:
+                        yield fields.get("id", ""), Event(fields.get("event", "message"), json.loads(fields["data"]))
+                        fields = {}
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise self._unreachable(error) from None
+
+    async def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        async with self._request(method, path, **options) as response:
+            answer: dict[str, Any] = await response.json()
+            return answer
+
+    @asynccontextmanager
+    async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a request that was not refused."""
+        given = {"timeout": aiohttp.ClientTimeout(total=_TIMEOUT), **options}
+        given["headers"] = {**self._headers, **options.get("headers", {})}
         try:
-            async with self._session.request(method, self._base + path, timeout=timeout, **options) as response:
-                answer: dict[str, Any] = await response.json()
+            async with self._session.request(method, self._base + path, **given) as response:
+                if response.status in (502, 503, 504) and method == "GET":  # it stops, or a proxy waits for it
+                    raise UnreachableError(f"{self._base} answers {response.status} now; try again in a moment.")
+                if response.status >= 400:
+                    raise await _refusal(response)
+                yield response
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise RefusedError(f"{self._base} can't be reached: {str(error) or 'no answer in time'}") from None
-        if response.status >= 400:
-            raise RefusedError(f"{response.status}: {answer.get('error')}")
-        return answer
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        return UnreachableError(
+            f"No gateway answers at {self._base}: {str(error) or 'no answer in time'}. Start it with `pipeline-gateway "
+            "serve`, or name another one, such as --server http://HOST:3000."
+        )
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[str]:
+    """The lines of a stream, however long, without their ends."""
+    pending = bytearray()
+    async for chunk in content.iter_any():
+        pending += chunk
+        *whole, rest = pending.split(b"\n")
+        pending = bytearray(rest)
+        for line in whole:
+            yield line.removesuffix(b"\r").decode(errors="replace")
+        if len(pending) > _MAX_LINE:
+            raise aiohttp.ClientPayloadError("the answer has a line that is too long")
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> RefusedError:
+    try:
+        answer = await response.json(content_type=None)
+        return RefusedError(str(answer["error"]), str(answer.get("code")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return RefusedError(f"{response.url} answers {response.status}, and is perhaps no pipeline gateway.", None)

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import sys
 from pathlib import Path
 
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Describe the command."""
-    parser.description = (
-        "Make a lakehouse in a folder, serve it on loopback, trigger `full` over HTTP, show the outcome."
-    )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("lakehouse"), help="default: ./lakehouse")
-    parser.add_argument("--port", type=int, help="default: PORT, else 3000, or a free one where that is taken")
-    parser.add_argument("--serve", action="store_true", help="keep serving afterwards, and say what to try")
-    parser.set_defaults(run=_run)
+import click
 
 
-def _run(options: argparse.Namespace) -> int:
+@click.command("demo")
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("lakehouse"))
+@click.option("--port", type=int, help="Default: PORT, else 3000, or a free one where that is taken.")
+@click.option("--serve", is_flag=True, help="Keep serving afterwards, and say what to try.")
+def demo(folder: Path, port: int | None, serve: bool) -> int:
+    """Run a real pipeline from end to end.
+
+    Makes a lakehouse in FOLDER (./lakehouse), serves it on loopback, triggers `full` over HTTP, shows the outcome.
+    """
     from gateway import log
-    from gateway.demo import run as demo
+    from gateway.demo import run
 
     log.set_up(quiet=True)
-    return asyncio.run(
-        demo.run(options.folder.absolute(), os.environ, options.port, serve=options.serve, out=sys.stdout)
-    )
+    return asyncio.run(run.run(folder.absolute(), os.environ, port, serve=serve, out=sys.stdout))

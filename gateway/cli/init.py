@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Describe the command."""
-    parser.description = "Copy the demo's files into a new or empty folder."
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.set_defaults(run=_run)
+import click
 
 
-def _run(options: argparse.Namespace) -> int:
+@click.command("init")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+def init(folder: Path) -> None:
+    """Begin a lakehouse of your own: copy the demo's files into a new or empty folder."""
     from gateway.demo import starter
 
-    starter.copy(options.folder)
-    print(f"{options.folder} is ready. Next: cd {options.folder}; pipeline-gateway check; pipeline-gateway serve")
-    return 0
+    starter.copy(folder)
+    print(f"{folder} is ready. Next: cd {folder}; pipeline-gateway check; pipeline-gateway serve")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
+import click
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Describe the command."""
-    parser.description = "Print the JSON Schema of gateway.yaml, by which editors complete and check the file."
-    parser.set_defaults(run=_run)
+@click.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of gateway.yaml, by which editors complete and check the file."""
+    from gateway.settings import schema as settings_schema
 
-
-def _run(_: argparse.Namespace) -> int:
-    from gateway.settings import schema
-
-    print(schema.text(), end="")
-    return 0
+    print(settings_schema.text(), end="")

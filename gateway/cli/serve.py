@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
-from gateway.cli import options as shared
+import click
+
+from gateway.cli import options
 from gateway.errors import GatewayError
 from gateway.settings.settings import Settings
 
 _BUG = 70  # EX_SOFTWARE
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Describe the command."""
-    parser.description = "Serve the HTTP API until SIGTERM."
-    shared.add_configuration(parser)
-    parser.set_defaults(run=_run)
-
-
-def _run(options: argparse.Namespace) -> int:
+@click.command("serve")
+@options.configuration
+def serve(config: Path | None, env_file: Path | None) -> int:
+    """Serve the HTTP API until SIGTERM."""
     from gateway import log
 
     log.set_up()
-    settings, environment = shared.load(options)
+    settings, environment = options.load(config, env_file)
     log.set_up(settings.mask(environment))
     return asyncio.run(_serve(settings, environment))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
+import functools
 import re
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gateway.cli import options as shared
+import click
+
+from gateway.cli import options
 from gateway.errors import ConfigError
 from gateway.settings import tokens
 from gateway.settings.tokens import Scope
@@ -16,72 +19,74 @@ from gateway.settings.tokens import Scope
 _RESTART = "Restart the gateway: it reads its tokens when it starts."
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Describe the command and its actions."""
-    parser.description = (
-        "The tokens that let callers in. The gateway reads them when it starts: restart it after a change."
-    )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-
-    create = actions.add_parser(
-        "create",
-        help="make one and print it, once: only its SHA-256 is kept",
-        description="Make a token and print it, once: only its SHA-256 is kept.",
-        epilog="scopes: read GETs; run also triggers, cancels and retries; admin is everything there will be",
-    )
-    create.add_argument("name", metavar="NAME", help="whose it is; jobs are recorded under it")
-    create.add_argument("--scope", required=True, choices=[str(scope) for scope in Scope], help="what it allows")
-    create.add_argument("--expires", type=_lifetime, metavar="TIME", help="such as 90d or 12h; default: never")
-    create.set_defaults(run=_create)
-
-    listing = actions.add_parser("list", help="list names, scopes and ends", description="List the tokens.")
-    listing.set_defaults(run=_list)
-
-    revoke = actions.add_parser("revoke", help="revoke one", description="Revoke a token.")
-    revoke.add_argument("name", metavar="NAME", help="as `token list` shows it")
-    revoke.set_defaults(run=_revoke)
-
-    for action in (create, listing, revoke):
-        shared.add_configuration(action)
-        action.add_argument(
-            "--file", type=Path, metavar="TOKENS", help="the tokens file; default: `tokens_file` of the configuration"
-        )
-
-
-def _lifetime(text: str) -> timedelta:
+def _lifetime(_: click.Context, __: click.Parameter, text: str | None) -> timedelta | None:
+    if text is None:
+        return None
     found = re.fullmatch(r"([1-9][0-9]{0,3})([dh])", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"expected days or hours such as 90d or 12h, found {text!r}")
+        raise click.BadParameter(f"expected days or hours such as 90d or 12h, found {text!r}")
     return timedelta(**{{"d": "days", "h": "hours"}[found[2]]: int(found[1])})
 
 
-def _create(options: argparse.Namespace) -> int:
+def _tokens_file(action: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which file holds the tokens, and give the action that file."""
+
+    @options.configuration
+    @click.option(
+        "--file",
+        type=click.Path(path_type=Path),
+        metavar="TOKENS",
+        help="The tokens file; default: `tokens_file` of the configuration.",
+    )
+    @functools.wraps(action)
+    def with_file(*, config: Path | None, env_file: Path | None, file: Path | None, **given: object) -> None:
+        action(file or _configured(config, env_file), **given)
+
+    return with_file
+
+
+@click.group("token")
+def token() -> None:
+    """Make, list or revoke the tokens that let callers in.
+
+    The gateway reads them when it starts: restart it after a change.
+    """
+
+
+@token.command(epilog="Scopes: read GETs; run also triggers, cancels and retries; admin is everything there will be.")
+@click.argument("name")
+@click.option("--scope", required=True, type=click.Choice([str(scope) for scope in Scope]), help="What it allows.")
+@click.option("--expires", callback=_lifetime, metavar="TIME", help="Such as 90d or 12h; default: never.")
+@_tokens_file
+def create(file: Path, name: str, scope: str, expires: timedelta | None) -> None:
+    """Make a token and print it, once: only its SHA-256 is kept. Jobs are recorded under NAME."""
     now = datetime.now(UTC).replace(microsecond=0)
-    expires = None if options.expires is None else now + options.expires
-    print(tokens.create(_file(options), options.name, Scope(options.scope), now, expires))
+    print(tokens.create(file, name, Scope(scope), now, None if expires is None else now + expires))
     print(_RESTART, file=sys.stderr)
-    return 0
 
 
-def _list(options: argparse.Namespace) -> int:
+@token.command("list")
+@_tokens_file
+def list_tokens(file: Path) -> None:
+    """List names, scopes and ends."""
     now = datetime.now(UTC)
-    for token in tokens.read(_file(options)).tokens:
-        end = "never expires" if token.expires is None else f"expires {token.expires.isoformat()}"
-        end = f"EXPIRED {token.expires.isoformat()}" if token.expires and token.is_expired(now) else end
-        print(f"{token.name:20} {token.scope:5} created {token.created.isoformat()}, {end}")
-    return 0
+    for one in tokens.read(file).tokens:
+        end = "never expires" if one.expires is None else f"expires {one.expires.isoformat()}"
+        end = f"EXPIRED {one.expires.isoformat()}" if one.expires and one.is_expired(now) else end
+        print(f"{one.name:20} {one.scope:5} created {one.created.isoformat()}, {end}")
 
 
-def _revoke(options: argparse.Namespace) -> int:
-    tokens.revoke(_file(options), options.name)
+@token.command()
+@click.argument("name")
+@_tokens_file
+def revoke(file: Path, name: str) -> None:
+    """Revoke the token NAME, as `token list` shows it."""
+    tokens.revoke(file, name)
     print(_RESTART, file=sys.stderr)
-    return 0
 
 
-def _file(options: argparse.Namespace) -> Path:
-    if options.file is not None:
-        return Path(options.file)
-    settings, _ = shared.load(options)
+def _configured(config: Path | None, env_file: Path | None) -> Path:
+    settings, _ = options.load(config, env_file)
     if settings.tokens_file is None:
         raise ConfigError(
             "There is no tokens file: set `tokens_file` in gateway.yaml, or name it with --file "

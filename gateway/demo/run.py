@@ -20,6 +20,7 @@ from gateway.settings import settings as config
 from gateway.web.data_analytics import PATH
 
 _WAIT = 10.0  # seconds that one request waits for a change of the job
+_TAIL = 10_240  # bytes of output that are shown of a job that went wrong
 _TRY = """
 The gateway serves on {base} until Ctrl-C. Try:
 
@@ -84,7 +85,7 @@ def _free_port(wanted: int) -> int:
 
 async def _pipeline(client: Client, screen: Screen) -> dict[str, Any]:
     """Trigger `full` and show the job until it ends; it is cancelled if the demo is interrupted."""
-    job_id = await client.trigger({"pipeline": "full"})
+    job_id = str((await client.trigger({"pipeline": "full"}))["jobId"])
     try:
         screen.write(f"Job:       {job_id}\n")
         record = await client.job(job_id)
@@ -106,7 +107,7 @@ async def _pipeline(client: Client, screen: Screen) -> dict[str, Any]:
 async def _explain(client: Client, record: Mapping[str, Any], screen: Screen) -> None:
     failure = record.get("firstFailure") or {}
     screen.write(f"\n{record.get('error') or failure.get('message')}\n")
-    screen.write(await client.output(record["jobId"]))
+    screen.write(await client.log(record["jobId"], {"tail": str(_TAIL)}))
 
 
 async def _show(folder: Path, screen: Screen) -> bool:

@@ -22,6 +22,7 @@ PAGES: Mapping[str, str] = MappingProxyType(
     {
         _INDEX: "Manual",
         "configuration.md": "Configuration",
+        "commands.md": "Commands",
         "pipelines.md": "Pipelines",
         "containers.md": "Containers",
         "service.md": "Service",

@@ -66,7 +66,7 @@ def test_each_command_explains_its_options(tmp_path: Path, command: str, options
 
 @pytest.mark.parametrize("arguments", [[], ["server"], ["serve", "--prot", "1"], ["init"]])
 def test_an_invalid_command_line_exits_2_with_the_usage(tmp_path: Path, arguments: list[str]) -> None:
-    says(run(*arguments, cwd=tmp_path), 2, "usage: pipeline-gateway")
+    says(run(*arguments, cwd=tmp_path), 2, "Usage: pipeline-gateway")
 
 
 def test_a_closed_pipe_ends_the_command_with_1_and_silently(tmp_path: Path) -> None:

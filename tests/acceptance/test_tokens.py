@@ -66,11 +66,11 @@ def test_the_list_shows_names_scopes_and_expiry_and_no_token(folder: Path) -> No
     ("arguments", "mentions"),
     [
         (["create", "x"], "--scope"),
-        (["create", "x", "--scope", "root"], "invalid choice: 'root'"),
+        (["create", "x", "--scope", "root"], "'root'"),
         (["create", "x", "--scope", "run", "--expires", "soon"], "expected days or hours such as 90d"),
         (["create", "x", "--scope", "run", "--expires", "0d"], "expected days or hours"),
         (["create", "x", "--scope", "run", "--expires", "-1d"], "expected"),
-        ([], "ACTION"),
+        ([], "COMMAND"),
     ],
 )
 def test_an_invalid_argument_is_named(folder: Path, arguments: list[str], mentions: str) -> None:

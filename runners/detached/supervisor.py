@@ -40,6 +40,7 @@ _RETRY_DELAY = 1.0  # seconds
 _CONTINUE_INTERVAL = 5.0  # seconds after which a shim that may have been stopped is continued
 _OVERDUE = 60.0  # seconds after which the end of a step is overdue: its shim should have ended it by then
 _LOOK_INTERVAL = 1.0  # seconds between two looks for processes that are to end
+_REMEDY = "look at its output and trigger it again"
 _DEFAULT_GRACE = 10.0  # seconds, where the spec is damaged or gone
 
 
@@ -190,17 +191,12 @@ async def _wait_once(folder: Path, on_liveness: Callable[[Liveness], None]) -> O
     if shim is None and (why := _read_refusal(folder)) is not None:
         return NotStarted(why)
     if shim is not None and shim.boot and _boot() not in ("", shim.boot):
-        return Lost(
-            "the host was rebooted while it ran, so its end is unknown; look at its output and trigger it again"
-        )
+        return Lost(f"the host was rebooted while it ran, so its end is unknown; {_REMEDY}")
     await end_processes(folder, on_liveness)
     if shim is not None and _read_json(folder / "overdue") is not None:
         return TimedOut(-1, Span(shim.time, time.time(), pidfd.age(shim.starttime)))
     why = "its supervisor was killed" if shim is not None else "its files were removed"
-    return Lost(
-        f"{why}, so its end is unknown, and its remaining processes were stopped; look at its output and trigger it "
-        "again"
-    )
+    return Lost(f"{why}, so its end is unknown, and its remaining processes were stopped; {_REMEDY}")
 
 
 async def _wait_for_shim(folder: Path, shim: _ShimProcess | None, on_liveness: Callable[[Liveness], None]) -> None:

@@ -20,19 +20,21 @@ ENDED = frozenset({"completed", "failed"})  # each `status` of a job that has en
 _TIMEOUT = 90.0  # seconds, more than the longest `wait` that the API takes
 _WAIT = 60  # seconds, the longest `wait`
 _SILENCE = 60.0  # seconds without a byte after which an event stream is taken for dead
+_BUSY = 30.0  # seconds for a gateway that is too busy for a trigger
 _PATIENCE = 300.0  # seconds for a gateway that does not answer in the middle of a job: it may be restarting
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds before one attempt after the other; the last one is repeated
+_BUSY_STATUSES = (429, 503)
 _MAX_LINE = 16 << 20  # bytes
 
 
 class RefusedError(GatewayError):
-    """The gateway refused a request. `code`: the API's own word for why."""
+    """The gateway refused a request. retry_after: seconds after which it may not, where that is a matter of load."""
 
     exit_code: ClassVar[int] = 75  # EX_TEMPFAIL
 
-    def __init__(self, message: str, code: str | None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.code = code
+        self.retry_after = retry_after
 
 
 class UnreachableError(GatewayError):
@@ -76,8 +78,18 @@ class Client:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def trigger(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Trigger a pipeline; the record of its job. Raises RefusedError, UnreachableError."""
-        return await self._ask("POST", JOBS, json=body)
+        """Trigger a pipeline; the record of its job. Raises RefusedError, UnreachableError.
+
+        A gateway that is restarting or busy, and says when to come again, is asked again for half a minute.
+        """
+        late = time.monotonic() + _BUSY
+        while True:
+            try:
+                return await self._ask("POST", JOBS, json=body)
+            except RefusedError as refused:
+                if refused.retry_after is None or time.monotonic() + refused.retry_after > late:
+                    raise
+                await asyncio.sleep(refused.retry_after)
 
     async def job(self, job_id: str, wait: float = 0) -> dict[str, Any]:
         """A job's record, once it changes or after `wait` seconds. Raises RefusedError, UnreachableError."""
@@ -201,8 +213,11 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[str]:
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> RefusedError:
+    after = response.headers.get("Retry-After", "")
+    retry_after = float(after) if response.status in _BUSY_STATUSES and after.isdecimal() else None
     try:
-        answer = await response.json(content_type=None)
-        return RefusedError(str(answer["error"]), str(answer.get("code")))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return RefusedError(f"{response.url} answers {response.status}, and is perhaps no pipeline gateway.", None)
+        return RefusedError(str((await response.json(content_type=None))["error"]), retry_after)
+    except (ValueError, KeyError, TypeError):
+        return RefusedError(
+            f"{response.url} answers {response.status}, and is perhaps no pipeline gateway.", retry_after
+        )

@@ -22,7 +22,7 @@ import pytest
 from tests.conftest import Tell
 from tests.support import manual
 from tests.support.gateway import DEADLINE, PATH, wait_for
-from tests.support.installed import FOLDER, UNIT, Installed
+from tests.support.installed import FOLDER, UNIT, UNITS, Installed
 
 RESTARTS = 5
 LIMIT = 10.0  # seconds a stop may take
@@ -179,23 +179,32 @@ def test_a_hanging_service_is_restarted_by_the_watchdog(service: Installed) -> N
     assert service.ended_right(job)
 
 
-def test_the_timer_triggers_and_a_refused_trigger_fails_its_unit(service: Installed) -> None:
-    machine = service.machine
+def test_a_timers_unit_ends_with_its_job_and_has_its_exit_code(service: Installed) -> None:
+    machine, unit = service.machine, "pipeline-trigger@ingester.service"
+    machine.write(f"{UNITS}/test-told.service", f"[Service]\nType=oneshot\nExecStart=touch {FOLDER}/told\n")
+    service.drop_in("told", "[Unit]\nOnFailure=test-told.service\n", unit)
     timer = "pipeline-trigger@ingester.timer"
     service.drop_in("soon", "[Timer]\nOnCalendar=\nOnActiveSec=1s\nRandomizedDelaySec=0\n", timer)
     machine.run("systemctl", "start", timer)
     [job] = wait_for(service.active, "the job of the timer")
-    wait_for(lambda: machine.try_run("systemctl", "is-active", "pipeline-trigger@ingester").returncode, "its end")
-    assert machine.run("systemctl", "show", "pipeline-trigger@ingester", "-P", "Result") == "success\n"
-    refused = machine.try_run("systemctl", "start", "pipeline-trigger@ingester")
-    assert refused.returncode != 0
-    assert machine.run("systemctl", "show", "pipeline-trigger@ingester", "-P", "Result") == "exit-code\n"
-    assert job in machine.run(
-        "journalctl", "-u", "pipeline-trigger@ingester", "-o", "cat"
-    )  # the job that it conflicts with
+    assert machine.run("systemctl", "show", unit, "-P", "ActiveState") == "activating\n"
+    assert not (service.folder / "told").exists()
     service.go()
     assert service.ended_right(job)
+    wait_for((service.folder / "told").exists, "the unit of OnFailure=")
+    assert machine.run("systemctl", "show", unit, "-P", "Result") == "exit-code\n"
+    assert machine.run("systemctl", "show", unit, "-P", "ExecMainStatus") == "7\n"
+    assert f"{job}: errors, exit code 7" in machine.run("journalctl", "-u", unit, "-o", "cat")
     machine.run("systemctl", "stop", timer)
+    machine.shell(f"rm {UNITS}/test-told.service {FOLDER}/told")
+
+
+def test_a_timers_unit_fails_if_its_trigger_is_refused(service: Installed) -> None:
+    machine, unit = service.machine, "pipeline-trigger@lakehouse:ingester.service"
+    job = service.waiting()
+    assert machine.try_run("systemctl", "start", unit).returncode != 0
+    assert machine.run("systemctl", "show", unit, "-P", "ExecMainStatus") == "75\n"
+    assert job in machine.run("journalctl", "-u", unit, "-o", "cat")  # the job that it conflicts with
 
 
 def test_the_journal_has_a_json_object_per_line(service: Installed) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from tests.support import compose, docker, manual, parts
-from tests.support.gateway import PATH
+from tests.support.gateway import PATH, wait_for
 from tests.support.installed import CLONE, FOLDER, SETTINGS, UNIT, Installed
 
 GIT = "git init -q clone && cd clone && git -c user.name=a -c user.email=a@localhost commit -q --allow-empty -m b"
@@ -106,19 +106,38 @@ def test_with_tokens_the_timer_uses_its_own_and_others_are_refused(service: Inst
     folder = machine.path("/etc/pipeline-gateway")
     try:
         machine.shell(manual.block("security.md", "For the systemd service"))
-        assert [file.stat().st_mode & 0o777 for file in (folder / "tokens", folder / "trigger-header")] == [0o600] * 2
+        assert [file.stat().st_mode & 0o777 for file in (folder / "tokens", folder / "trigger-token")] == [0o600] * 2
         assert service.call("GET", PATH).status == 401
-        name, _, text = (folder / "trigger-header").read_text().strip().partition(": ")
-        machine.run("systemctl", "start", "pipeline-trigger@ingester.service")
-        job, *_ = service.call("GET", PATH, headers={name: text}).json["jobs"]  # the newest is first
+        text = (folder / "trigger-token").read_text().strip()
+        header = {"X-AUTH-TOKEN": text}
+        machine.run("systemctl", "start", "--no-block", "pipeline-trigger@ingester.service")
+        [job] = wait_for(lambda: listed(service, header), "the job of the unit")
         assert job["pipeline"] == "ingester"
-        whole = service.call("GET", f"/api/v1/jobs/{job['jobId']}", headers={name: text}).json
+        whole = service.call("GET", f"/api/v1/jobs/{job['jobId']}", headers=header).json
         assert [(act["action"], act["token"]) for act in whole["audit"]] == [("triggered", "timer")]
         assert text not in service.journal()
-        (folder / "trigger-header").unlink()
-        assert machine.try_run("systemctl", "start", "pipeline-trigger@ingester.service").returncode != 0
+        (folder / "trigger-token").unlink()
+        assert machine.try_run("systemctl", "start", "pipeline-trigger@full.service").returncode != 0
     finally:
-        machine.shell("rm -f /etc/pipeline-gateway/tokens /etc/pipeline-gateway/trigger-header")
+        machine.shell("rm -f /etc/pipeline-gateway/tokens /etc/pipeline-gateway/trigger-token")
+
+
+def listed(service: Installed, header: dict[str, str]) -> list[dict[str, Any]]:
+    """The jobs that have not ended."""
+    jobs: list[dict[str, Any]] = service.call("GET", PATH, headers=header).json["jobs"]
+    return [job for job in jobs if job["phase"] != "ended"]
+
+
+def test_a_timers_unit_passes_the_parameters_of_its_drop_in(service: Installed) -> None:
+    machine, unit = service.machine, "pipeline-trigger@lakehouse:load.service"
+    load = {"ingester": True, "parameters": {"month": {"type": "integer", "option": "--month"}}}
+    project = {"directory": FOLDER, "ingester": {"command": ["echo", "loads"]}, "pipelines": {"load": load}}
+    service.configure(yaml.safe_dump({**SETTINGS, "projects": {"lakehouse": project}}))
+    machine.run("systemctl", "restart", UNIT)
+    service.drop_in("month", '[Service]\nEnvironment="ARGUMENTS=month=3"\n', unit)
+    machine.run("systemctl", "start", unit)
+    newest, *_ = service.call("GET", PATH).json["jobs"]
+    assert (newest["pipeline"], service.output(newest["jobId"])) == ("load", "loads --month=3\n")
 
 
 def test_a_backup_taken_during_a_job_is_restored_completely(service: Installed) -> None:

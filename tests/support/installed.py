@@ -45,7 +45,7 @@ _COMMIT = """
     git clone --quiet --bare . ../origin && git remote add origin ../origin && git fetch --quiet
     git branch --quiet --set-upstream-to=origin/main
 """
-_UNITS = "/etc/systemd/system"
+UNITS = "/etc/systemd/system"
 _OF_A_TEST = "test-"  # begins the names of drop-ins that the next test takes away
 
 
@@ -66,9 +66,9 @@ class Installed(Gateway):
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         port = f"ListenStream=\nListenStream=127.0.0.1:{self.port}\nListenStream=[::1]:{self.port}\n"
-        self.machine.write(f"{_UNITS}/pipeline-gateway.socket.d/port.conf", f"[Socket]\n{port}")
-        base = f"[Service]\nEnvironment=BASE=http://127.0.0.1:{self.port}\n"
-        self.machine.write(f"{_UNITS}/pipeline-trigger@.service.d/port.conf", base)
+        self.machine.write(f"{UNITS}/pipeline-gateway.socket.d/port.conf", f"[Socket]\n{port}")
+        base = f"[Service]\nEnvironment=PIPELINE_GATEWAY_SERVER=http://127.0.0.1:{self.port}\n"
+        self.machine.write(f"{UNITS}/pipeline-trigger@.service.d/port.conf", base)
         if not self.machine.path(CLONE).exists():
             self._clone()
         self.machine.shell(manual.block("service.md", "Install"), CLONE)
@@ -84,7 +84,7 @@ class Installed(Gateway):
 
     def reset(self) -> None:
         """As it was installed, started, with no job running."""
-        for drop_in in self.machine.path(_UNITS).glob(f"*.d/{_OF_A_TEST}*.conf"):
+        for drop_in in self.machine.path(UNITS).glob(f"*.d/{_OF_A_TEST}*.conf"):
             drop_in.unlink()
         for name in ("go", "runs"):
             (self.folder / name).unlink(missing_ok=True)
@@ -97,7 +97,7 @@ class Installed(Gateway):
 
     def drop_in(self, name: str, text: str, unit: str = UNIT) -> None:
         """Lines for a unit, until the end of this test."""
-        self.machine.write(f"{_UNITS}/{unit}.d/{_OF_A_TEST}{name}.conf", text)
+        self.machine.write(f"{UNITS}/{unit}.d/{_OF_A_TEST}{name}.conf", text)
         self.machine.run("systemctl", "daemon-reload")
 
     def clear(self) -> None:

@@ -39,7 +39,7 @@ def client(action: Action) -> Callable[..., int | None]:
         chosen = _read_file(_file())
         address = server or os.environ.get(SERVER) or chosen.get("server") or _DEFAULT
         if token_file is not None:
-            token: str | None = _read_token(token_file)
+            token: str | None = _read_token(token_file) or None
         else:
             token = os.environ.get(TOKEN) or chosen.get("token")
         if not address.startswith(("http://", "https://")):

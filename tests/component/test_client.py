@@ -1,0 +1,55 @@
+"""The client of the command line, where a gateway is busy or is none."""
+
+from __future__ import annotations
+
+import aiohttp
+import pytest
+from aiohttp import web
+from pytest_aiohttp import AiohttpServer
+
+from gateway.client import JOBS, Client, RefusedError, UnreachableError
+
+
+class Busy:
+    """A server that answers triggers with these statuses, one after the other, and says when to come again."""
+
+    def __init__(self, *statuses: int, after: str = "0") -> None:
+        self._statuses = list(statuses)
+        self._after = after
+        self.app = web.Application()
+        self.app.router.add_post(JOBS, self._answer)
+
+    async def _answer(self, _: web.Request) -> web.Response:
+        status = self._statuses.pop(0)
+        body = {"jobId": "load-1"} if status == 202 else {"error": f"busy: {len(self._statuses)}"}
+        return web.json_response(body, status=status, headers={"Retry-After": self._after})
+
+
+async def triggered(aiohttp_server: AiohttpServer, busy: Busy) -> str:
+    server = await aiohttp_server(busy.app)
+    async with aiohttp.ClientSession() as session:
+        return str((await Client(session, str(server.make_url("/"))).trigger({"pipeline": "load"}))["jobId"])
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_trigger_that_a_busy_gateway_refuses_is_sent_again(aiohttp_server: AiohttpServer, status: int) -> None:
+    assert await triggered(aiohttp_server, Busy(status, status, 202)) == "load-1"
+
+
+@pytest.mark.parametrize("busy", [Busy(503, 202, after="60"), Busy(409, 202), Busy(503, 202, after="soon")])
+async def test_a_refusal_that_half_a_minute_does_not_mend_is_told(aiohttp_server: AiohttpServer, busy: Busy) -> None:
+    with pytest.raises(RefusedError, match="busy: 1"):
+        await triggered(aiohttp_server, busy)
+
+
+async def test_a_server_that_is_no_gateway_is_named(aiohttp_server: AiohttpServer) -> None:
+    server = await aiohttp_server(web.Application())
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(RefusedError, match=f"{server.port}.* answers 404, and is perhaps no pipeline gateway"):
+            await Client(session, str(server.make_url("/"))).pipelines()
+
+
+async def test_an_address_where_nothing_listens_is_named(unused_tcp_port: int) -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(UnreachableError, match=f"localhost:{unused_tcp_port}"):
+            await Client(session, f"http://localhost:{unused_tcp_port}").pipelines()

@@ -49,11 +49,16 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When a step ran. started, finished: epoch seconds. duration: seconds by a monotonic clock."""
+    """When a step ran, and what it used. started, finished: epoch seconds. duration: seconds by a monotonic clock.
+
+    peak_memory: bytes, of its largest process. cpu: seconds, of all its processes. None where that is not known.
+    """
 
     started: float
     finished: float
     duration: float
+    peak_memory: int | None = None
+    cpu: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,8 @@ class Parameter:
     """A declared parameter; `check` refuses inconsistent ones.
 
     default: None if the program that gets the parameter has its own. minimum, maximum: inclusive, None for no bound.
-    choices: the allowed values, None for any. All values are of the kind; a date is ISO text.
+    choices: the allowed values, None for any. All values are of the kind; a date is ISO text. required: a run must
+    give it a value.
     """
 
     kind: ParameterType
@@ -65,6 +66,7 @@ class Parameter:
     minimum: ParameterValue | None = None
     maximum: ParameterValue | None = None
     choices: tuple[ParameterValue, ...] | None = None
+    required: bool = False
 
 
 def check(name: str, parameter: Parameter) -> None:
@@ -83,6 +85,8 @@ def check(name: str, parameter: Parameter) -> None:
     for choice in parameter.choices or ():
         _check_declared(f"choice of parameter {name} =", Parameter(kind, minimum=low, maximum=high), choice)
     _check_declared(f"default of parameter {name} =", parameter, parameter.default)
+    if parameter.required and parameter.default is not None:
+        raise WordError(f"default of parameter {name} =", parameter.default, "left out: a run must give it a value")
 
 
 def resolve_values(declared: Mapping[str, Parameter], given: Mapping[str, object]) -> dict[str, ParameterValue]:
@@ -95,6 +99,9 @@ def resolve_values(declared: Mapping[str, Parameter], given: Mapping[str, object
     for name in given:
         if name not in declared:
             raise WordError("parameter", name, f"one of those declared ({_enumerate(declared) or 'none'})")
+    for name, parameter in declared.items():
+        if parameter.required and given.get(name) is None:
+            raise WordError("parameter", name, f"given, since it is required: {_describe(parameter)}")
     chosen = {name: declared[name].default if given.get(name) is None else given[name] for name in declared}
     values = {name: _convert(name, declared[name], value) for name, value in chosen.items() if value is not None}
     size = len(json.dumps(values, ensure_ascii=False).encode())

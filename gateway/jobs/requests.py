@@ -15,7 +15,7 @@ from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.model import catalog
 from gateway.model.catalog import Installation, Models
-from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Running, SourceCommit
+from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Queued, Running, SourceCommit
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import BuiltinPipeline, TriggerRequest
 from gateway.settings.project import PipelineDbtSettings, PipelineSettings
@@ -244,6 +244,22 @@ def new_job(planned: PlannedJob) -> Job:
         parameters=dict(planned.parameters),
         process=planned.request.process,
     )
+
+
+def does_the_same(job: Job, planned: PlannedJob) -> bool:
+    """Whether a job that is neither ended nor being cancelled does what a request asks for, on the same commit."""
+    asked = new_job(planned)
+    fields = ("pipeline", "command", "project", "fabric", "source", "parameters", "process")
+    return (
+        isinstance(job.state, Queued | Running)
+        and all(getattr(job, name) == getattr(asked, name) for name in fields)
+        and [_settled(step) for step in job.plan.steps] == [_settled(step) for step in asked.plan.steps]
+    )
+
+
+def _settled(step: PlannedStep) -> PlannedStep:
+    """A step without what only its begin decides."""
+    return replace(step, without_elementary=False, with_elementary=False)
 
 
 async def _installation(request: TriggerRequest, fabric: Fabric, *, needs_checkout: bool) -> Installation:

@@ -90,6 +90,12 @@ def declared_plan(
     None for the whole pipeline. builtin: the request of a built-in one, which has its steps. Raises WordError.
     """
     builtin = builtin or builtin_request(pipeline)
+    own = pipeline.resources
+    installation = replace(
+        installation,
+        ingester_resource=own.ingester or installation.ingester_resource,
+        dbt_resource=own.dbt or installation.dbt_resource,
+    )
     whole = plan(builtin, installation)
     steps, notes, models = whole.steps, whole.notes, None
     match stop:

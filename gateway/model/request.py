@@ -29,9 +29,13 @@ class DbtCommand(StrEnum):
 
 
 class OnConflict(StrEnum):
-    """What happens to a trigger while another job holds a resource that it needs."""
+    """What happens to a trigger while another job holds a resource that it needs.
+
+    attach: where that job does the same, the trigger is answered with it; else as reject.
+    """
 
     REJECT = "reject"
+    ATTACH = "attach"
     QUEUE = "queue"
 
 

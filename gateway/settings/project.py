@@ -18,6 +18,7 @@ from gateway.settings.fabric import (
     HostPath,
     Id,
     Name,
+    ResourceSettings,
     Seconds,
     Section,
     Text,
@@ -102,6 +103,7 @@ class ParameterSettings(Section):
         description="Its value where a request gives none. Without a value the parameter is not passed on.",
         examples=["2026-01-31"],
     )
+    required: bool = Field(False, description="A request must give it a value; then it has no `default`.")
     minimum: Scalar | None = Field(None, description="The lowest value that is taken.", examples=["2026-01-01"])
     maximum: Scalar | None = Field(None, description="The highest value that is taken.", examples=["2026-12-31"])
     choices: tuple[Scalar, ...] | None = Field(
@@ -121,7 +123,7 @@ class ParameterSettings(Section):
     @property
     def declared(self) -> Parameter:
         """What values it takes."""
-        return Parameter(self.type, self.default, self.minimum, self.maximum, self.choices)
+        return Parameter(self.type, self.default, self.minimum, self.maximum, self.choices, self.required)
 
 
 class PipelineDbtSettings(Section):
@@ -153,6 +155,11 @@ class PipelineSettings(Section):
         description="The parameters that a request may give, by name.",
         examples=[{"since": {"type": "date"}}],
     )
+    resources: ResourceSettings = Field(
+        ResourceSettings(),
+        description="What its steps hold, instead of what the fabric says: two pipelines with resources of their own "
+        "run side by side, where their database takes several writers.",
+    )
 
     @model_validator(mode="after")
     def _everything_has_a_place(self) -> PipelineSettings:
@@ -167,7 +174,10 @@ class PipelineSettings(Section):
         for target in targets:
             if targets.count(target) > 1:
                 raise ValueError(f"parameters: two of them go to {target}")
-        parameters.resolve_values(self.declared(), {})
+        declared = self.declared()
+        for name, parameter in declared.items():
+            parameters.check(name, parameter)
+        parameters.resolve_values({name: one for name, one in declared.items() if not one.required}, {})
         return self
 
     def declared(self) -> Mapping[str, Parameter]:

@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.errors import BadRequestError, SlowBodyError
+from gateway.model.request import OnConflict
 from gateway.settings import expected
 from gateway.web import SERVICE
 
@@ -30,6 +31,7 @@ Parameters = Annotated[dict[str, Any], Field(examples=[{"since": "2026-01-31"}])
 Branch = Annotated[Words, Field(examples=["main"])]
 Version = Annotated[Words, Field(examples=["1.4.0"])]
 ProcessName = Annotated[Words, Field(examples=["orders"])]  # a model or a step, at which a run stops
+Conflict = Literal[OnConflict.REJECT, OnConflict.ATTACH, OnConflict.QUEUE]
 JobId = Annotated[Words, Field(examples=["dbt-1796043514018-ioqtdn"])]
 Model = TypeVar("Model", bound=BaseModel)
 

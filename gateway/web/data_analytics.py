@@ -8,11 +8,11 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.model.job import Status
-from gateway.model.request import BuiltinPipeline, DbtCommand, TriggerRequest
+from gateway.model.request import BuiltinPipeline, DbtCommand, OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.answers import base_url, json_answer
-from gateway.web.body import JobId
+from gateway.web.body import Conflict, JobId
 from gateway.web.records import Answer, JobAnswer, record
 
 PATH = "/api/data-analytics/pipeline/trigger"
@@ -30,6 +30,7 @@ class TriggerBody(BaseModel):
     ] = DbtCommand.DAILY
     enableOpenlineage: bool | None = None  # noqa: N815, the API's name
     enableElementary: bool | None = None  # noqa: N815, the API's name
+    onConflict: Conflict | None = None  # noqa: N815, the API's name
 
 
 class JobQuery(BaseModel):
@@ -72,6 +73,7 @@ async def trigger(request: web.Request) -> web.Response:
             given.command,
             openlineage=given.enableOpenlineage,
             elementary=given.enableElementary,
+            on_conflict=given.onConflict or OnConflict.REJECT,
             caller=request[CALLER],
         )
     )

@@ -73,7 +73,7 @@ class ProgressAnswer(Answer):
 
 
 class StepAnswer(Answer):
-    """A step of a job. note: why it was skipped."""
+    """A step of a job. note: why it was skipped. peak_memory_bytes: of its largest process. cpu_seconds: of all."""
 
     name: str
     status: Status
@@ -82,6 +82,8 @@ class StepAnswer(Answer):
     started_at: Moment | None = None
     finished_at: Moment | None = None
     duration_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    cpu_seconds: float | None = None
     progress: ProgressAnswer | None = None
 
 
@@ -272,6 +274,8 @@ def _times(span: Span | None, given: Instant | None) -> dict[str, Any]:
         "started_at": rfc3339(span.started),
         "finished_at": rfc3339(span.finished),
         "duration_seconds": round(span.duration, 3),
+        "peak_memory_bytes": span.peak_memory,
+        "cpu_seconds": None if span.cpu is None else round(span.cpu, 3),
     }
 
 

@@ -388,7 +388,8 @@ def _read_outcome(folder: Path) -> Outcome | None:
 
 
 def _outcome(record: Mapping[str, Any]) -> Outcome:
-    span = Span(record["started"], record["finished"], record["duration"])
+    times = record["started"], record["finished"], record["duration"]
+    span = Span(*times, record.get("peak_memory"), record.get("cpu"))
     code, number = record["code"], record["signal"]
     if record["error"] is not None:
         return NotStarted(record["error"], None, span)

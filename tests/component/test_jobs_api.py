@@ -20,6 +20,8 @@ WAITING = """
     while not pathlib.Path("go").exists():
         time.sleep(0.01)
 """
+# ends at once, unless there is a file `hold`
+HOLDING = 'echo "$@"; while [ -e hold ]; do sleep 0.01; done'
 PIPELINES = {
     "load": {"ingester": True, "parameters": {"month": {"type": "integer", "option": "--month"}}},
     "gold": {"dbt": {"command": "run"}},
@@ -35,10 +37,14 @@ async def api(tmp_path: Path, make_api: MakeApi) -> Api:
         "default_fabric": "local",
         "default_project": "small",
         "projects": {
-            "small": {"dbt": "transform", "ingester": {"command": [sys.executable, "ingest.py"]}},
+            "small": {
+                "dbt": "transform",
+                "ingester": {"command": [sys.executable, "ingest.py"]},
+                "pipelines": {"beside": {"ingester": True, "resources": {"ingester": "another"}}},
+            },
             "41459": {
                 "dbt": "transform",
-                "ingester": {"command": ["echo"]},
+                "ingester": {"command": ["sh", "-c", HOLDING, "sh"]},
                 "pipelines": PIPELINES,
             },
         },
@@ -101,7 +107,7 @@ async def test_a_built_in_pipeline_stops_at_a_step_or_a_model(api: Api) -> None:
     ("fields", "status", "code", "said"),
     [
         ({}, 400, "missing_field", "'pipeline'"),
-        ({"pipeline": "nightly"}, 404, "unknown_pipeline", "project `small`; there are: ingester, dbt, full"),
+        ({"pipeline": "nightly"}, 404, "unknown_pipeline", "project `small`; there are: beside, ingester, dbt, full"),
         ({"pipeline": "full", "projectId": "9"}, 404, "unknown_project", "`9`"),
         ({"pipeline": "full", "fabricId": 9}, 404, "unknown_fabric", "`9`"),
         ({"pipeline": "dbt", "command": "compile"}, 400, "unknown_command", "'daily'"),
@@ -128,6 +134,38 @@ async def test_a_conflict_is_refused_unless_the_trigger_may_queue(api: Api) -> N
     assert [job["jobId"] for job in (await api.get(f"{JOBS}?status=queued"))["jobs"]] == [second["jobId"]]
     (api.folder / "go").touch()
     await api.finished(second["jobId"])
+
+
+async def test_a_trigger_may_attach_to_a_job_that_does_the_same(api: Api) -> None:
+    asked = {"pipeline": "load", "projectId": "41459", "fabricId": "7", "parameters": {"month": 3}}
+    (api.folder / "hold").touch()
+    first = (await triggered(api, **asked, onConflict="attach"))["jobId"]
+    assert (await triggered(api, **asked | {"parameters": {"month": "3"}}, onConflict="attach"))["jobId"] == first
+    for other in ({"parameters": {"month": 4}}, {"parameters": None}, {"fabricId": "local"}, {"pipeline": "ingester"}):
+        answer = await refused(api, 409, "already_running", **asked | {"parameters": None} | other, onConflict="attach")
+        assert answer.json["conflict"]["jobId"] == first
+    assert (await api.call("POST", f"{JOBS}/{first}/cancel")).status == 202
+    (api.folder / "hold").unlink()
+    await api.finished(first)
+
+
+async def test_a_trigger_of_the_data_analytics_api_attaches_and_queues_too(api: Api) -> None:
+    first = await api.trigger(pipeline="ingester")
+    assert await api.trigger(pipeline="ingester", onConflict="attach") == first
+    second = await api.trigger(pipeline="ingester", onConflict="queue")
+    assert (await api.poll(second))["phase"] == "queued"
+    (api.folder / "go").touch()
+    await api.finished(second)
+
+
+async def test_pipelines_with_resources_of_their_own_run_side_by_side(api: Api) -> None:
+    first = (await triggered(api, pipeline="ingester"))["jobId"]
+    beside = await triggered(api, pipeline="beside")
+    assert beside["status"] == "running"
+    await refused(api, 409, "already_running", pipeline="beside")
+    (api.folder / "go").touch()
+    await api.finished(first)
+    await api.finished(beside["jobId"])
 
 
 async def test_triggers_that_are_off_refuse_this_api_too(project: Path, make_api: MakeApi) -> None:

@@ -11,6 +11,7 @@ from gateway.model import catalog
 from gateway.model.catalog import Installation, Models
 from gateway.model.plan import Plan, StepName
 from gateway.model.request import BuiltinPipeline, DbtCommand, TriggerRequest
+from gateway.settings.fabric import ResourceSettings
 from gateway.settings.project import PipelineSettings
 from runners.dbt.listing import Node
 from runners.parameters import ParameterValue
@@ -299,6 +300,12 @@ def test_a_run_up_to_a_step_is_the_whole_plan_cut_after_it(process: str, steps: 
 def test_a_run_up_to_the_ingester_holds_only_the_ingesters_resource() -> None:
     plan = catalog.declared_plan(PIPELINE, {}, StepName.INGESTER, installed())
     assert plan.resources == (installed().ingester_resource,)
+
+
+def test_the_resources_of_a_pipeline_come_before_those_of_its_fabric() -> None:
+    own = PIPELINE.model_copy(update={"resources": ResourceSettings(dbt="orders")})
+    whole = catalog.declared_plan(own, {}, None, installed())
+    assert whole.resources == (installed().ingester_resource, "orders")
 
 
 MODELS = [

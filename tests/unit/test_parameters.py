@@ -98,6 +98,15 @@ def test_a_default_replaces_a_missing_value_and_null() -> None:
     assert resolve_values(declared, {"a": None, "b": "", "c": False}) == {"a": 1, "b": "", "c": False}
 
 
+def test_a_required_parameter_must_be_given() -> None:
+    declared = {"day": Parameter(ParameterType.DATE, required=True), "n": Parameter(ParameterType.INTEGER, 1)}
+    assert resolve_values(declared, {"day": "2026-11-30"}) == {"day": "2026-11-30", "n": 1}
+    said = r"^The parameter 'day' is refused: it must be given, since it is required: a date, such as 2026-11-30"
+    for values in ({}, {"day": None}):
+        with pytest.raises(WordError, match=said):
+            resolve_values(declared, values)
+
+
 def test_a_wrong_default_is_refused_even_if_a_value_is_given() -> None:
     with pytest.raises(WordError, match=r"^The default of parameter x = '\{\{ 1 }}'"):
         resolve_values({"x": Parameter(ParameterType.STRING, "{{ 1 }}")}, {"x": "a"})
@@ -230,6 +239,7 @@ def test_a_consistent_declaration_is_accepted(parameter: Parameter) -> None:
             "default of parameter x = 13 .* an integer from 1 to 12",
         ),
         (Parameter(ParameterType.STRING, "ZZ", choices=("AA",)), "default of parameter x = 'ZZ' .* one of AA"),
+        (Parameter(ParameterType.INTEGER, 3, required=True), "default of parameter x = 3 .* left out: a run must give"),
         (Parameter(ParameterType.INTEGER, "3"), "default of parameter x = '3' .* an integer of"),
         (Parameter(ParameterType.BOOLEAN, "true"), "default of parameter x = 'true' .* true or false"),
         (Parameter(ParameterType.STRING, 3), "default of parameter x = 3 .* a string"),

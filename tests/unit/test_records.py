@@ -43,6 +43,8 @@ NO_STEP = {
     "startedAt": None,
     "finishedAt": None,
     "durationSeconds": None,
+    "peakMemoryBytes": None,
+    "cpuSeconds": None,
     "progress": None,
 }
 RAN = {"startedAt": AT_NOON, "finishedAt": "2026-11-21T12:00:02.500000+00:00", "durationSeconds": 2.5}
@@ -158,6 +160,13 @@ def test_a_completed_job_has_exit_code_0_and_its_duration() -> None:
     assert result(answer) == ("completed", True, 0)
     assert (answer["phase"], answer["finishedAt"]) == ("ended", "2026-11-21T12:00:04.000000+00:00")
     assert answer["durationSeconds"] == 4
+
+
+def test_a_step_tells_the_memory_and_the_processor_time_that_it_used() -> None:
+    used = replace(SPAN, peak_memory=70 << 20, cpu=1.23456)
+    steps = [Finished(Exited(0, used), None, None)]
+    answer = shown(make_job(plan=planned("deps"), steps=steps, state=Ended(later(4), Completed(0, None))), seconds=4)
+    assert (answer["steps"][0]["peakMemoryBytes"], answer["steps"][0]["cpuSeconds"]) == (70 << 20, 1.235)
 
 
 def test_a_completed_job_with_a_non_zero_exit_code_has_a_first_failure() -> None:

@@ -45,5 +45,6 @@ def _last(pipeline: Mapping[str, Any]) -> str:
 
 
 def _parameter(parameter: Mapping[str, Any]) -> str:
-    default = parameter.get("default")
-    return f"{parameter['name']}={parameter['type'] if default is None else default}"
+    if parameter["required"]:
+        return f"{parameter['name']}={parameter['type']} (required)"
+    return f"{parameter['name']}={parameter['type'] if parameter['default'] is None else parameter['default']}"

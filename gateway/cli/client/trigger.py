@@ -25,8 +25,9 @@ _TOGGLES = {"on": True, "off": False}
 @click.option("--elementary", type=click.Choice(list(_TOGGLES)), help="End `daily` with Elementary, or not.")
 @click.option(
     "--on-conflict",
-    type=click.Choice(["reject", "queue"]),
-    help="Where another job holds what this one needs: refuse it (the default), or wait for its end.",
+    type=click.Choice(["reject", "attach", "queue"]),
+    help="Where another job holds what this one needs: refuse it (the default), take that job if it does the same, or "
+    "wait.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Show the output until the job ends; exit with its exit code.")
 @click.option("-w", "--wait", is_flag=True, help="Show the steps until the job ends; exit with its exit code.")

@@ -20,7 +20,7 @@ from gateway.model.request import DbtCommand, OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.answers import base_url, json_answer, json_text
-from gateway.web.body import Branch, Id, Parameters, ProcessName, Version, Words
+from gateway.web.body import Branch, Conflict, Id, Parameters, ProcessName, Version, Words
 from gateway.web.records import Answer, ListedJob, listed_record, whole_record
 
 PATH = "/api/v1/jobs"
@@ -45,7 +45,7 @@ class TriggerBody(BaseModel):
     processName: ProcessName | None = None  # noqa: N815, the API's name
     enableOpenlineage: bool | None = None  # noqa: N815, the API's name
     enableElementary: bool | None = None  # noqa: N815, the API's name
-    onConflict: Literal["reject", "queue"] | None = None  # noqa: N815, the API's name
+    onConflict: Conflict | None = None  # noqa: N815, the API's name
 
 
 class WaitQuery(BaseModel):
@@ -118,7 +118,7 @@ async def trigger(request: web.Request) -> web.Response:
             branch=given.branch,
             version=given.version,
             process=given.processName,
-            on_conflict=OnConflict(given.onConflict or OnConflict.REJECT),
+            on_conflict=given.onConflict or OnConflict.REJECT,
             caller=request[CALLER],
         )
     )

@@ -26,6 +26,7 @@ class ParameterAnswer(Answer):
     name: str
     type: ParameterType
     default: Value | None
+    required: bool
     minimum: Annotated[Value | None, Field(exclude_if=is_none)]
     maximum: Annotated[Value | None, Field(exclude_if=is_none)]
     choices: Annotated[tuple[Value, ...] | None, Field(exclude_if=is_none)]
@@ -93,6 +94,7 @@ def _parameter(name: str, given: ParameterSettings) -> ParameterAnswer:
         name=name,
         type=given.type,
         default=given.default,
+        required=given.required,
         minimum=given.minimum,
         maximum=given.maximum,
         choices=given.choices,

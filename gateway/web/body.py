@@ -154,9 +154,9 @@ def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadReq
 def _allowed(model: type[BaseModel], location: expected.Location, what: str) -> str:
     """What a field or a query parameter takes, with a line that would be right."""
     takes = expected.at(model, location)
-    name, words, example = location[-1], takes.words, takes.example
+    name, words, example = ".".join(map(str, location)), takes.words, takes.example
     if what == "field":
-        return f'{words}, such as "{".".join(map(str, location))}": {json.dumps(example)}'
+        return f"{words}, such as {json.dumps(name)}: {json.dumps(example)}"
     if takes.schema.get("type") == "array":
         words, example = f"{expected.at(model, (*location, 0)).words}, several by comma", ",".join(map(str, example))
     return f"{words}, such as ?{name}={example}"

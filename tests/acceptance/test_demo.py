@@ -129,7 +129,7 @@ def test_a_second_demo_in_the_folder_and_the_commands_it_prints_work(first: Ran)
         assert (job["status"], job["exitCode"], job["jobId"]) == ("completed", 0, record["jobId"])
         assert [one["jobId"] for one in listed["jobs"]][:2] == [accepted["jobId"], job["jobId"]]
         named = [pipeline["name"] for pipeline in bash(base, pipelines)["pipelines"]]
-        assert named == ["refresh", "gold", "carrier_report"]
+        assert named == ["refresh", "gold", "carrier_report", "ingester", "dbt", "full"]
         waits = bash(base, run)
         assert waits["success"] is True
         for job_id in (waits["runId"], accepted["jobId"]):

@@ -135,6 +135,7 @@ def test_a_second_gateway_on_a_state_directory_does_not_affect_the_first(gateway
     gateway.hold()
     job = gateway.trigger(pipeline="ingester")
     wait_for(lambda: gateway.poll(job)["output"].endswith("line 49\n"), "all that the step prints while it is held")
+    wait_for(lambda: gateway.poll(job)["outputBytes"] == len(gateway.poll(job)["output"]), "a look at its size")
     before = state_of(gateway, job)
     for _ in range(3):
         says(run("serve", cwd=gateway.folder, PORT="0"), STATE, "Another gateway", str(gateway.state))

@@ -88,9 +88,9 @@ async def test_each_filter_finds_its_jobs_newest_first(api: Api, query: str, exp
 @pytest.mark.parametrize(
     ("query", "field"),
     [
-        ("status=done", "status.0"),
-        ("outcome=", "outcome.0"),
-        ("pipeline=a,,b", "pipeline.1"),
+        ("status=done", "status"),
+        ("outcome=", "outcome"),
+        ("pipeline=a,,b", "pipeline"),
         ("since=yesterday", "since"),
         ("since=2026-11-21", "since"),
         ("since=2026-11-21T12:00:00", "since"),

@@ -531,6 +531,7 @@ async def test_only_fabrics_with_a_number_are_offered_as_fabric_ids(tmp_path: Pa
 
 async def test_pipelines_are_listed_with_their_parameters_and_last_run(api: Api) -> None:
     first, second, third, *builtin = (await api.get("/api/v1/pipelines"))["pipelines"]
+    optional = {"default": None, "required": False}
     assert first == {
         "name": PIPELINE,
         "projectId": PROJECT,
@@ -538,8 +539,8 @@ async def test_pipelines_are_listed_with_their_parameters_and_last_run(api: Api)
         "fabrics": ["33290"],
         "steps": ["ingester", "build"],
         "parameters": [
-            {"name": "franchise_id", "type": "integer", "default": None, "minimum": 3000001, "maximum": 3999999},
-            {"name": "source", "type": "string", "default": "reviews", "choices": ["reviews", "orders"]},
+            {**optional, "name": "franchise_id", "type": "integer", "minimum": 3000001, "maximum": 3999999},
+            {**optional, "name": "source", "type": "string", "default": "reviews", "choices": ["reviews", "orders"]},
         ],
         "lastRun": None,
         "usualSeconds": None,

@@ -55,13 +55,14 @@ async def _run(action: Action, address: str, token: str | None, given: dict[str,
 
 
 def _file() -> Path:
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(home) / "pipeline-gateway" / "client.yaml"
+    # a user without a home folder, such as systemd's dynamic ones, has no such file
+    folder = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111, it never raises
+    return Path(folder) / "pipeline-gateway" / "client.yaml"
 
 
 def _read_file(file: Path) -> dict[str, str]:
     """The address and the token that a file gives. Raises ConfigError."""
-    if not file.exists():
+    if not os.path.exists(file):  # noqa: PTH110, it never raises
         return {}
     content = read_mapping(file)
     if isinstance(content, str):

@@ -17,7 +17,7 @@ from gateway.model import catalog
 from gateway.model.catalog import Installation, Models
 from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Queued, Running, SourceCommit
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.model.request import BuiltinPipeline, TriggerRequest
+from gateway.model.request import BuiltinPipeline, OnConflict, TriggerRequest
 from gateway.settings.project import PipelineDbtSettings, PipelineSettings
 from gateway.settings.settings import Settings
 from runners import parameters
@@ -246,12 +246,16 @@ def new_job(planned: PlannedJob) -> Job:
     )
 
 
-def does_the_same(job: Job, planned: PlannedJob) -> bool:
-    """Whether a job that is neither ended nor being cancelled does what a request asks for, on the same commit."""
+def may_attach(job: Job, planned: PlannedJob) -> bool:
+    """Whether a request that attaches may be answered with a job: that does the same, on the same commit.
+
+    A job that has ended or is being cancelled does nothing more.
+    """
     asked = new_job(planned)
     fields = ("pipeline", "command", "project", "fabric", "source", "parameters", "process")
     return (
-        isinstance(job.state, Queued | Running)
+        planned.request.on_conflict is OnConflict.ATTACH
+        and isinstance(job.state, Queued | Running)
         and all(getattr(job, name) == getattr(asked, name) for name in fields)
         and [_settled(step) for step in job.plan.steps] == [_settled(step) for step in asked.plan.steps]
     )

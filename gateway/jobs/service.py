@@ -28,7 +28,7 @@ from gateway.jobs.execution import JobExecution, JobSnapshot
 from gateway.jobs.log import JobLog, OutputPart, OutputRange, is_final
 from gateway.jobs.output import output_size, rendered_tail
 from gateway.jobs.readiness import Readiness, ReadinessCheck
-from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, does_the_same, new_job
+from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, may_attach, new_job
 from gateway.model.history import JobFilter
 from gateway.model.job import Caller, Ended, Job, Pending, Queued, job_status, phase
 from gateway.model.plan import Plan
@@ -112,21 +112,15 @@ class JobService:
             may_wait = planned.request.on_conflict is OnConflict.QUEUE
             job = await self._store.insert(new_job(planned), may_wait=may_wait)
         except HeldError as held:
-            if (same := self._same(held.job, planned)) is not None:
-                return same
+            holder = self._executions.get(held.job)
+            if holder is not None and may_attach(holder[0].job, planned):
+                return holder[0].job
             raise await self._conflict(held.job) from None
         self._launch(job, planned.fabric)
         steps = [str(step.name) for step in job.plan.steps]
         caller = _caller_fields(planned.request.caller)
         _log.info("job accepted", job=job.id, state=job.state.kind, steps=steps, **caller)
         return job
-
-    def _same(self, job_id: str, planned: PlannedJob) -> Job | None:
-        """The active job with this id, if the request may be answered with it: it does what is asked for."""
-        if planned.request.on_conflict is not OnConflict.ATTACH or job_id not in self._executions:
-            return None
-        job = self._executions[job_id][0].job
-        return job if does_the_same(job, planned) else None
 
     def pipelines(self) -> list[PipelineInfo]:
         """The pipelines that projects declare."""

@@ -156,7 +156,7 @@ def test_an_interrupted_follower_exits_130_and_the_job_goes_on(gateway: Gateway)
 @pytest.mark.parametrize(("answer", "outcome"), [("y\n", FAILED), ("n\n", 7)])
 def test_ctrl_c_on_a_terminal_asks_whether_to_cancel(gateway: Gateway, answer: str, outcome: int) -> None:
     with on_terminal(told(gateway, "wait"), "trigger", "ingester", "--wait") as (process, terminal):
-        wait_for((gateway.folder / "runs").exists, "the ingester")
+        read_until(terminal, "ingester  ")  # the command follows the job, and so hears the key
         os.write(terminal, b"\x03")
         read_until(terminal, "Cancel the job?")
         os.write(terminal, answer.encode())

@@ -1,7 +1,7 @@
 """A job's output from any byte on, as text, in parts that are bounded.
 
-A cursor is the offset of a byte of the stored output. Each part says where the next one begins, so that whoever goes on
-there, also with another gateway, gets every byte once, or is told how many were dropped.
+A cursor is the offset of a byte of the stored output. Each part says where the next one begins. A client that goes on
+there, also with another gateway, gets every byte once, or the number of those that were dropped.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def open_process(pid: int, starttime: int) -> int | None:
 
 
 def age(starttime: int) -> float:
-    """Seconds since a process of this start time began, by a clock that nobody can set."""
+    """Seconds since a process of this start time began, by a clock that can't be set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - starttime / os.sysconf("SC_CLK_TCK")
 
 

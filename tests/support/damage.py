@@ -124,7 +124,7 @@ def _killed(gateway: Gateway, folder: Path) -> Killed:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder in which somebody may still write, as a stubborn person does: again, until nothing is left."""
+    """Remove a folder in which a process may still write: again, until nothing is left."""
 
     def removed() -> bool:
         shutil.rmtree(folder, ignore_errors=True)

@@ -53,7 +53,7 @@ Environment of the service (it beats gateway.yaml):
   ENABLE_OPENLINEAGE  run dbt through dbt-ol; unset: where dbt-ol is installed
   ENABLE_ELEMENTARY   end `daily` with Elementary; unset: where the project has its package
   HOST, PORT          where to listen (localhost, 3000)
-  JOB_TTL             seconds an ended job stays in the list (3600)
+  JOB_TTL             seconds an ended job stays in the list of the data-analytics API (3600)
   STATE_DIRECTORY     where jobs, their output and the database are kept
   GATEWAY_<SETTING>   any other setting of gateway.yaml, as YAML
 
@@ -64,9 +64,11 @@ Environment of the commands for jobs:
 
 \b
 Exit codes: 0 done, 1 the demo or a check failed, or a token could not be changed, 2 a wrong command line, 70 a bug, 73
-state directory or port unusable, 75 the same but it may pass (disk full), 78 wrong configuration. Of the commands for
-jobs: the exit code of the job (trigger --wait, trigger --follow, wait), 125 the job failed, 75 the gateway refused the
-request, 69 the gateway can't be reached, 130 interrupted.
+state directory or port unusable, 75 the same but it may pass (disk full), 78 wrong configuration.
+
+\b
+Exit codes of the commands for jobs: the job's own (trigger --wait, trigger --follow, wait), 125 the job failed or was
+cancelled, 75 the gateway refused the request, 69 the gateway can't be reached, 130 interrupted.
 """
 
 

@@ -31,8 +31,8 @@ def client(action: Action) -> Callable[..., int | None]:
         "--token-file",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help=f"A file with the token alone; default: {TOKEN}, client.yaml. client.yaml is "
-        "~/.config/pipeline-gateway/client.yaml with the keys server and token.",
+        help=f"A file with the token alone. Without it the token is the value of {TOKEN}, else that of the key token "
+        "in client.yaml, which is ~/.config/pipeline-gateway/client.yaml and also has the key server.",
     )
     @functools.wraps(action)
     def command(*, server: str | None, token_file: Path | None, **given: Any) -> int | None:

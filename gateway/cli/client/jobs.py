@@ -48,21 +48,31 @@ async def status(gateway: Client, *, job: str | None, as_json: bool) -> None:
 @click.option("--pipeline", metavar="NAMES", help="Of these pipelines.")
 @click.option("--project", metavar="IDS", help="Of these projects.")
 @click.option("--fabric", metavar="IDS", help="On these fabrics.")
-@click.option("--since", callback=_time, metavar="TIME", help="Not older than this: 12h, 7d or 2026-11-30T02:00.")
-@click.option("--until", callback=_time, metavar="TIME", help="Older than this.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many at most.")
+@click.option(
+    "--since",
+    callback=_time,
+    metavar="TIME",
+    help="Triggered at this time or later: 12h, 7d or 2026-11-30T02:00 (this host's time).",
+)
+@click.option("--until", callback=_time, metavar="TIME", help="Triggered before this time.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Show so many at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @client
 async def list_jobs(gateway: Client, *, limit: int, as_json: bool, **filters: str | None) -> None:
-    """List jobs, newest first. What failed last night: --outcome errors,failed --since 12h"""
+    """List jobs, newest first.
+
+    What failed last night: pipeline-gateway list --outcome errors,failed --since 24h
+    """
     found: list[dict[str, Any]] = []
     query = {name: value for name, value in filters.items() if value is not None}
-    while len(found) < limit:
+    while True:
         page = await gateway.jobs({**query, "limit": str(min(_PAGE, limit - len(found)))})
         found += page["jobs"]
-        if page["next"] is None:
+        if page["next"] is None or len(found) >= limit:
             break
         query["cursor"] = page["next"]
+    if page["next"] is not None:
+        screen.errors.print(f"There are more than {limit}: see --limit, --since and the filters.", style="dim")
     if as_json:
         screen.print_json({"jobs": found})
         return
@@ -84,7 +94,10 @@ async def list_jobs(gateway: Client, *, limit: int, as_json: bool, **filters: st
 @click.option("--json", "as_json", is_flag=True, help="Print the record at the end as JSON.")
 @client
 async def wait(gateway: Client, *, job: str | None, as_json: bool) -> int:
-    """Wait until a job ends, and exit with its exit code, or 125 where it failed. Without JOB the newest one."""
+    """Wait until a job ends.
+
+    Exits with the exit code of the job, or 125 where it failed or was cancelled. Without JOB the newest one.
+    """
     return await following.to_the_end(gateway, job or await newest(gateway), output=False, as_json=as_json)
 
 
@@ -93,7 +106,10 @@ async def wait(gateway: Client, *, job: str | None, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @client
 async def cancel(gateway: Client, *, job: str, as_json: bool) -> None:
-    """Ask for the end of a job, with everything that runs of it; `wait` waits for that."""
+    """Stop a job and all its processes.
+
+    Returns at once; the job has ended when `wait JOB` returns.
+    """
     await gateway.cancel(job)
     record = await gateway.job(job)
     if as_json:

@@ -15,15 +15,20 @@ from gateway.client import Client
 
 @click.command("logs")
 @click.argument("job", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends, also across restarts of the gateway.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="BYTES", help="Only the end.")
+@click.option(
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Go on until the job ends, also while the gateway restarts.",
+)
+@click.option("--tail", type=click.IntRange(min=0), metavar="BYTES", help="Only the last BYTES, from a whole line on.")
 @click.option("--step", metavar="NAME", help="Only the output of this step, such as build.")
-@click.option("--json", "as_json", is_flag=True, help="With --follow: each event as a line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Only with --follow: print each event as a line of JSON.")
 @client
 async def logs(
     gateway: Client, *, job: str | None, follow: bool, tail: int | None, step: str | None, as_json: bool
 ) -> None:
-    """Print the output of a job, all that is kept of it. Without JOB of the newest one."""
+    """Print the whole output of a job, as far as it is kept. Without JOB that of the newest one."""
     if follow and (tail is not None or step is not None):
         raise click.UsageError("--follow shows the whole output; leave --tail and --step out.")
     if as_json and not follow:

@@ -20,18 +20,18 @@ _TOGGLES = {"on": True, "off": False}
 @click.option("--fabric", metavar="ID", help="Where it runs; default: the default fabric.")
 @click.option("--branch", metavar="NAME", help="Run the head of this branch.")
 @click.option("--version", "tag", metavar="TAG", help="Run this tag.")
-@click.option("--process", metavar="MODEL", help="Run what is upstream of this model, and it.")
+@click.option("--process", metavar="MODEL", help="Run only this model and the models it depends on.")
 @click.option("--openlineage", type=click.Choice(list(_TOGGLES)), help="Run dbt through dbt-ol, or not.")
 @click.option("--elementary", type=click.Choice(list(_TOGGLES)), help="End `daily` with Elementary, or not.")
 @click.option(
     "--on-conflict",
     type=click.Choice(["reject", "attach", "queue"]),
-    help="Where another job holds what this one needs: refuse it (the default), take that job if it does the same, or "
-    "wait.",
+    help="Where another job holds what this one needs: refuse it (the default), attach to that job if it does the same "
+    "on the same commit, or queue it.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Show the output until the job ends; exit with its exit code.")
 @click.option("-w", "--wait", is_flag=True, help="Show the steps until the job ends; exit with its exit code.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, a line each.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as a line of JSON; with --follow, each event.")
 @client
 async def trigger(
     gateway: Client,
@@ -43,15 +43,16 @@ async def trigger(
     as_json: bool,
     **given: str | None,
 ) -> int:
-    """Start PIPELINE, with values for its parameters.
+    """Start a pipeline, and follow it if you like.
 
     \b
     pipeline-gateway trigger full --follow
     pipeline-gateway trigger dbt --command build --wait
-    pipeline-gateway trigger shop:carrier_report carrier=B6 month=3
+    pipeline-gateway trigger shop:report carrier=B6 month=3
 
-    Without PIPELINE, a terminal shows what can be triggered. Exit codes: 0 accepted, 75 refused, 69 no gateway answers;
-    with --follow or --wait the job's own, 125 where the job failed, 130 where you interrupt it.
+    PROJECT is the id of a project; without it, the default project. Without PIPELINE, a terminal shows what can be
+    triggered. Exit codes: 0 accepted, 75 refused, 69 no gateway answers; with --follow or --wait the job's own, 125
+    where the job failed or was cancelled, 130 where you interrupt it.
     """
     if pipeline is None:
         if not screen.console.is_terminal:

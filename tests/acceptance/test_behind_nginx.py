@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import MakeGateway, need
 from tests.support import access, manual
 from tests.support.gateway import PATH, Gateway, wait_for
+from tests.support.ports import free_port
 
 NAME = "pipelines.example.com"
 
@@ -23,9 +24,7 @@ class Proxy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.certificate = folder / "pipelines.pem"
         names = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"]
         files = ["-keyout", str(folder / "pipelines.key"), "-out", str(self.certificate)]

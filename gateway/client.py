@@ -137,21 +137,26 @@ class Client:
         """
         patience = _Patience()
         resume: str | None = None
-        ended = False
+        end: int | None = None  # of the output of a job that has ended
         is_first = True
-        while not ended:
+        while True:
+            lost = UnreachableError(f"{self._base} ended the events of {job_id} too early.")  # as one that stops does
             try:
                 async for number, event in self._stream(job_id, parameters, resume):
-                    patience.answered()
                     is_first = False
                     resume = number or resume
-                    ended = (event.name == "state" and event.data["status"] in ENDED) or ended
+                    if event.name == "state":
+                        end = _output_end(event.data)
+                    if event.name == "log" or end is None:
+                        patience.answered()
                     yield event
             except UnreachableError as error:
                 if is_first:
                     raise
-                ended = False  # some of the output may be missing still
-                await patience.pause(error)
+                lost, end = error, None
+            if end is not None and int(resume or parameters.get("offset", "0")) >= end:
+                return
+            await patience.pause(lost)
 
     async def _stream(
         self, job_id: str, parameters: Mapping[str, str], resume: str | None
@@ -197,6 +202,13 @@ class Client:
             f"No gateway answers at {self._base}: {str(error) or 'no answer in time'}. Start it with `pipeline-gateway "
             "serve`, or name another one, such as --server http://HOST:3000."
         )
+
+
+def _output_end(record: Mapping[str, Any]) -> int | None:
+    """Where the output of a job ends, by its record; None while it is active."""
+    if record["status"] not in ENDED:
+        return None
+    return (record["outputBytes"] or 0) + (record["outputDroppedBytes"] or 0)
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[str]:

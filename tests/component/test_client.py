@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import aiohttp
 import pytest
 from aiohttp import web
@@ -53,3 +55,26 @@ async def test_an_address_where_nothing_listens_is_named(unused_tcp_port: int) -
     async with aiohttp.ClientSession() as session:
         with pytest.raises(UnreachableError, match=f"localhost:{unused_tcp_port}"):
             await Client(session, f"http://localhost:{unused_tcp_port}").pipelines()
+
+
+async def test_a_stream_that_a_stopping_gateway_ends_too_early_is_continued(aiohttp_server: AiohttpServer) -> None:
+    """The job has ended, and the rest of its output was not sent before the gateway stopped."""
+    state = {"status": "completed", "outputBytes": 8, "outputDroppedBytes": 0}
+    rest = {"offset": 4, "next": 8, "text": "two\n", "dropped": 0}
+    parts = [
+        f"id: 4\nevent: log\ndata: {json.dumps(rest | {'offset': 0, 'next': 4, 'text': 'one'})}\n\n",
+        f"id: 8\nevent: log\ndata: {json.dumps(rest)}\n\n",
+    ]
+    asked: list[str | None] = []
+
+    async def events(request: web.Request) -> web.Response:
+        asked.append(request.headers.get("Last-Event-ID"))
+        return web.Response(text=f"event: state\ndata: {json.dumps(state)}\n\n{parts[len(asked) - 1]}")
+
+    app = web.Application()
+    app.router.add_get(f"{JOBS}/load-1/events", events)
+    server = await aiohttp_server(app)
+    async with aiohttp.ClientSession() as session:
+        client = Client(session, str(server.make_url("/")))
+        texts = [event.data["text"] async for event in client.events("load-1", {}) if event.name == "log"]
+    assert (texts, asked) == (["one", "two\n"], [None, "4"])

@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
@@ -25,8 +23,7 @@ from gateway.errors import (
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs.execution import JobExecution, JobSnapshot
-from gateway.jobs.log import JobLog, OutputPart, OutputRange, is_final
-from gateway.jobs.output import output_size, rendered_tail
+from gateway.jobs.output_reader import OutputReader
 from gateway.jobs.readiness import Readiness, ReadinessCheck
 from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, may_attach, new_job
 from gateway.model.history import JobFilter
@@ -37,20 +34,15 @@ from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from gateway.storage.store import Store
 from runners import durable
+from runners.mask import Mask
 from runners.runner import Runner
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _RETRY_AFTER_CONFLICT = 10
 _STOPPING = "The gateway is stopping; try again in a few seconds."
-_READERS = 2  # threads that read output for clients and for the progress of jobs
-_LOOK = 2.0  # seconds for a look at how much output there is
 _SETTLE = 2.0  # seconds that recovery waits for its jobs before the service listens; the rest settle later
 
-_KEPT_PARTS = 64  # parts of output that are kept for other followers, 64 KiB each, or one line
-
 _log = structlog.get_logger()
-
-T = TypeVar("T")
 
 
 class JobService:
@@ -76,10 +68,7 @@ class JobService:
         self._executions: dict[str, tuple[JobExecution, asyncio.Task[None]]] = {}
         self._recovered: set[str] = set()
         self._draining = False
-        # Threads of their own: the output decides how long a read takes, and jobs need the other threads.
-        self._readers = ThreadPoolExecutor(_READERS, "output")
-        self._log_readers = ThreadPoolExecutor(_READERS, "log")  # others, so that followers never delay polls
-        self._parts: dict[tuple[str, int], asyncio.Future[OutputPart | None]] = {}
+        self.output = OutputReader(self.folder, self._job, self._mask)
 
     def must_be_enabled(self) -> None:
         """Raises PipelinesDisabledError where triggers are off."""
@@ -137,7 +126,7 @@ class JobService:
 
     async def get(self, job_id: str) -> JobSnapshot:
         """A job as it is now. Raises UnknownJobError."""
-        [snapshot] = await self._with_output([await self._find(job_id)])
+        [snapshot] = await self.output.sized([await self._find(job_id)])
         return snapshot
 
     async def _find(self, job_id: str) -> JobSnapshot:
@@ -163,7 +152,7 @@ class JobService:
     async def recent(self) -> list[JobSnapshot]:
         """The active jobs and those that ended within the last JOB_TTL seconds, newest first."""
         jobs = await self._store.recent(clock.now(), self._settings.job_ttl)
-        return await self._with_output([self._snapshot(job) for job in jobs])
+        return await self.output.sized([self._snapshot(job) for job in jobs])
 
     async def page(self, wanted: JobFilter, before: int | None, limit: int) -> tuple[list[JobSnapshot], int | None]:
         """The newest jobs that are wanted, at most `limit`, and where the next page begins: see Store.page."""
@@ -171,7 +160,7 @@ class JobService:
         found = [self._snapshot(job) for job in jobs]
         # a job may have ended since the database was read, and must not be in a list of others
         still = [one for one in found if not wanted.statuses or job_status(one.job) in wanted.statuses]
-        return await self._with_output(still), following
+        return await self.output.sized(still), following
 
     async def wait(self, job_id: str, has_changed: Callable[[JobSnapshot], bool], seconds: float) -> JobSnapshot:
         """The job once `has_changed` is true of it, or after that many seconds. Raises UnknownJobError."""
@@ -201,46 +190,6 @@ class JobService:
         """The folder of a job's output and of its steps' files."""
         return self._jobs / job_id
 
-    async def output_tail(self, snapshot: JobSnapshot, size: int) -> str:
-        """The last `size` bytes of a job's output as a terminal shows it, without secrets. Raises OSError."""
-        job = snapshot.job
-        mask = self._executions[job.id][0].mask if job.id in self._executions else self._registry.mask
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, rendered_tail, self.folder(job.id), job, size, mask)
-
-    async def find_output(
-        self, job_id: str, *, offset: int | None, tail: int | None, step: str | None
-    ) -> tuple[Job, OutputRange]:
-        """The job, and what of its output can be served now. Raises UnknownJobError, UnknownTargetError, OSError."""
-        job, end, final = await self._printed(job_id)
-        return job, await self._log(job, lambda log: log.find(end, offset=offset, tail=tail, step=step, is_final=final))
-
-    async def output_part(self, job: Job, offset: int, end: int) -> OutputPart | None:
-        """The next part of a range that was found. Raises OSError."""
-        return await self._log(job, lambda log: log.read(offset, end, is_final=True))
-
-    async def line_start(self, job_id: str, offset: int) -> int:
-        """Where the line of an offset begins: see JobLog. Raises UnknownJobError, OSError."""
-        return await self._log(await self._job(job_id), lambda log: log.line_start(offset))
-
-    async def next_part(self, job_id: str, offset: int) -> OutputPart | None:
-        """What a follower gets next, None where there is nothing yet. Raises UnknownJobError, OSError."""
-        job, end, final = await self._printed(job_id)
-        key = (job_id, offset)
-        if key not in self._parts:  # the followers of a job ask for the same parts
-            reading = self._log(job, lambda log: log.read(offset, end, is_final=final))
-            self._parts[key] = asyncio.ensure_future(reading)
-            while len(self._parts) > _KEPT_PARTS:
-                del self._parts[next(iter(self._parts))]
-        found = self._parts[key]
-        part = None
-        try:
-            part = await asyncio.shield(found)
-        finally:
-            if part is None and self._parts.get(key) is found:
-                del self._parts[key]
-        return part
-
     def changed(self, job_id: str) -> asyncio.Event | None:
         """Set at the next change of an active job, also when the gateway stops; None for a job that has ended."""
         return self._executions[job_id][0].changed if job_id in self._executions else None
@@ -250,23 +199,13 @@ class JobService:
         """Whether the service is stopping."""
         return self._draining
 
-    async def _printed(self, job_id: str) -> tuple[Job, int, bool]:
-        """A job, how many bytes it had printed by then, and whether a last line without an end is whole.
-
-        The record is read again, since it must have each step that printed them. Raises UnknownJobError, OSError.
-        """
-        before = await self._job(job_id)
-        _, end = await self._log(before, JobLog.bounds)
-        return await self._job(job_id), end, is_final(before)
-
     async def _job(self, job_id: str) -> Job:
         """The record of a job. Raises UnknownJobError."""
         return self._executions[job_id][0].job if job_id in self._executions else (await self._find(job_id)).job
 
-    async def _log(self, job: Job, read: Callable[[JobLog], T]) -> T:
-        mask = self._executions[job.id][0].mask if job.id in self._executions else self._registry.mask
-        log = JobLog(self.folder(job.id), job, mask)
-        return await asyncio.get_running_loop().run_in_executor(self._log_readers, read, log)
+    def _mask(self, job_id: str) -> Mask:
+        """Hides the secrets that a job's output may have."""
+        return self._executions[job_id][0].mask if job_id in self._executions else self._registry.mask
 
     async def readiness(self) -> Readiness:
         """Whether a trigger would be taken and could run."""
@@ -302,35 +241,17 @@ class JobService:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        for readers in (self._readers, self._log_readers):
-            readers.shutdown(wait=False, cancel_futures=True)
+        self.output.close()
 
     def _snapshot(self, job: Job) -> JobSnapshot:
         """A job that was read from the store, as it is now."""
         return self._executions[job.id][0].snapshot() if job.id in self._executions else JobSnapshot(job)
 
-    async def _with_output(self, snapshots: list[JobSnapshot]) -> list[JobSnapshot]:
-        """The snapshots with how much output there is of each, as far as the disk says so in time."""
-
-        def read() -> list[JobSnapshot]:
-            return [
-                replace(one, output=output_size(self.folder(one.job.id), one.job)) if one.output.kept is None else one
-                for one in snapshots
-            ]
-
-        if all(one.output.kept is not None for one in snapshots):  # those that run are read all the time
-            return snapshots
-        try:
-            async with asyncio.timeout(_LOOK):
-                return await asyncio.get_running_loop().run_in_executor(self._readers, read)
-        except TimeoutError:
-            return snapshots
-
     def _launch(self, job: Job, fabric: Fabric) -> None:
         if fabric.checkout is not None and any(not isinstance(state, Pending) for state in job.steps):
             fabric.checkout.add_user(job.id)
         runner, folder = self._runners[job.runner], self.folder(job.id)
-        execution = JobExecution(job, self._store, runner, fabric, folder, self._notify_turn, self._readers)
+        execution = JobExecution(job, self._store, runner, fabric, folder, self._notify_turn, self.output.readers)
         task = asyncio.create_task(execution.run(), name=f"job-{job.id}")
         self._executions[job.id] = execution, task
         task.add_done_callback(lambda _: self._forget(job, task))

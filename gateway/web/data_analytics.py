@@ -98,7 +98,7 @@ async def find(request: web.Request) -> web.Response:
         return json_answer(JobList(success=True, jobs=[record(job, base) for job in await service.recent()]))
     snapshot = await service.get_recent(asked.jobId)
     try:
-        output = await service.output_tail(snapshot, OUTPUT_SIZE)
+        output = await service.output.tail(snapshot.job, OUTPUT_SIZE)
     except OSError as error:  # such as no free descriptor: a poll must still tell the job's status
         output = f"The output can't be read now: {error.strerror}."
     return json_answer(PolledJob(**dict(record(snapshot, base)), output=output))

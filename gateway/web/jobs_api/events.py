@@ -55,7 +55,7 @@ async def get(request: web.Request) -> web.StreamResponse:
         asked = body.validate(EventsQuery, {"offset": last}, "header Last-Event-ID as")
     job_id = (await service.get(request.match_info["id"])).job.id
     with _counted(request.app[FOLLOWERS]):
-        offset = await service.line_start(job_id, asked.offset)
+        offset = await service.output.line_start(job_id, asked.offset)
         response = EventSourceResponse(sep="\n", send_timeout=_UNREAD, ping_interval=_PING)
         response.headers.update(SECURITY_HEADERS)
         await response.prepare(request)
@@ -94,7 +94,7 @@ async def _follow(service: JobService, job_id: str, offset: int, response: Event
             if tag != shown:
                 shown = tag
                 await response.send(json_text(whole_record(snapshot, base)), event="state")
-        part = await service.next_part(job_id, offset)
+        part = await service.output.next_part(job_id, offset)
         if part is not None:
             offset = part.next
             event = LogEvent(offset=part.offset, next=part.next, text=part.text, dropped=part.dropped)

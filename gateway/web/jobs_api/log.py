@@ -35,7 +35,7 @@ async def get(request: web.Request) -> web.StreamResponse:
     asked, service = body.query(request, LogQuery), request.app[SERVICE]
     if asked.offset is not None and asked.tail is not None:
         raise BadRequestError("invalid_field", "The query has `offset` and `tail`: give one of them.")
-    job, found = await service.find_output(
+    job, found = await service.output.find(
         request.match_info["id"], offset=asked.offset, tail=asked.tail, step=asked.step
     )
     headers = {"Log-Start": str(found.start), "Log-Next": str(found.end), "Log-Dropped": str(found.dropped)}
@@ -45,7 +45,7 @@ async def get(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     try:
         offset = found.start
-        while request.method != "HEAD" and (part := await service.output_part(job, offset, found.end)) is not None:
+        while request.method != "HEAD" and (part := await service.output.part(job, offset, found.end)) is not None:
             gap = f"==> {part.dropped} bytes were dropped here <==\n" if part.dropped else ""
             async with asyncio.timeout(_UNREAD):
                 await response.write(f"{gap}{part.text}".encode())

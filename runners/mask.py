@@ -1,4 +1,4 @@
-"""Replaces secrets in everything that is shown or written. runners.shim.Masker does the work."""
+"""Replaces secrets in everything that is shown or written. runners.masker.Masker does the work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import BinaryIO
 from urllib.parse import quote, quote_plus, unquote
 
-from runners.shim import SHORTEST_SECRET, Masker
+from runners.masker import SHORTEST_SECRET, Masker
 
 # Names of variables whose values are usually secret: of databases, clouds, dlt (`DESTINATION__…__CREDENTIALS`) and dbt
 # (`DBT_ENV_SECRET_…`). Not `*CREDENTIALS*`: below dlt's CREDENTIALS are user and host, which must stay readable.

@@ -95,28 +95,51 @@ class NotStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class StopReport:
+    """What was ended of a step, and how.
+
+    signals: the names of those that were sent, in order. seconds: from the request, as what ends the step got it, or
+    from the time limit, to the end of the last process. processes: how many were alive when a signal was sent; None
+    where that is not known.
+    """
+
+    signals: tuple[str, ...]
+    seconds: float
+    processes: int | None
+
+
+NOTHING_STOPPED = StopReport((), 0.0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class TimedOut:
-    """It was stopped at its time limit. code: its exit code, 128 + n for signal n, -1 if unknown."""
+    """It was stopped at its time limit. code: its exit code, 128 + n for signal n, -1 if unknown.
+
+    report: None if the supervisor that stopped it, of an older version, wrote none.
+    """
 
     code: int
     span: Span
+    report: StopReport | None = None
     kind: Literal["timed_out"] = "timed_out"
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """It was stopped on request. code: its exit code, 128 + n for signal n, -1 if unknown."""
+    """It was stopped on request. code, report: as in TimedOut."""
 
     code: int
     span: Span
+    report: StopReport | None = None
     kind: Literal["stopped"] = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Its end was not observed. why: a sentence with the reason."""
+    """Its end was not observed. why: a sentence with the reason. report: of the processes that it had left."""
 
     why: str
+    report: StopReport | None = None
     kind: Literal["lost"] = "lost"
 
 

@@ -3,8 +3,8 @@
     python -I -S -X utf8 shim.py FOLDER
 
 Its own environment is the step's, and the secrets to mask come as a JSON list on its standard input, so that no secret
-is in a file. It imports the standard library only, so that it goes on while the gateway is restarted, replaced or
-broken.
+is in a file. It imports the standard library only, and the file `masker.py` beside it before the step begins, so that
+it goes on while the gateway is restarted, replaced or broken.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import importlib.util
 import json
 import os
 import re
@@ -20,7 +21,6 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,114 +31,19 @@ EXIT_SIZE = 512  # bytes
 SEGMENT_SIZE = 16 << 20  # bytes
 PIPE_SIZE = 1 << 20  # bytes
 KILL_INTERVAL = 0.2  # seconds between two SIGKILLs
-SHORTEST_SECRET = 6  # bytes
-
-_MASK = b"***"
-# The gateway's own tokens. Only their form is known; their values are stored nowhere.
-_TOKEN_START, _TOKEN_SIZE = b"pgw_", 47
-_TOKEN = re.compile(rb"pgw_[A-Za-z0-9_-]{43}")
-# The part of a URL with user, password and host, up to this length; without @ it is the host only.
-_AUTHORITY_SIZE = 512
-_AUTHORITY = re.compile(rb'://([^\x00-\x20"<>\\/?#]{0,512})')
-_PARTIAL = re.compile(rb'(?:p(?:gw?)?|pgw_[A-Za-z0-9_-]{0,42}|:/?|://[^\x00-\x20"<>\\/?#]{0,511})\Z')
-_PARTIAL_AT_END = re.compile(
-    rb'(?:(pgw_[A-Za-z0-9_-]{2,42})|://(?!\[)[^\x00-\x20"<>\\/?#@:]*:([^\x00-\x20"<>\\/?#@]{6,}))\Z'
-)
-_strstr = ctypes.CDLL(None).strstr
-_strstr.restype = ctypes.c_void_p
 
 
-class Masker:
-    """Replaces secrets in a stream by `***`: these values, passwords in URLs, and the gateway's own tokens.
-
-    The result does not depend on how the stream is divided: bytes that may begin a secret are held back until more
-    bytes come. Secrets that overlap are masked as one.
-    """
-
-    def __init__(self, values: Iterable[bytes]) -> None:
-        self._values = [value for value in values if value]
-        self._pending = bytearray()
-        self._masked_until = 0  # bytes at the beginning of _pending that are masked already
-
-    def feed(self, data: bytearray, end: int) -> memoryview:
-        """Take data[:end] and return the masked bytes that are certain now. May overwrite data[end]."""
-        if self._pending:
-            data = self._pending + data[:end]
-            end = len(data)
-        partial = _PARTIAL.search(data, max(0, end - _AUTHORITY_SIZE - 3), end)
-        length = max(self._partial_length(data, end), end - partial.start() if partial else 0)
-        return self._mask(data, end - length, end, self._secrets(data, end))
-
-    def finish(self) -> memoryview:
-        """Return the rest at the end of the stream. A long enough beginning of a secret is masked too."""
-        data, end = self._pending, len(self._pending)
-        secrets = [
-            *self._secrets(data, end),
-            *((partial.start(partial.lastindex or 0), end) for partial in _PARTIAL_AT_END.finditer(data)),
-        ]
-        if (length := self._partial_length(data, end)) >= SHORTEST_SECRET:
-            secrets.append((end - length, end))
-        return self._mask(data, end, end, secrets)
-
-    def _mask(self, data: bytearray, until: int, end: int, secrets: list[tuple[int, int]]) -> memoryview:
-        """data[:until] with its secrets masked; data[until:end] becomes pending."""
-        parts: list[bytes | bytearray] = []
-        masked = self._masked_until
-        for begin, after in sorted(secrets):
-            if begin >= until:
-                break
-            if begin >= masked:
-                parts += [data[masked:begin], _MASK]
-            masked = max(masked, after)
-        self._pending, self._masked_until = data[until:end], max(0, masked - until)
-        if masked == 0:
-            return memoryview(data)[:until]
-        return memoryview(b"".join([*parts, data[masked:until]]))
-
-    def _secrets(self, data: bytearray, end: int) -> list[tuple[int, int]]:
-        """The positions of secrets, begin and end, in no order."""
-        spans = [
-            (at, at + (len(value) if value is not _TOKEN_START else _TOKEN_SIZE))
-            for value in self._candidates(data, end)
-            for at in _find_all(value, data, end)
-            if value is not _TOKEN_START or _TOKEN.match(data, at, end)
-        ]
-        for at in _find_all(b"@", data, end):
-            start = data.rfind(b"://", max(0, at - _AUTHORITY_SIZE - 3), at)
-            if start >= 0 and (authority := _AUTHORITY.match(data, start, end)) and authority.end() > at:
-                begin = data.find(b":", authority.start(1), at) + 1
-                if 0 < begin < at:
-                    spans.append((begin, at))
-        return spans
-
-    def _candidates(self, data: bytearray, end: int) -> list[bytes]:
-        """The values, and the beginning of a token, that the data may contain: faster than bytearray.find for each."""
-        texts = [*self._values, _TOKEN_START]
-        if end == 0 or data.find(0, 0, end) >= 0:  # for strstr a NUL is the end
-            return texts
-        if end < len(data):
-            data[end] = 0
-        text = (ctypes.c_char * 0).from_buffer(data)
-        return [value for value in texts if _strstr(text, value)]
-
-    def _partial_length(self, data: bytearray, end: int) -> int:
-        """The number of bytes at the end that begin one of the values."""
-        longest, last = 0, bytes(data[max(0, end - 1) : end])
-        for value in self._values if last else ():
-            length = min(len(value) - 1, end)
-            while (length := value.rfind(last, 0, length) + 1) > longest:
-                if data.endswith(value[:length], 0, end):
-                    longest = length
-                length -= 1
-        return longest
+def _load_beside(name: str) -> Any:
+    """The module in a file beside this one. `-I` keeps this folder off the path, and with it the gateway's modules."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    if spec is None or spec.loader is None:
+        raise ImportError(name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def _find_all(text: bytes, data: bytearray, end: int) -> Iterator[int]:
-    """The positions of a text in data[:end]."""
-    at = data.find(text, 0, end)
-    while at >= 0:
-        yield at
-        at = data.find(text, at + 1, end)
+Masker = _load_beside("masker").Masker
 
 
 class OutputSegments:
@@ -199,15 +104,36 @@ class OutputSegments:
         return opened
 
 
+class Stop:
+    """The end of a step by its supervisor. reason: `asked` or `time_limit`."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.began = time.monotonic()
+        self.signals: list[int] = []  # those that were sent, each once, in order
+        self.processes: set[tuple[int, int]] = set()  # those that were alive then, pid and start time
+
+    def add(self, number: int, alive: dict[int, int]) -> None:
+        """Note that a signal is sent, and which processes are alive."""
+        if number not in self.signals:
+            self.signals.append(number)
+        self.processes.update(alive.items())
+
+    def record(self) -> dict[str, Any]:
+        """What was ended how, once no process is alive."""
+        seconds = round(time.monotonic() - self.began, 3)
+        return {"signals": self.signals, "seconds": seconds, "processes": len(self.processes)}
+
+
 class SupervisedStep:
     """Runs the commands of a step one after the other, and ends all processes that they leave behind."""
 
-    def __init__(self, spec: dict[str, Any], output: OutputSegments, masker: Masker) -> None:
+    def __init__(self, spec: dict[str, Any], output: OutputSegments, masker: Any) -> None:
         self.spec = spec
         self.output = output
         self.masker = masker
         self.stop_requested = False
-        self.stop_reason: str | None = None
+        self.stop: Stop | None = None
         self.error: str | None = None
         self.leader = 0
         self.status: int | None = None  # the leader's wait status, once it has ended
@@ -231,17 +157,17 @@ class SupervisedStep:
             self.output.begin_line()
         self.deadline = time.monotonic() + self.spec["time_limit"]
         for argv in self.spec["argvs"]:
-            self.stop_reason = self._stop_reason()
-            if self.stop_reason or not self._start(argv) or not self._run_to_end():
+            self.stop = self._due_stop()
+            if self.stop or not self._start(argv) or not self._run_to_end():
                 return
 
     def _on_sigterm(self, *_: object) -> None:
         self.stop_requested = True
 
-    def _stop_reason(self) -> str | None:
+    def _due_stop(self) -> Stop | None:
         if self.stop_requested:
-            return "asked"
-        return "time_limit" if time.monotonic() >= self.deadline else None
+            return Stop("asked")
+        return Stop("time_limit") if time.monotonic() >= self.deadline else None
 
     def _start(self, argv: list[str]) -> bool:
         """Fork and exec; True once the program runs. A failure becomes the step's error."""
@@ -291,7 +217,7 @@ class SupervisedStep:
         # One read gets the rest, since the step has no process. Other processes with the pipe are not waited for.
         self._copy_output()
         self._close_pipe()
-        return self.stop_reason is None and self.status == 0
+        return self.stop is None and self.status == 0
 
     def _seconds_to_wait(self) -> float:
         """Seconds until a signal or the time limit is due; at most a day, since a poll of weeks is refused."""
@@ -311,9 +237,9 @@ class SupervisedStep:
 
     def _send_if_due(self) -> None:
         """Begin to end the step, or send its next signal, when that is due."""
-        if self.status is None and self.stop_reason is None:
-            self.stop_reason = self._stop_reason()
-            if self.stop_reason:
+        if self.status is None and self.stop is None:
+            self.stop = self._due_stop()
+            if self.stop:
                 self._schedule(self.spec["interrupt"], signal.SIGTERM, signal.SIGKILL)
         elif not self.signals:  # the leader has ended by itself; end the processes that it left
             self._schedule(signal.SIGTERM, signal.SIGKILL)
@@ -324,9 +250,11 @@ class SupervisedStep:
         self.signals, self.next_signal_at = list(signals), time.monotonic()
 
     def _send(self) -> None:
-        number = self.signals[0]
+        number, alive = self.signals[0], _descendants()
+        if self.stop:
+            self.stop.add(number, alive)
         # The first of three is the interrupt, for the leader's group, which exists as long as the leader is not reaped.
-        for pid in [-self.leader] if len(self.signals) == 3 else _descendants():
+        for pid in [-self.leader] if len(self.signals) == 3 else alive:
             with suppress(OSError):  # it has ended, or belongs to another user
                 os.kill(pid, number)
         if len(self.signals) > 1:
@@ -386,17 +314,23 @@ def _error_message(program: str, error: OSError, remedy: str) -> str:
     return f"the program {program} could not be started: {error.strerror}; {remedy}"
 
 
-def _descendants() -> list[int]:
-    """All descendants. The shim is a subreaper, so those whose parent has ended become its children."""
+def _descendants() -> dict[int, int]:
+    """All living descendants, pid to start time. Those whose parent has ended become children of the shim, a subreaper.
+
+    A process whose first thread has ended looks like a zombie while its other threads go on.
+    """
+    starttimes: dict[int, int] = {}
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
-            children.setdefault(parent, []).append(int(folder.name))
+            stat, pid = (folder / "stat").read_bytes().rpartition(b")")[2].split(), int(folder.name)
+            if stat[0] not in (b"Z", b"X") or int(stat[17]) > 1:
+                starttimes[pid] = int(stat[19])
+                children.setdefault(int(stat[1]), []).append(pid)
     descendants = list(children.get(os.getpid(), ()))
     for pid in descendants:
         descendants.extend(children.get(pid, ()))
-    return descendants
+    return {pid: starttimes[pid] for pid in descendants}
 
 
 def _lock(folder: Path) -> bool:
@@ -447,7 +381,8 @@ def _record(end: int, step: SupervisedStep, started: float, clock: float) -> Non
     record = {
         "code": code if code is None or code >= 0 else None,
         "signal": -code if code is not None and code < 0 else None,
-        "stopped": step.stop_reason,
+        "stopped": step.stop and step.stop.reason,
+        "stop": step.stop and step.stop.record(),
         "error": step.error,
         "started": started,
         "finished": time.time(),
@@ -456,8 +391,10 @@ def _record(end: int, step: SupervisedStep, started: float, clock: float) -> Non
         "cpu": usage.ru_utime + usage.ru_stime,
         "dropped": step.output.dropped,
     }
+    error = step.error or ""
     while len(text := json.dumps(record, ensure_ascii=False).encode(errors="replace")) > EXIT_SIZE:
-        record["error"] = str(record["error"])[: EXIT_SIZE - len(text) - 2] + "…"
+        error = error[: (EXIT_SIZE - len(text)) // 6]  # a character takes 6 bytes at most
+        record["error"] = f"{error}…"
     os.pwrite(end, text.ljust(EXIT_SIZE), 0)
     os.fdatasync(end)
 

@@ -27,7 +27,7 @@ from gateway.web import listener
 from runners.containers.compose_project import ComposeService
 from runners.containers.docker import EngineUnreachableError
 from runners.containers.docker_errors import explain
-from runners.shim import SHORTEST_SECRET
+from runners.masker import SHORTEST_SECRET
 
 
 async def find(

@@ -10,7 +10,18 @@ from typing import Literal
 from gateway.clock import Instant
 from gateway.model.plan import Plan, PlannedStep
 from gateway.settings.fabric import RunnerName
-from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
+from runners.outcome import (
+    NOTHING_STOPPED,
+    Exited,
+    Killed,
+    Lost,
+    NotStarted,
+    Outcome,
+    Span,
+    Stopped,
+    StopReport,
+    TimedOut,
+)
 from runners.parameters import ParameterValue
 from runners.report import Failure, Progress
 from runners.runner import Liveness
@@ -313,6 +324,25 @@ def step_span(outcome: Outcome) -> Span | None:
             return span
         case Lost():
             return None
+
+
+def stop_report(job: Job) -> StopReport | None:
+    """What was ended of an ended job, and how: of one that was cancelled or timed out, or had lost its supervisor.
+
+    None where nothing was ended, and in a record of an older version.
+    """
+    match job.state:
+        case Ended(ending=Failed(reason=reason)):
+            ended = [state.outcome for state in job.steps if isinstance(state, Finished)]
+        case _:
+            return None
+    for outcome in ended:
+        match outcome:
+            case Stopped(report=report) | TimedOut(report=report) | Lost(report=report):
+                return report
+            case Exited() | Killed() | NotStarted():
+                pass
+    return NOTHING_STOPPED if reason is Reason.CANCELLED else None
 
 
 def phase(job: Job, liveness: Liveness = Liveness.SUPERVISED) -> str:

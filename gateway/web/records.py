@@ -34,9 +34,10 @@ from gateway.model.job import (
     step_exit_code,
     step_span,
     step_status,
+    stop_report,
 )
 from gateway.model.plan import PlannedStep
-from runners.outcome import Span
+from runners.outcome import Span, StopReport
 from runners.parameters import ParameterValue
 from runners.report import Failure, Progress
 
@@ -152,10 +153,19 @@ class WaitsForAnswer(Answer):
     resource: str
 
 
+class StoppedAnswer(Answer):
+    """What was ended of a job, and how: the signals in order, how long it took, and how many processes got them."""
+
+    signals: list[str]
+    seconds: float
+    processes: int | None
+
+
 class WholeRecord(ListedJob):
     """The whole record of a job, which has all but its output."""
 
     waits_for: list[WaitsForAnswer]
+    stopped: Annotated[StoppedAnswer | None, Field(exclude_if=is_none)] = None
 
 
 def record(snapshot: JobSnapshot, base: str = "", now: Instant | None = None) -> JobAnswer:
@@ -171,7 +181,9 @@ def listed_record(snapshot: JobSnapshot, base: str = "", now: Instant | None = N
 def whole_record(snapshot: JobSnapshot, base: str = "", now: Instant | None = None) -> WholeRecord:
     """The whole record of a job. base: what URLs begin with."""
     before = [WaitsForAnswer(job_id=other.job, resource=other.resource) for other in snapshot.waits_for]
-    return WholeRecord(**_listed_fields(snapshot, base, now), waits_for=before)
+    return WholeRecord(
+        **_listed_fields(snapshot, base, now), waits_for=before, stopped=_stopped(stop_report(snapshot.job))
+    )
 
 
 def _listed_fields(snapshot: JobSnapshot, base: str, now: Instant | None) -> dict[str, Any]:
@@ -217,6 +229,12 @@ def _fields(snapshot: JobSnapshot, base: str, now: Instant | None) -> dict[str, 
 
 def _act(act: AuditEntry) -> AuditAnswer:
     return AuditAnswer(action=act.action, token=act.by.token, address=act.by.address, at=rfc3339(act.at.wall))
+
+
+def _stopped(report: StopReport | None) -> StoppedAnswer | None:
+    if report is None:
+        return None
+    return StoppedAnswer(signals=[*report.signals], seconds=round(report.seconds, 3), processes=report.processes)
 
 
 def _result(job: Job) -> dict[str, Any]:

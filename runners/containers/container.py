@@ -16,7 +16,7 @@ from runners.containers.container_log import ContainerLog
 from runners.containers.docker import ContainerState, Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
 from runners.containers.identity import belongs_to_step, container_name
-from runners.detached import supervisor
+from runners.detached import shim_files, supervisor
 from runners.mask import Mask
 from runners.outcome import Command, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from runners.output import OutputRing
@@ -274,7 +274,7 @@ class Container:
         reason: `asked` or `time_limit`. Raises EngineUnreachableError, OSError.
         """
         begun = self._creation_is_begun()
-        if not begun or not supervisor.exit_record(self._creation_folder()):
+        if not begun or not shim_files.exit_record(self._creation_folder()):
             self._record_stop(reason)
         if begun:
             await supervisor.stop(self._creation_folder())

@@ -10,7 +10,7 @@ from pathlib import Path
 from runners import durable
 from runners.containers import step_files
 from runners.containers.step_files import UnreadableError
-from runners.detached import supervisor
+from runners.detached import shim_files, supervisor
 from runners.mask import Mask
 from runners.outcome import Command, Outcome
 from runners.output import OutputRing
@@ -82,7 +82,7 @@ class ContainerLog:
 
     def was_interrupted(self) -> bool:
         """Whether any copier failed, or its supervisor was killed, rather than being stopped. Raises OSError."""
-        ends = [supervisor.exit_record(self._copier_folder(number)) for number in self._copiers()]
+        ends = [shim_files.exit_record(self._copier_folder(number)) for number in self._copiers()]
         return any(end.get("code") != 0 and end.get("stopped") is None for end in ends)
 
     def close(self) -> None:
@@ -154,11 +154,11 @@ class ContainerLog:
 
     def _dropped(self, number: int) -> int:
         """The bytes that a copier left out of the ring."""
-        dropped = supervisor.exit_record(self._copier_folder(number)).get("dropped")
+        dropped = shim_files.exit_record(self._copier_folder(number)).get("dropped")
         return dropped if isinstance(dropped, int) else 0
 
     def _is_complete(self, number: int) -> bool:
-        end = supervisor.exit_record(self._copier_folder(number))
+        end = shim_files.exit_record(self._copier_folder(number))
         return end.get("code") == 0 and end.get("stopped") is None
 
     def _copier_folder(self, number: int) -> Path:

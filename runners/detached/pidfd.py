@@ -68,6 +68,7 @@ def find_marked(variable: str, known: Mapping[int, int] = MappingProxyType({})) 
 
     Pid to start time. known: processes that an earlier look found, of which those that are alive are found again: a
     descendant without the variable can't be found any more once its parent has ended.
+    A process whose first thread has ended looks like a zombie while its other threads go on.
     """
     mark = os.fsencode(variable)
     starttimes: dict[int, int] = {}
@@ -76,15 +77,25 @@ def find_marked(variable: str, known: Mapping[int, int] = MappingProxyType({})) 
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or its environment can't be read by this user
             stat, pid = _read_stat(folder), int(folder.name)
-            if stat[0] in (b"Z", b"X"):
+            is_zombie = stat[0] in (b"Z", b"X")
+            if is_zombie and int(stat[17]) <= 1:
                 continue
             starttimes[pid] = int(stat[19])
             children.setdefault(int(stat[1]), []).append(pid)
-            if known.get(pid) == starttimes[pid] or _has_mark(folder, mark):
+            if known.get(pid) == starttimes[pid] or _has_mark(folder, mark, is_zombie=is_zombie):
                 marked.append(pid)
     for pid in marked:
         marked.extend(child for child in children.get(pid, ()) if child not in marked)
     return {pid: starttimes[pid] for pid in marked}
+
+
+def children(pid: int) -> dict[int, int]:
+    """The children of a process, pid to start time. Raises OSError, also where this kernel does not list them."""
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split():
+        with suppress(OSError):  # it has ended
+            found[int(child)] = int(_read_stat(Path(f"/proc/{int(child)}"))[19])
+    return found
 
 
 def without_descendants(processes: Mapping[int, int]) -> dict[int, int]:
@@ -112,10 +123,14 @@ async def wait_for_all(processes: Mapping[int, int], seconds: float) -> None:
                     await wait_for_exit(pidfd)
 
 
-def _has_mark(folder: Path, mark: bytes) -> bool:
-    return any(
-        value == mark or value.startswith(mark + b"/") for value in (folder / "environ").read_bytes().split(b"\0")
-    )
+def _has_mark(folder: Path, mark: bytes, *, is_zombie: bool) -> bool:
+    """Whether a process began with a variable. is_zombie: its first thread has ended, so another one has to say so."""
+    for thread in folder.glob("task/*") if is_zombie else (folder,):
+        with suppress(OSError):
+            values = (thread / "environ").read_bytes().split(b"\0")
+            if any(value == mark or value.startswith(mark + b"/") for value in values):
+                return True
+    return False
 
 
 def _read_stat(folder: Path) -> list[bytes]:

@@ -7,9 +7,6 @@ tells whether the shim is alive: the kernel releases it at any death and at a re
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import json
-import math
 import os
 import signal
 import subprocess
@@ -20,11 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from runners import durable
-from runners.detached import pidfd
-from runners.outcome import Command, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
+from runners.detached import pidfd, shim_files
+from runners.detached.shim_files import ShimProcess
+from runners.outcome import NOTHING_STOPPED, Command, Lost, NotStarted, Outcome, Span, StopReport, TimedOut
 from runners.runner import Liveness
 
 # Each process of a step has the step's folder in this variable, so /proc finds it after its shim was killed.
@@ -38,10 +35,8 @@ _LAUNCH_TIME = 5.0  # seconds in which a shim writes `started`
 _POLL_INTERVAL = 0.05  # seconds between two looks at a shim that can't be opened yet, or that is about to end
 _RETRY_DELAY = 1.0  # seconds
 _CONTINUE_INTERVAL = 5.0  # seconds after which a shim that may have been stopped is continued
-_OVERDUE = 60.0  # seconds after which the end of a step is overdue: its shim should have ended it by then
 _LOOK_INTERVAL = 1.0  # seconds between two looks for processes that are to end
 _REMEDY = "look at its output and trigger it again"
-_DEFAULT_GRACE = 10.0  # seconds, where the spec is damaged or gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +53,6 @@ class OutputTarget:
     flush: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _ShimProcess:
-    """The shim of a step. pid: 0 while the file is incomplete. boot: id of the host's boot, empty if unknown.
-
-    time: when it started, epoch seconds.
-    """
-
-    pid: int
-    starttime: int
-    boot: str
-    time: float = 0.0
-
-
 async def start(folder: Path, command: Command, output: OutputTarget, *, perhaps_begun: bool = False) -> str | None:
     """Start the step in `folder`, unless it was begun before.
 
@@ -84,7 +66,7 @@ async def start(folder: Path, command: Command, output: OutputTarget, *, perhaps
 def _start(folder: Path, command: Command, output: OutputTarget, perhaps_begun: bool) -> str | None:
     folder = folder.absolute()
     try:
-        if not ((perhaps_begun and _was_alive(folder)) or has_begun(folder)):
+        if not ((perhaps_begun and _was_alive(folder)) or shim_files.has_begun(folder)):
             command.check()
             _prepare(folder, command, output)
             _launch(folder, command)
@@ -100,16 +82,11 @@ def _start(folder: Path, command: Command, output: OutputTarget, perhaps_begun: 
     return None
 
 
-def has_begun(folder: Path) -> bool:
-    """Whether a file says that a shim began the step: `started`, or `exit`, which the shim makes just before."""
-    return any(os.path.exists(folder / name) for name in ("started", "exit"))  # noqa: PTH110, never an OSError
-
-
 def _was_alive(folder: Path) -> bool:
     """Whether the step has living processes, although no file says so. A new shim gets the time to write `started`."""
     late = time.monotonic() + _LAUNCH_TIME
     found = False
-    while not has_begun(folder) and _find_processes(folder):
+    while not shim_files.has_begun(folder) and _find_processes(folder):
         found = True  # even if they end now, they may have been those of the step
         if time.monotonic() >= late:
             break
@@ -179,27 +156,28 @@ async def wait(folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome
 
 async def _wait_once(folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome | None:
     """Wait for the shim if it is alive, and return None; otherwise return the outcome. Raises OSError."""
-    if outcome := _read_outcome(folder):
+    if outcome := shim_files.read_outcome(folder):
         return outcome
-    shim = _read_started(folder)
-    if _is_locked(folder):
+    shim = shim_files.read_started(folder)
+    if shim_files.is_locked(folder):
         await _wait_for_shim(folder, shim, on_liveness)
         return None
     # the shim may have written the outcome and released the lock since the first look
-    if outcome := _read_outcome(folder):
+    if outcome := shim_files.read_outcome(folder):
         return outcome
-    if shim is None and (why := _read_refusal(folder)) is not None:
+    if shim is None and (why := shim_files.read_refusal(folder)) is not None:
         return NotStarted(why)
-    if shim is not None and shim.boot and _boot() not in ("", shim.boot):
+    if shim is not None and shim.boot and shim_files.boot() not in ("", shim.boot):
         return Lost(f"the host was rebooted while it ran, so its end is unknown; {_REMEDY}")
-    await end_processes(folder, on_liveness)
-    if shim is not None and _read_json(folder / "overdue") is not None:
-        return TimedOut(-1, Span(shim.time, time.time(), pidfd.age(shim.starttime)))
+    report = await end_processes(folder, on_liveness)
+    if shim is not None and shim_files.read_json(folder / "overdue") is not None:
+        span = Span(shim.time, time.time(), pidfd.age(shim.starttime))
+        return TimedOut(-1, span, report or NOTHING_STOPPED)
     why = "its supervisor was killed" if shim is not None else "its files were removed"
-    return Lost(f"{why}, so its end is unknown, and its remaining processes were stopped; {_REMEDY}")
+    return Lost(f"{why}, so its end is unknown, and its remaining processes were stopped; {_REMEDY}", report)
 
 
-async def _wait_for_shim(folder: Path, shim: _ShimProcess | None, on_liveness: Callable[[Liveness], None]) -> None:
+async def _wait_for_shim(folder: Path, shim: ShimProcess | None, on_liveness: Callable[[Liveness], None]) -> None:
     """Wait until the shim has ended, or for a moment if it can't be opened.
 
     A shim that was stopped (`kill -STOP $PPID` in its step) could neither heed a request nor the time limit: it is
@@ -219,20 +197,36 @@ async def _wait_for_shim(folder: Path, shim: _ShimProcess | None, on_liveness: C
                     await pidfd.wait_for_exit(shim_fd)
                     return
             # not by the wall clock, which may be set: so a next gateway measures the same
-            if shim is not None and pidfd.age(shim.starttime) >= await asyncio.to_thread(_read_longest, folder):
-                await asyncio.to_thread(_overrule, folder, shim_fd)
+            longest = await asyncio.to_thread(shim_files.read_longest, folder)
+            if shim is not None and pidfd.age(shim.starttime) >= longest:
+                await asyncio.to_thread(_overrule, folder, shim, shim_fd)
             else:
                 pidfd.send(shim_fd, signal.SIGCONT)
+                if shim is not None:
+                    await asyncio.to_thread(_note_adopted, folder, shim)
     finally:
         os.close(shim_fd)
 
 
-def _overrule(folder: Path, shim_fd: int) -> None:
+def _overrule(folder: Path, shim: ShimProcess, shim_fd: int) -> None:
     """Kill a shim that does not end its step. What the step has is written down before: see `end_processes`."""
     with suppress(OSError):  # the folder was removed, or the disk is full: the outcome is Lost
-        durable.write(folder / "orphans", _find_processes(folder))
+        processes = _find_processes(folder)
+        processes.pop(shim.pid, None)
+        durable.write(folder / "orphans", processes)
         durable.write(folder / "overdue", {})
     pidfd.send(shim_fd, signal.SIGKILL)
+
+
+def _note_adopted(folder: Path, shim: ShimProcess) -> None:
+    """Write down the children of a shim, if it has others than the one that it started.
+
+    They have lost their parent. If the shim is killed too, nothing else leads to those without the marker.
+    """
+    with suppress(OSError):  # as above
+        children = pidfd.children(shim.pid)
+        if len(children) > 1 and not children.items() <= shim_files.read_orphans(folder).items():
+            durable.write(folder / "orphans", children)
 
 
 async def stop(folder: Path) -> None:
@@ -252,7 +246,7 @@ def _request_end(folder: Path) -> bool:
 
     Where `started` does not lead to the shim, its environment does: it is the parent of all processes of the step.
     """
-    shim, is_locked = _read_started(folder), _is_locked(folder)
+    shim, is_locked = shim_files.read_started(folder), shim_files.is_locked(folder)
     shim_fd = pidfd.open_process(shim.pid, shim.starttime) if shim is not None and is_locked else None
     if shim_fd is None:
         found = pidfd.without_descendants(_find_processes(folder))
@@ -265,135 +259,38 @@ def _request_end(folder: Path) -> bool:
     return True
 
 
-async def end_processes(folder: Path, on_liveness: Callable[[Liveness], None]) -> None:
+async def end_processes(folder: Path, on_liveness: Callable[[Liveness], None]) -> StopReport | None:
     """End the processes of a step that has no shim which would do it: SIGTERM to each, SIGKILL after the grace.
 
     Those that were found are written down before any of them is ended: with their parents gone, nothing else leads to
-    those without the marker.
+    those without the marker. Returns what was ended, now or by an earlier call; None if there was nothing.
     """
-    known = _read_orphans(folder)
-    kill_at = time.monotonic() + _read_grace(folder)
-    signalled: dict[int, int] = {}
+    known = shim_files.read_orphans(folder)
+    began, grace = time.monotonic(), shim_files.read_grace(folder)
+    sent: list[str] = []
+    alive: dict[int, int] = {}
     while found := await asyncio.to_thread(_find_processes, folder, known):
-        if not signalled:
+        if not sent:
             on_liveness(Liveness.ORPHANED)
-        if found != known:
+        if not found.items() <= known.items():
+            known |= found
             with suppress(OSError):  # the folder was removed, or the disk is full
-                await asyncio.to_thread(durable.write, folder / "orphans", found)
-        is_late = time.monotonic() >= kill_at
-        new = dict(found.items() - signalled.items())
-        pidfd.send_to_all(found if is_late else new, signal.SIGKILL if is_late else signal.SIGTERM)
-        known = signalled = found
+                await asyncio.to_thread(durable.write, folder / "orphans", known)
+        number = signal.SIGKILL if time.monotonic() >= began + grace else signal.SIGTERM
+        new = dict(found.items() - alive.items())
+        if number.name not in sent:
+            sent.append(number.name)
+        pidfd.send_to_all(found if number is signal.SIGKILL else new, number)
+        alive = found
         await pidfd.wait_for_all(found, _LOOK_INTERVAL)
+    file = folder / "stopped"
+    if not sent:
+        return shim_files.read_report(file)
+    report = StopReport(tuple(sent), round(time.monotonic() - began, 3), len(known))
+    with suppress(OSError):  # as above
+        await asyncio.to_thread(shim_files.write_report, file, report)
+    return report
 
 
 def _find_processes(folder: Path, known: Mapping[int, int] = MappingProxyType({})) -> dict[int, int]:
     return pidfd.find_marked(f"{MARKER}={folder.absolute()}", known)
-
-
-def _read_orphans(folder: Path) -> dict[int, int]:
-    try:
-        return {int(pid): int(starttime) for pid, starttime in (_read_json(folder / "orphans") or {}).items()}
-    except (TypeError, ValueError):  # damaged
-        return {}
-
-
-def _is_locked(folder: Path) -> bool:
-    """Whether a shim is alive."""
-    try:
-        with durable.open_regular(folder / "lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if durable.may_pass(error):
-            raise
-        # the folder is a copy without empty files, for example
-    return False
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file of the folder: None without the file, empty if it is damaged. Raises OSError.
-
-    A file that can't be read, such as a folder in its place, is damaged, unless the error may pass.
-    """
-    try:
-        value = json.loads(durable.read_bytes(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        if durable.may_pass(error):
-            raise
-        return {}
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _read_started(folder: Path) -> _ShimProcess | None:
-    content = _read_json(folder / "started")
-    if content is None:
-        return None
-    try:
-        started = float(content.get("time", 0.0))
-        return _ShimProcess(int(content["pid"]), int(content["starttime"]), str(content["boot"]), started)
-    except (KeyError, TypeError, ValueError):  # incomplete
-        return _ShimProcess(0, 0, "")
-
-
-def _read_grace(folder: Path) -> float:
-    try:
-        return float((_read_json(folder / "spec.json") or {})["grace"])
-    except (KeyError, TypeError, ValueError):
-        return _DEFAULT_GRACE
-
-
-def _read_longest(folder: Path) -> float:
-    """Seconds from a shim's start after which the end of its step is overdue; no number where the spec is damaged."""
-    spec = _read_json(folder / "spec.json") or {}
-    try:
-        return float(spec["time_limit"]) + 2 * float(spec["grace"]) + _OVERDUE
-    except (KeyError, TypeError, ValueError):
-        return math.inf
-
-
-def _read_refusal(folder: Path) -> str | None:
-    """Why the step could not be started; None if it was not refused."""
-    try:
-        return durable.read_bytes(folder / "refused").decode("utf-8", "replace")
-    except OSError as error:
-        if durable.may_pass(error):
-            raise
-        return None
-
-
-def _boot() -> str:
-    """The id of the host's boot, empty if it can't be read."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def exit_record(folder: Path) -> Mapping[str, Any]:
-    """The object that the shim writes at the end of its step; empty before. Raises OSError."""
-    return _read_json(folder / "exit") or {}
-
-
-def _read_outcome(folder: Path) -> Outcome | None:
-    """The outcome that the shim wrote; None if it has written none, or not completely."""
-    with suppress(KeyError, TypeError):
-        return _outcome(exit_record(folder))
-    return None
-
-
-def _outcome(record: Mapping[str, Any]) -> Outcome:
-    times = record["started"], record["finished"], record["duration"]
-    span = Span(*times, record.get("peak_memory"), record.get("cpu"))
-    code, number = record["code"], record["signal"]
-    if record["error"] is not None:
-        return NotStarted(record["error"], None, span)
-    if record["stopped"] is not None:
-        exit_code = code if code is not None else 128 + number if number is not None else -1
-        return Stopped(exit_code, span) if record["stopped"] == "asked" else TimedOut(exit_code, span)
-    return Exited(code, span) if code is not None else Killed(number, span)

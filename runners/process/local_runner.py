@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runners.detached import supervisor
+from runners.detached import shim_files, supervisor
 from runners.detached.supervisor import OutputTarget
 from runners.outcome import Command, NotStarted, Outcome
 from runners.runner import Liveness
@@ -36,7 +36,7 @@ class LocalRunner:
     async def wait(self, folder: Path, on_liveness: Callable[[Liveness], None]) -> Outcome:
         """The outcome of the step, once no process of it is alive."""
         error = self._start_errors.pop(folder, None)
-        if error is not None and not supervisor.has_begun(folder):
+        if error is not None and not shim_files.has_begun(folder):
             return NotStarted(error)
         return await supervisor.wait(folder, on_liveness)
 

@@ -98,6 +98,7 @@ def test_refusals_exit_75_with_the_services_own_sentence(gateway: Gateway) -> No
     says(call(gateway, "cancel", job), 0, "is being cancelled")
     says(call(gateway, "wait", job), FAILED, "cancelled")
     says(call(gateway, "cancel", job), 0, "has ended: cancelled")
+    says(call(gateway, "status", job), 0, "cancelled", "stopped: 1 process by SIGTERM in ")
 
 
 def test_a_gateway_that_does_not_answer_exits_69_and_is_named(tmp_path: Path) -> None:

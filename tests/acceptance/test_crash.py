@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,40 @@ def test_a_job_that_ended_without_a_gateway_has_ended_at_the_first_poll(
     record = gateway.poll(job)
     assert (record["status"], record["exitCode"]) == ("completed", 3)
     assert record["output"].endswith("waiting\ndone\n")
+
+
+# It ignores SIGTERM, and so does its child in a session of its own.
+STUBBORN = """
+    import os, pathlib, signal, time
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        pathlib.Path("child").touch()
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: pathlib.Path("told").touch())
+        while not pathlib.Path("child").exists():
+            time.sleep(0.01)
+        print("waiting", flush=True)
+    while True:
+        time.sleep(60)
+"""
+
+
+def test_a_cancel_goes_on_after_a_kill_and_says_what_it_stopped(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    ingester = {"command": [sys.executable, "ingest.py"], "grace": 1}
+    settings = {"projects": {"small": {"dbt": "transform", "ingester": ingester}}}
+    folder = projects.make(tmp_path / "project", ingester=STUBBORN, settings=settings)
+    gateway = make_gateway(folder)
+    job = gateway.trigger(pipeline="ingester")
+    wait_for(lambda: "waiting" in gateway.poll(job)["output"], "both processes")
+    assert gateway.call("POST", f"/api/v1/jobs/{job}/cancel").status == 202
+    wait_for((folder / "told").exists, "the first signal")
+    gateway.kill()
+    gateway.start()
+    assert gateway.finished(job)["reason"] == "cancelled"
+    stopped = gateway.call("GET", f"/api/v1/jobs/{job}").json["stopped"]
+    assert (stopped["signals"], stopped["processes"]) == (["SIGTERM", "SIGKILL"], 2)
+    assert stopped["seconds"] >= 1
 
 
 def test_sigkill_during_full_gives_the_record_of_an_undisturbed_run(tmp_path: Path, make_gateway: MakeGateway) -> None:

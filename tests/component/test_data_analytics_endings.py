@@ -143,6 +143,8 @@ async def test_a_step_over_its_time_limit_is_stopped_and_fails_the_job(tmp_path:
     record = await failed(api, await api.trigger(pipeline="full"), "timed_out")
     assert "time_limit" in record["error"]
     assert [step["status"] for step in record["steps"]] == ["failed", "skipped", "skipped"]
+    stopped = (await api.get(f"/api/v1/jobs/{record['jobId']}"))["stopped"]
+    assert (stopped["signals"], stopped["processes"]) == (["SIGTERM"], 1)
 
 
 async def test_a_cancel_gets_202_and_200_once_the_job_has_ended(tmp_path: Path, make_api: MakeApi) -> None:
@@ -181,6 +183,11 @@ async def test_a_cancelled_job_ends_only_with_its_whole_process_tree(tmp_path: P
     await failed(api, job, "cancelled")
     with pytest.raises(ProcessLookupError):
         os.kill(grandchild, 0)
+    whole = await api.get(f"/api/v1/jobs/{job}")
+    assert (whole["stopped"]["signals"], whole["stopped"]["processes"]) == (["SIGTERM"], 2)
+    assert 0 < whole["stopped"]["seconds"] <= whole["durationSeconds"]
+    assert (await api.call("POST", f"/api/v1/jobs/{job}/cancel")).status == 200
+    assert await api.get(f"/api/v1/jobs/{job}") == whole
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,25 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from runners.detached import pidfd
+from runners.detached import pidfd, supervisor
 from runners.detached.supervisor import MARKER
-from runners.outcome import Command, Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
+from runners.outcome import (
+    NOTHING_STOPPED,
+    Command,
+    Exited,
+    Killed,
+    Lost,
+    NotStarted,
+    Outcome,
+    Stopped,
+    StopReport,
+    TimedOut,
+)
 from runners.output import OutputRing
 from runners.process.local_runner import LocalRunner
 from runners.runner import Liveness, Runner
@@ -54,10 +66,21 @@ def marked_processes(folder: Path) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+    """Whether any thread of it runs: where only the first has ended, the process looks like a zombie."""
+    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            if thread.read_text().rpartition(")")[2].split()[0] not in "ZX":
+                return True
+        except OSError:  # it has ended meanwhile
+            pass
+    return False
+
+
+def report(outcome: Outcome) -> StopReport:
+    """How the step was stopped."""
+    assert isinstance(outcome, Stopped | TimedOut | Lost)
+    assert outcome.report is not None
+    return outcome.report
 
 
 def output(job: Path) -> str:
@@ -282,6 +305,10 @@ async def test_a_stop_right_after_the_start_ends_the_step(tmp_path: Path, runner
         outcome = await runner.wait(folder, expect_supervised)
         assert isinstance(outcome, Stopped)
         assert outcome.code in (-1, 128 + signal.SIGTERM)
+        if outcome.code == -1:  # no process of it was started
+            assert replace(report(outcome), seconds=0.0) == NOTHING_STOPPED
+        else:
+            assert (report(outcome).signals, report(outcome).processes) == (("SIGTERM",), 1)
 
 
 async def test_a_second_stop_changes_nothing(tmp_path: Path, runner: LocalRunner) -> None:
@@ -329,6 +356,8 @@ async def test_a_child_keeps_its_grace_if_its_parent_exits_at_once(tmp_path: Pat
     outcome = await runner.wait(folder, expect_supervised)
     assert isinstance(outcome, Stopped)
     assert outcome.code == 128 + signal.SIGINT
+    assert report(outcome).signals == ("SIGINT",)
+    assert report(outcome).seconds >= 0.5
     assert printed(tmp_path, "results", "too early") == ["results"]
 
 
@@ -341,6 +370,9 @@ async def test_a_step_that_ignores_int_and_term_is_killed(tmp_path: Path, runner
     outcome = await runner.wait(folder, expect_supervised)
     assert isinstance(outcome, Stopped)
     assert outcome.code == 128 + signal.SIGKILL
+    assert report(outcome).signals == ("SIGINT", "SIGTERM", "SIGKILL")
+    assert report(outcome).seconds >= 0.4
+    assert (report(outcome).processes or 0) >= 2
     assert marked_processes(folder) == []
 
 
@@ -349,6 +381,7 @@ async def test_a_step_is_stopped_at_its_time_limit(tmp_path: Path, runner: Local
     outcome = await run(runner, tmp_path / "1-run", command)
     assert isinstance(outcome, TimedOut)
     assert outcome.code == 128 + signal.SIGINT
+    assert (report(outcome).signals, report(outcome).processes) == (("SIGINT",), 1)
     assert outcome.span.duration >= 0.3
 
 
@@ -399,8 +432,51 @@ async def test_a_grandchild_in_another_session_is_ended_by_a_stop(
     )
     await until((tmp_path / "runaway").exists)
     await runner.stop(folder)
-    assert isinstance(await runner.wait(folder, expect_supervised), Stopped)
+    outcome = await runner.wait(folder, expect_supervised)
+    assert isinstance(outcome, Stopped)
+    assert report(outcome).signals == (("SIGTERM", "SIGKILL") if arguments else ("SIGTERM",))
+    assert report(outcome).processes == 2
     assert not is_running(int((tmp_path / "runaway").read_text()))
+
+
+# A daemon as it should be: its own session, no variable of the step, and its parents have ended. No SIGTERM ends it.
+DAEMON = """
+    import os, time
+    if os.fork() == 0:
+        os.setsid()
+        between = os.getpid()
+        if os.fork() == 0:
+            while os.getppid() == between:
+                time.sleep(0.01)
+            script = "trap '' TERM; echo $PPID $$ > daemon.new; mv daemon.new daemon; while :; do sleep 0.1; done"
+            os.execve("/bin/sh", ["sh", "-c", script], {"PATH": os.environ["PATH"]})
+        os._exit(0)
+    os.wait()
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("orphaned", [False, True])
+async def test_a_daemon_without_the_steps_variables_is_ended_with_its_step(
+    tmp_path: Path, runner: LocalRunner, monkeypatch: pytest.MonkeyPatch, orphaned: bool
+) -> None:
+    monkeypatch.setattr(supervisor, "_CONTINUE_INTERVAL", 0.05)
+    folder = tmp_path / "1-run"
+    await runner.start(folder, Command((python(DAEMON),), str(tmp_path), ENVIRONMENT, grace=0.2))
+    await until((tmp_path / "daemon").exists)
+    parent, daemon = map(int, (tmp_path / "daemon").read_text().split())
+    assert parent == shim_of(folder)
+    waiting = asyncio.create_task(runner.wait(folder, lambda _: None))
+    if orphaned:
+        await until((folder / "orphans").exists)
+        os.kill(parent, signal.SIGKILL)
+    else:
+        await runner.stop(folder)
+    outcome = await waiting
+    assert isinstance(outcome, Lost if orphaned else Stopped)
+    assert report(outcome).signals == ("SIGTERM", "SIGKILL")
+    assert (report(outcome).processes or 0) >= 2
+    assert not is_running(daemon)
 
 
 async def test_a_child_with_the_output_open_does_not_delay_the_end(tmp_path: Path, runner: LocalRunner) -> None:
@@ -426,6 +502,8 @@ async def test_a_step_whose_supervisor_was_killed_is_ended_and_lost(
     outcome = await waiting
     assert isinstance(outcome, Lost)
     assert outcome.why.startswith("its supervisor was killed")
+    assert report(outcome).signals == (("SIGTERM", "SIGKILL") if arguments else ("SIGTERM",))
+    assert report(outcome).processes == 2
     assert seen == [Liveness.SUPERVISED, Liveness.ORPHANED]
     assert marked_processes(folder) == []
     assert not is_running(int((tmp_path / "runaway").read_text()))
@@ -469,6 +547,39 @@ async def test_an_orphan_that_was_found_through_its_parent_is_ended_too(
         (folder / "spec.json").write_text(json.dumps({**spec, "grace": 0.1}))
     assert isinstance(await LocalRunner(CAP).wait(folder, lambda _: None), Lost)
     assert not is_running(hidden)
+
+
+# A process whose first thread has ended: it looks like a zombie, while its other thread goes on.
+HEADLESS = """
+    import ctypes, os, threading, time
+    def go_on():
+        while open("/proc/self/stat").read().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        with open("headless.new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename("headless.new", "headless")
+        time.sleep(1000)
+    threading.Thread(target=go_on).start()
+    ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)
+"""
+
+
+@pytest.mark.parametrize("orphaned", [False, True])
+async def test_a_process_whose_first_thread_has_ended_is_ended_too(
+    tmp_path: Path, runner: LocalRunner, orphaned: bool
+) -> None:
+    folder = tmp_path / "1-run"
+    await runner.start(folder, Command((python(HEADLESS),), str(tmp_path), ENVIRONMENT))
+    await until((tmp_path / "headless").exists)
+    pid = int((tmp_path / "headless").read_text())
+    if orphaned:
+        os.kill(shim_of(folder), signal.SIGKILL)
+    else:
+        await runner.stop(folder)
+    outcome = await runner.wait(folder, lambda _: None)
+    assert isinstance(outcome, Lost if orphaned else Stopped)
+    assert (report(outcome).signals, report(outcome).processes) == (("SIGTERM",), 1)
+    assert not is_running(pid)
 
 
 async def test_a_step_started_before_a_reboot_is_lost(tmp_path: Path, runner: LocalRunner) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.detached import pidfd, supervisor
+from runners.detached import pidfd, shim_files, supervisor
 from runners.outcome import Command, Exited, TimedOut
 from runners.process.local_runner import LocalRunner
 from tests.support.gateway import DEADLINE
@@ -27,7 +27,7 @@ SCRIPT = """
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_CONTINUE_INTERVAL", 0.05)
-    monkeypatch.setattr(supervisor, "_OVERDUE", 0.0)
+    monkeypatch.setattr(shim_files, "_OVERDUE", 0.0)
 
 
 async def started(folder: Path) -> asyncio.Task[object]:
@@ -67,6 +67,12 @@ async def test_a_step_that_its_supervisor_does_not_end_is_timed_out(tmp_path: Pa
         outcome = await waiting
     assert isinstance(outcome, TimedOut)
     assert outcome.code == -1
+    assert outcome.report is not None
+    assert outcome.report.signals == ("SIGTERM", "SIGKILL")
+    assert (outcome.report.processes or 0) >= 2
+    again = await LocalRunner(CAP).wait(folder, lambda _: None)
+    assert isinstance(again, TimedOut)
+    assert again.report == outcome.report
     assert outcome.span.duration > 0
     assert outcome.span.started <= outcome.span.finished
     assert alive(folder) == []
@@ -81,7 +87,7 @@ async def test_an_overdue_step_is_timed_out_by_the_next_gateway_too(
         killed = await started(folder)
         allow(folder, 0.01)
         async with asyncio.timeout(DEADLINE):
-            while supervisor._is_locked(folder):  # noqa: ASYNC110 - the supervisor sets no event here
+            while shim_files.is_locked(folder):  # noqa: ASYNC110 - the supervisor sets no event here
                 await asyncio.sleep(0.02)
         killed.cancel()
         await asyncio.wait([killed])

@@ -443,6 +443,7 @@ async def test_cancelling_a_queued_job_ends_it_and_promotes_the_next(waiting: Wa
     assert (record["reason"], record["phase"]) == ("cancelled", "ended")
     assert record["error"] == "The job was cancelled while it waited for its turn."
     assert [step["status"] for step in record["steps"]] == ["skipped"]
+    assert record["stopped"] == {"signals": [], "seconds": 0.0, "processes": 0}
     assert [act["action"] for act in record["audit"]] == ["triggered", "cancelled"]
     await until(waiting.began_all(d), "the job behind it")
     assert c not in waiting.order()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,10 +99,11 @@ def test_the_exit_record_has_the_code_the_times_and_the_resources(tmp_path: Path
     assert before <= end["started"] <= end["finished"]
     assert 0 < end["cpu"] <= end["duration"] * (os.cpu_count() or 1) + 1
     assert 1 << 20 < end["peak_memory"] < 1 << 30
-    assert {key: end[key] for key in ("code", "signal", "stopped", "error", "dropped")} == {
+    assert {key: end[key] for key in ("code", "signal", "stopped", "stop", "error", "dropped")} == {
         "code": 3,
         "signal": None,
         "stopped": None,
+        "stop": None,
         "error": None,
         "dropped": 0,
     }
@@ -118,6 +120,25 @@ def test_the_shim_is_detached_from_the_process_that_started_it(tmp_path: Path) -
     assert {process.joinpath("fd", fd).readlink() for fd in "012"} == {Path("/dev/null")}
     (tmp_path / "go").touch()
     assert ended(folder)["code"] == 0
+
+
+def test_the_shim_goes_on_while_its_own_files_are_replaced(tmp_path: Path) -> None:
+    """As an upgrade does it: also what it does at the end needs none of them."""
+    program = tmp_path / "installed"
+    program.mkdir()
+    for name in ("shim.py", "masker.py"):
+        shutil.copy(Path(process_module._SHIM).with_name(name), program)
+    script = "trap '' TERM; echo hunter22; until [ -e go ]; do sleep 0.02; done; echo hunter22; : > told; sleep 1000"
+    folder = make(tmp_path, script, grace=0.1)
+    assert launch_with_input(folder, b'["hunter22"]', str(program / "shim.py")) == (0, "")
+    until(lambda: output(tmp_path) == b"***\n")
+    shutil.rmtree(program)
+    (tmp_path / "go").touch()
+    until((tmp_path / "told").exists)
+    os.kill(json.loads((folder / "started").read_text())["pid"], signal.SIGTERM)
+    end = ended(folder)
+    assert (end["stopped"], end["signal"], end["stop"]["signals"]) == ("asked", 9, [15, 9])
+    assert output(tmp_path) == b"***\n***\n"
 
 
 def test_a_second_shim_is_refused_while_the_first_runs_and_after(tmp_path: Path) -> None:
@@ -294,9 +315,9 @@ def test_the_exit_record_is_written_on_a_full_disk(small_disk: Path, tmp_path: P
 SECRET = "hunter2-of-the-warehouse"
 
 
-def launch_with_input(folder: Path, given: bytes) -> tuple[int, str]:
+def launch_with_input(folder: Path, given: bytes, program: str = process_module._SHIM) -> tuple[int, str]:
     """Launch the shim with this on its standard input."""
-    command = [sys.executable, "-I", "-S", "-X", "utf8", process_module._SHIM, str(folder)]
+    command = [sys.executable, "-I", "-S", "-X", "utf8", program, str(folder)]
     done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, input=given, stderr=subprocess.PIPE, check=False)
     return done.returncode, done.stderr.decode()
 

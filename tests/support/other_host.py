@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gateway import clock
 from gateway.cli import main as cli
+from runners.detached import shim_files
 from runners.detached import supervisor as process
 from tests.support.dying_gateway import PATCHED_SHIM
 
@@ -28,7 +29,7 @@ def _set_boot(boot: str) -> None:
     real, began = time.clock_gettime, time.clock_gettime(time.CLOCK_BOOTTIME)
     time.clock_gettime = lambda which: real(which) - (began if which == time.CLOCK_BOOTTIME else 0)
     clock._boot = lambda: boot  # type: ignore[assignment]  # the real one has a cache that the gateway never clears
-    process._boot = lambda: boot
+    shim_files.boot = lambda: boot
 
 
 def main(_: Sequence[str] = ()) -> int:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from runners.shim import Masker
+from runners.masker import Masker
 
 TOKEN = b"pgw_" + b"aZ09_-b" * 6 + b"c"
 # Secrets, parts of secrets, near misses, and the delimiters of URLs.

@@ -31,11 +31,12 @@ from gateway.model.job import (
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.web.answers import json_text
 from gateway.web.records import Answer, listed_record, record, whole_record
-from runners.outcome import Exited, Killed, Lost, NotStarted
+from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, StopReport, TimedOut
 from runners.report import Failure, Progress
 from runners.runner import Liveness
 from tests.support.jobs import NOON, SPAN, later, make_job, planned
 
+STOPPED = StopReport(("SIGINT", "SIGKILL"), 10.1234, 3)
 AT_NOON = "2026-11-21T12:00:00.000000+00:00"
 NO_STEP = {
     "note": None,
@@ -239,6 +240,37 @@ def test_the_whole_record_adds_fields_to_the_polled_one() -> None:
         "notes": ["Elementary is off: no package."],
     }
     assert whole(make_job(plan=PLAN))["enableElementary"] is True
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (Stopped(137, SPAN, STOPPED), Reason.CANCELLED),
+        (Stopped(137, SPAN, STOPPED), Reason.KILLED),
+        (TimedOut(137, SPAN, STOPPED), Reason.TIMED_OUT),
+        (Lost("no witness", STOPPED), Reason.UNKNOWN),
+    ],
+)
+def test_the_whole_record_says_what_was_stopped_and_how(outcome: Outcome, reason: Reason) -> None:
+    job = make_job(plan=planned("build"), steps=[Finished(outcome)], state=Ended(later(4), Failed(reason, "Why.")))
+    assert whole(job)["stopped"] == {"signals": ["SIGINT", "SIGKILL"], "seconds": 10.123, "processes": 3}
+
+
+def test_only_a_cancel_says_that_nothing_was_stopped() -> None:
+    """Not one during a step of an older version, whose supervisor did not tell."""
+    cases: list[tuple[StepState, Reason, bool]] = [
+        (Skipped("the job was cancelled"), Reason.CANCELLED, True),
+        (Finished(NotStarted("it was cancelled")), Reason.CANCELLED, True),
+        (Finished(Stopped(137, SPAN)), Reason.CANCELLED, False),
+        (Finished(NotStarted("no program")), Reason.NOT_STARTED, False),
+        (Finished(Killed(9, SPAN)), Reason.KILLED, False),
+        (Finished(Lost("no witness")), Reason.UNKNOWN, False),
+    ]
+    for step, reason, tells in cases:
+        job = make_job(plan=planned("build"), steps=[step], state=Ended(later(4), Failed(reason, "Why.")))
+        nothing = {"stopped": {"signals": [], "seconds": 0.0, "processes": 0}} if tells else {}
+        assert {name: value for name, value in whole(job).items() if name == "stopped"} == nothing
+    assert "stopped" not in whole(make_job(plan=PLAN))
 
 
 def test_a_lost_step_still_has_its_start() -> None:

@@ -94,12 +94,22 @@ def print_record(record: Mapping[str, Any]) -> None:
     console.print(f"  {record['pipeline']} on {record['fabricId']}, {started}{duration and f', {duration}'}")
     for step in record["steps"]:
         console.print(_step_line(step))
+    if stopped := record.get("stopped"):
+        console.print(f"  stopped: {_stopped(stopped)}")
     for note in record.get("notes") or ():
         console.print(f"  note: {note}", style="dim")
 
 
 def _code(record: Mapping[str, Any]) -> str:
     return f", exit code {record['exitCode']}" if record["status"] == "completed" else ""
+
+
+def _stopped(stopped: Mapping[str, Any]) -> str:
+    if not stopped["signals"]:
+        return "no process was running"
+    count = stopped["processes"]
+    processes = "its processes" if count is None else "1 process" if count == 1 else f"{count} processes"
+    return f"{processes} by {', '.join(stopped['signals'])} in {seconds(stopped['seconds'])}"
 
 
 def _step_line(step: Mapping[str, Any]) -> Text:

@@ -7,6 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,22 @@ from runners.containers.container_log import ContainerLog
 from runners.containers.docker import ContainerState, Docker, EngineUnreachableError
 from runners.containers.docker_errors import explain
 from runners.containers.identity import belongs_to_step, container_name
+from runners.containers.step_files import UnreadableError
 from runners.detached import shim_files, supervisor
 from runners.mask import Mask
-from runners.outcome import Command, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
+from runners.outcome import (
+    NOTHING_STOPPED,
+    Command,
+    Exited,
+    Killed,
+    Lost,
+    NotStarted,
+    Outcome,
+    Span,
+    Stopped,
+    StopReport,
+    TimedOut,
+)
 from runners.output import OutputRing
 from runners.runner import Liveness
 
@@ -31,6 +45,7 @@ _CREATION_GRACE = 10.0  # seconds between the signals that stop `docker compose 
 _CREATION_OUTPUT_CAP = 1 << 20  # bytes
 _STOP_TIMEOUT = 30.0  # seconds that `docker stop` may need beyond the grace
 _ENGINE_LOST = 255  # exit code by an engine that restarts for a container that is not there; programs may use it too
+_KILLED = 128 + signal.SIGKILL  # exit code
 _STOP_REASONS = ("asked", "time_limit")
 _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
 
@@ -238,7 +253,8 @@ class Container:
         code, span = state.exit_code, Span(state.started, state.finished, max(0.0, state.finished - state.started))
         reason = self._stop_reason()
         if reason is not None:
-            return TimedOut(code, span) if reason == "time_limit" else Stopped(code, span)
+            report = self._stop_report(state)
+            return TimedOut(code, span, report) if reason == "time_limit" else Stopped(code, span, report)
         if state.out_of_memory and code != 0:
             return Killed(signal.SIGKILL, span, out_of_memory=True)
         if code == _ENGINE_LOST and self._log.was_interrupted():
@@ -249,6 +265,25 @@ class Container:
         if code - 128 in _SIGNALS:
             return Killed(code - 128, span)
         return Exited(code, span)
+
+    def _stop_report(self, state: ContainerState) -> StopReport | None:
+        """What was sent to the container until it exited; None if that is not known.
+
+        How long that took is by the engine's clock, if this host's, which no one sets, finds it possible.
+        """
+        try:
+            begun = step_files.read(self._folder / "stopping", dict) or {}
+            at, since, count = float(begun["at"]), float(begun["uptime"]), begun["processes"]
+            processes = None if count is None else int(count)
+        except (UnreadableError, KeyError, TypeError, ValueError):
+            return None
+        signals = [signal.Signals(self._spec.interrupt).name] if (self._folder / "interrupted").exists() else []
+        if (self._folder / "terminated").exists():
+            signals.append(state.stop_signal)
+            if state.exit_code == _KILLED and not state.out_of_memory:
+                signals.append("SIGKILL")
+        seconds = max(0.0, min(state.finished - at, uptime() - since))
+        return StopReport(tuple(dict.fromkeys(signals)), round(seconds, 3), processes)
 
     async def _outcome_of_unreachable(self, error: str) -> Outcome | None:
         """For an engine that can't be reached: an outcome only if nothing of the step was begun. Raises OSError."""
@@ -265,7 +300,8 @@ class Container:
     def _outcome_of_not_created(self) -> Outcome:
         """For a step that was stopped, or reached its time limit, before its container existed."""
         if self._stop_reason() == "time_limit":
-            return TimedOut(-1, Span(self._spec.decided_at, time.time(), self._spec.elapsed))
+            span = Span(self._spec.decided_at, time.time(), self._spec.elapsed)
+            return TimedOut(-1, span, NOTHING_STOPPED)
         return NotStarted("it was stopped before its container was made")
 
     async def stop(self, reason: str) -> None:
@@ -287,15 +323,33 @@ class Container:
             return  # it has exited by itself
         self._record_stop(reason)
         if state is not None and state.alive and belongs_to_step(state, self._step):
-            await self._interrupt(state)
+            await self._note_stop()
+            if await self._interrupt(state):
+                state = await self._docker.inspect(self.name)
+                if state is None or not state.alive:
+                    return
+            with suppress(OSError):  # the disk is full
+                (self._folder / "terminated").touch()
             seconds = math.ceil(self._spec.grace)
             await self._docker.run("stop", "-t", str(seconds), "--", self.name, within=seconds + _STOP_TIMEOUT)
 
-    async def _interrupt(self, state: ContainerState) -> None:
-        """Send the step's first signal and wait its grace; once, and not if `docker stop` sends the same signal."""
+    async def _note_stop(self) -> None:
+        """Write down when the stop of the container began, and what is alive in it then."""
+        file = self._folder / "stopping"
+        if not file.exists():
+            begun = {"at": time.time(), "uptime": uptime()}
+            processes = await self._docker.count_processes(self.name)
+            with suppress(OSError):  # as above
+                durable.write(file, {**begun, "processes": processes})
+
+    async def _interrupt(self, state: ContainerState) -> bool:
+        """Send the step's first signal and wait its grace; once, and not if `docker stop` sends the same signal.
+
+        Whether it was sent.
+        """
         interrupted = self._folder / "interrupted"
         if self._spec.interrupt == signal.SIGTERM or interrupted.exists():
-            return
+            return False
         name = signal.Signals(self._spec.interrupt).name.removeprefix("SIG")
         # First the processes that PID 1 started: a wrapper as PID 1 would die of the signal and take the program that
         # does the work with it. Then PID 1, which is that program itself where it has started no other process.
@@ -306,6 +360,7 @@ class Container:
             if result.code == 0:
                 interrupted.touch()
                 await asyncio.sleep(self._spec.grace)
+        return interrupted.exists()
 
     def _record_stop(self, reason: str) -> None:
         """Write the reason before anything is stopped, so that the exit that follows is not taken for a failure."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import tarfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -30,7 +32,7 @@ class ContainerState:
     status: `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`. error: why it never started.
     started, finished: epoch seconds by the engine's clock, 0 for never.
     log_rotates: the engine may drop the beginning of its log. has_own_processes: it has a PID namespace of its own, so
-    that it sees no other process. environment: all of it.
+    that it sees no other process. environment: all of it. stop_signal: the name of what `docker stop` sends first.
     """
 
     id: str
@@ -45,6 +47,7 @@ class ContainerState:
     log_rotates: bool
     has_own_processes: bool
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    stop_signal: str = "SIGTERM"
 
     @property
     def alive(self) -> bool:
@@ -108,6 +111,11 @@ class Docker:
             raise EngineUnreachableError(one_line(result.error))
         return [line.split("\t") for line in result.output.decode(errors="replace").splitlines()]
 
+    async def count_processes(self, name: str) -> int | None:
+        """How many processes a container has; None if the engine can't tell, for lack of `ps` on its host."""
+        result = await self.run("container", "top", name, "-eo", "pid")
+        return None if result.code != 0 else max(0, len(result.output.splitlines()) - 1)
+
     async def read_file(self, name: str, path: str) -> bytes | None:
         """The content of a regular file of a container, which need not run; None if there is no such file.
 
@@ -149,7 +157,16 @@ def _state(container: Mapping[str, Any], mask: Mask) -> ContainerState:
         log_rotates=_rotates(host["LogConfig"]),
         has_own_processes=host["PidMode"] == "",
         environment=environment,
+        stop_signal=_signal_name(str(config.get("StopSignal") or "SIGTERM")),
     )
+
+
+def _signal_name(text: str) -> str:
+    """The name of a signal that an image gives by its number or its name, with or without SIG."""
+    if text.isascii() and text.isdecimal():
+        with suppress(ValueError):  # one that has no name here
+            return signal.Signals(int(text)).name
+    return f"SIG{text.upper().removeprefix('SIG')}"
 
 
 def _rotates(log: Mapping[str, Any]) -> bool:

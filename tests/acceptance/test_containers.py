@@ -57,6 +57,12 @@ def _dbt_service(script: str) -> dict[str, Any]:
     return compose.service(entrypoint=["sh", "-c", script, "dbt"])
 
 
+def _stopped(gateway: Gateway, job: str) -> dict[str, Any]:
+    """What the record of a job says of its stop."""
+    stopped: dict[str, Any] = gateway.call("GET", f"/api/v1/jobs/{job}").json["stopped"]
+    return stopped
+
+
 def _until_it_says(gateway: Gateway, job: str, text: str) -> None:
     wait_for(lambda: text in gateway.poll(job)["output"], f"{text!r} in the output")
 
@@ -310,6 +316,7 @@ def test_a_cancelled_dbt_gets_sigint_first(serve: Serve, engine: Engine) -> None
     _cancel(gateway, job)
     assert _ending(_ended_and_gone(gateway, job, engine)) == ("failed", "cancelled", 2)
     assert (gateway.folder / "signals").read_text() == "INT\n"
+    assert _stopped(gateway, job)["signals"] == ["SIGINT"]
 
 
 @pytest.mark.parametrize(
@@ -328,6 +335,10 @@ def test_a_step_that_ignores_its_signals_is_killed_after_its_grace(
     _cancel(gateway, job)
     assert _ending(_ended_and_gone(gateway, job, engine)) == ("failed", "cancelled", 137)
     assert (gateway.folder / "signals").read_text() == signals
+    stopped = _stopped(gateway, job)
+    assert stopped["signals"] == [*(f"SIG{name}" for name in signals.split()), "SIGKILL"]
+    assert stopped["seconds"] >= len(signals.split())
+    assert stopped["processes"] >= 1
 
 
 def test_a_cancelled_job_ends_only_when_its_container_has_ended(serve: Serve, engine: Engine) -> None:
@@ -342,6 +353,7 @@ def test_a_cancelled_job_ends_only_when_its_container_has_ended(serve: Serve, en
     assert (record["status"], record["phase"]) == ("running", "cancelling")
     (gateway.folder / "go").touch()
     assert _ending(_ended_and_gone(gateway, job, engine)) == ("failed", "cancelled", 4)
+    assert _stopped(gateway, job)["signals"] == ["SIGTERM"]
     assert signals.read_text() == "TERM\n"  # a second signal would make dlt abandon its work
 
 
@@ -389,3 +401,4 @@ def test_a_step_over_its_time_limit_is_stopped(serve: Serve, engine: Engine, pip
     record = _ended_and_gone(gateway, job, engine)
     assert (record["status"], record["reason"], record["exitCode"]) == ("failed", "timed_out", -1)
     assert "time_limit" in record["error"]
+    assert _stopped(gateway, job)["signals"] == ["SIGTERM" if pipeline == "ingester" else "SIGINT"]

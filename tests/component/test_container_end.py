@@ -11,7 +11,7 @@ import pytest
 from runners.containers.container import Container, ContainerSpec
 from runners.mask import Mask
 
-STOP = "stop -t 1"
+TOP, STOP = "container top", "stop -t 1"
 
 
 def make_container(folder: Path, pid_mode: str, *, exec_code: int = 0) -> None:
@@ -60,18 +60,18 @@ async def test_an_interrupt_is_sent_to_the_main_process_after_the_others(
 ) -> None:
     """`docker stop` follows."""
     make_container(tmp_path, pid_mode="")
-    assert await calls_after_stop(tmp_path) == ["exec", "container kill --signal=INT", STOP]
+    assert await calls_after_stop(tmp_path) == [TOP, "exec", "container kill --signal=INT", STOP]
 
 
 @pytest.mark.parametrize("pid_mode", ["host", "container:other"])
 async def test_with_a_shared_pid_namespace_only_the_main_process_is_interrupted(tmp_path: Path, pid_mode: str) -> None:
     make_container(tmp_path, pid_mode=pid_mode)
-    assert await calls_after_stop(tmp_path) == ["container kill --signal=INT", STOP]
+    assert await calls_after_stop(tmp_path) == [TOP, "container kill --signal=INT", STOP]
 
 
 async def test_a_step_interrupted_by_sigterm_gets_only_docker_stop(tmp_path: Path) -> None:
     make_container(tmp_path, pid_mode="")
-    assert await calls_after_stop(tmp_path, interrupt=15) == [STOP]
+    assert await calls_after_stop(tmp_path, interrupt=15) == [TOP, STOP]
 
 
 async def test_an_interrupt_is_sent_once_and_the_reason_is_recorded(tmp_path: Path) -> None:

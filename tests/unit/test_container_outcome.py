@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runners.containers.container import Container, ContainerSpec
+from runners.containers.container import Container, ContainerSpec, uptime
 from runners.containers.docker import ContainerState
 from runners.mask import Mask
-from runners.outcome import Exited, Killed, Lost, Outcome, Span, Stopped, TimedOut
+from runners.outcome import Exited, Killed, Lost, Outcome, Span, Stopped, StopReport, TimedOut
 
 SPAN = Span(100.0, 102.5, 2.5)
 
@@ -25,9 +25,20 @@ def outcome(
     (copied / "exit").write_text(json.dumps(copier or {"code": 0, "stopped": None}))
     if ended_by is not None:
         (step / "ending").write_text(json.dumps(ended_by))
-    spec = ContainerSpec((("docker",),), "/", ("docker",), 15, 1.0, 60.0, 0.0, 0.0, {})
+    spec = ContainerSpec((("docker",),), "/", ("docker",), 2, 1.0, 60.0, 0.0, 0.0, {})
     state = ContainerState(
-        "id", "exited", code, "", memory, 100.0, 102.5, {}, "/", log_rotates=False, has_own_processes=True
+        "id",
+        "exited",
+        code,
+        "",
+        memory,
+        100.0,
+        102.5,
+        {},
+        "/",
+        log_rotates=False,
+        has_own_processes=True,
+        stop_signal="SIGQUIT",
     )
     return Container(step, 0, spec, {}, 1 << 20, lambda _: None, Mask())._outcome(state)
 
@@ -56,6 +67,41 @@ def test_exit_code_0_after_an_out_of_memory_kill_is_reported_as_exited(tmp_path:
 def test_a_container_ended_by_the_runner_is_stopped_or_timed_out(tmp_path: Path, code: int) -> None:
     assert outcome(tmp_path / "a", code, ended_by="asked") == Stopped(code, SPAN)
     assert outcome(tmp_path / "b", code, ended_by="time_limit") == TimedOut(code, SPAN)
+
+
+@pytest.mark.parametrize(
+    ("code", "memory", "sent", "signals"),
+    [
+        (2, False, ["interrupted"], ("SIGINT",)),
+        (143, False, ["interrupted", "terminated"], ("SIGINT", "SIGQUIT")),
+        (143, False, ["terminated"], ("SIGQUIT",)),
+        (137, False, ["terminated"], ("SIGQUIT", "SIGKILL")),
+        (137, True, ["terminated"], ("SIGQUIT",)),
+        (0, False, [], ()),
+    ],
+)
+def test_the_outcome_says_which_signals_a_container_got(
+    tmp_path: Path, code: int, memory: bool, sent: list[str], signals: tuple[str, ...]
+) -> None:
+    container = tmp_path / "job/1-build/container-1"
+    container.mkdir(parents=True)
+    (container / "stopping").write_text(json.dumps({"at": 101.0, "uptime": 0.0, "processes": 3}))
+    for name in sent:
+        (container / name).touch()
+    assert outcome(tmp_path, code, memory=memory, ended_by="asked") == Stopped(code, SPAN, StopReport(signals, 1.5, 3))
+
+
+@pytest.mark.parametrize(
+    ("at", "up", "seconds"), [(101.0, 1e12, 0.0), (200.0, 0.0, 0.0), (-1e12, 0.0, pytest.approx(uptime(), rel=0.5))]
+)
+def test_a_stop_takes_no_longer_than_this_hosts_clock_says(
+    tmp_path: Path, at: float, up: float, seconds: float
+) -> None:
+    """The engine may be on another host, whose clock is wrong."""
+    container = tmp_path / "job/1-build/container-1"
+    container.mkdir(parents=True)
+    (container / "stopping").write_text(json.dumps({"at": at, "uptime": up, "processes": None}))
+    assert outcome(tmp_path, 0, ended_by="asked") == Stopped(0, SPAN, StopReport((), seconds, None))
 
 
 @pytest.mark.parametrize("copier", [{"code": 1, "stopped": None}, {"code": None, "stopped": None}, {" ": 0}])

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from gateway import clock
+from gateway.artifacts import keeping
 from gateway.errors import EngineError, StorageError
 from gateway.fabrics.fabric import Fabric, finished_by_exit_code, masked, masked_progress, output_reader
 from gateway.jobs.output import OutputSize
@@ -277,8 +278,9 @@ class JobExecution:
             )
         except OSError as error:  # then only its exit code and its output say how it ended
             finished = finished_by_exit_code(planned, state.started, _without_proof(outcome, error), reader)
+        notes = await asyncio.to_thread(keeping.keep, folder, planned.name, self._fabric.mask)
         recorded = replace(masked(finished, self._fabric.mask), output_from=state.output_from)
-        await self._record.persist(lambda job: job.with_step(n, recorded))
+        await self._record.persist(lambda job: job.with_planned(n, planned, notes).with_step(n, recorded))
         self._follower, self._liveness = None, Liveness.SUPERVISED
         await self._runner.release(folder)
 
@@ -304,6 +306,8 @@ class JobExecution:
             command = await self._fabric.command(planned, folder, self._on_liveness)
         except OSError as error:
             command = f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again."
+        if not begun and not isinstance(command, str):
+            await asyncio.to_thread(keeping.keep_command, folder, command)
         await self._runner.start(folder, command, begun=begun)
         if begun or isinstance(command, str):
             return

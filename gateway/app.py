@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
 import structlog
 from aiohttp import web
@@ -23,7 +24,7 @@ from gateway.settings.tokens import Tokens
 from gateway.storage import integrity as database
 from gateway.storage import restore
 from gateway.storage.store import Store
-from gateway.web import SERVICE, data_analytics, docs, guard, listener, operations, trigger_pipeline
+from gateway.web import SERVICE, data_analytics, docs, guard, idempotency, listener, operations, trigger_pipeline
 from gateway.web.access import Access, RateLimit
 from gateway.web.connections import Connection, Connections, most_connections, must_have_extensions
 from gateway.web.jobs_api import events, jobs, log, pipelines
@@ -61,6 +62,7 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
         app.add_routes(api.ROUTES)
     app.on_response_prepare.append(guard.add_headers)
     app[events.FOLLOWERS] = set()
+    app[idempotency.LOCKS] = WeakValueDictionary()
     app[TOKENS] = known
     app[CONNECTIONS] = connections
     app[SETTINGS] = settings

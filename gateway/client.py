@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,9 +39,13 @@ class RefusedError(GatewayError):
 
 
 class UnreachableError(GatewayError):
-    """The gateway does not answer."""
+    """The gateway does not answer. may_have_arrived: the request perhaps reached it."""
 
     exit_code: ClassVar[int] = 69  # EX_UNAVAILABLE
+
+    def __init__(self, message: str, *, may_have_arrived: bool = True) -> None:
+        super().__init__(message)
+        self.may_have_arrived = may_have_arrived
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +85,24 @@ class Client:
     async def trigger(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Trigger a pipeline; the record of its job. Raises RefusedError, UnreachableError.
 
-        A gateway that is restarting or busy, and says when to come again, is asked again for half a minute.
+        A gateway that is restarting or busy, and says when to come again, is asked again for half a minute; so is one
+        whose answer was lost, with the same key, so that no second job is started.
         """
         late = time.monotonic() + _BUSY
+        key = {"Idempotency-Key": str(uuid.uuid4())}
+        has_arrived = False  # perhaps
+        error: GatewayError
         while True:
             try:
-                return await self._ask("POST", JOBS, json=body)
+                return await self._ask("POST", JOBS, json=body, headers=key)
             except RefusedError as refused:
-                if refused.retry_after is None or time.monotonic() + refused.retry_after > late:
-                    raise
-                await asyncio.sleep(refused.retry_after)
+                pause, error = refused.retry_after, refused
+            except UnreachableError as lost:
+                has_arrived = has_arrived or lost.may_have_arrived
+                pause, error = 1.0 if has_arrived else None, lost
+            if pause is None or time.monotonic() + pause > late:
+                raise error
+            await asyncio.sleep(pause)
 
     async def job(self, job_id: str, wait: float = 0) -> dict[str, Any]:
         """A job's record, once it changes or after `wait` seconds. Raises RefusedError, UnreachableError."""
@@ -200,7 +213,8 @@ class Client:
     def _unreachable(self, error: Exception) -> UnreachableError:
         return UnreachableError(
             f"No gateway answers at {self._base}: {str(error) or 'no answer in time'}. Start it with `pipeline-gateway "
-            "serve`, or name another one, such as --server http://HOST:3000."
+            "serve`, or name another one, such as --server http://HOST:3000.",
+            may_have_arrived=not isinstance(error, aiohttp.ClientConnectorError),
         )
 
 

@@ -146,6 +146,17 @@ class ConflictError(RequestError):
         self.headers = {"Retry-After": str(retry_after)}
 
 
+class AnsweredError(GatewayError):
+    """A request with the same Idempotency-Key and the same body was answered before."""
+
+
+class ReusedKeyError(RequestError):
+    """The Idempotency-Key of a request was used for another body."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
 class BodyTooLargeError(RequestError):
     """The body is larger than the limit."""
 

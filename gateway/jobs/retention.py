@@ -54,9 +54,10 @@ class Retention:
             await asyncio.sleep(_INTERVAL)
 
     async def sweep(self) -> None:
-        """One pass: expired records with their files, then the oldest files until all are under the cap."""
+        """One pass: expired records with their files, answers, then the oldest files until all are under the cap."""
         while any([await self._expire(job_id) for job_id in await self._store.ended_before(clock.now(), self._age)]):
             pass  # one read returns a part of them
+        await self._store.remove_answers(clock.now(), _DAY)
         await self._checkouts.sweep(await self._store.active())
         known = await self._store.known()
         if await asyncio.to_thread(self._surplus, known) > 0:  # checkouts can be made again, so they go first

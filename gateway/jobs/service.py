@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -23,13 +23,14 @@ from gateway.errors import (
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs.execution import JobExecution, JobSnapshot
+from gateway.jobs.output import OutputSize
 from gateway.jobs.output_reader import OutputReader
 from gateway.jobs.readiness import Readiness, ReadinessCheck
 from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, may_attach, new_job
 from gateway.model.history import JobFilter
-from gateway.model.job import Caller, Ended, Job, Pending, Queued, job_status, phase
+from gateway.model.job import Caller, Ended, Job, Pending, Queued, WaitsFor, job_status, phase
 from gateway.model.plan import Plan
-from gateway.model.request import OnConflict, TriggerRequest
+from gateway.model.request import KeptAnswer, OnConflict, RequestKey, TriggerRequest
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from gateway.storage.store import Store
@@ -43,6 +44,18 @@ _STOPPING = "The gateway is stopping; try again in a few seconds."
 _SETTLE = 2.0  # seconds that recovery waits for its jobs before the service listens; the rest settle later
 
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A request that makes one job however often it is sent. answer: to the first one, kept for the others."""
+
+    key: RequestKey
+    answer: Callable[[JobSnapshot], KeptAnswer]
+
+    def of_new_job(self, job: Job, waits_for: tuple[WaitsFor, ...]) -> KeptAnswer:
+        """The answer with a job of which nothing has begun."""
+        return self.answer(_new_snapshot(job, waits_for))
 
 
 class JobService:
@@ -80,36 +93,54 @@ class JobService:
             return str(DrainingError(_STOPPING))
         return None if self._settings.enabled else str(PipelinesDisabledError())
 
-    async def submit(self, request: TriggerRequest) -> Job:
+    async def submit(self, request: TriggerRequest, once: Once | None = None) -> Job:
         """Plan a request, record its job and start it. Once this returns the job is durable; nothing is spawned yet.
 
         A request that attaches may get a job that runs already.
         Raises UnknownTargetError, BadRequestError, RepositoryUnavailableError, OverloadedError, DrainingError,
-        StorageError, QueueFullError, ConflictError, EngineError.
+        StorageError, QueueFullError, ConflictError, EngineError, AnsweredError, ReusedKeyError.
         """
         await self._must_have_room()  # before git and dbt, which would fail on a full disk with other words
         planned = await self._planner.plan(request)
         await self._must_be_free(planned.fabric, planned.plan)
-        return await self.accept(planned)
+        return await self.accept(planned, once)
 
-    async def accept(self, planned: PlannedJob) -> Job:
-        """Record a planned job and start it. Raises DrainingError, StorageError, QueueFullError, ConflictError."""
+    async def accept(self, planned: PlannedJob, once: Once | None = None) -> Job:
+        """Record a planned job and start it.
+
+        Raises DrainingError, StorageError, QueueFullError, ConflictError, AnsweredError, ReusedKeyError.
+        """
         if self._draining:
             raise DrainingError(_STOPPING)
         await self._must_have_room()
         try:
             may_wait = planned.request.on_conflict is OnConflict.QUEUE
-            job = await self._store.insert(new_job(planned), may_wait=may_wait)
+            kept = None if once is None else (once.key, once.of_new_job)
+            job = await self._store.insert(new_job(planned), may_wait=may_wait, once=kept)
         except HeldError as held:
             holder = self._executions.get(held.job)
-            if holder is not None and may_attach(holder[0].job, planned):
-                return holder[0].job
-            raise await self._conflict(held.job) from None
+            if holder is None or not may_attach(holder[0].job, planned):
+                raise await self._conflict(held.job) from None
+            job = holder[0].job
+            if once is not None:
+                answer = once.answer(await self.accepted(job))
+                await self._store.keep_answer(once.key, job.id, answer, clock.now())
+            return job
         self._launch(job, planned.fabric)
         steps = [str(step.name) for step in job.plan.steps]
         caller = _caller_fields(planned.request.caller)
         _log.info("job accepted", job=job.id, state=job.state.kind, steps=steps, **caller)
         return job
+
+    async def accepted(self, job: Job) -> JobSnapshot:
+        """A job as the answer to its trigger has it; one of which a step has begun was attached to."""
+        if any(not isinstance(state, Pending) for state in job.steps):
+            return await self.get(job.id)
+        return _new_snapshot(job, await self._store.waits_for(job.id) if isinstance(job.state, Queued) else ())
+
+    async def answer(self, key: RequestKey) -> KeptAnswer | None:
+        """The answer to the first request with this key. Raises ReusedKeyError."""
+        return await self._store.answer(key)
 
     def pipelines(self) -> list[PipelineInfo]:
         """The pipelines that projects declare."""
@@ -303,6 +334,10 @@ class JobService:
             conflict={"jobId": holder, "since": since, "step": step},
             retry_after=_RETRY_AFTER_CONFLICT,
         )
+
+
+def _new_snapshot(job: Job, waits_for: tuple[WaitsFor, ...]) -> JobSnapshot:
+    return JobSnapshot(job, output=OutputSize(0, 0), waits_for=waits_for)
 
 
 def _caller_fields(caller: Caller) -> dict[str, str | None]:

@@ -45,6 +45,28 @@ def is_fabric_number(fabric: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestKey:
+    """A request with an Idempotency-Key. token: the name of its token, empty where none is needed.
+
+    asked: a hash of the request's body.
+    """
+
+    path: str
+    token: str
+    key: str
+    asked: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """The answer to an accepted request, as it is given again. location: its header, None without one."""
+
+    status: int
+    body: str
+    location: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TriggerRequest:
     """A request to trigger a pipeline. None stands for a field that was not given.
 

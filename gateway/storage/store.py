@@ -20,7 +20,8 @@ from gateway.clock import Instant
 from gateway.errors import GatewayError, StateBusyError, StateError
 from gateway.model.history import JobFilter
 from gateway.model.job import Ended, Job, Queued, WaitsFor, job_outcome, job_status, run_seconds
-from gateway.storage import claims, job_file, listing
+from gateway.model.request import KeptAnswer, RequestKey
+from gateway.storage import answers, claims, job_file, listing
 from gateway.storage import integrity as database
 
 _PRAGMAS = (
@@ -76,6 +77,7 @@ _log = structlog.get_logger()
 
 T = TypeVar("T")
 Operation = Callable[[aiosqlite.Connection], Awaitable[Any]]
+MakeAnswer = Callable[[Job, tuple[WaitsFor, ...]], KeptAnswer]
 
 
 class Store:
@@ -131,21 +133,52 @@ class Store:
         await self._reader.close()
         await self._writer.close()
 
-    async def insert(self, job: Job, *, may_wait: bool = False) -> Job:
+    async def insert(
+        self, job: Job, *, may_wait: bool = False, once: tuple[RequestKey, MakeAnswer] | None = None
+    ) -> Job:
         """Record a new job with all its claims; the job as recorded, which is queued where other jobs come first.
 
-        Raises HeldError where other jobs come first and it may not wait, QueueFullError where too many wait.
+        once: the key of its request, and what makes the answer that is kept by it.
+        Raises HeldError where other jobs come first and it may not wait, QueueFullError where too many wait,
+        AnsweredError and ReusedKeyError where the key is known.
         """
         queued = replace(job, state=Queued())
         row, waiting_row = _row(job), _row(queued)
 
         async def operation(connection: aiosqlite.Connection) -> Job:
+            if once is not None:
+                await answers.must_be_new(connection, once[0])
             waits = await claims.must_wait(connection, job.plan.resources, may_wait=may_wait)
             await connection.execute_fetchall(_INSERT, waiting_row if waits else row)
             await claims.add(connection, job.id, job.plan.resources, waits=waits)
-            return queued if waits else job
+            recorded = queued if waits else job
+            if once is not None:
+                key, make = once
+                before = _waits_for(list(await connection.execute_fetchall(claims.BEFORE, {"job": job.id})))
+                await answers.add(connection, key, job.id, make(recorded, before), job.created)
+            return recorded
 
         return await self._write(operation)
+
+    async def answer(self, key: RequestKey) -> KeptAnswer | None:
+        """The answer that is kept by a key. Raises ReusedKeyError where it is that of another request."""
+        return answers.found(key, await self._read(answers.FIND, answers.place(key)))
+
+    async def keep_answer(self, key: RequestKey, job_id: str, answer: KeptAnswer, now: Instant) -> None:
+        """Keep the answer to a request that was given a job which is recorded already.
+
+        Raises AnsweredError, ReusedKeyError.
+        """
+
+        async def operation(connection: aiosqlite.Connection) -> None:
+            await answers.must_be_new(connection, key)
+            await answers.add(connection, key, job_id, answer, now)
+
+        await self._write(operation)
+
+    async def remove_answers(self, now: Instant, age: float) -> None:
+        """Remove the answers that were given `age` seconds ago or before."""
+        await self._write(lambda connection: answers.remove_old(connection, _moment(now), age))
 
     async def save(self, job: Job) -> list[str]:
         """Record a job's new state, or a job that the database lacks. The end of a job releases its resources.
@@ -240,7 +273,7 @@ class Store:
 
     async def waits_for(self, job_id: str) -> tuple[WaitsFor, ...]:
         """What a waiting job waits for: the holders of its resources, and the jobs that have waited for longer."""
-        return tuple(WaitsFor(*row) for row in await self._read(claims.BEFORE, {"job": job_id}))
+        return _waits_for(await self._read(claims.BEFORE, {"job": job_id}))
 
     async def _read(self, query: str, values: Any = ()) -> list[Any]:
         if self._closed:
@@ -316,6 +349,10 @@ async def _connect(uri: str) -> aiosqlite.Connection:
         await connection.close()
         raise
     return connection
+
+
+def _waits_for(rows: list[Any]) -> tuple[WaitsFor, ...]:
+    return tuple(WaitsFor(*row) for row in rows)
 
 
 def _moment(now: Instant) -> dict[str, Any]:

@@ -51,7 +51,7 @@ async def read(request: web.Request, model: type[Model]) -> Model:
     try:
         return validate(model, content, "field")
     except RecursionError:
-        raise _too_deep() from None
+        raise too_deep() from None
 
 
 def query(request: web.Request, model: type[Model]) -> Model:
@@ -93,7 +93,7 @@ def _object(body: bytes) -> Mapping[str, Any]:
         text = body.decode("utf-8-sig")  # some programs begin a file with a byte order mark
         content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError:
-        raise _too_deep() from None
+        raise too_deep() from None
     except (json.JSONDecodeError, UnicodeDecodeError, _ConstantError) as error:
         raise BadRequestError("invalid_json", f"The body is not JSON: {str(error)[:200]}.") from None
     except _RepeatedError as error:
@@ -106,7 +106,8 @@ def _object(body: bytes) -> Mapping[str, Any]:
     return content
 
 
-def _too_deep() -> BadRequestError:
+def too_deep() -> BadRequestError:
+    """The refusal of a body that is nested deeper than it can be processed."""
     return BadRequestError("invalid_json", "The body is not JSON that can be read: it is nested too deep.")
 
 

@@ -7,12 +7,14 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from gateway.jobs.execution import JobSnapshot
 from gateway.model.job import Status
 from gateway.model.request import BuiltinPipeline, DbtCommand, OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.answers import base_url, json_answer
 from gateway.web.body import Conflict, JobId
+from gateway.web.idempotency import answer_once
 from gateway.web.records import Answer, JobAnswer, record
 
 PATH = "/api/data-analytics/pipeline/trigger"
@@ -67,27 +69,26 @@ class JobList(Answer):
 async def trigger(request: web.Request) -> web.Response:
     """Trigger a pipeline of the default project on the default fabric: 202 once its job is durable."""
     given = await body.read_trigger(request, TriggerBody)
-    job = await request.app[SERVICE].submit(
-        TriggerRequest(
-            given.pipeline,
-            given.command,
-            openlineage=given.enableOpenlineage,
-            elementary=given.enableElementary,
-            on_conflict=given.onConflict or OnConflict.REJECT,
-            caller=request[CALLER],
+    asked = TriggerRequest(
+        given.pipeline,
+        given.command,
+        openlineage=given.enableOpenlineage,
+        elementary=given.enableElementary,
+        on_conflict=given.onConflict or OnConflict.REJECT,
+        caller=request[CALLER],
+    )
+
+    def accepted(snapshot: JobSnapshot) -> web.Response:
+        job_id = snapshot.job.id
+        text = f'Pipeline "{given.pipeline}" started in background.'
+        return json_answer(
+            Accepted(success=True, output=text, exit_code=-1, job_id=job_id, status=Status.RUNNING),
+            status=202,
+            headers={"Location": f"{PATH}?jobId={job_id}"},
         )
-    )
-    return json_answer(
-        Accepted(
-            success=True,
-            output=f'Pipeline "{given.pipeline}" started in background.',
-            exit_code=-1,
-            job_id=job.id,
-            status=Status.RUNNING,
-        ),
-        status=202,
-        headers={"Location": f"{PATH}?jobId={job.id}"},
-    )
+
+    service = request.app[SERVICE]
+    return await answer_once(request, given, lambda once: service.submit(asked, once), accepted)
 
 
 async def find(request: web.Request) -> web.Response:

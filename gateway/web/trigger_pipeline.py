@@ -9,12 +9,14 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.errors import UnknownJobError
+from gateway.jobs.execution import JobSnapshot
 from gateway.model.job import Completed, Ended, Ending, Failed, Job
 from gateway.model.request import OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.answers import TRIGGER_PIPELINE, json_answer
 from gateway.web.body import Branch, Id, Parameters, ProcessName, Version, Words
+from gateway.web.idempotency import answer_once
 
 PATH = f"{TRIGGER_PIPELINE}/pipeline"
 
@@ -41,19 +43,23 @@ class TriggerBody(BaseModel):
 async def trigger(request: web.Request) -> web.Response:
     """Trigger a project's pipeline by name: 200 once its job is durable."""
     given = await body.read_trigger(request, TriggerBody)
-    job = await request.app[SERVICE].submit(
-        TriggerRequest(
-            given.pipelineName,
-            project=given.projectId,
-            fabric=str(given.fabricId),
-            parameters=given.parameters or {},
-            branch=given.branch,
-            version=given.version,
-            process=given.processName,
-            on_conflict=OnConflict.QUEUE,
-            caller=request[CALLER],
-        )
+    asked = TriggerRequest(
+        given.pipelineName,
+        project=given.projectId,
+        fabric=str(given.fabricId),
+        parameters=given.parameters or {},
+        branch=given.branch,
+        version=given.version,
+        process=given.processName,
+        on_conflict=OnConflict.QUEUE,
+        caller=request[CALLER],
     )
+    service = request.app[SERVICE]
+    return await answer_once(request, given, lambda once: service.submit(asked, once), _accepted)
+
+
+def _accepted(snapshot: JobSnapshot) -> web.Response:
+    job = snapshot.job
     text = f"Pipeline `{job.pipeline}` of project `{job.project}` was triggered on fabric `{job.fabric}`."
     return json_answer({"success": True, "runId": job.id, "msg": text})
 

@@ -5,6 +5,7 @@ The calls are wrapped from outside (tests/support/dying_gateway.py, patched_shim
 
 from __future__ import annotations
 
+import http.client
 import os
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tests.support.dying import (
     was_cancelled,
 )
 from tests.support.dying_gateway import points
-from tests.support.gateway import wait_for
+from tests.support.gateway import PATH, wait_for
 
 MIB = 2**20
 
@@ -41,6 +42,23 @@ def test_a_trigger_cut_off_by_a_kill_is_no_job_or_one_that_completes(dying: Dyin
     assert len(jobs) == (point not in ("accepting: before insert", "accepting: in the transaction of insert"))
     for job in jobs:
         ran_undisturbed(dying, job)
+    all_is_well(dying)
+
+
+@pytest.mark.parametrize("point", [point for point in points("accepting") if "insert" in point])
+def test_a_trigger_with_a_key_sent_again_after_a_kill_makes_one_job(dying: DyingGateway, point: str) -> None:
+    asked = ("POST", PATH, {"pipeline": "ingester"}, {"Idempotency-Key": "night"})
+    dying.serve(point)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        dying.call(*asked)
+    dying.died()
+    dying.start()
+    answer, again = dying.call(*asked), dying.call(*asked)
+    was_recorded = point not in ("accepting: before insert", "accepting: in the transaction of insert")
+    assert (answer.status, "Idempotent-Replayed" in answer.headers) == (202, was_recorded)
+    assert (again.body, "Idempotent-Replayed" in again.headers) == (answer.body, True)
+    assert list(dying.listed()) == [answer.json["jobId"]]
+    assert dying.finished(answer.json["jobId"])["exitCode"] == 0
     all_is_well(dying)
 
 

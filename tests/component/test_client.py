@@ -44,6 +44,27 @@ async def test_a_refusal_that_half_a_minute_does_not_mend_is_told(aiohttp_server
         await triggered(aiohttp_server, busy)
 
 
+async def test_a_trigger_whose_answer_was_lost_is_sent_again_with_its_key(aiohttp_server: AiohttpServer) -> None:
+    """And a trigger of its own has a key of its own."""
+    keys: list[str] = []
+
+    async def cut_off(request: web.Request) -> web.Response:
+        keys.append(request.headers["Idempotency-Key"])
+        if len(keys) == 1:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response({"jobId": "load-1"}, status=202)
+
+    app = web.Application()
+    app.router.add_post(JOBS, cut_off)
+    server = await aiohttp_server(app)
+    async with aiohttp.ClientSession() as session:
+        client = Client(session, str(server.make_url("/")))
+        assert (await client.trigger({"pipeline": "load"}))["jobId"] == "load-1"
+        await client.trigger({"pipeline": "load"})
+    assert keys[0] == keys[1] != keys[2]
+
+
 async def test_a_server_that_is_no_gateway_is_named(aiohttp_server: AiohttpServer) -> None:
     server = await aiohttp_server(web.Application())
     async with aiohttp.ClientSession() as session:

@@ -17,6 +17,7 @@ from gateway.clock import Instant
 from gateway.fabrics.checkouts import Checkouts
 from gateway.jobs.retention import Retention
 from gateway.model.job import Active, Completed
+from gateway.model.request import KeptAnswer, RequestKey
 from gateway.settings.settings import Settings
 from gateway.storage import job_file
 from gateway.storage.store import Store
@@ -80,6 +81,17 @@ async def test_a_record_and_its_files_are_removed_after_record_days(kept: Kept) 
     await kept.add("active", ended_at=None)
     await kept.retention.sweep()
     assert kept.files() == await kept.records() == ["active", "kept"]
+
+
+async def test_the_answer_to_a_trigger_is_removed_after_a_day(kept: Kept) -> None:
+    ages = {RequestKey("/", "", f"{hours}", ""): hours for hours in (1, 23, 25)}
+    for key, hours in ages.items():
+        job = make_job(
+            f"{hours}", plan=planned("build", resources=[key.key]), created=later(-3600 * hours, clock.now())
+        )
+        await kept.store.insert(job, once=(key, lambda *_: KeptAnswer(202, "{}")))
+    await kept.retention.sweep()
+    assert [await kept.store.answer(key) is not None for key in ages] == [True, True, False]
 
 
 async def test_an_expired_record_without_files_is_removed(kept: Kept) -> None:

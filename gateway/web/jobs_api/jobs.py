@@ -21,6 +21,7 @@ from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.answers import base_url, json_answer, json_text
 from gateway.web.body import Branch, Conflict, Id, Parameters, ProcessName, Version, Words
+from gateway.web.idempotency import answer_once
 from gateway.web.records import Answer, ListedJob, listed_record, whole_record
 
 PATH = "/api/v1/jobs"
@@ -105,25 +106,27 @@ class JobPage(Answer):
 async def trigger(request: web.Request) -> web.Response:
     """Trigger a pipeline of any project on any fabric: 202 once its job is durable."""
     given = await body.read_trigger(request, TriggerBody)
-    service = request.app[SERVICE]
-    job = await service.submit(
-        TriggerRequest(
-            given.pipeline,
-            given.command,
-            openlineage=given.enableOpenlineage,
-            elementary=given.enableElementary,
-            project=given.projectId,
-            fabric=given.fabricId,
-            parameters=given.parameters or {},
-            branch=given.branch,
-            version=given.version,
-            process=given.processName,
-            on_conflict=given.onConflict or OnConflict.REJECT,
-            caller=request[CALLER],
-        )
+    asked = TriggerRequest(
+        given.pipeline,
+        given.command,
+        openlineage=given.enableOpenlineage,
+        elementary=given.enableElementary,
+        project=given.projectId,
+        fabric=given.fabricId,
+        parameters=given.parameters or {},
+        branch=given.branch,
+        version=given.version,
+        process=given.processName,
+        on_conflict=given.onConflict or OnConflict.REJECT,
+        caller=request[CALLER],
     )
-    record = whole_record(await service.get(job.id), base_url(request))
-    return json_answer(record, status=202, headers={"Location": f"{PATH}/{job.id}"})
+
+    def accepted(snapshot: JobSnapshot) -> web.Response:
+        record = whole_record(snapshot, base_url(request))
+        return json_answer(record, status=202, headers={"Location": f"{PATH}/{snapshot.job.id}"})
+
+    service = request.app[SERVICE]
+    return await answer_once(request, given, lambda once: service.submit(asked, once), accepted)
 
 
 async def list_jobs(request: web.Request) -> web.Response:

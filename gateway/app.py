@@ -22,6 +22,7 @@ from gateway.settings.settings import Settings
 from gateway.settings.tokens import Tokens
 from gateway.storage import integrity as database
 from gateway.storage import restore
+from gateway.storage.pauses import Pauses
 from gateway.storage.store import Store
 from gateway.web import SERVICE, data_analytics, docs, guard, listener, operations, trigger_pipeline
 from gateway.web.access import Access, RateLimit
@@ -103,7 +104,8 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
         RunnerName.COMPOSE: ComposeRunner(settings.output_cap),
     }
     app[REGISTRY] = registry = FabricRegistry(settings, app[ENVIRONMENT], app[INSTANCE])
-    service = JobService(settings, app[STORE], runners, registry, on_broken=lambda task: _report(app, task))
+    pauses = await asyncio.to_thread(Pauses, settings.state_directory / "paused")
+    service = JobService(settings, app[STORE], pauses, runners, registry, on_broken=lambda task: _report(app, task))
     app[SERVICE] = service
     await service.recover()
     yield

@@ -146,6 +146,13 @@ class ConflictError(RequestError):
         self.headers = {"Retry-After": str(retry_after)}
 
 
+class PausedError(RequestError):
+    """A person has paused the pipeline."""
+
+    status = 409
+    code = "paused"
+
+
 class BodyTooLargeError(RequestError):
     """The body is larger than the limit."""
 

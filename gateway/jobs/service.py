@@ -32,6 +32,7 @@ from gateway.model.plan import Plan
 from gateway.model.request import OnConflict, TriggerRequest
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
+from gateway.storage.pauses import Pauses
 from gateway.storage.store import Store
 from runners import durable
 from runners.mask import Mask
@@ -52,6 +53,7 @@ class JobService:
         self,
         settings: Settings,
         store: Store,
+        pauses: Pauses,
         runners: Mapping[RunnerName, Runner],
         registry: FabricRegistry,
         on_broken: Callable[[asyncio.Task[None]], None],
@@ -59,6 +61,7 @@ class JobService:
         """on_broken: called with a job's task that died while its job had not ended."""
         self._settings = settings
         self._store = store
+        self.pauses = pauses
         self._runners = runners
         self._registry = registry
         self._readiness = ReadinessCheck(settings, registry, store)
@@ -85,18 +88,23 @@ class JobService:
 
         A request that attaches may get a job that runs already.
         Raises UnknownTargetError, BadRequestError, RepositoryUnavailableError, OverloadedError, DrainingError,
-        StorageError, QueueFullError, ConflictError, EngineError.
+        StorageError, QueueFullError, PausedError, ConflictError, EngineError.
         """
         await self._must_have_room()  # before git and dbt, which would fail on a full disk with other words
         planned = await self._planner.plan(request)
+        self.pauses.must_not_be_paused(planned.project, str(request.pipeline))
         await self._must_be_free(planned.fabric, planned.plan)
         return await self.accept(planned)
 
     async def accept(self, planned: PlannedJob) -> Job:
-        """Record a planned job and start it. Raises DrainingError, StorageError, QueueFullError, ConflictError."""
+        """Record a planned job and start it.
+
+        Raises DrainingError, StorageError, QueueFullError, PausedError, ConflictError.
+        """
         if self._draining:
             raise DrainingError(_STOPPING)
         await self._must_have_room()
+        self.pauses.must_not_be_paused(planned.project, str(planned.request.pipeline))
         try:
             may_wait = planned.request.on_conflict is OnConflict.QUEUE
             job = await self._store.insert(new_job(planned), may_wait=may_wait)
@@ -114,6 +122,10 @@ class JobService:
     def pipelines(self) -> list[PipelineInfo]:
         """The pipelines that projects declare."""
         return list(self._planner.pipelines())
+
+    def pipeline(self, project: str, name: str) -> PipelineInfo:
+        """The pipeline of this name. Raises UnknownTargetError."""
+        return self._planner.pipeline(project, name)
 
     async def last_run(self, pipeline: PipelineInfo) -> JobSnapshot | None:
         """The newest job of a pipeline, None if it never ran."""

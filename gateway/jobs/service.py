@@ -23,6 +23,7 @@ from gateway.errors import (
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs.execution import JobExecution, JobSnapshot
+from gateway.jobs.metrics import JobMetrics
 from gateway.jobs.output_reader import OutputReader
 from gateway.jobs.readiness import Readiness, ReadinessCheck
 from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, may_attach, new_job
@@ -66,6 +67,8 @@ class JobService:
         self._registry = registry
         self._readiness = ReadinessCheck(settings, registry, store)
         self._planner = RequestPlanner(settings, registry)
+        self.metrics = JobMetrics()
+        self.metrics.know((info.project, info.name) for info in self._planner.pipelines())
         self._on_broken = on_broken
         self._jobs = settings.state_directory / "jobs"
         self._executions: dict[str, tuple[JobExecution, asyncio.Task[None]]] = {}
@@ -198,6 +201,10 @@ class JobService:
                 _log.info("job cancelled", job=job_id, **_caller_fields(by))
         return await self.get(job_id)
 
+    def active(self) -> list[Job]:
+        """The jobs that have not ended."""
+        return [execution.job for execution, _ in self._executions.values()]
+
     def folder(self, job_id: str) -> Path:
         """The folder of a job's output and of its steps' files."""
         return self._jobs / job_id
@@ -226,6 +233,7 @@ class JobService:
 
     async def recover(self) -> None:
         """Launch every job that had not ended, and wait up to two seconds until it is known how each is."""
+        self.metrics.restore(await self._store.last_successes())
         jobs = await self._store.active()
         for job in jobs:
             await asyncio.to_thread(_tidy, self.folder(job.id))
@@ -275,7 +283,8 @@ class JobService:
                 self._executions[job_id][0].notify_turn()
 
     def _forget(self, job: Job, task: asyncio.Task[None]) -> None:
-        del self._executions[job.id]
+        ended, _ = self._executions.pop(job.id)
+        self.metrics.ended(ended.job, ended.final_output)
         self._recovered.discard(job.id)
         for execution, _ in self._executions.values():
             if isinstance(execution.job.state, Queued) and not set(job.plan.resources).isdisjoint(

@@ -23,6 +23,7 @@ from gateway.errors import (
 )
 from gateway.web.access import Access, RateLimit
 from gateway.web.guard import guard
+from gateway.web.traffic import Traffic
 from tests.support.source import modules
 
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
@@ -85,7 +86,7 @@ def answering(error: BaseException) -> Callable[[web.Request], Awaitable[web.Res
 
 
 async def asked(aiohttp_client: AiohttpClient, error: BaseException) -> tuple[int, dict[str, object], dict[str, str]]:
-    app = web.Application(middlewares=[guard([], Access(None, RateLimit(10, 50)))])
+    app = web.Application(middlewares=[guard([], Access(None, RateLimit(10, 50)), Traffic())])
     app.router.add_get("/", answering(error))
     client = await aiohttp_client(app)
     async with client.get("/") as response:

@@ -23,12 +23,24 @@ from gateway.settings.settings import Settings
 from gateway.settings.tokens import Tokens
 from gateway.storage import integrity as database
 from gateway.storage import restore
+from gateway.storage.pauses import Pauses
 from gateway.storage.store import Store
-from gateway.web import SERVICE, data_analytics, docs, guard, idempotency, listener, operations, trigger_pipeline
+from gateway.web import (
+    SERVICE,
+    data_analytics,
+    docs,
+    guard,
+    idempotency,
+    listener,
+    metrics,
+    operations,
+    trigger_pipeline,
+)
 from gateway.web.access import Access, RateLimit
 from gateway.web.connections import Connection, Connections, most_connections, must_have_extensions
 from gateway.web.jobs_api import events, jobs, log, pipelines
 from gateway.web.listener import Listener
+from gateway.web.traffic import Traffic
 from runners.containers.compose_runner import ComposeRunner
 from runners.process.local_runner import LocalRunner
 from runners.runner import Runner
@@ -53,16 +65,17 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
     """The service, not started yet. environment: of the gateway, which steps inherit. Raises ConfigError."""
     known = tokens.load(settings.tokens_file, environment)
     access = Access(known, RateLimit(settings.trigger_rate, settings.trigger_burst))
-    connections = Connections(most_connections())
+    connections, traffic = Connections(most_connections()), Traffic()
     app = web.Application(
-        middlewares=[guard.guard(settings.allowed_hosts, access), connections.middleware],
+        middlewares=[guard.guard(settings.allowed_hosts, access, traffic), connections.middleware],
         client_max_size=guard.BODY_LIMIT,
     )
-    for api in (data_analytics, trigger_pipeline, jobs, log, events, pipelines, operations, docs):
+    for api in (data_analytics, trigger_pipeline, jobs, log, events, pipelines, operations, metrics, docs):
         app.add_routes(api.ROUTES)
     app.on_response_prepare.append(guard.add_headers)
     app[events.FOLLOWERS] = set()
     app[idempotency.LOCKS] = WeakValueDictionary()
+    app[metrics.TRAFFIC] = traffic
     app[TOKENS] = known
     app[CONNECTIONS] = connections
     app[SETTINGS] = settings
@@ -105,7 +118,8 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
         RunnerName.COMPOSE: ComposeRunner(settings.output_cap),
     }
     app[REGISTRY] = registry = FabricRegistry(settings, app[ENVIRONMENT], app[INSTANCE])
-    service = JobService(settings, app[STORE], runners, registry, on_broken=lambda task: _report(app, task))
+    pauses = await asyncio.to_thread(Pauses, settings.state_directory / "paused")
+    service = JobService(settings, app[STORE], pauses, runners, registry, on_broken=lambda task: _report(app, task))
     app[SERVICE] = service
     await service.recover()
     yield
@@ -113,7 +127,8 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _retention(app: web.Application) -> AsyncIterator[None]:
-    async for _ in _task(app, Retention(app[SETTINGS], app[STORE], app[REGISTRY].checkouts).run(), "retention"):
+    app[metrics.RETENTION] = retention = Retention(app[SETTINGS], app[STORE], app[REGISTRY].checkouts)
+    async for _ in _task(app, retention.run(), "retention"):
         yield
 
 

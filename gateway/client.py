@@ -79,7 +79,7 @@ class Client:
 
     def __init__(self, session: aiohttp.ClientSession, base: str, token: str | None = None) -> None:
         self._session = session
-        self._base = base.rstrip("/")
+        self.base = base.rstrip("/")
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def trigger(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,6 +117,10 @@ class Client:
         found: list[dict[str, Any]] = (await self._ask("GET", "/api/v1/pipelines"))["pipelines"]
         return found
 
+    async def set_paused(self, project: str, name: str, *, paused: bool) -> dict[str, Any]:
+        """Pause a pipeline, or allow it again; the pipeline. Raises RefusedError, UnreachableError."""
+        return await self._ask("PUT", f"/api/v1/pipelines/{project}/{name}/paused", json={"paused": paused})
+
     async def cancel(self, job_id: str) -> dict[str, Any]:
         """Ask for the end of a job; its record. Raises RefusedError, UnreachableError."""
         return await self._ask("POST", f"{JOBS}/{job_id}/cancel")
@@ -153,7 +157,7 @@ class Client:
         end: int | None = None  # of the output of a job that has ended
         is_first = True
         while True:
-            lost = UnreachableError(f"{self._base} ended the events of {job_id} too early.")  # as one that stops does
+            lost = UnreachableError(f"{self.base} ended the events of {job_id} too early.")  # as one that stops does
             try:
                 async for number, event in self._stream(job_id, parameters, resume):
                     is_first = False
@@ -201,9 +205,9 @@ class Client:
         given = {"timeout": aiohttp.ClientTimeout(total=_TIMEOUT), **options}
         given["headers"] = {**self._headers, **options.get("headers", {})}
         try:
-            async with self._session.request(method, self._base + path, **given) as response:
+            async with self._session.request(method, self.base + path, **given) as response:
                 if response.status in (502, 503, 504) and method == "GET":  # it stops, or a proxy waits for it
-                    raise UnreachableError(f"{self._base} answers {response.status} now; try again in a moment.")
+                    raise UnreachableError(f"{self.base} answers {response.status} now; try again in a moment.")
                 if response.status >= 400:
                     raise await _refusal(response)
                 yield response
@@ -212,7 +216,7 @@ class Client:
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         return UnreachableError(
-            f"No gateway answers at {self._base}: {str(error) or 'no answer in time'}. Start it with `pipeline-gateway "
+            f"No gateway answers at {self.base}: {str(error) or 'no answer in time'}. Start it with `pipeline-gateway "
             "serve`, or name another one, such as --server http://HOST:3000.",
             may_have_arrived=not isinstance(error, aiohttp.ClientConnectorError),
         )

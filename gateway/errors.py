@@ -157,6 +157,13 @@ class ReusedKeyError(RequestError):
     code = "idempotency_key_reused"
 
 
+class PausedError(RequestError):
+    """A person has paused the pipeline."""
+
+    status = 409
+    code = "paused"
+
+
 class BodyTooLargeError(RequestError):
     """The body is larger than the limit."""
 

@@ -34,6 +34,9 @@ CLIENT = {
     "cancel": "gateway.cli.client.jobs:cancel",
     "list": "gateway.cli.client.jobs:list_jobs",
     "pipelines": "gateway.cli.client.pipelines:pipelines",
+    "pause": "gateway.cli.client.pipelines:pause",
+    "unpause": "gateway.cli.client.pipelines:unpause",
+    "open": "gateway.cli.client.jobs:open_page",
 }
 COMMANDS = SERVICE | CLIENT
 _EPILOG = """\

@@ -98,6 +98,7 @@ class JobExecution:
         self._follower: ProgressFollower | None = None
         self._liveness = Liveness.SUPERVISED
         self._changed = asyncio.Event()
+        self.final_output = OutputSize()  # what there was of the job's output when it ended
 
     @property
     def job(self) -> Job:
@@ -233,9 +234,11 @@ class JobExecution:
     async def _output_end(self) -> int | None:
         """The bytes of output that the job has printed, None where they can't be counted."""
         try:
-            return (await retry_while_it_may_pass(asyncio.to_thread, OutputRing(self._folder).bounds))[1]
+            start, end = await retry_while_it_may_pass(asyncio.to_thread, OutputRing(self._folder).bounds)
         except OSError:
             return None
+        self.final_output = OutputSize(end - start, start)
+        return end
 
     async def _run_step(self, n: int) -> None:
         """Run a step, or follow it if it runs already."""

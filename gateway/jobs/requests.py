@@ -88,6 +88,15 @@ class RequestPlanner:
                 steps = catalog.step_names(TriggerRequest(builtin), elementary)
                 yield PipelineInfo(project, str(builtin), self._settings.fabrics_of(project), steps, _EVERYTHING)
 
+    def pipeline(self, project: str, name: str) -> PipelineInfo:
+        """The pipeline of this name. Raises UnknownTargetError."""
+        if project not in self._settings.projects:
+            raise _unknown("project", "uid", project, self._settings.projects)
+        known = {info.name: info for info in self.pipelines() if info.project == project}
+        if name not in known:
+            raise _unknown("pipeline", "name", name, known, f" in project `{project}`")
+        return known[name]
+
     async def plan(self, request: TriggerRequest) -> PlannedJob:
         """The job of a request, on its fabric.
 

@@ -36,7 +36,8 @@ class Retention:
     """Removes what is too old or too large. A job that has not ended loses nothing."""
 
     def __init__(self, settings: Settings, store: Store, checkouts: Checkouts) -> None:
-        self._cap = int(settings.state_cap)
+        self.cap = int(settings.state_cap)
+        self.size: int | None = None  # bytes of the state directory at the last sweep, before it removed any
         self._age = settings.record_days * _DAY
         self._state = settings.state_directory
         self._jobs = settings.state_directory / "jobs"
@@ -99,7 +100,8 @@ class Retention:
                 self._expire_unknown(self._jobs / name)
         sizes = {name: self._sizes.get(name) or _size(self._jobs / name) for name in names if name in known}
         self._sizes = {job_id: sizes[job_id] for job_id, ended in known.items() if ended and job_id in sizes}
-        return sum(sizes.values()) + self._size_of_other_files() - self._cap
+        self.size = sum(sizes.values()) + self._size_of_other_files()
+        return self.size - self.cap
 
     def _expire_unknown(self, folder: Path) -> None:
         """Remove a job's folder without a record at the age of an expired record; until then a person can read it."""

@@ -23,6 +23,7 @@ from gateway.errors import (
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs.execution import JobExecution, JobSnapshot
+from gateway.jobs.metrics import JobMetrics
 from gateway.jobs.output import OutputSize
 from gateway.jobs.output_reader import OutputReader
 from gateway.jobs.readiness import Readiness, ReadinessCheck
@@ -33,6 +34,7 @@ from gateway.model.plan import Plan
 from gateway.model.request import KeptAnswer, OnConflict, RequestKey, TriggerRequest
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
+from gateway.storage.pauses import Pauses
 from gateway.storage.store import Store
 from runners import durable
 from runners.mask import Mask
@@ -65,6 +67,7 @@ class JobService:
         self,
         settings: Settings,
         store: Store,
+        pauses: Pauses,
         runners: Mapping[RunnerName, Runner],
         registry: FabricRegistry,
         on_broken: Callable[[asyncio.Task[None]], None],
@@ -72,10 +75,13 @@ class JobService:
         """on_broken: called with a job's task that died while its job had not ended."""
         self._settings = settings
         self._store = store
+        self.pauses = pauses
         self._runners = runners
         self._registry = registry
         self._readiness = ReadinessCheck(settings, registry, store)
         self._planner = RequestPlanner(settings, registry)
+        self.metrics = JobMetrics()
+        self.metrics.know((info.project, info.name) for info in self._planner.pipelines())
         self._on_broken = on_broken
         self._jobs = settings.state_directory / "jobs"
         self._executions: dict[str, tuple[JobExecution, asyncio.Task[None]]] = {}
@@ -98,21 +104,23 @@ class JobService:
 
         A request that attaches may get a job that runs already.
         Raises UnknownTargetError, BadRequestError, RepositoryUnavailableError, OverloadedError, DrainingError,
-        StorageError, QueueFullError, ConflictError, EngineError, AnsweredError, ReusedKeyError.
+        StorageError, QueueFullError, PausedError, ConflictError, EngineError, AnsweredError, ReusedKeyError.
         """
         await self._must_have_room()  # before git and dbt, which would fail on a full disk with other words
         planned = await self._planner.plan(request)
+        self.pauses.must_not_be_paused(planned.project, str(request.pipeline))
         await self._must_be_free(planned.fabric, planned.plan)
         return await self.accept(planned, once)
 
     async def accept(self, planned: PlannedJob, once: Once | None = None) -> Job:
         """Record a planned job and start it.
 
-        Raises DrainingError, StorageError, QueueFullError, ConflictError, AnsweredError, ReusedKeyError.
+        Raises DrainingError, StorageError, QueueFullError, PausedError, ConflictError, AnsweredError, ReusedKeyError.
         """
         if self._draining:
             raise DrainingError(_STOPPING)
         await self._must_have_room()
+        self.pauses.must_not_be_paused(planned.project, str(planned.request.pipeline))
         try:
             may_wait = planned.request.on_conflict is OnConflict.QUEUE
             kept = None if once is None else (once.key, once.of_new_job)
@@ -145,6 +153,10 @@ class JobService:
     def pipelines(self) -> list[PipelineInfo]:
         """The pipelines that projects declare."""
         return list(self._planner.pipelines())
+
+    def pipeline(self, project: str, name: str) -> PipelineInfo:
+        """The pipeline of this name. Raises UnknownTargetError."""
+        return self._planner.pipeline(project, name)
 
     async def last_run(self, pipeline: PipelineInfo) -> JobSnapshot | None:
         """The newest job of a pipeline, None if it never ran."""
@@ -217,6 +229,10 @@ class JobService:
                 _log.info("job cancelled", job=job_id, **_caller_fields(by))
         return await self.get(job_id)
 
+    def active(self) -> list[Job]:
+        """The jobs that have not ended."""
+        return [execution.job for execution, _ in self._executions.values()]
+
     def folder(self, job_id: str) -> Path:
         """The folder of a job's output and of its steps' files."""
         return self._jobs / job_id
@@ -245,6 +261,7 @@ class JobService:
 
     async def recover(self) -> None:
         """Launch every job that had not ended, and wait up to two seconds until it is known how each is."""
+        self.metrics.restore(await self._store.last_successes())
         jobs = await self._store.active()
         for job in jobs:
             await asyncio.to_thread(_tidy, self.folder(job.id))
@@ -294,7 +311,8 @@ class JobService:
                 self._executions[job_id][0].notify_turn()
 
     def _forget(self, job: Job, task: asyncio.Task[None]) -> None:
-        del self._executions[job.id]
+        ended, _ = self._executions.pop(job.id)
+        self.metrics.ended(ended.job, ended.final_output)
         self._recovered.discard(job.id)
         for execution, _ in self._executions.values():
             if isinstance(execution.job.state, Queued) and not set(job.plan.resources).isdisjoint(

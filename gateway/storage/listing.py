@@ -1,4 +1,4 @@
-"""The query of a page of the history of jobs."""
+"""The queries of the history of jobs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ _PAGE = """
 """
 USUAL = """
     SELECT seconds FROM job WHERE project = ? AND pipeline = ? AND status = 'completed' ORDER BY seq DESC LIMIT ?
+"""
+# The inner query reads the index alone.
+LAST_SUCCESSES = """
+    SELECT project, pipeline, ended_at FROM job WHERE seq IN (
+        SELECT max(seq) FROM job INDEXED BY job_listed WHERE outcome IN ('succeeded', 'warnings')
+        GROUP BY project, pipeline
+    )
 """
 
 

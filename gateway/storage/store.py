@@ -251,6 +251,10 @@ class Store:
         seconds = [row[0] for row in rows if row[0] is not None]
         return statistics.median(seconds) if seconds else None
 
+    async def last_successes(self) -> dict[tuple[str, str], float]:
+        """When the latest job of each pipeline that succeeded has ended (epoch seconds), by project and pipeline."""
+        return {(project, pipeline): at for project, pipeline, at in await self._read(listing.LAST_SUCCESSES)}
+
     async def ended_before(self, now: Instant, age: float) -> list[str]:
         """The ids of up to 1,000 jobs that ended `age` seconds ago or before, oldest first."""
         return [row[0] for row in await self._read(_OLDER, _moment(now) | {"age": age})]

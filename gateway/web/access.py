@@ -17,8 +17,8 @@ CALLER = web.RequestKey("caller", Caller)
 
 # Paths that need no token, compared with the path as it is sent. Any other path needs one, also one that is not served.
 PUBLIC = frozenset({"/", "/healthz", "/readyz", *docs.PATHS})
-# Routes without a rate limit: a person must be able to cancel what a script keeps starting.
-_UNLIMITED = frozenset({"/api/v1/jobs/{id}/cancel"})
+# Routes without a rate limit: a person must be able to cancel, and to forbid, what a script keeps starting.
+_UNLIMITED = frozenset({"/api/v1/jobs/{id}/cancel", "/api/v1/pipelines/{project}/{name}/paused"})
 _READS = ("GET", "HEAD")
 _SCHEME = "bearer "
 

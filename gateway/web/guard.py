@@ -24,6 +24,7 @@ from gateway.errors import (
 from gateway.web import answers, docs
 from gateway.web.access import CALLER, Access
 from gateway.web.answers import SECURITY_HEADERS, SERVER, json_answer
+from gateway.web.traffic import Traffic
 
 BODY_LIMIT = 2**20
 
@@ -36,7 +37,7 @@ _SUSPECT = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTE
 _log = structlog.get_logger()
 
 
-def guard(allowed_hosts: Collection[str], access: Access) -> Middleware:
+def guard(allowed_hosts: Collection[str], access: Access, traffic: Traffic) -> Middleware:
     """A middleware that checks every request, also one of an unknown path, and turns every error into an answer.
 
     allowed_hosts: names that a Host header may have besides localhost and IP literals.
@@ -47,19 +48,22 @@ def guard(allowed_hosts: Collection[str], access: Access) -> Middleware:
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         request_id = request[_REQUEST_ID] = secrets.token_hex(6)
         with structlog.contextvars.bound_contextvars(request=request_id):
+            answer: web.StreamResponse
             try:
                 _check_host(request, names)
                 _check_origin(request)
                 caller = request[CALLER] = access.authenticate(request)
                 _check_type(request)
                 access.limit_rate(request, caller)
-                return await handler(request)
-            except RequestError as error:
-                return _refused(request, error)
-            except web.HTTPException as error:
-                return _refused(request, _request_error(request, error))
+                answer = await handler(request)
+            except (RequestError, web.HTTPException) as error:
+                refusal = error if isinstance(error, RequestError) else _request_error(request, error)
+                traffic.refused(refusal.code)
+                answer = _refused(request, refusal)
             except Exception as error:  # noqa: BLE001, any bug: its traceback goes to the log and not to the client
-                return _unexpected(request, error)
+                answer = _unexpected(request, error)
+            traffic.answered(request, answer.status)
+            return answer
 
     return middleware
 

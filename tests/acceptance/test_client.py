@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,32 @@ def test_refusals_exit_75_with_the_services_own_sentence(gateway: Gateway) -> No
     says(call(gateway, "wait", job), FAILED, "cancelled")
     says(call(gateway, "cancel", job), 0, "has ended: cancelled")
     says(call(gateway, "status", job), 0, "cancelled", "stopped: 1 process by SIGTERM in ")
+
+
+def test_a_paused_pipeline_is_refused_until_it_is_unpaused(gateway: Gateway) -> None:
+    told(gateway, "0")
+    says(call(gateway, "pause", "ingester"), 0, ":ingester is paused since")
+    assert re.search(r"^\w+:ingester\t.*\tsince ", call(gateway, "pipelines").stdout, re.MULTILINE)
+    refused = call(gateway, "trigger", "ingester")
+    says(refused, REFUSED, "is paused")
+    [unpause] = re.findall(r"`pipeline-gateway (unpause \w+:ingester)`", refused.stderr)
+    done = call(gateway, *unpause.split(), "--json")
+    assert (done.returncode, json.loads(done.stdout)["paused"]) == (0, False)
+    says(call(gateway, "trigger", "ingester", "--wait"), 0)
+    says(call(gateway, "pause", "nope"), USAGE, "pipeline-gateway pipelines")
+
+
+def test_a_name_that_two_projects_have_is_not_guessed(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    settings = {"projects": {"shop": {}, "other": {}}, "default_project": "shop"}
+    gateway = make_gateway(projects.make(tmp_path, settings=settings))
+    says(call(gateway, "pause", "dbt"), USAGE, "2 projects", ":dbt")
+    says(call(gateway, "pause", "other:dbt"), 0, "other:dbt is paused")
+
+
+def test_open_prints_the_url_of_a_job_on_the_page(tmp_path: Path) -> None:
+    server = ("--server", "https://gateway.example/")
+    says(run("open", "dbt-1-abc", *server, cwd=tmp_path), 0, "https://gateway.example/#/jobs/dbt-1-abc\n")
+    assert json.loads(run("open", "--json", *server, cwd=tmp_path).stdout) == {"url": "https://gateway.example/"}
 
 
 def test_a_gateway_that_does_not_answer_exits_69_and_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pytest_aiohttp import AiohttpClient
 from gateway.web.access import Access, RateLimit
 from gateway.web.connections import Connections
 from gateway.web.guard import guard
+from gateway.web.traffic import Traffic
 from tests.support.api import until
 
 LIMIT = 20
@@ -28,7 +29,7 @@ async def test_connections_are_reserved_for_requests_that_do_not_wait(
         await changed.wait()
         return web.json_response({})
 
-    app = web.Application(middlewares=[guard([], Access(None, RateLimit(10, 50))), connections.middleware])
+    app = web.Application(middlewares=[guard([], Access(None, RateLimit(10, 50)), Traffic()), connections.middleware])
     app.router.add_route("*", "/", handler)
     client = await aiohttp_client(app)
 

@@ -544,6 +544,9 @@ async def test_pipelines_are_listed_with_their_parameters_and_last_run(api: Api)
         ],
         "lastRun": None,
         "usualSeconds": None,
+        "paused": False,
+        "pausedSince": None,
+        "pausedBy": None,
     }
     assert [(one["name"], one["parameters"]) for one in builtin] == [("ingester", []), ("dbt", []), ("full", [])]
     assert (second["name"], second["steps"], third["name"], third["steps"]) == ("gold", ["build"], "load", ["ingester"])

@@ -16,6 +16,7 @@ from gateway.model.job import Completed, Ended, Job
 from gateway.model.plan import Plan
 from gateway.model.request import TriggerRequest
 from gateway.settings.fabric import RunnerName
+from gateway.storage.pauses import Pauses
 from gateway.storage.store import Store
 from runners.process.local_runner import LocalRunner
 from tests.support.api import until
@@ -45,7 +46,8 @@ async def service(tmp_path: Path) -> AsyncIterator[JobService]:
     store = await Store.open(settings.state_directory / "gateway.db")
     runner = LocalRunner(settings.output_cap)
     registry = FabricRegistry(settings, os.environ, instance="")
-    service = JobService(settings, store, {RunnerName.LOCAL: runner}, registry, on_broken=broken)
+    pauses = Pauses(settings.state_directory / "paused")
+    service = JobService(settings, store, pauses, {RunnerName.LOCAL: runner}, registry, on_broken=broken)
     yield service
     (tmp_path / "go").touch()
     await service.close()

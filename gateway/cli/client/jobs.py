@@ -1,10 +1,11 @@
-"""`pipeline-gateway status`, `list`, `wait` and `cancel`: what is known of jobs, and their end."""
+"""`pipeline-gateway status`, `list`, `wait`, `cancel` and `open`: what is known of jobs, and their end."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -118,6 +119,22 @@ async def cancel(gateway: Client, *, job: str, as_json: bool) -> None:
         screen.console.print(f"{job} has ended: {screen.outcome(record)}")
     else:
         screen.console.print(f"{job} is being cancelled.")
+
+
+@click.command("open")
+@click.argument("job", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the URL as JSON.")
+@client
+async def open_page(gateway: Client, *, job: str | None, as_json: bool) -> None:
+    """Print the URL of a job on the gateway's page, or without JOB that of the page.
+
+    It asks the gateway nothing. In a terminal: xdg-open "$(pipeline-gateway open JOB)"
+    """
+    url = f"{gateway.base}/" if job is None else f"{gateway.base}/#/jobs/{quote(job)}"
+    if as_json:
+        screen.print_json({"url": url})
+    else:
+        screen.console.print(url)
 
 
 async def newest(gateway: Client) -> str:

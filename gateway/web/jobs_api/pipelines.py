@@ -1,18 +1,20 @@
-"""The pipelines that can be triggered by name."""
+"""The pipelines that can be triggered by name, and their pauses."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from gateway import clock
 from gateway.jobs.requests import PipelineInfo
 from gateway.model.job import JobOutcome, Status
 from gateway.model.plan import StepName
 from gateway.model.request import is_fabric_number
 from gateway.settings.project import ParameterSettings
-from gateway.web import SERVICE
+from gateway.web import SERVICE, body
+from gateway.web.access import CALLER
 from gateway.web.answers import base_url, json_answer
 from gateway.web.records import Answer, Moment, is_none, whole_record
 from runners.parameters import ParameterType
@@ -46,7 +48,10 @@ class LastRun(Answer):
 
 
 class PipelineAnswer(Answer):
-    """A pipeline. fabric_ids: those of its fabrics that the trigger pipeline API can name."""
+    """A pipeline. fabric_ids: those of its fabrics that the trigger pipeline API can name.
+
+    paused: its triggers are refused. paused_since, paused_by: who paused it, by token, and when.
+    """
 
     name: str
     project_id: str
@@ -56,6 +61,17 @@ class PipelineAnswer(Answer):
     parameters: list[ParameterAnswer]
     last_run: LastRun | None
     usual_seconds: float | None
+    paused: bool
+    paused_since: Moment | None
+    paused_by: str | None
+
+
+class PausedBody(BaseModel):
+    """Whether the pipeline is to be paused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    paused: bool
 
 
 class PipelineList(Answer):
@@ -70,12 +86,25 @@ async def list_pipelines(request: web.Request) -> web.Response:
     return json_answer(PipelineList(pipelines=[await _pipeline(request, info) for info in infos]))
 
 
-ROUTES = (web.get("/api/v1/pipelines", list_pipelines),)
+async def set_paused(request: web.Request) -> web.Response:
+    """Pause a pipeline, or allow it again; the pipeline."""
+    given = await body.read(request, PausedBody)
+    service = request.app[SERVICE]
+    info = service.pipeline(request.match_info["project"], request.match_info["name"])
+    await service.pauses.set(info.project, info.name, request[CALLER], paused=given.paused)
+    return json_answer(await _pipeline(request, info))
+
+
+ROUTES = (
+    web.get("/api/v1/pipelines", list_pipelines),
+    web.put("/api/v1/pipelines/{project}/{name}/paused", set_paused),
+)
 
 
 async def _pipeline(request: web.Request, info: PipelineInfo) -> PipelineAnswer:
     service = request.app[SERVICE]
     last, usual = await service.last_run(info), await service.usual_seconds(info)
+    pause = service.pauses.get(info.project, info.name)
     record = {} if last is None else dict(whole_record(last, base_url(request)))
     return PipelineAnswer(
         name=info.name,
@@ -86,6 +115,9 @@ async def _pipeline(request: web.Request, info: PipelineInfo) -> PipelineAnswer:
         parameters=[_parameter(name, given) for name, given in info.settings.parameters.items()],
         last_run=LastRun(**{name: record[name] for name in LastRun.model_fields}) if record else None,
         usual_seconds=None if usual is None else round(usual, 3),
+        paused=pause is not None,
+        paused_since=None if pause is None else clock.rfc3339(pause.since),
+        paused_by=None if pause is None else pause.by.token,
     )
 
 

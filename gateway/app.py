@@ -23,7 +23,7 @@ from gateway.settings.tokens import Tokens
 from gateway.storage import integrity as database
 from gateway.storage import restore
 from gateway.storage.store import Store
-from gateway.web import SERVICE, data_analytics, docs, guard, listener, operations, trigger_pipeline
+from gateway.web import PUBLIC_URL, SERVICE, data_analytics, docs, guard, listener, operations, trigger_pipeline
 from gateway.web.access import Access, RateLimit
 from gateway.web.connections import Connection, Connections, most_connections, must_have_extensions
 from gateway.web.jobs_api import events, jobs, log, pipelines
@@ -64,6 +64,7 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
     app[TOKENS] = known
     app[CONNECTIONS] = connections
     app[SETTINGS] = settings
+    app[PUBLIC_URL] = settings.public_url
     app[ENVIRONMENT] = environment
     app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention, _leftovers, _connections, _watchdog])
     return app

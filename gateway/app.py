@@ -26,6 +26,7 @@ from gateway.storage import restore
 from gateway.storage.pauses import Pauses
 from gateway.storage.store import Store
 from gateway.web import (
+    PUBLIC_URL,
     SERVICE,
     data_analytics,
     docs,
@@ -79,6 +80,7 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
     app[TOKENS] = known
     app[CONNECTIONS] = connections
     app[SETTINGS] = settings
+    app[PUBLIC_URL] = settings.public_url
     app[ENVIRONMENT] = environment
     app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention, _leftovers, _connections, _watchdog])
     return app

@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError
 from gateway.settings import refusals
-from gateway.settings.expected import KEY
+from gateway.settings.expected import KEY, in_words
 from gateway.settings.fabric import FabricSettings, HostPath, Id, Name, RunnerName, Seconds, SecretName, Section, Text
 from gateway.settings.project import ProjectSettings, resolve
 from runners import yaml_file
@@ -54,6 +54,12 @@ def _address(host: str) -> str:
         raise ValueError("expected localhost or an address of IPv4 or IPv6") from None
 
 
+_PUBLIC_URL = Field(
+    pattern=r"^https?://[^\s\x00/?#@]+(/[^\s\x00?#@]*)?$",
+    **in_words("an address that begins with https:// or http://", "https://pipelines.example"),
+)
+
+
 class Settings(Section):
     """Everything that can be configured."""
 
@@ -76,6 +82,11 @@ class Settings(Section):
         (),
         description="Names that a `Host` header may have besides `localhost` and IP addresses.",
         examples=[["pipelines.example"]],
+    )
+    public_url: Annotated[str, _PUBLIC_URL, AfterValidator(lambda url: url.rstrip("/"))] | None = Field(
+        None,
+        description="What links in answers and notifications begin with. Unset: the scheme and the `Host` of the "
+        "request, and in notifications `http://localhost` with the port.",
     )
     tokens_file: HostPath | None = Field(
         None,

@@ -10,6 +10,8 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel
 
+from gateway.web import PUBLIC_URL
+
 # An answer is data: a browser must not guess its type, run it, frame it, cache it, or send its address to others.
 SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
     {
@@ -39,7 +41,7 @@ def json_answer(
 
 def base_url(request: web.Request) -> str:
     """What the URLs in an answer begin with."""
-    return f"{request.scheme}://{request.host}"
+    return request.app[PUBLIC_URL] or f"{request.scheme}://{request.host}"
 
 
 def error_body(path: str, code: str, text: str, details: Mapping[str, object]) -> dict[str, Any]:

@@ -194,3 +194,14 @@ async def test_until_ended_is_answered_at_the_end_and_not_before(api: Api) -> No
     answer = await api.call("GET", f"{JOBS}/{job}?wait=60&until=ended", headers={"If-None-Match": tag})
     assert answer.status == 304
     assert (await api.call("GET", f"{JOBS}/{job}?until=running")).status == 400
+
+
+async def test_links_begin_with_the_public_url(tmp_path: Path, make_api: MakeApi) -> None:
+    base = "https://pipelines.example/gateway"
+    api = await make_api(projects.make(tmp_path / "project", settings={"public_url": f"{base}/"}))
+    record = await api.run(pipeline="ingester")
+    job, [listed] = record["jobId"], (await api.get(JOBS))["jobs"]
+    events = await api.call("GET", f"{JOBS}/{job}/events")
+    polled = await api.poll(job)
+    assert {one["logUrl"] for one in (record, listed, polled)} == {f"{base}{JOBS}/{job}/log"}
+    assert f"{base}{JOBS}/{job}/log".encode() in events.body

@@ -13,8 +13,9 @@ from gateway.model.plan import StepName
 from gateway.model.request import is_fabric_number
 from gateway.settings.project import ParameterSettings
 from gateway.web import SERVICE
-from gateway.web.answers import base_url, json_answer
-from gateway.web.records import Answer, Moment, is_none, whole_record
+from gateway.web.answers import Answer, Moment, base_url, is_none, json_answer
+from gateway.web.openapi.operation import Reply, operation
+from gateway.web.records import whole_record
 from runners.parameters import ParameterType
 
 Value = bool | int | float | str
@@ -64,6 +65,7 @@ class PipelineList(Answer):
     pipelines: list[PipelineAnswer]
 
 
+@operation("listPipelines", {200: Reply(PipelineList)})
 async def list_pipelines(request: web.Request) -> web.Response:
     """The pipelines that can be triggered by name."""
     infos = request.app[SERVICE].pipelines()

@@ -63,7 +63,7 @@ _ACCEPTED = RunAccepted(
 )
 
 
-class RunStatus(Answer):
+class RunAnswer(Answer):
     """How a run is. success: of the request, also where the run failed. Times are UTC and have no zone."""
 
     success: Literal[True]
@@ -77,7 +77,7 @@ class RunStatus(Answer):
     error_message: Annotated[str | None, Field(exclude_if=is_none)] = None
 
 
-_SUCCEEDED = RunStatus(
+_SUCCEEDED = RunAnswer(
     success=True,
     run_id="nightly-1796043514018-ioqtdn",
     created_at="2026-01-31T06:00:00.250000",
@@ -110,7 +110,7 @@ async def trigger(request: web.Request) -> web.Response:
     return json_answer(RunAccepted(success=True, run_id=job.id, msg=text))
 
 
-@operation("getRun", {200: Reply(RunStatus, example=_SUCCEEDED)}, refusals=(UnknownJobError,))
+@operation("getRun", {200: Reply(RunAnswer, example=_SUCCEEDED)}, refusals=(UnknownJobError,))
 async def find(request: web.Request) -> web.Response:
     """How a run is: 200 also where the run failed."""
     run_id = request.match_info["runId"]
@@ -127,8 +127,8 @@ async def find(request: web.Request) -> web.Response:
 ROUTES = (web.post(PATH, trigger), web.get(f"{PATH}/{{runId}}", find))
 
 
-def _status(job: Job) -> RunStatus:
-    return RunStatus(
+def _status(job: Job) -> RunAnswer:
+    return RunAnswer(
         success=True,
         run_id=job.id,
         created_at=_moment(job.created.wall),

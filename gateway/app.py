@@ -41,6 +41,7 @@ from gateway.web.access import Access, RateLimit
 from gateway.web.connections import Connection, Connections, most_connections, must_have_extensions
 from gateway.web.jobs_api import events, jobs, log, pipelines
 from gateway.web.listener import Listener
+from gateway.web.openapi import document
 from gateway.web.traffic import Traffic
 from runners.containers.compose_runner import ComposeRunner
 from runners.process.local_runner import LocalRunner
@@ -71,7 +72,8 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
         middlewares=[guard.guard(settings.allowed_hosts, access, traffic), connections.middleware],
         client_max_size=guard.BODY_LIMIT,
     )
-    for api in (data_analytics, trigger_pipeline, jobs, log, events, pipelines, operations, metrics, docs):
+    apis = (data_analytics, trigger_pipeline, jobs, log, events, pipelines, operations, metrics, document, docs)
+    for api in apis:
         app.add_routes(api.ROUTES)
     app.on_response_prepare.append(guard.add_headers)
     app[events.FOLLOWERS] = set()

@@ -23,6 +23,11 @@ _READS = ("GET", "HEAD")
 _SCHEME = "bearer "
 
 
+def is_limited(method: str, route: str) -> bool:
+    """Whether the rate of triggers holds for a method at a route."""
+    return method not in _READS and route not in _UNLIMITED
+
+
 class Access:
     """Authenticates every request. tokens: None where every client that reaches the port may do everything."""
 
@@ -46,7 +51,7 @@ class Access:
     def limit_rate(self, request: web.Request, caller: Caller) -> None:
         """Count a request that may start something against its caller's rate. Raises TooManyTriggersError."""
         resource = request.match_info.route.resource
-        if request.method in _READS or resource is None or resource.canonical in _UNLIMITED:
+        if resource is None or not is_limited(request.method, resource.canonical):
             return
         wait = self._rate_limit.take(caller.token)
         if wait > 0:

@@ -26,7 +26,8 @@ def _text(given: Any) -> Any:
 
 
 Words = Annotated[str, StringConstraints(min_length=1)]
-Id = Annotated[Words, Field(examples=["1"]), BeforeValidator(_text)]  # of a project or fabric; a number is taken too
+# of a project or fabric; a number is taken too
+Id = Annotated[Words, BeforeValidator(_text, json_schema_input_type=Words | int), Field(examples=["1"])]
 Parameters = Annotated[dict[str, Any], Field(examples=[{"since": "2026-01-31"}])]
 Branch = Annotated[Words, Field(examples=["main"])]
 Version = Annotated[Words, Field(examples=["1.4.0"])]

@@ -7,21 +7,23 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from gateway.errors import BadRequestError, UnknownJobError
 from gateway.jobs.execution import JobSnapshot
 from gateway.model.job import Status
 from gateway.model.request import BuiltinPipeline, DbtCommand, OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
-from gateway.web.answers import base_url, json_answer
+from gateway.web.answers import Answer, base_url, json_answer
 from gateway.web.body import Conflict, JobId
 from gateway.web.idempotency import answer_once
-from gateway.web.records import Answer, JobAnswer, record
+from gateway.web.openapi.operation import REPLAYED, TRIGGER_HEADERS, TRIGGER_REFUSALS, Reply, codes, operation
+from gateway.web.records import JobAnswer, record
 
 PATH = "/api/data-analytics/pipeline/trigger"
 OUTPUT_SIZE = 10_240
 
 
-class TriggerBody(BaseModel):
+class PipelineTriggerBody(BaseModel):
     """The body of a trigger; null is the same as a missing field."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -53,6 +55,15 @@ class Accepted(Answer):
     status: Status
 
 
+_ACCEPTED = Accepted(
+    success=True,
+    output='Pipeline "dbt" started in background.',
+    exit_code=-1,
+    job_id="dbt-1796043514018-ioqtdn",
+    status=Status.RUNNING,
+)
+
+
 class PolledJob(JobAnswer):
     """The answer to a poll. output: its end, as a terminal would show it."""
 
@@ -66,9 +77,23 @@ class JobList(Answer):
     jobs: list[JobAnswer]
 
 
+@operation(
+    "triggerPipeline",
+    {202: Reply(Accepted, headers=("Location", REPLAYED), example=_ACCEPTED)},
+    body=PipelineTriggerBody,
+    headers=TRIGGER_HEADERS,
+    refusals=(
+        *TRIGGER_REFUSALS,
+        *codes(
+            BadRequestError,
+            unknown_pipeline="There is no such pipeline.",
+            unknown_command="There is no such command.",
+        ),
+    ),
+)
 async def trigger(request: web.Request) -> web.Response:
     """Trigger a pipeline of the default project on the default fabric: 202 once its job is durable."""
-    given = await body.read_trigger(request, TriggerBody)
+    given = await body.read_trigger(request, PipelineTriggerBody)
     asked = TriggerRequest(
         given.pipeline,
         given.command,
@@ -91,6 +116,7 @@ async def trigger(request: web.Request) -> web.Response:
     return await answer_once(request, given, lambda once: service.submit(asked, once), accepted)
 
 
+@operation("getPipelineJobs", {200: Reply(PolledJob | JobList)}, query=JobQuery, refusals=(UnknownJobError,))
 async def find(request: web.Request) -> web.Response:
     """One job with the end of its output, or the list of recent jobs."""
     service = request.app[SERVICE]

@@ -19,8 +19,9 @@ from gateway.model.job import Job
 from gateway.model.request import KeptAnswer, RequestKey
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
+from gateway.web.openapi.operation import REPLAYED
 
-HEADER, _REPLAYED = "Idempotency-Key", "Idempotent-Replayed"
+HEADER = "Idempotency-Key"
 LOCKS = web.AppKey("idempotency locks", WeakValueDictionary[RequestKey, asyncio.Lock])
 _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")  # what an HTTP header carries unchanged
 
@@ -53,7 +54,7 @@ async def answer_once(
     assert kept is not None, "it was just kept"
     headers = {} if kept.location is None else {"Location": kept.location}
     if not is_first:
-        headers[_REPLAYED] = "true"
+        headers[REPLAYED] = "true"
     return web.Response(text=kept.body, status=kept.status, headers=headers, content_type="application/json")
 
 

@@ -16,6 +16,7 @@ from gateway.jobs.service import JobService
 from gateway.model.job import JobOutcome, Queued
 from gateway.web import SERVICE
 from gateway.web.jobs_api.events import FOLLOWERS
+from gateway.web.openapi.operation import Reply, operation
 from gateway.web.traffic import Traffic
 
 TRAFFIC = web.AppKey("traffic", Traffic)
@@ -59,6 +60,7 @@ class _Histogram:
 _Metric = _Gauge | _Counter | _Histogram
 
 
+@operation("getMetrics", {200: Reply(str, "text/plain")})
 async def get(request: web.Request) -> web.Response:
     """All metrics. What the loop does for them is bounded by the configuration; the text is made in a thread."""
     app = request.app

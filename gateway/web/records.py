@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from gateway import clock
 from gateway.clock import Instant, rfc3339
@@ -37,27 +36,13 @@ from gateway.model.job import (
     stop_report,
 )
 from gateway.model.plan import PlannedStep
+from gateway.web.answers import Answer, Moment, is_none
 from runners.outcome import Span, StopReport
 from runners.parameters import ParameterValue
 from runners.report import Failure, Progress
 
 _NO_EXIT_CODE = -1
 _REMOVED = "Output and files of this job were removed to keep those of all jobs under state_cap."
-
-Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-
-
-def is_none(value: object) -> bool:
-    """Whether a field is left out of an answer; see `exclude_if`."""
-    return value is None
-
-
-class Answer(BaseModel):
-    """The root of the models of answers; their JSON fields are camelCase."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True
-    )
 
 
 class ProgressAnswer(Answer):

@@ -27,6 +27,7 @@ from gateway.web.traffic import Traffic
 from tests.support.source import modules
 
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
+HOLDER = {"jobId": "full-1-abc", "since": "2026-01-31T06:00:00+00:00", "step": "build"}
 STATUSES = {400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, 503, 507}
 
 
@@ -51,7 +52,7 @@ def made(error: type[RequestError]) -> RequestError:
     if error is UnknownTargetError:
         return UnknownTargetError("unknown_fabric", "What, why.")
     if error is ConflictError:
-        return ConflictError("What, why.", conflict={"jobId": "full-1-abc"}, retry_after=10)
+        return ConflictError("What, why.", conflict=HOLDER, retry_after=10)
     if error is TooManyTriggersError:
         return TooManyTriggersError("What, why.", retry_after=1)
     return error("What, why.")
@@ -105,7 +106,7 @@ async def test_every_request_error_answers_in_the_common_shape(
     assert status == refusal.status
     shape: dict[str, object] = {"success": False, "code": refusal.code, "error": text, "output": text}
     if error is ConflictError:
-        shape["conflict"] = {"jobId": "full-1-abc"}
+        shape["conflict"] = HOLDER
     assert answer == shape
     assert "jobId" not in answer  # a script would poll another caller's job as its own
     assert refusal.headers.items() <= headers.items()

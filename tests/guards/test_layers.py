@@ -30,6 +30,7 @@ FORBIDDEN = [
     ("gateway/web/trigger_pipeline.py", "import gateway.web.data_analytics", "inside the web"),
     ("gateway/web/access.py", "import gateway.web.guard", "inside the web"),
     ("gateway/web/jobs_api/pipelines.py", "import gateway.web.jobs_api.jobs", "inside the jobs API"),
+    ("gateway/web/openapi/operation.py", "import gateway.web.openapi.document", "inside OpenAPI"),
     ("gateway/settings/fabric.py", "import gateway.settings.project", "inside the settings"),
     ("gateway/cli/init.py", "import gateway.cli.check", "inside the command line"),
     ("runners/process/local_runner.py", "import runners.dbt.command", "inside runners"),

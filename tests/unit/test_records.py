@@ -29,8 +29,8 @@ from gateway.model.job import (
     StepState,
 )
 from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.web.answers import json_text
-from gateway.web.records import Answer, listed_record, record, whole_record
+from gateway.web.answers import Answer, json_text
+from gateway.web.records import listed_record, record, whole_record
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, StopReport, TimedOut
 from runners.report import Failure, Progress
 from runners.runner import Liveness

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from gateway import web
 from gateway.errors import BadRequestError
 from gateway.web import body
-from gateway.web.records import Answer
+from gateway.web.answers import Answer
 from tests.support.pydantic_words import STOCK_PHRASES, WRONG_VALUES
 
 ROOMS = [importlib.import_module(room.name) for room in pkgutil.walk_packages(web.__path__, "gateway.web.")]
@@ -65,9 +65,9 @@ def shows_a_right_line(said: str, model: type[BaseModel], field: str) -> None:
 
 def test_the_bodies_and_queries_of_all_routes_are_known() -> None:
     assert {name.rpartition(".")[0].removeprefix("gateway.web.") for name in FIELDS} == {
-        "data_analytics.TriggerBody",
+        "data_analytics.PipelineTriggerBody",
         "data_analytics.JobQuery",
-        "trigger_pipeline.TriggerBody",
+        "trigger_pipeline.RunTriggerBody",
         "jobs_api.jobs.TriggerBody",
         "jobs_api.jobs.ListQuery",
         "jobs_api.jobs.WaitQuery",

@@ -11,14 +11,15 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 from pydantic import BaseModel, ConfigDict
 
-from gateway.errors import OverloadedError, RequestError
+from gateway.errors import OverloadedError, RequestError, UnknownJobError
 from gateway.jobs.service import JobService
 from gateway.model.job import Ended
 from gateway.web import SERVICE, body
-from gateway.web.answers import SECURITY_HEADERS, base_url, json_text
+from gateway.web.answers import SECURITY_HEADERS, Answer, base_url, json_text
 from gateway.web.jobs_api.jobs import etag
 from gateway.web.jobs_api.log import Offset
-from gateway.web.records import Answer, whole_record
+from gateway.web.openapi.operation import Reply, operation
+from gateway.web.records import WholeRecord, whole_record
 
 FOLLOWERS = web.AppKey("followers", set[asyncio.Task[object] | None])
 _MOST = 256  # followers of all jobs together
@@ -46,6 +47,13 @@ class LogEvent(Answer):
     dropped: int
 
 
+@operation(
+    "followJob",
+    {200: Reply(str, "text/event-stream", events={"state": WholeRecord, "log": LogEvent})},
+    query=EventsQuery,
+    headers={"Last-Event-ID": "The `id` of the last event that the client has."},
+    refusals=(UnknownJobError,),
+)
 async def get(request: web.Request) -> web.StreamResponse:
     """Follow a job until it has ended and all its output was sent."""
     service = request.app[SERVICE]

@@ -12,6 +12,7 @@ from aiohttp import ETag, web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from gateway import clock
+from gateway.errors import BadRequestError, StorageError, UnknownJobError
 from gateway.jobs.execution import JobSnapshot
 from gateway.jobs.output import OutputSize
 from gateway.model.history import JobFilter
@@ -19,10 +20,11 @@ from gateway.model.job import Ended, JobOutcome, Status
 from gateway.model.request import DbtCommand, OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
-from gateway.web.answers import base_url, json_answer, json_text
+from gateway.web.answers import Answer, base_url, json_answer, json_text
 from gateway.web.body import Branch, Conflict, Id, Parameters, ProcessName, Version, Words
 from gateway.web.idempotency import answer_once
-from gateway.web.records import Answer, ListedJob, listed_record, whole_record
+from gateway.web.openapi.operation import REPLAYED, TRIGGER_HEADERS, TRIGGER_REFUSALS, Reply, codes, operation
+from gateway.web.records import ListedJob, WholeRecord, listed_record, whole_record
 
 PATH = "/api/v1/jobs"
 _LONGEST_WAIT = 60
@@ -72,7 +74,7 @@ def _moment(text: str) -> datetime:
 
 
 Listed = Annotated[str, StringConstraints(min_length=1)]
-Filter = Annotated[tuple[Listed, ...], BeforeValidator(_list), Field(max_length=_MOST_VALUES)]
+Filter = Annotated[tuple[Listed, ...], Field(max_length=_MOST_VALUES), BeforeValidator(_list)]
 Time = Annotated[datetime, BeforeValidator(_moment), Field(examples=["2026-01-31T06:00:00Z"])]
 Statuses = Literal[Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.FAILED]
 Outcomes = Literal[
@@ -85,8 +87,8 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    status: Annotated[tuple[Statuses, ...], BeforeValidator(_list), Field(max_length=_MOST_VALUES)] = ()
-    outcome: Annotated[tuple[Outcomes, ...], BeforeValidator(_list), Field(max_length=_MOST_VALUES)] = ()
+    status: Annotated[tuple[Statuses, ...], Field(max_length=_MOST_VALUES), BeforeValidator(_list)] = ()
+    outcome: Annotated[tuple[Outcomes, ...], Field(max_length=_MOST_VALUES), BeforeValidator(_list)] = ()
     pipeline: Annotated[Filter, Field(examples=[["full", "dbt"]])] = ()
     project: Annotated[Filter, Field(examples=[["shop"]])] = ()
     fabric: Annotated[Filter, Field(examples=[["1"]])] = ()
@@ -103,6 +105,13 @@ class JobPage(Answer):
     next: str | None
 
 
+@operation(
+    "triggerJob",
+    {202: Reply(WholeRecord, headers=("Location", REPLAYED))},
+    body=TriggerBody,
+    headers=TRIGGER_HEADERS,
+    refusals=(*TRIGGER_REFUSALS, *codes(BadRequestError, unknown_command="There is no such command.")),
+)
 async def trigger(request: web.Request) -> web.Response:
     """Trigger a pipeline of any project on any fabric: 202 once its job is durable."""
     given = await body.read_trigger(request, TriggerBody)
@@ -129,6 +138,7 @@ async def trigger(request: web.Request) -> web.Response:
     return await answer_once(request, given, lambda once: service.submit(asked, once), accepted)
 
 
+@operation("listJobs", {200: Reply(JobPage)}, query=ListQuery)
 async def list_jobs(request: web.Request) -> web.Response:
     """A page of the history, newest first."""
     asked, base = body.query(request, ListQuery), base_url(request)
@@ -146,6 +156,13 @@ async def list_jobs(request: web.Request) -> web.Response:
     return json_answer(JobPage(jobs=jobs, next=None if following is None else str(following)))
 
 
+@operation(
+    "getJob",
+    {200: Reply(WholeRecord, headers=("ETag",)), 304: Reply(None, headers=("ETag",))},
+    query=WaitQuery,
+    headers={"If-None-Match": "The ETags of the records that the client has."},
+    refusals=(UnknownJobError,),
+)
 async def get(request: web.Request) -> web.Response:
     """A job's whole record, at once, when it changes or when it ends: 200, or 304 to a matching If-None-Match."""
     service = request.app[SERVICE]
@@ -164,6 +181,7 @@ async def get(request: web.Request) -> web.Response:
     return json_answer(whole_record(snapshot, base_url(request)), headers=headers)
 
 
+@operation("cancelJob", {200: Reply(WholeRecord), 202: Reply(WholeRecord)}, refusals=(UnknownJobError, StorageError))
 async def cancel(request: web.Request) -> web.Response:
     """Ask for a job's end: 202, or 200 where it had ended."""
     service = request.app[SERVICE]

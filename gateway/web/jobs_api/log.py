@@ -9,8 +9,9 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.errors import BadRequestError
+from gateway.errors import BadRequestError, UnknownJobError, UnknownTargetError
 from gateway.web import SERVICE, body
+from gateway.web.openapi.operation import Reply, codes, operation
 
 _UNREAD = 30.0  # seconds for a client to read what was sent before
 
@@ -30,6 +31,12 @@ class LogQuery(BaseModel):
     download: Literal["true", ""] | None = None
 
 
+@operation(
+    "getLog",
+    {200: Reply(str, "text/plain", ("Log-Start", "Log-Next", "Log-Dropped", "Content-Disposition"))},
+    query=LogQuery,
+    refusals=(UnknownJobError, *codes(UnknownTargetError, unknown_step="The job has no such step.")),
+)
 async def get(request: web.Request) -> web.StreamResponse:
     """All that is kept at this moment of a job's output, or a part of it."""
     asked, service = body.query(request, LogQuery), request.app[SERVICE]

@@ -8,6 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway import clock
+from gateway.errors import StorageError, UnknownTargetError
 from gateway.jobs.requests import PipelineInfo
 from gateway.model.job import JobOutcome, Status
 from gateway.model.plan import StepName
@@ -15,8 +16,9 @@ from gateway.model.request import is_fabric_number
 from gateway.settings.project import ParameterSettings
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
-from gateway.web.answers import base_url, json_answer
-from gateway.web.records import Answer, Moment, is_none, whole_record
+from gateway.web.answers import Answer, Moment, base_url, is_none, json_answer
+from gateway.web.openapi.operation import Reply, codes, operation
+from gateway.web.records import whole_record
 from runners.parameters import ParameterType
 
 Value = bool | int | float | str
@@ -80,12 +82,26 @@ class PipelineList(Answer):
     pipelines: list[PipelineAnswer]
 
 
+@operation("listPipelines", {200: Reply(PipelineList)})
 async def list_pipelines(request: web.Request) -> web.Response:
     """The pipelines that can be triggered by name."""
     infos = request.app[SERVICE].pipelines()
     return json_answer(PipelineList(pipelines=[await _pipeline(request, info) for info in infos]))
 
 
+@operation(
+    "setPaused",
+    {200: Reply(PipelineAnswer)},
+    body=PausedBody,
+    refusals=(
+        *codes(
+            UnknownTargetError,
+            unknown_project="There is no such project.",
+            unknown_pipeline="The project has no such pipeline.",
+        ),
+        StorageError,
+    ),
+)
 async def set_paused(request: web.Request) -> web.Response:
     """Pause a pipeline, or allow it again; the pipeline."""
     given = await body.read(request, PausedBody)

@@ -51,7 +51,8 @@ class Command:
 class Span:
     """When a step ran, and what it used. started, finished: epoch seconds. duration: seconds by a monotonic clock.
 
-    peak_memory: bytes, of its largest process. cpu: seconds, of all its processes. None where that is not known.
+    peak_memory: bytes, of its largest process, or of its largest container with the cache of its files.
+    cpu: seconds, of all its processes. None where that is not known.
     """
 
     started: float

@@ -59,7 +59,7 @@ class ProgressAnswer(Answer):
 
 
 class StepAnswer(Answer):
-    """A step of a job. note: why it was skipped. peak_memory_bytes: of its largest process. cpu_seconds: of all."""
+    """A step of a job. note: why it was skipped. peak_memory_bytes: of its largest process, or of its container."""
 
     name: str
     status: Status

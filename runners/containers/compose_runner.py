@@ -269,4 +269,7 @@ class _StepContainers:
 
 
 def _joined(first: Span, last: Span) -> Span:
-    return Span(first.started, last.finished, first.duration + last.duration)
+    peaks, cpus = (first.peak_memory, last.peak_memory), (first.cpu, last.cpu)
+    peak = None if peaks[0] is None or peaks[1] is None else max(peaks[0], peaks[1])
+    cpu = None if cpus[0] is None or cpus[1] is None else cpus[0] + cpus[1]
+    return Span(first.started, last.finished, first.duration + last.duration, peak, cpu)

@@ -18,6 +18,7 @@ from runners.containers.docker import ContainerState, Docker, EngineUnreachableE
 from runners.containers.docker_errors import explain
 from runners.containers.identity import belongs_to_step, container_name
 from runners.containers.step_files import UnreadableError
+from runners.containers.usage import UsageWatch
 from runners.detached import shim_files, supervisor
 from runners.mask import Mask
 from runners.outcome import (
@@ -109,6 +110,7 @@ class Container:
         self._mask = mask
         self._docker = Docker(spec.docker, environment, mask)
         self._log = ContainerLog(self._folder, self.name, spec.docker, environment, step.parent, output_cap)
+        self._usage = UsageWatch()
         # The creation is a run of `docker compose run` under a shim. It is begun once: where it was killed and there is
         # no container, one may have run and been removed.
         self._creation: asyncio.Task[Outcome] | None = None
@@ -135,6 +137,7 @@ class Container:
                     return outcome
         finally:
             self._log.close()
+            self._usage.close()
             if self._creation is not None:
                 self._creation.cancel()
 
@@ -167,6 +170,7 @@ class Container:
             )
         if state.alive:
             self._on_liveness(Liveness.SUPERVISED)
+            self._usage.begin(state.id, state.pid)
             mask = self._mask.with_secrets_of(state.environment)
             await self._log.follow(_POLL_INTERVAL, mask, rotates=state.log_rotates)
             return None
@@ -250,7 +254,8 @@ class Container:
 
     def _outcome(self, state: ContainerState) -> Outcome:
         """For a container that ran and has exited."""
-        code, span = state.exit_code, Span(state.started, state.finished, max(0.0, state.finished - state.started))
+        code, duration = state.exit_code, max(0.0, state.finished - state.started)
+        span = Span(state.started, state.finished, duration, self._usage.peak_memory, self._usage.cpu)
         reason = self._stop_reason()
         if reason is not None:
             report = self._stop_report(state)
@@ -343,10 +348,7 @@ class Container:
                 durable.write(file, {**begun, "processes": processes})
 
     async def _interrupt(self, state: ContainerState) -> bool:
-        """Send the step's first signal and wait its grace; once, and not if `docker stop` sends the same signal.
-
-        Whether it was sent.
-        """
+        """Send the step's first signal once, unless `docker stop` sends it, and wait its grace; whether it was sent."""
         interrupted = self._folder / "interrupted"
         if self._spec.interrupt == signal.SIGTERM or interrupted.exists():
             return False

@@ -33,6 +33,7 @@ class ContainerState:
     started, finished: epoch seconds by the engine's clock, 0 for never.
     log_rotates: the engine may drop the beginning of its log. has_own_processes: it has a PID namespace of its own, so
     that it sees no other process. environment: all of it. stop_signal: the name of what `docker stop` sends first.
+    pid: of its first process on the engine's host, 0 without one.
     """
 
     id: str
@@ -48,6 +49,7 @@ class ContainerState:
     has_own_processes: bool
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     stop_signal: str = "SIGTERM"
+    pid: int = 0
 
     @property
     def alive(self) -> bool:
@@ -158,6 +160,7 @@ def _state(container: Mapping[str, Any], mask: Mask) -> ContainerState:
         has_own_processes=host["PidMode"] == "",
         environment=environment,
         stop_signal=_signal_name(str(config.get("StopSignal") or "SIGTERM")),
+        pid=int(state.get("Pid") or 0),
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from runners.containers.compose_runner import _joined
 from runners.containers.container import Container, ContainerSpec, uptime
 from runners.containers.docker import ContainerState
 from runners.mask import Mask
@@ -109,3 +111,11 @@ def test_exit_code_255_is_lost_if_the_reader_of_the_log_failed(tmp_path: Path, c
     """The engine may have been lost then; other codes are the program's."""
     assert isinstance(outcome(tmp_path / "a", 255, copier=copier), Lost)
     assert outcome(tmp_path / "b", 1, copier=copier) == Exited(1, SPAN)
+
+
+def test_the_containers_of_a_step_have_used_their_sum_and_the_largest_peak() -> None:
+    """Where one of them is not known, neither is what the step has used."""
+    first, last = Span(1.0, 2.0, 1.0, 500, 1.5), Span(4.0, 8.0, 4.0, 300, 2.0)
+    assert _joined(first, last) == Span(1.0, 8.0, 5.0, 500, 3.5)
+    assert _joined(first, replace(last, peak_memory=None)) == Span(1.0, 8.0, 5.0, None, 3.5)
+    assert _joined(replace(first, cpu=None), last) == Span(1.0, 8.0, 5.0, 500, None)

@@ -142,6 +142,7 @@ class ConflictError(RequestError):
 
     def __init__(self, message: str, *, conflict: Mapping[str, object], retry_after: int) -> None:
         super().__init__(message)
+        self.conflict = conflict
         self.details = {"conflict": conflict}
         self.headers = {"Retry-After": str(retry_after)}
 
@@ -217,6 +218,7 @@ class QueueFullError(RequestError):
 
     status = 503
     code = "queue_full"
+    conflict: None = None  # no other job alone is in the way
     headers: Mapping[str, str] = {"Retry-After": "60"}
 
 

@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -17,6 +18,7 @@ from gateway.errors import (
     DrainingError,
     HeldError,
     PipelinesDisabledError,
+    QueueFullError,
     StorageError,
     UnknownJobError,
 )
@@ -28,7 +30,7 @@ from gateway.jobs.output import OutputSize
 from gateway.jobs.output_reader import OutputReader
 from gateway.jobs.readiness import Readiness, ReadinessCheck
 from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, may_attach, new_job
-from gateway.model.history import JobFilter
+from gateway.model.history import JobFilter, Refusal
 from gateway.model.job import Caller, Ended, Job, Pending, Queued, WaitsFor, job_status, phase
 from gateway.model.plan import Plan
 from gateway.model.request import KeptAnswer, OnConflict, RequestKey, TriggerRequest
@@ -107,20 +109,27 @@ class JobService:
         StorageError, QueueFullError, PausedError, ConflictError, EngineError, AnsweredError, ReusedKeyError.
         """
         await self._must_have_room()  # before git and dbt, which would fail on a full disk with other words
-        planned = await self._planner.plan(request)
-        self.pauses.must_not_be_paused(planned.project, str(request.pipeline))
-        await self._must_be_free(planned.fabric, planned.plan)
-        return await self.accept(planned, once)
+        return await self.accept(await self._planner.plan(request), once)
 
     async def accept(self, planned: PlannedJob, once: Once | None = None) -> Job:
-        """Record a planned job and start it.
+        """Record a planned job and start it. A refusal for a conflict or a full queue is recorded too.
 
-        Raises DrainingError, StorageError, QueueFullError, PausedError, ConflictError, AnsweredError, ReusedKeyError.
+        Raises DrainingError, StorageError, QueueFullError, PausedError, ConflictError, EngineError, AnsweredError,
+        ReusedKeyError.
         """
         if self._draining:
             raise DrainingError(_STOPPING)
         await self._must_have_room()
         self.pauses.must_not_be_paused(planned.project, str(planned.request.pipeline))
+        try:
+            await self._must_be_free(planned.fabric, planned.plan)
+            return await self._record(planned, once)
+        except (ConflictError, QueueFullError) as refused:
+            await self._record_refusal(planned, refused)
+            raise
+
+    async def _record(self, planned: PlannedJob, once: Once | None) -> Job:
+        """Record a job that no container is in the way of, and start it."""
         try:
             may_wait = planned.request.on_conflict is OnConflict.QUEUE
             kept = None if once is None else (once.key, once.of_new_job)
@@ -139,6 +148,16 @@ class JobService:
         caller = _caller_fields(planned.request.caller)
         _log.info("job accepted", job=job.id, state=job.state.kind, steps=steps, **caller)
         return job
+
+    async def _record_refusal(self, planned: PlannedJob, refused: ConflictError | QueueFullError) -> None:
+        """Record that a trigger was refused. Where the disk refuses that, the answer to the trigger stays the same."""
+        at, pipeline = clock.microseconds(datetime.now(UTC)), str(planned.request.pipeline)
+        named = (planned.project, planned.fabric_id, pipeline)
+        refusal = Refusal(at, *named, refused.code, str(refused), refused.conflict)
+        try:
+            await self._store.add_refusal(refusal)
+        except StorageError as error:
+            _log.warning("refusal not recorded", pipeline=pipeline, error=str(error))
 
     async def accepted(self, job: Job) -> JobSnapshot:
         """A job as the answer to its trigger has it; one of which a step has begun was attached to."""
@@ -204,6 +223,10 @@ class JobService:
         # a job may have ended since the database was read, and must not be in a list of others
         still = [one for one in found if not wanted.statuses or job_status(one.job) in wanted.statuses]
         return await self.output.sized(still), following
+
+    async def refusals(self, wanted: JobFilter, before: int | None, limit: int) -> tuple[list[Refusal], int | None]:
+        """The newest refused triggers that are wanted, as `page` has jobs."""
+        return await self._store.refusals(wanted, before, limit)
 
     async def wait(self, job_id: str, has_changed: Callable[[JobSnapshot], bool], seconds: float) -> JobSnapshot:
         """The job once `has_changed` is true of it, or after that many seconds. Raises UnknownJobError."""

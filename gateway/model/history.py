@@ -1,7 +1,8 @@
-"""Which jobs of the history are asked for. Pure."""
+"""Which jobs of the history are asked for, and the triggers in it that made no job. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.model.job import JobOutcome, Status
@@ -21,3 +22,19 @@ class JobFilter:
     fabrics: tuple[str, ...] = ()
     since: int | None = None
     until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A trigger that was refused because of a conflict or a full queue.
+
+    created_at: microseconds since the epoch. conflict: what was in its way, None where the queue was full.
+    """
+
+    created_at: int
+    project: str
+    fabric: str
+    pipeline: str
+    code: str
+    error: str
+    conflict: Mapping[str, object] | None

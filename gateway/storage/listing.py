@@ -1,4 +1,4 @@
-"""The queries of the history of jobs."""
+"""The queries of the history: of jobs, and of refused triggers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ _PAGE = """
     SELECT seq, record FROM job WHERE seq IN (
         SELECT seq FROM job INDEXED BY job_listed WHERE {conditions} ORDER BY seq DESC LIMIT ?
     ) ORDER BY seq DESC
+"""
+_REFUSALS = """
+    SELECT seq, created_at, project, fabric, pipeline, code, error, conflict FROM refusal
+        WHERE {conditions} ORDER BY seq DESC LIMIT ?
 """
 USUAL = """
     SELECT seconds FROM job WHERE project = ? AND pipeline = ? AND status = 'completed' ORDER BY seq DESC LIMIT ?
@@ -26,9 +30,18 @@ LAST_SUCCESSES = """
 
 def page(wanted: JobFilter, before: int | None, limit: int) -> tuple[str, list[object]]:
     """The query of the newest `limit` jobs that are wanted, and its values. before: a `seq` that they are below."""
+    return _filled(_PAGE, wanted, before, limit)
+
+
+def refusals(wanted: JobFilter, before: int | None, limit: int) -> tuple[str, list[object]]:
+    """The same of refused triggers. wanted: without statuses and outcomes, which these don't have."""
+    return _filled(_REFUSALS, wanted, before, limit)
+
+
+def _filled(query: str, wanted: JobFilter, before: int | None, limit: int) -> tuple[str, list[object]]:
     parts = list(_conditions(wanted, before))
     conditions = " AND ".join(condition for condition, _ in parts) or "1"
-    return _PAGE.format(conditions=conditions), [*(value for _, values in parts for value in values), limit]
+    return query.format(conditions=conditions), [*(value for _, values in parts for value in values), limit]
 
 
 def _conditions(wanted: JobFilter, before: int | None) -> Iterator[tuple[str, Sequence[object]]]:

@@ -18,3 +18,15 @@ CREATE TABLE answer (
 CREATE INDEX answer_of_job ON answer (job);
 CREATE INDEX answer_by_uptime ON answer (boot, uptime);
 CREATE INDEX answer_by_clock ON answer (at);
+
+-- Triggers that were refused because of a conflict or a full queue. created_at: microseconds. conflict: a JSON object.
+CREATE TABLE refusal (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    created_at INTEGER NOT NULL,
+    project TEXT NOT NULL,
+    fabric TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    code TEXT NOT NULL,
+    error TEXT NOT NULL,
+    conflict TEXT
+) STRICT;

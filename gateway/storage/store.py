@@ -18,10 +18,10 @@ import structlog
 from gateway import clock
 from gateway.clock import Instant
 from gateway.errors import GatewayError, StateBusyError, StateError
-from gateway.model.history import JobFilter
+from gateway.model.history import JobFilter, Refusal
 from gateway.model.job import Ended, Job, Queued, WaitsFor, job_outcome, job_status, run_seconds
 from gateway.model.request import KeptAnswer, RequestKey
-from gateway.storage import answers, claims, job_file, listing
+from gateway.storage import answers, claims, job_file, listing, refusals
 from gateway.storage import integrity as database
 
 _PRAGMAS = (
@@ -244,6 +244,16 @@ class Store:
         rows = await self._read(*listing.page(wanted, before, limit + 1))
         jobs = [job_file.load(record) for _, record in rows[:limit]]
         return jobs, int(rows[limit - 1][0]) if len(rows) > limit else None
+
+    async def add_refusal(self, refusal: Refusal) -> None:
+        """Record a refused trigger."""
+        await self._write(lambda connection: refusals.add(connection, refusal))
+
+    async def refusals(self, wanted: JobFilter, before: int | None, limit: int) -> tuple[list[Refusal], int | None]:
+        """The newest `limit` refused triggers that are wanted, as `page` has jobs."""
+        rows = await self._read(*listing.refusals(wanted, before, limit + 1))
+        following = int(rows[limit - 1][0]) if len(rows) > limit else None
+        return [refusals.load(row) for row in rows[:limit]], following
 
     async def usual_seconds(self, project: str, pipeline: str) -> float | None:
         """The median duration of the last 20 jobs of a pipeline that ran to their end; None where there are none."""

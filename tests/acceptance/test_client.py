@@ -238,6 +238,15 @@ def test_list_filters_jobs_and_prints_tabs_in_a_pipe(gateway: Gateway) -> None:
     assert call(gateway, "list", "-n", "1").stdout.count("\n") == 2
 
 
+def test_list_shows_triggers_that_were_refused(gateway: Gateway) -> None:
+    call(told(gateway, "wait"), "trigger", "ingester")
+    refused = call(gateway, "trigger", "ingester")
+    head, row = call(gateway, "list", "--status", "refused", "--pipeline", "ingester").stdout.splitlines()
+    assert head.split("\t") == ["CREATED", "PIPELINE", "CODE", "WHY"]
+    _, pipeline, code, why = row.split("\t")
+    assert (pipeline, code, f"{why}\n") == ("ingester", "already_running", refused.stderr)
+
+
 def test_status_shows_the_newest_job_and_why_it_went_wrong(gateway: Gateway) -> None:
     says(call(gateway, "status"), USAGE, "no job yet")
     call(told(gateway, "7"), "trigger", "ingester", "--wait")

@@ -44,7 +44,11 @@ async def status(gateway: Client, *, job: str | None, as_json: bool) -> None:
 
 
 @click.command("list")
-@click.option("--status", metavar="WORDS", help="queued, running, completed, failed; several by comma.")
+@click.option(
+    "--status",
+    metavar="WORDS",
+    help="queued, running, completed, failed; several by comma. Or refused: triggers that made no job.",
+)
 @click.option("--outcome", metavar="WORDS", help="succeeded, warnings, errors, failed, cancelled; several by comma.")
 @click.option("--pipeline", metavar="NAMES", help="Of these pipelines.")
 @click.option("--project", metavar="IDS", help="Of these projects.")
@@ -76,6 +80,10 @@ async def list_jobs(gateway: Client, *, limit: int, as_json: bool, **filters: st
         screen.errors.print(f"There are more than {limit}: see --limit, --since and the filters.", style="dim")
     if as_json:
         screen.print_json({"jobs": found})
+        return
+    if filters["status"] == "refused":
+        refusals = [[screen.local_time(one["createdAt"]), one["pipeline"], one["code"], one["error"]] for one in found]
+        screen.print_table(["CREATED", "PIPELINE", "CODE", "WHY"], refusals)
         return
     rows = [
         [

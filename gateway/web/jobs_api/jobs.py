@@ -20,7 +20,7 @@ from gateway.model.job import Ended, JobOutcome, Status
 from gateway.model.request import DbtCommand, OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
-from gateway.web.answers import Answer, base_url, json_answer, json_text
+from gateway.web.answers import Answer, HolderAnswer, Moment, base_url, json_answer, json_text
 from gateway.web.body import Branch, Conflict, Id, Parameters, ProcessName, Version, Words
 from gateway.web.idempotency import answer_once
 from gateway.web.openapi.operation import REPLAYED, TRIGGER_HEADERS, TRIGGER_REFUSALS, Reply, codes, operation
@@ -76,7 +76,8 @@ def _moment(text: str) -> datetime:
 Listed = Annotated[str, StringConstraints(min_length=1)]
 Filter = Annotated[tuple[Listed, ...], Field(max_length=_MOST_VALUES), BeforeValidator(_list)]
 Time = Annotated[datetime, BeforeValidator(_moment), Field(examples=["2026-01-31T06:00:00Z"])]
-Statuses = Literal[Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.FAILED]
+_REFUSED = "refused"
+Statuses = Literal[Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.FAILED, "refused"]
 Outcomes = Literal[
     JobOutcome.SUCCEEDED, JobOutcome.WARNINGS, JobOutcome.ERRORS, JobOutcome.CANCELLED, JobOutcome.FAILED
 ]
@@ -102,6 +103,23 @@ class JobPage(Answer):
     """A page of the list of jobs. next: the cursor of the next one."""
 
     jobs: list[ListedJob]
+    next: str | None
+
+
+class RefusedTrigger(Answer):
+    """A trigger that was refused because of a conflict or a full queue. It has no job, and so no id."""
+
+    created_at: Moment
+    pipeline: str
+    code: str
+    error: str
+    conflict: HolderAnswer | None
+
+
+class RefusalPage(Answer):
+    """A page of the list of refused triggers, in the form of that of jobs."""
+
+    jobs: list[RefusedTrigger]
     next: str | None
 
 
@@ -138,12 +156,45 @@ async def trigger(request: web.Request) -> web.Response:
     return await answer_once(request, given, lambda once: service.submit(asked, once), accepted)
 
 
-@operation("listJobs", {200: Reply(JobPage)}, query=ListQuery)
+@operation("listJobs", {200: Reply(JobPage | RefusalPage)}, query=ListQuery)
 async def list_jobs(request: web.Request) -> web.Response:
-    """A page of the history, newest first."""
+    """A page of the history, newest first: of jobs, or of refused triggers."""
     asked, base = body.query(request, ListQuery), base_url(request)
-    wanted = JobFilter(
-        asked.status,
+    if _REFUSED in asked.status:
+        return await _list_refusals(request, asked)
+    found, following = await request.app[SERVICE].page(_filter(asked), asked.cursor, asked.limit)
+    jobs = [listed_record(snapshot, base) for snapshot in found]
+    return json_answer(JobPage(jobs=jobs, next=_cursor(following)))
+
+
+async def _list_refusals(request: web.Request, asked: ListQuery) -> web.Response:
+    if asked.status != (_REFUSED,) or asked.outcome:
+        raise BadRequestError(
+            "invalid_field",
+            "The query parameter 'status' has 'refused', which lists refused triggers instead of jobs: give no other "
+            "status and no outcome with it, such as ?status=refused&pipeline=full",
+        )
+    found, following = await request.app[SERVICE].refusals(_filter(asked), asked.cursor, asked.limit)
+    triggers = [
+        RefusedTrigger(
+            created_at=clock.rfc3339(one.created_at / 1e6),
+            pipeline=one.pipeline,
+            code=one.code,
+            error=one.error,
+            conflict=None if one.conflict is None else HolderAnswer.model_validate(one.conflict),
+        )
+        for one in found
+    ]
+    return json_answer(RefusalPage(jobs=triggers, next=_cursor(following)))
+
+
+def _cursor(following: int | None) -> str | None:
+    return None if following is None else str(following)
+
+
+def _filter(asked: ListQuery) -> JobFilter:
+    return JobFilter(
+        tuple(Status(status) for status in asked.status if status != _REFUSED),
         asked.outcome,
         asked.pipeline,
         asked.project,
@@ -151,9 +202,6 @@ async def list_jobs(request: web.Request) -> web.Response:
         None if asked.since is None else clock.microseconds(asked.since),
         None if asked.until is None else clock.microseconds(asked.until),
     )
-    found, following = await request.app[SERVICE].page(wanted, asked.cursor, asked.limit)
-    jobs = [listed_record(snapshot, base) for snapshot in found]
-    return json_answer(JobPage(jobs=jobs, next=None if following is None else str(following)))
 
 
 @operation(

@@ -346,7 +346,6 @@ def _header_reference(name: str) -> dict[str, str]:
 
 def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a query parameter: what is not given is left out, and never null."""
-    if "anyOf" not in schema:
-        return schema
-    [kind] = [kind for kind in schema["anyOf"] if kind != {"type": "null"}]
-    return {**kind, **{key: value for key, value in schema.items() if key != "anyOf" and value is not None}}
+    given = {key: value for key, value in schema.items() if key != "default" or value not in (None, [])}
+    kinds = [kind for kind in given.pop("anyOf", [{}]) if kind != {"type": "null"}]
+    return {**kinds[0], **given}

@@ -1,6 +1,8 @@
 """Has schemathesis try a running gateway by its own /openapi.json. More requests than the suite makes, by hand:
 
-python -m tests.support.conformance 10000
+    python -m tests.support.conformance REQUESTS [SEED]
+
+What the requests are made of is told in schemathesis.toml.
 """
 
 from __future__ import annotations

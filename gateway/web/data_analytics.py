@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -23,6 +23,10 @@ PATH = "/api/data-analytics/pipeline/trigger"
 OUTPUT_SIZE = 10_240
 
 
+def _daily_unless_given(given: Any) -> Any:
+    return DbtCommand.DAILY if given is None else given
+
+
 class PipelineTriggerBody(BaseModel):
     """The body of a trigger; null is the same as a missing field."""
 
@@ -30,7 +34,9 @@ class PipelineTriggerBody(BaseModel):
 
     pipeline: Annotated[BuiltinPipeline, Field(strict=False)]
     command: Annotated[
-        DbtCommand, Field(strict=False), BeforeValidator(lambda given: DbtCommand.DAILY if given is None else given)
+        DbtCommand,
+        Field(strict=False),
+        BeforeValidator(_daily_unless_given, json_schema_input_type=DbtCommand | None),
     ] = DbtCommand.DAILY
     enableOpenlineage: bool | None = None  # noqa: N815, the API's name
     enableElementary: bool | None = None  # noqa: N815, the API's name

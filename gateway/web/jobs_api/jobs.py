@@ -73,8 +73,9 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(f"{day}T{time}{zone.upper().replace(' ', '+')}")
 
 
+_SOME = Field(min_length=1, max_length=_MOST_VALUES)
 Listed = Annotated[str, StringConstraints(min_length=1)]
-Filter = Annotated[tuple[Listed, ...], Field(max_length=_MOST_VALUES), BeforeValidator(_list)]
+Filter = Annotated[tuple[Listed, ...], _SOME, BeforeValidator(_list)]
 Time = Annotated[datetime, BeforeValidator(_moment), Field(examples=["2026-01-31T06:00:00Z"])]
 _REFUSED = "refused"
 Statuses = Literal[Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.FAILED, "refused"]
@@ -88,8 +89,8 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    status: Annotated[tuple[Statuses, ...], Field(max_length=_MOST_VALUES), BeforeValidator(_list)] = ()
-    outcome: Annotated[tuple[Outcomes, ...], Field(max_length=_MOST_VALUES), BeforeValidator(_list)] = ()
+    status: Annotated[tuple[Statuses, ...], _SOME, BeforeValidator(_list)] = ()
+    outcome: Annotated[tuple[Outcomes, ...], _SOME, BeforeValidator(_list)] = ()
     pipeline: Annotated[Filter, Field(examples=[["full", "dbt"]])] = ()
     project: Annotated[Filter, Field(examples=[["shop"]])] = ()
     fabric: Annotated[Filter, Field(examples=[["1"]])] = ()

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
-from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
@@ -32,41 +31,12 @@ from gateway.errors import (
 from gateway.settings import expected
 from gateway.web import access
 from gateway.web.answers import TRIGGER_PIPELINE, error_body, error_model
+from gateway.web.openapi import texts
 from gateway.web.openapi.operation import JSON, OPERATIONS, Operation, Refusals, Refused, Reply, codes, operation
 
 PATH = "/openapi.json"
 _REF = "#/components/schemas/{model}"
 
-# Prefixes of paths, the first that fits counts, with the tag of their operations and what it means.
-_TAGS = (
-    ("/api/data-analytics/", "data-analytics", "The published data-analytics API."),
-    ("/api/trigger/", "trigger-pipeline", "The published trigger pipeline API."),
-    ("/api/v1/", "jobs", "The jobs API, which has every job, whichever API triggered it."),
-    ("/", "service", "What monitors and tools ask the service."),
-)
-_PATH_PARAMETERS: Mapping[str, str] = MappingProxyType(
-    {
-        "id": "The `jobId` of a job, or the `runId` of a run.",
-        "runId": "The `runId` of a run, or the `jobId` of a job.",
-        "project": "The `projectId` of a pipeline.",
-        "name": "The `name` of a pipeline.",
-    }
-)
-_RESPONSE_HEADERS: Mapping[str, str] = MappingProxyType(
-    {
-        "X-Request-Id": "The id under which the gateway's log has the request.",
-        "Location": "Where to read the job.",
-        "ETag": "Names this state of the record, for `If-None-Match`.",
-        "Retry-After": "When to try again, in seconds.",
-        "WWW-Authenticate": "How to authenticate.",
-        "Log-Start": "The offset of the first byte.",
-        "Log-Next": "The `offset` of what comes next.",
-        "Log-Dropped": "How many of the bytes asked for were removed.",
-        "Idempotent-Replayed": "`true` where the request was answered before with the same key.",
-        "Content-Disposition": "Has browsers save the answer to a file, where that was asked for.",
-    }
-)
-_OPTIONAL_HEADERS = ("Content-Disposition", "Idempotent-Replayed")
 # refusals with these statuses have the header Retry-After
 _RETRIED = (
     HTTPStatus.CONFLICT,
@@ -74,12 +44,6 @@ _RETRIED = (
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.INSUFFICIENT_STORAGE,
 )
-_DESCRIPTION = """\
-Start and follow the data pipelines of one server. The manual is at `/docs`.
-
-A job that is triggered by one API can be read and cancelled by all others. Later versions may add fields to answers.
-What a GET answers, a HEAD answers too, without the body."""
-
 _OF_EVERY_ROUTE: Refusals = (
     *codes(BadRequestError, bad_request="The request is not HTTP as it should be."),
     ForeignOriginError,
@@ -134,7 +98,21 @@ def _document(routes: tuple[tuple[str, str, object], ...]) -> str:
     for one in described:
         components |= one.query_schema().pop("$defs", {})
         paths.setdefault(one.path, {})[one.method] = one.entry(schemas)
+    _add_examples(components)
     return f"{json.dumps(_around(paths, components))}\n"
+
+
+def _add_examples(schemas: Mapping[str, Any]) -> None:
+    for schema in schemas.values():
+        for name, field in schema.get("properties", {}).items():
+            is_answered = schema.get("additionalProperties") is not False
+            if is_answered and name in texts.FIELD_EXAMPLES and not _is_list_of_models(field):
+                field.setdefault("examples", [texts.FIELD_EXAMPLES[name]])
+
+
+def _is_list_of_models(field: Mapping[str, Any]) -> bool:
+    """Such as the parameters of a pipeline, which are no values."""
+    return "$ref" in field.get("items", {})
 
 
 def _around(paths: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,17 +127,17 @@ def _around(paths: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, A
         "info": {
             "title": "Pipeline Gateway",
             "version": version("pipeline-gateway"),
-            "description": _DESCRIPTION,
+            "description": texts.DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/", "description": "The gateway that this description comes from."}],
         "security": [{"bearer": []}, {"xAuthToken": []}],
-        "tags": [{"name": name, "description": meaning} for _, name, meaning in _TAGS],
+        "tags": [{"name": name, "description": meaning} for _, name, meaning in texts.TAGS],
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.items())),
             "responses": responses,
-            "headers": {name: _header(name) for name in _RESPONSE_HEADERS},
+            "headers": {name: _header(name) for name in texts.RESPONSE_HEADERS},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "xAuthToken": {"type": "apiKey", "in": "header", "name": "X-AUTH-TOKEN"},
@@ -199,7 +177,7 @@ class _Described:
         about = [" ".join(text.split()) for text in (rest, "" if query is None else str(query.__doc__)) if text]
         return {
             "operationId": self.operation.name,
-            "tags": [next(name for prefix, name, _ in _TAGS if self.path.startswith(prefix))],
+            "tags": [next(name for prefix, name, _ in texts.TAGS if self.path.startswith(prefix))],
             "summary": summary,
             **({"description": "\n\n".join(about)} if about else {}),
             **({"security": []} if self._is_public else {}),
@@ -216,7 +194,7 @@ class _Described:
         for part in self.path.split("/"):
             if part.startswith("{"):
                 name, schema = part.strip("{}"), {"type": "string", "minLength": 1}
-                about = {"description": _PATH_PARAMETERS[name]} if name in _PATH_PARAMETERS else {}
+                about = {"description": texts.PATH_PARAMETERS[name]} if name in texts.PATH_PARAMETERS else {}
                 yield {"name": name, "in": "path", "required": True, "schema": schema, **about}
         query = self.query_schema()
         for name, schema in query.get("properties", {}).items():
@@ -336,8 +314,8 @@ def _refusal(path: str, status: int, names: Mapping[str, str]) -> dict[str, Any]
 
 def _header(name: str) -> dict[str, Any]:
     return {
-        "description": _RESPONSE_HEADERS[name],
-        "required": name not in _OPTIONAL_HEADERS,
+        "description": texts.RESPONSE_HEADERS[name],
+        "required": name not in texts.OPTIONAL_HEADERS,
         "schema": {"type": "string"},
     }
 
@@ -352,7 +330,6 @@ def _header_reference(name: str) -> dict[str, str]:
 
 def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a query parameter: what is not given is left out, and never null."""
-    if "anyOf" not in schema:
-        return schema
-    [kind] = [kind for kind in schema["anyOf"] if kind != {"type": "null"}]
-    return {**kind, **{key: value for key, value in schema.items() if key != "anyOf" and value is not None}}
+    given = {key: value for key, value in schema.items() if key != "default" or value not in (None, [])}
+    kinds = [kind for kind in given.pop("anyOf", [{}]) if kind != {"type": "null"}]
+    return {**kinds[0], **given}

@@ -34,7 +34,7 @@ Handler = TypeVar("Handler", bound=Callable[[web.Request], Awaitable[web.StreamR
 class Reply:
     """What an operation answers with one status. model: a model or a union of them, str for text, None for no body.
 
-    media: its type. headers: names of _RESPONSE_HEADERS. events: models of the data of server-sent events, by name.
+    media: its type. headers: names of texts.RESPONSE_HEADERS. events: models of the data of events, by name.
     """
 
     model: Any

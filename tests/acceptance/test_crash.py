@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import MakeGateway
 from tests.support import projects
 from tests.support.gateway import wait_for
+from tests.support.quick_dbt import REAL_DBT
 
 pytestmark = pytest.mark.installed  # one place where what is killed is the installed command
 
@@ -74,7 +75,7 @@ def test_a_job_that_ended_without_a_gateway_has_ended_at_the_first_poll(
 
 
 def test_sigkill_during_full_gives_the_record_of_an_undisturbed_run(tmp_path: Path, make_gateway: MakeGateway) -> None:
-    gateway = make_gateway(projects.make(tmp_path / "project"))
+    gateway = make_gateway(projects.make(tmp_path / "project", dbt=REAL_DBT))
     undisturbed = gateway.run(pipeline="full")
     assert undisturbed["exitCode"] == 0, undisturbed
     job = gateway.trigger(pipeline="full")

@@ -24,6 +24,7 @@ from tests.support import measured as measured_shim
 from tests.support.api import Api
 from tests.support.forks import SERVER
 from tests.support.gateway import Gateway
+from tests.support.quick_dbt import QUICK_DBT
 from tests.support.source import ROOT
 
 # Settings of the user who runs the tests must not reach the gateways under test.
@@ -152,10 +153,11 @@ def _clean_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _fork_server() -> Iterator[None]:
-    """What forks gateways ends with the tests."""
+def _fork_servers() -> Iterator[None]:
+    """What forks gateways and dbt ends with the tests."""
     yield
     SERVER.close()
+    QUICK_DBT.close()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ import yaml
 from tests.support import bakehouse, projects, repositories
 from tests.support.command import CONFIGURATION, STATE, run, run_installed, says
 from tests.support.gateway import COMMAND, DEADLINE, Gateway
+from tests.support.quick_dbt import REAL_DBT
 
 
 def fabric(**dbt: Any) -> dict[str, Any]:
@@ -247,7 +248,7 @@ def test_check_names_what_dbt_would_refuse_in_its_files(tmp_path: Path) -> None:
 
 
 def test_check_names_the_command_that_installs_a_missing_adapter(tmp_path: Path) -> None:
-    project = projects.make(tmp_path / "project")
+    project = projects.make(tmp_path / "project", dbt=REAL_DBT)
     profile = "small: {target: dev, outputs: {dev: {type: postgres, host: localhost}}}\n"
     (project / "transform/profiles.yml").write_text(profile)
     python = Path(sys.executable).with_name("python")

@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import MakeGateway
 from tests.support import projects
 from tests.support.gateway import wait_for
+from tests.support.quick_dbt import REAL_DBT
 
 pytestmark = pytest.mark.installed  # one place where what is killed is the installed command
 
@@ -109,7 +110,7 @@ def test_a_cancel_goes_on_after_a_kill_and_says_what_it_stopped(tmp_path: Path, 
 
 
 def test_sigkill_during_full_gives_the_record_of_an_undisturbed_run(tmp_path: Path, make_gateway: MakeGateway) -> None:
-    gateway = make_gateway(projects.make(tmp_path / "project"))
+    gateway = make_gateway(projects.make(tmp_path / "project", dbt=REAL_DBT))
     undisturbed = gateway.run(pipeline="full")
     assert undisturbed["exitCode"] == 0, undisturbed
     job = gateway.trigger(pipeline="full")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import pytest
 from tests.conftest import MakeGateway
 from tests.support import projects
 from tests.support.gateway import Gateway
-
-REAL_DBT = Path(sys.executable).with_name("dbt")
+from tests.support.quick_dbt import QUICK_DBT
 
 
 def _program(file: Path, script: str) -> Path:
@@ -41,7 +39,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         f"""
         #!/bin/sh
         echo run >> {tmp_path}/dbt_runs
-        exec {REAL_DBT} "$@"
+        exec {QUICK_DBT.program} "$@"
         """,
     )
     folder = projects.make(
@@ -140,7 +138,8 @@ def test_elementary_with_a_fake_edr_runs_last_even_after_failed_tests(
         echo "edr was called with $1"
         """,
     )
-    folder = projects.make(tmp_path / "project", settings={"fabrics": {"local": {"dbt": {"edr": str(edr)}}}})
+    dbt = {"executable": str(QUICK_DBT.program), "edr": str(edr)}
+    folder = projects.make(tmp_path / "project", settings={"fabrics": {"local": {"dbt": dbt}}})
     projects.add_elementary(folder / "transform")
     projects.write(folder / "transform/tests/never.sql", "select 1 as wrong\n")
     gateway = make_gateway(folder)

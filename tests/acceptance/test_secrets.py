@@ -14,6 +14,7 @@ from tests.support import compose, projects
 from tests.support.canaries import Canaries
 from tests.support.docker import Engine
 from tests.support.gateway import Gateway, wait_for
+from tests.support.quick_dbt import QUICK_DBT
 
 # Prints its secrets and the token in every encoding, in halves with a pause, and across every buffer border.
 TALKER = """
@@ -49,7 +50,13 @@ def planted(folder: Path, canaries: Canaries) -> Path:
     settings = {
         "secrets": ["*_PIN", "*PASSWORD*", "*PRIVATE_KEY*", "DBT_ENV_SECRET_*"],
         "output_cap": "1MiB",
-        "fabrics": {"local": {"resources": {"ingester": "warehouse", "dbt": "warehouse"}, "environment": own}},
+        "fabrics": {
+            "local": {
+                "resources": {"ingester": "warehouse", "dbt": "warehouse"},
+                "dbt": {"executable": str(QUICK_DBT.program)},
+                "environment": own,
+            }
+        },
     }
     projects.make(folder, ingester=TALKER, settings=settings)
     projects.write(folder / "transform/models/evens.sql", MODEL)

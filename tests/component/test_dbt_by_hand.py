@@ -17,6 +17,7 @@ from tests.support import projects, repositories
 from tests.support.api import Api
 from tests.support.bakehouse import PATH
 from tests.support.projects import write
+from tests.support.quick_dbt import QUICK_DBT
 
 RUN = {"pipeline": "dbt", "command": "run", "enableOpenlineage": False}
 PIPELINES = {"numbers": {"dbt": {"command": "run"}}}
@@ -24,7 +25,7 @@ PIPELINES = {"numbers": {"dbt": {"command": "run"}}}
 
 def project(folder: Path, environment: dict[str, str], **more: Any) -> Path:
     """A small project whose dbt has these variables."""
-    fabrics = {"7": {"environment": environment, **more}}
+    fabrics = {"7": {"environment": environment, "dbt": {"executable": str(QUICK_DBT.program)}, **more}}
     small = {"dbt": "transform", "pipelines": PIPELINES}
     return projects.make(folder, settings={"fabrics": fabrics, "projects": {"small": small}})
 
@@ -165,7 +166,7 @@ async def test_a_run_stops_at_the_projects_model_and_not_at_a_packages(tmp_path:
 async def test_a_dbt_of_another_name_turns_lineage_off_by_default(tmp_path: Path, make_api: MakeApi) -> None:
     """dbt-ol, which is beside the gateway, would call another dbt."""
     wrapper = tmp_path / "dbt.sh"
-    write(wrapper, f'#!/bin/sh\nexec {Path(sys.executable).with_name("dbt")} "$@"\n')
+    write(wrapper, f'#!/bin/sh\nexec {QUICK_DBT.program} "$@"\n')
     wrapper.chmod(0o755)
     api = await make_api(project(tmp_path / "project", {}, dbt={"executable": str(wrapper)}))
     record = await api.run(pipeline="dbt", command="run")

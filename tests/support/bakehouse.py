@@ -13,6 +13,7 @@ import duckdb
 import yaml
 
 from tests.support import projects, repositories
+from tests.support.quick_dbt import QUICK_DBT
 
 PATH = "/api/trigger/pipeline"
 FABRIC, PROJECT, PIPELINE = 33290, "41459", "bakehouse"
@@ -79,6 +80,7 @@ def make(
             FABRIC: {
                 "name": "bakery",
                 "resources": {"ingester": "warehouse", "dbt": "warehouse"},
+                "dbt": {"executable": str(QUICK_DBT.program)},
                 "environment": {"BAKEHOUSE": str(home), "WAREHOUSE": str(home / "warehouse.duckdb")},
                 **(fabric or {}),
             },

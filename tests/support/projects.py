@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from tests.support.quick_dbt import QUICK_DBT
+
 INGESTER = """
     import json, time
     for number in range(1, 4):
@@ -55,16 +57,23 @@ on-run-end: ["{{ elementary.keep_results(results) }}"]
 }
 
 
-def make(folder: Path, *, ingester: str = INGESTER, settings: dict[str, Any] | None = None) -> Path:
+def make(
+    folder: Path, *, ingester: str = INGESTER, dbt: Path | None = None, settings: dict[str, Any] | None = None
+) -> Path:
     """A project whose ingester is this Python program and whose dbt project has two models and three tests.
 
-    settings: merged over the gateway.yaml at its top level. The programs are those of the running Python.
+    dbt: the program, by default the one of QUICK_DBT. settings: merged over the gateway.yaml at its top level.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "ingest.py", ingester)
     configuration: dict[str, Any] = {
         "enabled": True,
-        "fabrics": {"local": {"resources": {"ingester": "warehouse", "dbt": "warehouse"}}},
+        "fabrics": {
+            "local": {
+                "resources": {"ingester": "warehouse", "dbt": "warehouse"},
+                "dbt": {"executable": str(dbt or QUICK_DBT.program)},
+            }
+        },
         "projects": {"small": {"dbt": "transform", "ingester": {"command": [sys.executable, "ingest.py"]}}},
     }
     (folder / "gateway.yaml").write_text(yaml.safe_dump({**configuration, **(settings or {})}), encoding="utf-8")

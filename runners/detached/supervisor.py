@@ -7,6 +7,7 @@ tells whether the shim is alive: the kernel releases it at any death and at a re
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import subprocess
@@ -266,9 +267,10 @@ async def end_processes(folder: Path, on_liveness: Callable[[Liveness], None]) -
     those without the marker. Returns what was ended, now or by an earlier call; None if there was nothing.
     """
     known = shim_files.read_orphans(folder)
-    began, grace = time.monotonic(), shim_files.read_grace(folder)
+    grace, began, kill_at = shim_files.read_grace(folder), time.monotonic(), math.inf
     sent: list[str] = []
     alive: dict[int, int] = {}
+    ended: dict[int, int] = {}
     while found := await asyncio.to_thread(_find_processes, folder, known):
         if not sent:
             on_liveness(Liveness.ORPHANED)
@@ -276,17 +278,20 @@ async def end_processes(folder: Path, on_liveness: Callable[[Liveness], None]) -
             known |= found
             with suppress(OSError):  # the folder was removed, or the disk is full
                 await asyncio.to_thread(durable.write, folder / "orphans", known)
-        number = signal.SIGKILL if time.monotonic() >= began + grace else signal.SIGTERM
+        number = signal.SIGKILL if time.monotonic() >= kill_at else signal.SIGTERM
         new = dict(found.items() - alive.items())
         if number.name not in sent:
             sent.append(number.name)
         pidfd.send_to_all(found if number is signal.SIGKILL else new, number)
+        if math.isinf(kill_at):  # not before: the look may take longer than a short grace
+            kill_at = time.monotonic() + grace
         alive = found
+        ended |= found
         await pidfd.wait_for_all(found, _LOOK_INTERVAL)
     file = folder / "stopped"
     if not sent:
         return shim_files.read_report(file)
-    report = StopReport(tuple(sent), round(time.monotonic() - began, 3), len(known))
+    report = StopReport(tuple(sent), round(time.monotonic() - began, 3), len(ended))
     with suppress(OSError):  # as above
         await asyncio.to_thread(shim_files.write_report, file, report)
     return report

@@ -26,7 +26,8 @@ from gateway.storage.store import Store
 from gateway.web import SERVICE, data_analytics, docs, guard, listener, operations, trigger_pipeline
 from gateway.web.access import Access, RateLimit
 from gateway.web.connections import Connection, Connections, most_connections, must_have_extensions
-from gateway.web.jobs_api import events, jobs, log, pipelines
+from gateway.web.jobs_api import artifacts, events, jobs, log, nodes, pipelines
+from gateway.web.links import Links
 from gateway.web.listener import Listener
 from runners.containers.compose_runner import ComposeRunner
 from runners.process.local_runner import LocalRunner
@@ -51,16 +52,18 @@ _log = structlog.get_logger()
 def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Application:
     """The service, not started yet. environment: of the gateway, which steps inherit. Raises ConfigError."""
     known = tokens.load(settings.tokens_file, environment)
-    access = Access(known, RateLimit(settings.trigger_rate, settings.trigger_burst))
+    links = Links()
+    access = Access(known, RateLimit(settings.trigger_rate, settings.trigger_burst), links)
     connections = Connections(most_connections())
     app = web.Application(
         middlewares=[guard.guard(settings.allowed_hosts, access), connections.middleware],
         client_max_size=guard.BODY_LIMIT,
     )
-    for api in (data_analytics, trigger_pipeline, jobs, log, events, pipelines, operations, docs):
+    for api in (data_analytics, trigger_pipeline, jobs, log, events, artifacts, nodes, pipelines, operations, docs):
         app.add_routes(api.ROUTES)
     app.on_response_prepare.append(guard.add_headers)
     app[events.FOLLOWERS] = set()
+    app[artifacts.LINKS] = links
     app[TOKENS] = known
     app[CONNECTIONS] = connections
     app[SETTINGS] = settings

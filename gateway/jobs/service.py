@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from gateway import clock
+from gateway.artifacts.reader import ArtifactReader
 from gateway.errors import (
     ConflictError,
     DrainingError,
@@ -69,6 +70,7 @@ class JobService:
         self._recovered: set[str] = set()
         self._draining = False
         self.output = OutputReader(self.folder, self._job, self._mask)
+        self.artifacts = ArtifactReader(self.folder, self._job, self._mask)
 
     def must_be_enabled(self) -> None:
         """Raises PipelinesDisabledError where triggers are off."""
@@ -242,6 +244,7 @@ class JobService:
         if tasks:
             await asyncio.wait(tasks)
         self.output.close()
+        self.artifacts.close()
 
     def _snapshot(self, job: Job) -> JobSnapshot:
         """A job that was read from the store, as it is now."""

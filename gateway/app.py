@@ -39,7 +39,8 @@ from gateway.web import (
 )
 from gateway.web.access import Access, RateLimit
 from gateway.web.connections import Connection, Connections, most_connections, must_have_extensions
-from gateway.web.jobs_api import events, jobs, log, pipelines
+from gateway.web.jobs_api import artifacts, events, jobs, log, nodes, pipelines
+from gateway.web.links import Links
 from gateway.web.listener import Listener
 from gateway.web.openapi import document
 from gateway.web.traffic import Traffic
@@ -66,19 +67,21 @@ _log = structlog.get_logger()
 def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Application:
     """The service, not started yet. environment: of the gateway, which steps inherit. Raises ConfigError."""
     known = tokens.load(settings.tokens_file, environment)
-    access = Access(known, RateLimit(settings.trigger_rate, settings.trigger_burst))
+    links = Links()
+    access = Access(known, RateLimit(settings.trigger_rate, settings.trigger_burst), links)
     connections, traffic = Connections(most_connections()), Traffic()
     app = web.Application(
         middlewares=[guard.guard(settings.allowed_hosts, access, traffic), connections.middleware],
         client_max_size=guard.BODY_LIMIT,
     )
-    apis = (data_analytics, trigger_pipeline, jobs, log, events, pipelines, operations, metrics, document, docs)
-    for api in apis:
+    apis = (data_analytics, trigger_pipeline, jobs, log, events, artifacts, nodes, pipelines)
+    for api in (*apis, operations, metrics, document, docs):
         app.add_routes(api.ROUTES)
     app.on_response_prepare.append(guard.add_headers)
     app[events.FOLLOWERS] = set()
     app[idempotency.LOCKS] = WeakValueDictionary()
     app[metrics.TRAFFIC] = traffic
+    app[artifacts.LINKS] = links
     app[TOKENS] = known
     app[CONNECTIONS] = connections
     app[SETTINGS] = settings

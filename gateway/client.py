@@ -130,6 +130,23 @@ class Client:
         async with self._request("GET", f"{JOBS}/{job_id}/log", params=parameters) as response:
             return await response.text(errors="replace")
 
+    async def nodes(self, job_id: str, filters: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The nodes of a job. filters: `step`, `status`, `resourceType`. Raises RefusedError, UnreachableError."""
+        found: list[dict[str, Any]] = (await self._ask("GET", f"{JOBS}/{job_id}/nodes", params=filters))["nodes"]
+        return found
+
+    async def artifacts(self, job_id: str) -> list[dict[str, Any]]:
+        """The files that the steps of a job have left. Raises RefusedError, UnreachableError."""
+        found: list[dict[str, Any]] = (await self._ask("GET", f"{JOBS}/{job_id}/artifacts"))["artifacts"]
+        return found
+
+    async def artifact(self, job_id: str, step: str, name: str) -> AsyncIterator[bytes]:
+        """One of these files, in pieces. Raises RefusedError, UnreachableError."""
+        options = {"timeout": aiohttp.ClientTimeout(total=None, sock_read=_SILENCE)}
+        async with self._request("GET", f"{JOBS}/{job_id}/artifacts/{step}/{name}", **options) as response:
+            async for piece in response.content.iter_any():
+                yield piece
+
     async def changes(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
         """The job's record now, and whenever it changes, until the job has ended; it survives restarts of the gateway.
 

@@ -30,6 +30,8 @@ CLIENT = {
     "trigger": "gateway.cli.client.trigger:trigger",
     "status": "gateway.cli.client.jobs:status",
     "logs": "gateway.cli.client.logs:logs",
+    "nodes": "gateway.cli.client.nodes:nodes",
+    "artifacts": "gateway.cli.client.artifacts:artifacts",
     "wait": "gateway.cli.client.jobs:wait",
     "cancel": "gateway.cli.client.jobs:cancel",
     "list": "gateway.cli.client.jobs:list_jobs",

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from gateway import clock
+from gateway.artifacts.reader import ArtifactReader
 from gateway.errors import (
     ConflictError,
     DrainingError,
@@ -90,6 +91,7 @@ class JobService:
         self._recovered: set[str] = set()
         self._draining = False
         self.output = OutputReader(self.folder, self._job, self._mask)
+        self.artifacts = ArtifactReader(self.folder, self._job, self._mask)
 
     def must_be_enabled(self) -> None:
         """Raises PipelinesDisabledError where triggers are off."""
@@ -313,6 +315,7 @@ class JobService:
         if tasks:
             await asyncio.wait(tasks)
         self.output.close()
+        self.artifacts.close()
 
     def _snapshot(self, job: Job) -> JobSnapshot:
         """A job that was read from the store, as it is now."""

@@ -12,13 +12,17 @@ from gateway.errors import InsufficientScopeError, TooManyTriggersError, Unautho
 from gateway.model.job import Caller
 from gateway.settings.tokens import Scope, Token, Tokens
 from gateway.web import docs
+from gateway.web.links import QUERY, Links
 
 CALLER = web.RequestKey("caller", Caller)
 
 # Paths that need no token, compared with the path as it is sent. Any other path needs one, also one that is not served.
 PUBLIC = frozenset({"/", "/healthz", "/readyz", *docs.PATHS})
+_LINK = "/api/v1/jobs/{id}/artifacts/{step}/{name}/link"
+# Routes that are asked with POST and only read.
+_READING = frozenset({_LINK})
 # Routes without a rate limit: a person must be able to cancel, and to forbid, what a script keeps starting.
-_UNLIMITED = frozenset({"/api/v1/jobs/{id}/cancel", "/api/v1/pipelines/{project}/{name}/paused"})
+_UNLIMITED = frozenset({"/api/v1/jobs/{id}/cancel", "/api/v1/pipelines/{project}/{name}/paused", *_READING})
 _READS = ("GET", "HEAD")
 _SCHEME = "bearer "
 
@@ -31,16 +35,18 @@ def is_limited(method: str, route: str) -> bool:
 class Access:
     """Authenticates every request. tokens: None where every client that reaches the port may do everything."""
 
-    def __init__(self, tokens: Tokens | None, rate_limit: RateLimit) -> None:
+    def __init__(self, tokens: Tokens | None, rate_limit: RateLimit, links: Links | None = None) -> None:
+        """links: open the paths for which they were made; None where there are none."""
         self._tokens = tokens
         self._rate_limit = rate_limit
+        self._links = links
 
     def authenticate(self, request: web.Request) -> Caller:
         """The caller of a request. Raises UnauthorizedError, InsufficientScopeError."""
-        if self._tokens is None or _is_public(request):
+        if self._tokens is None or _is_public(request) or self._is_linked(request):
             return Caller(None, _address(request))
         token = _token(request, self._tokens)
-        needed = _needed_scope(request.method)
+        needed = _needed_scope(request)
         if not token.scope.includes(needed):
             raise InsufficientScopeError(
                 f"The token {token.name} has the scope {token.scope}, but {request.method[:20]} at "
@@ -48,10 +54,20 @@ class Access:
             )
         return Caller(token.name, _address(request))
 
+    def _is_linked(self, request: web.Request) -> bool:
+        """Whether a link opens the path of a request; no path needs a token and a link."""
+        links = request.query.getall(QUERY, [])
+        return (
+            self._links is not None
+            and request.method in _READS
+            and len(links) == 1
+            and self._links.open(request.rel_url.raw_path, links[0])
+        )
+
     def limit_rate(self, request: web.Request, caller: Caller) -> None:
         """Count a request that may start something against its caller's rate. Raises TooManyTriggersError."""
-        resource = request.match_info.route.resource
-        if resource is None or not is_limited(request.method, resource.canonical):
+        route = _route(request)
+        if route is None or not is_limited(request.method, route):
             return
         wait = self._rate_limit.take(caller.token)
         if wait > 0:
@@ -89,10 +105,18 @@ def _is_public(request: web.Request) -> bool:
     return request.method in _READS and request.rel_url.raw_path in PUBLIC
 
 
-def _needed_scope(method: str) -> Scope:
-    if method in _READS:
+def _route(request: web.Request) -> str | None:
+    """The path of a request with the names of its variable parts; None for one that is not served."""
+    resource = request.match_info.route.resource
+    return None if resource is None else resource.canonical
+
+
+def _needed_scope(request: web.Request) -> Scope:
+    if request.method in _READS:
         return Scope.READ
-    return Scope.RUN if method == "POST" else Scope.ADMIN
+    if request.method == "POST":
+        return Scope.READ if _route(request) in _READING else Scope.RUN
+    return Scope.ADMIN
 
 
 def _token(request: web.Request, tokens: Tokens) -> Token:
@@ -104,6 +128,8 @@ def _token(request: web.Request, tokens: Tokens) -> Token:
         token = tokens.find(text, now)
         if token is not None:
             return token
+    if QUERY in request.query:
+        raise UnauthorizedError("The link is not good: links open one artifact for a minute; make another one.")
     if given:
         raise UnauthorizedError("The token is not good: it is not known here, or it has expired or was revoked.")
     raise UnauthorizedError(

@@ -11,7 +11,7 @@ from runners.report import CauseFinder, Failure, Progress, encodable, folded, on
 
 FAILED_STATUSES = frozenset({"error", "fail", "runtime error", "partial success"})
 
-_RESULT_EVENTS = frozenset(
+RESULT_EVENTS = frozenset(
     {"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResult", "LogFunctionResult", "LogNodeResult"}
 )
 _EVENT_STARTS = ('{"data": {', '{"info": {')
@@ -156,8 +156,8 @@ class DbtReader:
             self._progress = replace(progress, total=_number(data.get("node_count")))
         elif name == "LogStartLine":
             self._progress = replace(progress, current=_node_name(data), total=_number(data.get("total")))
-        elif name in _RESULT_EVENTS:
-            self._progress = add_node(progress, str(_status(name, data)))
+        elif name in RESULT_EVENTS:
+            self._progress = add_node(progress, str(node_status(name, data)))
         elif name == "SkippingDetails":
             self._progress = add_node(progress, "skipped")
         elif name == "LogNodeNoOpResult":
@@ -184,7 +184,7 @@ def _node_name(data: Mapping[str, Any]) -> str | None:
     return one_line(str(node["node_name"])) if isinstance(node, dict) and "node_name" in node else None
 
 
-def _status(name: str, data: Mapping[str, Any]) -> object:
+def node_status(name: str, data: Mapping[str, Any]) -> object:
     """The status of a node. The `status` of a model is text of the adapter ("OK"), so its `node_status` is taken."""
     node = data.get("node_info")
     if name == "LogTestResult" or not isinstance(node, dict):

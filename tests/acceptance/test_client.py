@@ -91,6 +91,50 @@ def test_options_may_stand_before_and_after_words(tmp_path: Path, make_gateway: 
     says(done, 0, "['--a=1', '--b=2']")
 
 
+def test_artifacts_are_listed_printed_and_saved(gateway: Gateway) -> None:
+    job = call(told(gateway, "0"), "trigger", "ingester", "--wait", "--json").stdout
+    job = json.loads(job)["jobId"]
+    listed = call(gateway, "artifacts", job)
+    says(listed, 0, "ARTIFACT\tBYTES\tTYPE\n", "ingester/command.json\t", "\tapplication/json\n")
+    [one] = json.loads(call(gateway, "artifacts", "--json", job).stdout)["artifacts"]
+    printed = call(gateway, "artifacts", job, "ingester/command.json")
+    says(printed, 0)
+    assert json.loads(printed.stdout)["argvs"][0][-1] == "ingest.py"
+    says(call(gateway, "artifacts", job, "ingester/command.json", "-o", "saved"), 0)
+    assert len((gateway.folder / "saved").read_bytes()) == one["bytes"]
+    says(call(gateway, "artifacts", job, "ingester/nothing.json", "-o", "none"), REFUSED, "'nothing.json' not found")
+    assert not (gateway.folder / "none").exists()
+    says(call(gateway, "artifacts", job, "ingester/command.json", "-o", "/no/folder"), 1, "/no/folder")
+    says(call(gateway, "artifacts", job, "command.json"), USAGE, "'command.json' is no STEP/NAME")
+
+
+# dbt, as far as its log: a quick model and a slow one that fails
+LOGS = """
+    #!/bin/sh
+    event() { printf '{"data": {%s}, "info": {"name": "%s", "msg": ""}}\\n' "$2" "$1"; }
+    node() { printf '"node_info": {"unique_id": "model.small.%s", "node_name": "%s", ' $1 $1
+             printf '"resource_type": "model", "node_status": "%s"}' $2; }
+    event MainReportVersion
+    event LogModelResult "$(node quick success), \\"execution_time\\": 1.5"
+    event LogModelResult "$(node slow error), \\"execution_time\\": 75"
+    event RunResultError "$(node slow None), \\"msg\\": \\"no such table\\""
+    exit 1
+"""
+
+
+def test_one_command_shows_which_nodes_were_slow(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    projects.write(tmp_path / "dbt", LOGS)
+    (tmp_path / "dbt").chmod(0o755)
+    settings = {"fabrics": {"local": {"dbt": {"executable": str(tmp_path / "dbt")}}}, "enable_openlineage": False}
+    gateway = make_gateway(projects.make(tmp_path / "project", settings=settings))
+    says(call(gateway, "trigger", "dbt", "--command=build", "--wait"), 1)
+    quick, slow = "success\t1.5 s\tquick\tbuild\t\n", "error\t1:15\tslow\tbuild\tno such table\n"
+    assert call(gateway, "nodes", "--slowest").stdout == f"STATUS\tTOOK\tNODE\tSTEP\tMESSAGE\n{slow}{quick}"
+    assert call(gateway, "nodes", "--status", "error,fail").stdout.splitlines(keepends=True)[1:] == [slow]
+    assert json.loads(call(gateway, "nodes", "--json", "--type=seed").stdout) == {"nodes": []}
+    says(call(gateway, "nodes", "--step", "test"), REFUSED, "Step 'test' not found")
+
+
 def test_refusals_exit_75_with_the_services_own_sentence(gateway: Gateway) -> None:
     says(call(gateway, "trigger", "nope"), REFUSED, "`nope` not found", "ingester")
     says(call(gateway, "status", "none-1"), REFUSED, "'none-1' not found")

@@ -25,8 +25,12 @@ echo "in: $PWD"
 env
 echo '{"info": {"name": "MainReportVersion", "msg": "Running with dbt=1.0", "invocation_id": "this-run", "ts": ""}}'
 mkdir -p target
-[ -e keep ] || echo '{"metadata": {"invocation_id": "this-run"}, "results": [
+[ -e keep ] && exit
+echo '{"metadata": {"invocation_id": "this-run"}, "results": [
     {"unique_id": "model.fake.one", "status": "success", "message": ""}]}' >target/run_results.json
+echo '{"metadata": {"invocation_id": "this-run"}, "nodes": {"model.fake.one": {
+    "unique_id": "model.fake.one", "name": "one", "compiled_code": "'"$WAREHOUSE_PASSWORD"'"}}}' >target/manifest.json
+echo '{"metadata": {"invocation_id": "this-run"}}' >target/catalog.json
 """
 EDR = """#!/bin/sh
 echo "called: ${0##*/} $*"
@@ -211,20 +215,33 @@ def test_a_toggle_without_its_package_fails_before_the_first_step(fake: Fake, to
 
 def test_elementary_is_followed_by_its_report_which_is_copied_out(fake: Fake, engine: Engine) -> None:
     (fake.folder / "packages.yml").write_text(PACKAGES)
-    gateway = fake.gateway({"dbt": {"edr": "edr"}}, entrypoint=["dbt"])
+    variables = {"WAREHOUSE_PASSWORD": "of-the-service"}
+    gateway = fake.gateway({"dbt": {"edr": "edr"}}, variables=variables, entrypoint=["dbt"])
     record = gateway.run(pipeline="dbt", command="elementary")
     assert (record["exitCode"], called(record)) == (0, ["dbt run", "edr report"]), record
     folder = gateway.state / "jobs" / record["jobId"] / "1-elementary"
     assert (folder / "elementary_report.html").read_text() == "<h1>report</h1>\n"
     wait_for(lambda: compose.containers_of(engine, record["jobId"]) == [], "both containers to be removed")
+    names = [
+        artifact["name"]
+        for artifact in gateway.call("GET", f"/api/v1/jobs/{record['jobId']}/artifacts").json["artifacts"]
+    ]
+    assert names == ["run_results.json", "manifest.json", "elementary_report.html", "command.json"]
+    [node] = gateway.call("GET", f"/api/v1/jobs/{record['jobId']}/nodes").json["nodes"]
+    assert (node["name"], node["status"]) == ("one", "success")
+    manifests = [json.loads(file.read_bytes()) for file in folder.glob("*/manifest.json")]
+    assert [manifest["nodes"]["model.fake.one"]["compiled_code"] for manifest in manifests] == ["***", "***"]
 
 
 def test_exit_code_0_with_the_results_of_an_earlier_run_is_a_failure(fake: Fake) -> None:
     gateway = fake.gateway()
     assert gateway.run(pipeline="dbt", command="build")["exitCode"] == 0
     old = {"metadata": {"invocation_id": "an-earlier-run"}, "results": []}
-    (fake.folder / "target/run_results.json").write_text(json.dumps(old))
+    for name in ("run_results.json", "manifest.json"):
+        (fake.folder / "target" / name).write_text(json.dumps(old))
     (fake.folder / "keep").touch()
     record = gateway.run(pipeline="dbt", command="build")
     assert (record["status"], record["reason"]) == ("failed", "not_started")
     assert "without leaving a run_results.json" in record["error"]
+    kept = gateway.call("GET", f"/api/v1/jobs/{record['jobId']}/artifacts").json["artifacts"]
+    assert [artifact["name"] for artifact in kept] == ["command.json"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,15 @@ def test_a_compose_project_runs_full_without_any_configuration(
     # OpenLineage is on by default, because dbt-ol is in the image
     events = (gateway.state / "jobs" / record["jobId"] / "3-build/lineage.ndjson").read_text().splitlines()
     assert {json.loads(event)["eventType"] for event in events} == {"START", "COMPLETE"}
-    assert (gateway.state / "jobs" / record["jobId"] / "3-build/target/run_results.json").exists()
+    job = f"/api/v1/jobs/{record['jobId']}"
+    kept = [(one["step"], one["name"]) for one in gateway.call("GET", f"{job}/artifacts").json["artifacts"]]
+    assert kept == [
+        ("ingester", "command.json"),
+        ("deps", "command.json"),
+        *(("build", name) for name in ("run_results.json", "manifest.json", "lineage.ndjson", "command.json")),
+    ]
+    statuses = Counter(node["status"] for node in gateway.call("GET", f"{job}/nodes").json["nodes"])
+    assert (statuses["success"] + statuses["pass"], statuses["warn"], statuses.total()) == (84, 1, 85)
 
 
 def test_a_cancelled_dbt_under_dbt_ol_shuts_down_in_order(gateway: Gateway, full: dict[str, Any]) -> None:
@@ -122,6 +131,8 @@ def test_results_of_an_earlier_run_are_ignored(lakehouse: Path, engine: Engine, 
     record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=False)
     assert (record["status"], record["exitCode"]) == ("completed", 2), record
     assert "no_such_model" in record["firstFailure"]["message"]
+    kept = gateway.call("GET", f"/api/v1/jobs/{record['jobId']}/artifacts").json["artifacts"]
+    assert [artifact["name"] for artifact in kept] == ["command.json"]
 
 
 def test_without_a_readable_target_the_results_come_from_the_log(

@@ -51,10 +51,10 @@ class Kept:
 
     def write(self, job_id: str, size: int) -> None:
         step = self.jobs / job_id / "1-build"
-        (step / "target").mkdir(parents=True)
+        (step / "artifacts").mkdir(parents=True)
         for file, part in (
             (self.jobs / job_id / f"output.{0:020}", size // 2),
-            (step / "target" / "manifest.json", size - size // 2),
+            (step / "artifacts" / "manifest.json", size - size // 2),
         ):
             file.touch()
             os.truncate(file, part)
@@ -97,7 +97,7 @@ async def test_the_answer_to_a_trigger_is_removed_after_a_day(kept: Kept) -> Non
 async def test_an_expired_record_without_files_is_removed(kept: Kept) -> None:
     await kept.add("expired", ended_at=later(-31 * DAY, clock.now()))
     (kept.jobs / "expired" / f"output.{0:020}").unlink()
-    (kept.jobs / "expired" / "1-build" / "target" / "manifest.json").unlink()
+    (kept.jobs / "expired" / "1-build" / "artifacts" / "manifest.json").unlink()
     await kept.retention.sweep()
     await kept.retention.sweep()
     assert kept.files() == await kept.records() == []

@@ -21,6 +21,8 @@ from tests.support.raw import JSON, request, send
 # Contract section 4: a path added here is served without a token.
 MANUAL = {f"/docs/{page.name}" for page in manual.PAGES} | {"/docs", "/docs/style.css"}
 PUBLIC = {"/", "/healthz", "/readyz"} | MANUAL
+# a POST that only reads
+LINK = "/api/v1/jobs/x/artifacts/x/x/link"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 UNKNOWN = (
     "/nothing",
@@ -116,6 +118,13 @@ async def test_nothing_but_the_public_list_answers_without_a_token(doors: Doors)
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
+async def test_a_made_up_link_opens_no_door(doors: Doors) -> None:
+    for method, path in doors.known:
+        if path not in PUBLIC:
+            asked = f"{path}?link=9999999999.000-{'0' * 64}"
+            is_refused(await doors.knock(method, asked), 401, "unauthorized", (method, asked))
+
+
 async def test_foreign_expired_and_truncated_tokens_are_refused(doors: Doors) -> None:
     half = doors.tokens["admin"][:-1]
     for header in (
@@ -138,10 +147,11 @@ async def test_foreign_expired_and_truncated_tokens_are_refused(doors: Doors) ->
 async def test_a_read_token_reads_everything_and_starts_nothing(doors: Doors) -> None:
     for method, path in [*doors.known, *((method, PATH) for method in METHODS)]:
         answer = await doors.knock(method, path, token="read")
-        if method in ("GET", "HEAD"):
+        if method in ("GET", "HEAD") or (method, path) == ("POST", LINK):
             assert answer.status not in (401, 403), (method, path, answer)
         else:
             is_refused(answer, 403, "insufficient_scope", (method, path))
+    assert ("POST", LINK) in doors.known
 
 
 async def test_a_run_token_may_use_every_route_and_no_other_method(doors: Doors) -> None:

@@ -24,6 +24,8 @@ FORBIDDEN = [
     ("gateway/fabrics/local.py", "import gateway.storage.store", "inside the gateway"),
     ("gateway/web/records.py", "import gateway.app", "inside the gateway"),
     ("gateway/jobs/record.py", "import gateway.jobs.execution", "inside jobs"),
+    ("gateway/artifacts/nodes.py", "import gateway.jobs.output", "inside the gateway"),
+    ("gateway/artifacts/keeping.py", "import gateway.artifacts.kept", "inside the artifacts"),
     ("gateway/fabrics/local.py", "import gateway.fabrics.compose", "inside fabrics"),
     ("gateway/storage/claims.py", "import gateway.storage.store", "inside storage"),
     ("gateway/model/job.py", "import gateway.model.catalog", "inside the model"),

@@ -74,6 +74,9 @@ def test_the_bodies_and_queries_of_all_routes_are_known() -> None:
         "jobs_api.log.LogQuery",
         "jobs_api.pipelines.PausedBody",
         "jobs_api.events.EventsQuery",
+        "jobs_api.artifacts.ArtifactQuery",
+        "jobs_api.nodes.NodesQuery",
+        "jobs_api.nodes.SqlQuery",
     }
 
 

@@ -17,7 +17,9 @@ PATH_PARAMETERS: Mapping[str, str] = MappingProxyType(
         "id": "The `jobId` of a job, or the `runId` of a run.",
         "runId": "The `runId` of a run, or the `jobId` of a job.",
         "project": "The `projectId` of a pipeline.",
-        "name": "The `name` of a pipeline.",
+        "name": "The `name` of a pipeline or of an artifact.",
+        "step": "The name of a step of the job.",
+        "uniqueId": "The `uniqueId` of a node.",
     }
 )
 RESPONSE_HEADERS: Mapping[str, str] = MappingProxyType(

@@ -1,0 +1,56 @@
+"""`pipeline-gateway nodes`: what became of each model, test, seed and snapshot of a job."""
+
+from __future__ import annotations
+
+import click
+from rich.text import Text
+
+from gateway.cli.client import screen
+from gateway.cli.client.connection import client
+from gateway.cli.client.jobs import newest
+from gateway.client import Client
+
+
+@click.command("nodes")
+@click.argument("job", required=False)
+@click.option("--status", metavar="WORDS", help="success, pass, warn, fail, error, skipped, …; several by comma.")
+@click.option("--type", "kinds", metavar="WORDS", help="model, test, seed, snapshot, …; several by comma.")
+@click.option("--step", metavar="NAME", help="Only the nodes of this step, such as build.")
+@click.option("--slowest", is_flag=True, help="Those that took longest first.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@client
+async def nodes(
+    gateway: Client,
+    *,
+    job: str | None,
+    status: str | None,
+    kinds: str | None,
+    step: str | None,
+    slowest: bool,
+    as_json: bool,
+) -> None:
+    """Show how each model, test, seed and snapshot ended. Without JOB those of the newest one.
+
+    \b
+    Which models were slow: pipeline-gateway nodes JOB --type model --slowest
+    What failed, and why:   pipeline-gateway nodes JOB --status fail,error
+    """
+    filters = {"status": status, "resourceType": kinds, "step": step}
+    given = {name: value for name, value in filters.items() if value is not None}
+    found = await gateway.nodes(job or await newest(gateway), given)
+    if slowest:
+        found.sort(key=lambda node: node["durationSeconds"] or 0.0, reverse=True)
+    if as_json:
+        screen.print_json({"nodes": found})
+        return
+    rows: list[list[str | Text]] = [
+        [
+            screen.word(node["status"]),
+            screen.seconds(node["durationSeconds"]),
+            node["name"],
+            node["step"],
+            " ".join((node["message"] or "").split()),
+        ]
+        for node in found
+    ]
+    screen.print_table(["STATUS", "TOOK", "NODE", "STEP", "MESSAGE"], rows)

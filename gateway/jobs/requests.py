@@ -16,8 +16,9 @@ from gateway.fabrics.registry import FabricRegistry
 from gateway.model import catalog
 from gateway.model.catalog import Installation, Models
 from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Queued, Running, SourceCommit
-from gateway.model.plan import Plan, PlannedStep, StepName
+from gateway.model.plan import Plan, PlannedStep, Retries, StepName
 from gateway.model.request import BuiltinPipeline, OnConflict, TriggerRequest
+from gateway.settings.fabric import RetrySettings
 from gateway.settings.project import PipelineDbtSettings, PipelineSettings
 from gateway.settings.settings import Settings
 from runners import parameters
@@ -108,7 +109,8 @@ class RequestPlanner:
             command = str(builtin.dbt_command) if declared is None and needs_checkout else None
             if declared is None and request.process is None:
                 whole = catalog.plan(builtin, installation)
-                return PlannedJob(request, whole, project, fabric_id, fabric, source, command)
+                planned = PlannedJob(request, whole, project, fabric_id, fabric, source, command)
+                return self._with_retries(planned, pipeline)
             whole = catalog.declared_plan(pipeline, values, None, installation, builtin)
             planned = PlannedJob(request, whole, project, fabric_id, fabric, source, command, values)
             if request.process is not None:
@@ -118,7 +120,15 @@ class RequestPlanner:
         except WordError as error:
             raise BadRequestError("invalid_field", str(error)) from None
         await _must_reach_their_commands(planned)
-        return planned
+        return self._with_retries(planned, pipeline)
+
+    def _with_retries(self, planned: PlannedJob, pipeline: PipelineSettings) -> PlannedJob:
+        """The job with the retries of its pipeline, else with those of its project's ingester and its fabric's dbt."""
+        ingester, dbt = self._settings.projects[planned.project].ingester, self._settings.fabrics[planned.fabric_id].dbt
+        of_ingester = pipeline.retries or (None if ingester is None else ingester.retries)
+        of_dbt = pipeline.retries or dbt.retries
+        plan = catalog.with_retries(planned.plan, _retries(of_ingester), _retries(of_dbt))
+        return replace(planned, plan=plan)
 
     def _undeclared(self, project: str) -> list[BuiltinPipeline]:
         """The built-in pipelines whose names a project does not give to pipelines of its own."""
@@ -201,6 +211,10 @@ class RequestPlanner:
             while len(self._listings) > _MAX_CACHED_LISTINGS:
                 del self._listings[next(iter(self._listings))]
         return nodes
+
+
+def _retries(given: RetrySettings | None) -> Retries | None:
+    return None if given is None else Retries(given.attempts, given.wait, given.errors)
 
 
 def _must_ask_for_nothing_builtin(request: TriggerRequest) -> None:

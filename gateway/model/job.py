@@ -79,16 +79,27 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class Active:
-    """The runner has the step.
+class Attempt:
+    """An attempt of a step that has ended, and that another one followed or is to follow. Fields: as in Finished."""
 
-    output_from: offset of the first byte of the job's output that may be the step's. begun: the runner has started it,
-    so it is never started again, even if its folder is removed.
+    outcome: Outcome
+    failure: Failure | None = None
+    started: Instant | None = None
+    output_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The runner has an attempt of the step, which is the only one unless its plan has retries.
+
+    output_from: offset of the first byte of the job's output that may be the attempt's. begun: the runner has started
+    it, so it is never started again, even if its folder is removed. earlier: the attempts before it.
     """
 
     started: Instant
     output_from: int
     begun: bool = False
+    earlier: tuple[Attempt, ...] = ()
     kind: Literal["active"] = "active"
 
 
@@ -99,6 +110,7 @@ class Finished:
     failure: the first thing that went wrong, where its exit code is not 0.
     started: when the runner got it, None if it never did.
     output_from: as in Active; None if the runner never got it, and in records of older versions.
+    earlier: as in Active; the other fields are those of the last attempt.
     """
 
     outcome: Outcome
@@ -106,7 +118,23 @@ class Finished:
     failure: Failure | None = None
     started: Instant | None = None
     output_from: int | None = None
+    earlier: tuple[Attempt, ...] = ()
     kind: Literal["finished"] = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An attempt of the step has ended, and another one is to follow. last: its end. since: when that was found."""
+
+    last: Finished
+    since: Instant
+    kind: Literal["waiting"] = "waiting"
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The attempts so far."""
+        last = self.last
+        return (*last.earlier, Attempt(last.outcome, last.failure, last.started, last.output_from))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +145,7 @@ class Skipped:
     kind: Literal["skipped"] = "skipped"
 
 
-StepState = Pending | Active | Finished | Skipped
+StepState = Pending | Active | Waiting | Finished | Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +257,7 @@ class Job:
     def with_planned(self, n: int, planned: PlannedStep, notes: tuple[str, ...]) -> Job:
         """This job with another nth step in its plan, counted from 0, and with more notes."""
         steps = (*self.plan.steps[:n], planned, *self.plan.steps[n + 1 :])
+        notes = tuple(note for note in notes if note not in self.plan.notes)
         return replace(self, plan=replace(self.plan, steps=steps, notes=(*self.plan.notes, *notes)))
 
 
@@ -255,8 +284,20 @@ def run_seconds(job: Job) -> float | None:
     """The seconds from the begin of an ended job's first step to its end, without those that it was queued."""
     if not isinstance(job.state, Ended):
         return None
-    starts = [state.started for state in job.steps if isinstance(state, Finished) and state.started is not None]
-    return starts[0].until(job.state.at) if starts else None
+    starts = (first_started(state) for state in job.steps)
+    first = next((start for start in starts if start is not None), None)
+    return None if first is None else first.until(job.state.at)
+
+
+def first_started(state: StepState) -> Instant | None:
+    """When the runner got the first attempt of a step, None if it never did."""
+    match state:
+        case Pending() | Skipped():
+            return None
+        case Active(started=started, earlier=earlier) | Finished(started=started, earlier=earlier):
+            return earlier[0].started if earlier else started
+        case Waiting(attempts=attempts):
+            return attempts[0].started
 
 
 def job_outcome(job: Job) -> JobOutcome | None:
@@ -281,7 +322,7 @@ def step_status(state: StepState) -> Status:
     match state:
         case Pending():
             return Status.PENDING
-        case Active():
+        case Active() | Waiting():
             return Status.RUNNING
         case Skipped():
             return Status.SKIPPED
@@ -331,8 +372,8 @@ def phase(job: Job, liveness: Liveness = Liveness.SUPERVISED) -> str:
 
 
 def current_step(job: Job) -> str | None:
-    """The name of the running step, None where none runs."""
+    """The name of the step that runs or waits for its next attempt, None where there is none."""
     for planned, state in zip(job.plan.steps, job.steps, strict=True):
-        if isinstance(state, Active):
+        if isinstance(state, Active | Waiting):
             return planned.name
     return None

@@ -78,14 +78,25 @@ class Client:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def trigger(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Trigger a pipeline; the record of its job. Raises RefusedError, UnreachableError.
+        """Trigger a pipeline; the record of its job. Raises RefusedError, UnreachableError."""
+        return await self._start(JOBS, body)
+
+    async def retry(self, job_id: str, start: str) -> dict[str, Any]:
+        """Do the work of an ended job again, from `failed` or `start` on; the record of the new job.
+
+        Raises RefusedError, UnreachableError.
+        """
+        return await self._start(f"{JOBS}/{job_id}/retry", {"from": start})
+
+    async def _start(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A request that starts a job; its record. Raises RefusedError, UnreachableError.
 
         A gateway that is restarting or busy, and says when to come again, is asked again for half a minute.
         """
         late = time.monotonic() + _BUSY
         while True:
             try:
-                return await self._ask("POST", JOBS, json=body)
+                return await self._ask("POST", path, json=body)
             except RefusedError as refused:
                 if refused.retry_after is None or time.monotonic() + refused.retry_after > late:
                     raise

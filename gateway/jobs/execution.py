@@ -33,6 +33,7 @@ from gateway.model.job import (
     StepState,
     Waiting,
     WaitsFor,
+    has_begun,
     job_outcome,
 )
 from gateway.model.transitions import (
@@ -210,20 +211,28 @@ class JobExecution:
         """Before the first step of a new job: check that each step can run. If one can't, none is begun."""
         if isinstance(self.job.state, Ended):  # cancelled while queued
             return
-        if any(not isinstance(state, Pending) for state in self.job.steps):
+        if has_begun(self.job):
             return
         why = await self._container_conflict() if self._was_queued else None
         if why is None and self._fabric.checkout is not None:
             why = await self._fabric.checkout.prepare(self.job.id)
         if why is not None:
-            await self._set_steps([masked(Finished(NotStarted(why)), self._fabric.mask)])
+            await self._refuse_step(self.job.begins_at, why)
             return
         for n, planned in enumerate(self.job.plan.steps):
+            if n < self.job.begins_at:
+                continue
             why = await self._fabric.problem(planned, self._on_liveness)
             if why is not None:
-                before = [Skipped(f"{planned.name} could not have run")] * n
-                await self._set_steps([*before, masked(Finished(NotStarted(why)), self._fabric.mask)])
+                await self._refuse_step(n, why)
                 return
+
+    async def _refuse_step(self, n: int, why: str) -> None:
+        """Record why a step can't run, before any is begun: those before it do not run either."""
+        begins_at, name = self.job.begins_at, self.job.plan.steps[n].name
+        skipped = [Skipped(f"{name} could not have run")] * (n - begins_at)
+        refused = masked(Finished(NotStarted(why)), self._fabric.mask)
+        await self._set_steps([*self.job.steps[:begins_at], *skipped, refused])
 
     async def _advance(self) -> None:
         match next_transition(self.job):

@@ -17,6 +17,7 @@ from gateway.errors import (
     DrainingError,
     HeldError,
     PipelinesDisabledError,
+    RetryRefusedError,
     StorageError,
     UnknownJobError,
 )
@@ -27,9 +28,10 @@ from gateway.jobs.output_reader import OutputReader
 from gateway.jobs.readiness import Readiness, ReadinessCheck
 from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, may_attach, new_job
 from gateway.model.history import JobFilter
-from gateway.model.job import Caller, Ended, Job, Pending, Queued, job_status, phase
+from gateway.model.job import Caller, Ended, Job, Queued, has_begun, job_status, phase
 from gateway.model.plan import Plan
 from gateway.model.request import OnConflict, TriggerRequest
+from gateway.model.retry import RetryFrom, same_request
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from gateway.storage.store import Store
@@ -88,7 +90,25 @@ class JobService:
         StorageError, QueueFullError, ConflictError, EngineError.
         """
         await self._must_have_room()  # before git and dbt, which would fail on a full disk with other words
-        planned = await self._planner.plan(request)
+        return await self._submit(await self._planner.plan(request))
+
+    async def retry(self, job_id: str, start: RetryFrom, on_conflict: OnConflict, caller: Caller) -> Job:
+        """Do the work of an ended job again, as a new job: from the step that failed on, or all of it.
+
+        Raises UnknownJobError, RetryRefusedError, and what `submit` does.
+        """
+        job = await self._job(job_id)
+        if not isinstance(job.state, Ended):
+            raise RetryRefusedError(
+                "job_not_ended", f"Job {job.id} has not ended (now: {phase(job)}): wait for its end, or cancel it."
+            )
+        await self._must_have_room()
+        request = same_request(job, on_conflict, caller)
+        if start is RetryFrom.FAILED:
+            return await self._submit(self._planner.plan_rest(job, request))
+        return await self._submit(replace(await self._planner.plan(request), retry_of=job.id))
+
+    async def _submit(self, planned: PlannedJob) -> Job:
         await self._must_be_free(planned.fabric, planned.plan)
         return await self.accept(planned)
 
@@ -248,7 +268,7 @@ class JobService:
         return self._executions[job.id][0].snapshot() if job.id in self._executions else JobSnapshot(job)
 
     def _launch(self, job: Job, fabric: Fabric) -> None:
-        if fabric.checkout is not None and any(not isinstance(state, Pending) for state in job.steps):
+        if fabric.checkout is not None and has_begun(job):
             fabric.checkout.add_user(job.id)
         runner, folder = self._runners[job.runner], self.folder(job.id)
         execution = JobExecution(job, self._store, runner, fabric, folder, self._notify_turn, self.output.readers)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from gateway.clock import Instant
 from gateway.model.plan import Plan, PlannedStep
+from gateway.model.request_fields import RequestFields
 from gateway.settings.fabric import RunnerName
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from runners.parameters import ParameterValue
@@ -230,6 +231,8 @@ class Job:
     process: the step or model after which the job stops.
     updated: when the record last changed; None in a record that never did, or that an older version wrote.
     output_end: the bytes of output that an ended job has printed, kept or not; None where that is not known.
+    request: what it was asked for; None in a record of an older version.
+    retry_of: the job that it is a retry of. begins_at: its first step, counted from 0; an earlier job did those before.
     """
 
     id: str
@@ -249,6 +252,9 @@ class Job:
     process: str | None = None
     updated: Instant | None = None
     output_end: int | None = None
+    request: RequestFields | None = None
+    retry_of: str | None = None
+    begins_at: int = 0
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with another state of its nth step, counted from 0."""
@@ -298,6 +304,11 @@ def first_started(state: StepState) -> Instant | None:
             return earlier[0].started if earlier else started
         case Waiting(attempts=attempts):
             return attempts[0].started
+
+
+def has_begun(job: Job) -> bool:
+    """Whether a step of the job has begun or ended, or was skipped by the job itself."""
+    return any(not isinstance(state, Pending) for state in job.steps[job.begins_at :])
 
 
 def job_outcome(job: Job) -> JobOutcome | None:

@@ -73,7 +73,8 @@ def request_cancel(job: Job, by: Caller, now: Instant) -> Job:
     match job.state:
         case Queued():
             ending = Failed(Reason.CANCELLED, "The job was cancelled while it waited for its turn.")
-            return replace(job, state=Ended(now, ending), steps=(Skipped(CANCELLED),) * len(job.steps), acts=acts)
+            given_up = tuple(Skipped(CANCELLED) if isinstance(state, Pending) else state for state in job.steps)
+            return replace(job, state=Ended(now, ending), steps=given_up, acts=acts)
         case Running():
             return replace(job, state=Cancelling(now), acts=acts)
         case Cancelling() | Ended():

@@ -159,6 +159,7 @@ class ListedJob(JobAnswer):
     enable_elementary: bool
     audit: list[AuditAnswer]
     notes: list[str]
+    retry_of: str | None
 
 
 class WaitsForAnswer(Answer):
@@ -205,6 +206,7 @@ def _listed_fields(snapshot: JobSnapshot, base: str, now: Instant | None) -> dic
         "enable_openlineage": any(step.lineage for step in job.plan.steps),
         "enable_elementary": any(step.name == "elementary" for step in job.plan.steps),
         "audit": [_act(act) for act in job.acts],
+        "retry_of": job.retry_of,
         "notes": [*job.plan.notes, *([_REMOVED] if snapshot.output.removed else [])],
     }
 

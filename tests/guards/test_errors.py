@@ -17,6 +17,7 @@ from gateway.errors import (
     GatewayError,
     PipelinesDisabledError,
     RequestError,
+    RetryRefusedError,
     TooManyTriggersError,
     UnknownTargetError,
 )
@@ -50,6 +51,8 @@ def made(error: type[RequestError]) -> RequestError:
         return UnknownTargetError("unknown_fabric", "What, why.")
     if error is ConflictError:
         return ConflictError("What, why.", conflict={"jobId": "full-1-abc"}, retry_after=10)
+    if error is RetryRefusedError:
+        return RetryRefusedError("nothing_to_retry", "What, why.")
     if error is TooManyTriggersError:
         return TooManyTriggersError("What, why.", retry_after=1)
     return error("What, why.")
@@ -107,7 +110,7 @@ async def test_every_request_error_answers_in_the_common_shape(
     assert answer == shape
     assert "jobId" not in answer  # a script would poll another caller's job as its own
     assert refusal.headers.items() <= headers.items()
-    assert ("Retry-After" in headers) == (status in (409, 429, 503, 507))
+    assert ("Retry-After" in headers) == (status in (429, 503, 507) or error is ConflictError)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from gateway.jobs.output import OutputSize
 from gateway.model.history import JobFilter
 from gateway.model.job import Ended, JobOutcome, Status
 from gateway.model.request import DbtCommand, OnConflict, TriggerRequest
+from gateway.model.retry import RetryFrom
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.answers import base_url, json_answer, json_text
@@ -45,6 +46,15 @@ class TriggerBody(BaseModel):
     processName: ProcessName | None = None  # noqa: N815, the API's name
     enableOpenlineage: bool | None = None  # noqa: N815, the API's name
     enableElementary: bool | None = None  # noqa: N815, the API's name
+    onConflict: Conflict | None = None  # noqa: N815, the API's name
+
+
+class RetryBody(BaseModel):
+    """The body of a retry; null is the same as a missing field."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    start: Annotated[Literal[RetryFrom.FAILED, RetryFrom.START] | None, Field(alias="from")] = None
     onConflict: Conflict | None = None  # noqa: N815, the API's name
 
 
@@ -126,6 +136,20 @@ async def trigger(request: web.Request) -> web.Response:
     return json_answer(record, status=202, headers={"Location": f"{PATH}/{job.id}"})
 
 
+async def retry(request: web.Request) -> web.Response:
+    """Do the work of an ended job again, from the step that failed on or all of it: 202 once the new job is durable."""
+    given = await body.read_trigger(request, RetryBody, optional=True)
+    service = request.app[SERVICE]
+    job = await service.retry(
+        request.match_info["id"],
+        given.start or RetryFrom.FAILED,
+        given.onConflict or OnConflict.REJECT,
+        request[CALLER],
+    )
+    record = whole_record(await service.get(job.id), base_url(request))
+    return json_answer(record, status=202, headers={"Location": f"{PATH}/{job.id}"})
+
+
 async def list_jobs(request: web.Request) -> web.Response:
     """A page of the history, newest first."""
     asked, base = body.query(request, ListQuery), base_url(request)
@@ -175,6 +199,7 @@ ROUTES = (
     web.get(PATH, list_jobs),
     web.get(f"{PATH}/{{id}}", get),
     web.post(f"{PATH}/{{id}}/cancel", cancel),
+    web.post(f"{PATH}/{{id}}/retry", retry),
 )
 
 

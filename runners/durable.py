@@ -8,7 +8,8 @@ import os
 import re
 import stat
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,11 +32,21 @@ def write(file: Path, value: object) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Replace the content of a file atomically and durably. Several threads and processes may do so. Raises OSError."""
+    """Replace the content of a file: see `replacing`. Raises OSError."""
+    with replacing(file) as new:
+        new.write(text.encode())
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """A file whose content takes the place of `file` at the end of the block, atomically and durably.
+
+    Several threads and processes may do so. After an error in the block everything is as before. Raises OSError.
+    """
     new = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}.pipeline-gateway-partial")
     try:
-        with new.open("w", encoding="utf-8") as opened:
-            opened.write(text)
+        with new.open("wb") as opened:
+            yield opened
             opened.flush()
             os.fsync(opened.fileno())
         new.replace(file)

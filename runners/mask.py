@@ -34,6 +34,7 @@ USUAL_NAMES = (
     "*PRIVATE_KEY*",
     "*CONNECTION_STRING*",
 )
+_COPIED = 1 << 20  # bytes that are copied at once
 _PERCENT = re.compile("%[0-9A-F]{2}")
 _JSON_IN_HTML = {ord("&"): r"\u0026", ord("<"): r"\u003c", ord(">"): r"\u003e"}
 _PASSWORD = re.compile(r'://[^\s"<>\\/?#:]{0,512}:([^\s"<>\\/?#]{1,512})@')
@@ -63,9 +64,19 @@ class Mask:
     def text(self, text: str) -> str:
         """The text without secrets. Call this before the text is cut, since part of a secret is not found."""
         encoded = bytearray(text.encode(errors="surrogatepass"))
-        masker = Masker(value.encode(errors="surrogatepass") for value in variants(self.values))
+        masker = self._masker()
         masked = b"".join((masker.feed(encoded, len(encoded)), masker.finish()))
         return text if masked == encoded else masked.decode(errors="surrogatepass")
+
+    def copy(self, source: BinaryIO, target: BinaryIO) -> None:
+        """Copy a file to its end, without secrets and in bounded memory. Raises OSError."""
+        masker = self._masker()
+        while piece := bytearray(source.read(_COPIED)):
+            target.write(masker.feed(piece, len(piece)))
+        target.write(masker.finish())
+
+    def _masker(self) -> Masker:
+        return Masker(value.encode(errors="surrogatepass") for value in variants(self.values))
 
     def masked(self, value: object) -> object:
         """A part of a configuration without secrets, and without the values of secret names."""

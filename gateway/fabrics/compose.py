@@ -380,7 +380,7 @@ class ComposeFabric:
         if self.checkout is not None:
             project = step_services.dbt_folder(chosen, state.working_directory)
         target = compose_dbt.target(chosen.dbt, project)
-        await compose_dbt.fetch(self.docker, state, target, step, reader, folder)
+        await compose_dbt.fetch(self.docker, state, target, step, reader, folder, self._mask)
 
 
 def _unavailable(unreachable: EngineUnreachableError) -> EngineError:

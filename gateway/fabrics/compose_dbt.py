@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import posixpath
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,11 +12,12 @@ from pathlib import Path
 from gateway.settings.fabric import DbtServiceSettings
 from runners.containers.docker import ContainerState, Docker
 from runners.containers.identity import container_name
+from runners.dbt import artifacts
 from runners.dbt import command as dbt
 from runners.dbt import output as dbt_output
 from runners.dbt import variables as dbt_variables
 from runners.dbt.command import DbtPaths, DbtStep
-from runners.dbt.results import is_from_run
+from runners.mask import Mask
 
 # a service that sets one of these decides itself where its lineage goes
 LINEAGE_VARIABLES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT", "OPENLINEAGE_DISABLED")
@@ -62,22 +64,28 @@ def variables(*, lineage: bool) -> Mapping[str, str]:
 
 
 async def fetch(
-    docker: Docker, state: ContainerState, target: str, step: DbtStep, reader: dbt_output.DbtReader, folder: Path
+    docker: Docker,
+    state: ContainerState,
+    target: str,
+    step: DbtStep,
+    reader: dbt_output.DbtReader,
+    folder: Path,
+    mask: Mask,
 ) -> None:
-    """Copy results, lineage and report out of the ended container, unless they are those of an earlier run.
+    """Copy what the step has left out of its ended container, unless it is from an earlier run.
 
     target: dbt's target folder, relative to the container's working directory or absolute. folder: of the step.
-    Raises OSError, EngineUnreachableError.
+    mask: of what is copied. One file is in memory at a time. Raises OSError, EngineUnreachableError.
     """
-    target = posixpath.join(state.working_directory, target)
-    results = await docker.read_file(state.id, posixpath.join(target, "run_results.json"))
-    lineage = await docker.read_file(state.id, _LINEAGE) if step.lineage else None
-    report = await docker.read_file(container_name(folder, 1), _REPORT) if step.report else None
-    if results is not None and is_from_run(results, reader.invocation_id):
-        await asyncio.to_thread(_write, dbt.target_folder(folder) / "run_results.json", results)
-    for file, content in ((dbt.lineage_file(folder), lineage), (dbt.report_file(folder), report)):
-        if content is not None:
-            await asyncio.to_thread(_write, file, content)
+    target, to = posixpath.join(state.working_directory, target), artifacts.files(folder)
+    for name, file in artifacts.in_target(step.verb).items():
+        content = await docker.read_file(state.id, posixpath.join(target, file))
+        if content is not None and artifacts.is_from_run(content, reader.invocation_id):
+            await asyncio.to_thread(_write, to[name], content, mask)
+    if step.lineage and (content := await docker.read_file(state.id, _LINEAGE)) is not None:
+        await asyncio.to_thread(_write, dbt.lineage_file(folder), content, mask)
+    if step.report and (content := await docker.read_file(container_name(folder, 1), _REPORT)) is not None:
+        await asyncio.to_thread(_write, dbt.report_file(folder), content, mask)
 
 
 def target(chosen: DbtServiceSettings, project: str | None) -> str:
@@ -87,6 +95,7 @@ def target(chosen: DbtServiceSettings, project: str | None) -> str:
     return posixpath.join(project, chosen.target_path or _TARGET)
 
 
-def _write(file: Path, content: bytes) -> None:
+def _write(file: Path, content: bytes, mask: Mask) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
+    with file.open("wb") as opened:
+        mask.copy(io.BytesIO(content), opened)

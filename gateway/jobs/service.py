@@ -333,5 +333,5 @@ def _caller_fields(caller: Caller) -> dict[str, str | None]:
 def _tidy(folder: Path) -> None:
     """Remove the half-written files that a killed gateway left in the folders of a job and of its steps."""
     with contextlib.suppress(OSError):
-        for directory in (folder, *folder.glob("*-*/")):
+        for directory in (folder, *folder.glob("*-*/"), *folder.glob("*-*/artifacts/")):
             durable.remove_partial_files(directory)

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from gateway import clock
+from gateway.artifacts import keeping
 from gateway.errors import StorageError
 from gateway.fabrics.fabric import Fabric, OnLiveness, finished_by_exit_code, masked, output_reader
 from gateway.jobs.output import OutputSize
@@ -186,10 +187,11 @@ class StepExecution:
             )
         except OSError as error:  # then only its exit code and its output say how it ended
             finished = finished_by_exit_code(planned, state.started, _without_proof(outcome, error), reader)
+        notes = await asyncio.to_thread(keeping.keep, folder, planned.name, self._fabric.mask)
         recorded = masked(finished, self._fabric.mask)
         recorded = replace(recorded, output_from=state.output_from, earlier=state.earlier)
         now = clock.now()
-        await self._record.persist(lambda job: end_attempt(job, n, recorded, now))
+        await self._record.persist(lambda job: end_attempt(job.with_planned(n, planned, notes), n, recorded, now))
         self._follower = None
         self._on_liveness(Liveness.SUPERVISED)
         await self._runner.release(folder)
@@ -204,6 +206,8 @@ class StepExecution:
             command = await self._fabric.command(planned, folder, self._on_liveness)
         except OSError as error:
             command = f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again."
+        if not begun and not isinstance(command, str):
+            await asyncio.to_thread(keeping.keep_command, folder, command)
         await self._runner.start(folder, command, begun=begun)
         if begun or isinstance(command, str):
             return

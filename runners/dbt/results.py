@@ -15,14 +15,6 @@ from runners.report import Failure, Progress, folded, one_line, without_frames
 _HIGHEST_SIGNAL = 64
 
 
-def is_from_run(document: bytes, invocation_id: str) -> bool:
-    """Whether a run_results.json is from the run with this id, and not from an earlier one."""
-    try:
-        return bool(invocation_id) and json.loads(document)["metadata"]["invocation_id"] == invocation_id
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
-
-
 def read_results(folder: Path) -> Results | None:
     """The results of the step whose folder this is; None if there is no run_results.json or it can't be understood.
 

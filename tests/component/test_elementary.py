@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import MakeApi
 from tests.support import projects
 from tests.support.api import Api, until
+from tests.support.damage import STATE
 
 # the steps of `daily`, as a person calls them who knows nothing of the gateway
 BY_HAND = (["deps"], ["build"], ["run", "--select", "elementary"])
@@ -74,6 +75,7 @@ async def test_no_result_is_lost_where_elementarys_tables_are_missing(tmp_path: 
     async def notes_of_a_day() -> list[str]:
         record = await api.run(pipeline="dbt", command="daily", enableOpenlineage=False)
         assert (record["status"], record["exitCode"]) == ("completed", 0), record
+        assert_each_step_has_its_results(api.folder / STATE / "jobs" / record["jobId"])
         return [str(note) for note in record["notes"]]
 
     missing = (
@@ -90,6 +92,19 @@ async def test_no_result_is_lost_where_elementarys_tables_are_missing(tmp_path: 
     drop_tables(api.folder)
     notes = await notes_of_a_day()
     assert (kept(api.folder), notes) == (by_hand, [missing])
+
+
+def assert_each_step_has_its_results(job: Path) -> None:
+    """What the step elementary leaves replaces nothing of the build."""
+    build, elementary = (
+        {node["unique_id"] for node in json.loads((job / step / "artifacts/run_results.json").read_bytes())["results"]}
+        for step in ("2-build", "3-elementary")
+    )
+    assert "model.small.numbers" in build
+    assert "model.small.numbers" not in elementary
+    assert "model.elementary.dbt_run_results" in elementary
+    assert all((job / step / "artifacts/manifest.json").is_file() for step in ("2-build", "3-elementary"))
+    assert [file.name for file in (job / "1-deps/artifacts").iterdir()] == ["command.json"]
 
 
 async def daily_with_a_fake(api: Api) -> str:

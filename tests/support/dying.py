@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import signal
 import sqlite3
@@ -20,7 +21,8 @@ from tests.support.gateway import DEADLINE, PATH, Gateway, wait_for
 from tests.support.kill_loop_gateway import SUBMIT
 
 JOBS_API = "/api/v1/jobs"
-# Counts its runs in a file named by its folder, prints on both streams, waits as long as there is a file `hold`.
+# Counts its runs in a file named by its folder, prints on both streams, waits as long as there is a file `hold`, and
+# leaves a file that is kept.
 STEP = """
     import os, pathlib, sys, time
     job, step = os.environ["PIPELINE_GATEWAY_STEP"].rsplit("/", 2)[1:]
@@ -31,6 +33,7 @@ STEP = """
     while pathlib.Path("hold").exists():
         time.sleep(0.01)
     os.write(1, f"{step} done\\n".encode())
+    pathlib.Path(os.environ["PIPELINE_GATEWAY_STEP"], "lineage.ndjson").write_text(f"{step} left\\n" * 100_000)
     sys.exit((0, 7)[int(step.partition("-")[0]) - 1])
 """
 STEPS = ("1-ingester", "2-ingester")
@@ -165,6 +168,12 @@ def ran_undisturbed(gateway: DyingGateway, job: str) -> None:
     assert steps == [("ingester", "completed", 0), ("ingester", "completed", 7)], record
     assert gateway.runs(job) == [1, 1], gateway.runs(job)
     assert gateway.output(job) == "".join(map(output_of, STEPS)) == record["output"], record["output"]
+    for step in STEPS:
+        kept = gateway.jobs / job / step / "artifacts"
+        assert sorted(file.name for file in kept.iterdir()) == ["command.json", "lineage.ndjson"]
+        is_whole = (kept / "lineage.ndjson").read_text() == f"{step} left\n" * 100_000
+        assert is_whole
+        assert json.loads((kept / "command.json").read_bytes())["argvs"][0][-1] == "ingest.py"
 
 
 def was_cancelled(gateway: DyingGateway, job: str) -> None:

@@ -1,0 +1,1 @@
+"""What the steps of jobs leave behind: kept, read, and understood as nodes."""

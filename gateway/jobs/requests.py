@@ -20,8 +20,19 @@ from gateway.errors import (
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.model import catalog
+from gateway.model.attempts import step_folder
 from gateway.model.catalog import Installation, Models
-from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Queued, Running, Skipped, SourceCommit
+from gateway.model.job import (
+    AuditAction,
+    AuditEntry,
+    Job,
+    Pending,
+    Queued,
+    Running,
+    Skipped,
+    SourceCommit,
+    first_started,
+)
 from gateway.model.plan import Plan, PlannedStep, Retries, StepName
 from gateway.model.request import BuiltinPipeline, OnConflict, TriggerRequest
 from gateway.model.request_fields import RequestFields
@@ -51,6 +62,7 @@ class PlannedJob:
     built_in: its pipeline is a built-in one.
     parameters: values of the pipeline's parameters, by name.
     retry_of: the id of the job that it is a retry of. done: the states of its first steps, which that job did.
+    continues: as in Job.
     """
 
     request: TriggerRequest
@@ -64,6 +76,7 @@ class PlannedJob:
     built_in: bool = False
     retry_of: str | None = None
     done: tuple[Skipped, ...] = ()
+    continues: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +172,7 @@ class RequestPlanner:
             built_in=isinstance(request.pipeline, BuiltinPipeline),
             retry_of=job.id,
             done=done_before(job, first),
+            continues=f"{job.id}/{step_folder(job, first)}" if first_started(job.steps[first]) else None,
         )
 
     def _with_retries(self, planned: PlannedJob, pipeline: PipelineSettings) -> PlannedJob:
@@ -304,6 +318,7 @@ def new_job(planned: PlannedJob) -> Job:
         request=_request_fields(planned.request, built_in=planned.built_in),
         retry_of=planned.retry_of,
         begins_at=len(planned.done),
+        continues=planned.continues,
     )
 
 

@@ -18,9 +18,9 @@ from gateway.fabrics.fabric import Fabric, OnLiveness, finished_by_exit_code, ma
 from gateway.jobs.output import OutputSize
 from gateway.jobs.progress import ProgressFollower
 from gateway.jobs.record import JobRecord, retry_while_it_may_pass
-from gateway.model.attempts import step_folder
+from gateway.model.attempts import attempt_number, step_folder
 from gateway.model.job import Active, Cancelling, Finished, Job, Pending, Running, Waiting, step_exit_code
-from gateway.model.plan import PlannedStep
+from gateway.model.plan import PlannedStep, StepName
 from gateway.model.transitions import end_attempt
 from runners import durable
 from runners.outcome import Exited, Lost, NotStarted, Outcome
@@ -133,6 +133,7 @@ class StepExecution:
                 return False
             planned, notes = settled
         await asyncio.to_thread(_make_folder, self._step_folder(n))
+        notes += await self._resume(n, planned)
         try:
             output_from = (await retry_while_it_may_pass(asyncio.to_thread, OutputRing(self._folder).bounds))[1]
         except OSError as error:
@@ -149,6 +150,16 @@ class StepExecution:
 
         await self._record.persist(begin)
         return isinstance(self._job.steps[n], Active)
+
+    async def _resume(self, n: int, planned: PlannedStep) -> tuple[str, ...]:
+        """Prepare an attempt that another one came before, in this job or in the one that it retries; with notes."""
+        job, number = self._job, attempt_number(self._job.steps[n])
+        earlier = self._folder / step_folder(job, n, number - 1) if number > 1 else None
+        if earlier is None and n == job.begins_at and job.continues is not None:
+            earlier = self._folder.parent / job.continues
+        if earlier is None or planned.name in (StepName.INGESTER, StepName.DEPS):
+            return ()
+        return await self._fabric.resume(planned, earlier, self._step_folder(n))
 
     async def _settle(self, planned: PlannedStep) -> tuple[PlannedStep, tuple[str, ...]] | None:
         """A step as it is to run now, with notes for the record; None if the job was cancelled meanwhile."""

@@ -17,9 +17,12 @@ def attempt_number(state: StepState) -> int:
             return len(attempts) + 1
 
 
-def step_folder(job: Job, n: int) -> str:
-    """The name of the folder of a step's attempt, which is also in the name of its containers. n: counted from 0."""
-    number = attempt_number(job.steps[n])
+def step_folder(job: Job, n: int, number: int | None = None) -> str:
+    """The name of the folder of a step's attempt, which is also in the name of its containers.
+
+    n: of the step, counted from 0. number: of the attempt, counted from 1; None for the one that attempt_number tells.
+    """
+    number = number or attempt_number(job.steps[n])
     return f"{n + 1}-{job.plan.steps[n].name}{f'.{number}' if number > 1 else ''}"
 
 

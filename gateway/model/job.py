@@ -233,6 +233,7 @@ class Job:
     output_end: the bytes of output that an ended job has printed, kept or not; None where that is not known.
     request: what it was asked for; None in a record of an older version.
     retry_of: the job that it is a retry of. begins_at: its first step, counted from 0; an earlier job did those before.
+    continues: what that step goes on from: a folder of that job's last attempt of it, below that of all jobs.
     """
 
     id: str
@@ -255,6 +256,7 @@ class Job:
     request: RequestFields | None = None
     retry_of: str | None = None
     begins_at: int = 0
+    continues: str | None = None
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with another state of its nth step, counted from 0."""

@@ -97,7 +97,8 @@ async def test_a_fabric_says_when_its_dbt_is_tried_again(tmp_path: Path, make_ap
     """A dbt that exits 0 and says nothing did not run."""
     dbt = {"executable": "true", "retries": {"attempts": 2, "wait": 0, "errors": ["any"]}}
     api = await make_api(projects.make(tmp_path, settings={"fabrics": {"local": {"dbt": dbt}}}))
-    record = await api.run(pipeline="dbt", command="deps")
+    record = await api.run(pipeline="dbt", command="build", enableOpenlineage=False)
+    assert "The step build runs as a whole again: its last attempt left no results." in record["notes"]
     assert [one["reason"] for one in record["steps"][0]["attempts"]] == ["not_started"] * 2
     assert record["reason"] == "not_started"
 

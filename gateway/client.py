@@ -83,7 +83,18 @@ class Client:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def trigger(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Trigger a pipeline; the record of its job. Raises RefusedError, UnreachableError.
+        """Trigger a pipeline; the record of its job. Raises RefusedError, UnreachableError."""
+        return await self._start(JOBS, body)
+
+    async def retry(self, job_id: str, start: str) -> dict[str, Any]:
+        """Do the work of an ended job again, from `failed` or `start` on; the record of the new job.
+
+        Raises RefusedError, UnreachableError.
+        """
+        return await self._start(f"{JOBS}/{job_id}/retry", {"from": start})
+
+    async def _start(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A request that starts a job; its record. Raises RefusedError, UnreachableError.
 
         A gateway that is restarting or busy, and says when to come again, is asked again for half a minute; so is one
         whose answer was lost, with the same key, so that no second job is started.
@@ -94,7 +105,7 @@ class Client:
         error: GatewayError
         while True:
             try:
-                return await self._ask("POST", JOBS, json=body, headers=key)
+                return await self._ask("POST", path, json=body, headers=key)
             except RefusedError as refused:
                 pause, error = refused.retry_after, refused
             except UnreachableError as lost:

@@ -165,6 +165,16 @@ class PausedError(RequestError):
     code = "paused"
 
 
+class RetryRefusedError(RequestError):
+    """A job can't be retried so."""
+
+    status = 409
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class BodyTooLargeError(RequestError):
     """The body is larger than the limit."""
 

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from gateway.artifacts.keeping import COMMAND, LARGEST, folder_of
 from gateway.errors import UnknownTargetError
-from gateway.model.job import Job
-from gateway.model.plan import StepName
+from gateway.model import attempts
+from gateway.model.job import Job, Waiting
 from runners import durable
 from runners.dbt import artifacts
 
@@ -29,9 +29,10 @@ class Artifact:
     version: str
 
 
-def step_folder(job: Path, n: int, name: StepName) -> Path:
-    """The folder of the nth step, counted from 0, of the job whose folder this is."""
-    return job / f"{n + 1}-{name}"
+def step_folder(folder: Path, job: Job, n: int) -> Path:
+    """The folder of the last attempt that was begun of the nth step, counted from 0. folder: of the job."""
+    state = job.steps[n]
+    return folder / attempts.step_folder(job, n, len(state.attempts) if isinstance(state, Waiting) else None)
 
 
 def of_job(folder: Path, job: Job) -> list[Artifact]:
@@ -39,7 +40,7 @@ def of_job(folder: Path, job: Job) -> list[Artifact]:
     found = []
     for n, planned in enumerate(job.plan.steps):
         for name in NAMES:
-            opened = _open(step_folder(folder, n, planned.name), planned.name, name)
+            opened = _open(step_folder(folder, job, n), planned.name, name)
             if opened is not None:
                 found.append(opened[0])
                 opened[1].close()
@@ -57,7 +58,7 @@ def open_one(folder: Path, job: Job, step: str, name: str) -> tuple[Artifact, Bi
             "unknown_artifact", f"Artifact {name[:100]!a} not found; there are {', '.join(NAMES)}."
         )
     for n, planned in enumerate(job.plan.steps):
-        opened = _open(step_folder(folder, n, planned.name), step, name) if planned.name == step else None
+        opened = _open(step_folder(folder, job, n), step, name) if planned.name == step else None
         if opened is not None:
             return opened
     raise UnknownTargetError(

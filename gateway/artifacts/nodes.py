@@ -97,7 +97,7 @@ def _steps(folder: Path, job: Job) -> Iterator[_DbtStep]:
     ends = [*(_start(state) for _, _, state in begun[1:]), None]
     for (n, name, state), end in zip(begun, ends, strict=False):
         if name not in _WITHOUT_NODES:
-            yield _DbtStep(name, kept.step_folder(folder, n, name), state, _start(state), end)
+            yield _DbtStep(name, kept.step_folder(folder, job, n), state, _start(state), end)
 
 
 def _start(state: StepState) -> int | None:

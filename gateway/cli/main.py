@@ -34,6 +34,7 @@ CLIENT = {
     "artifacts": "gateway.cli.client.artifacts:artifacts",
     "wait": "gateway.cli.client.jobs:wait",
     "cancel": "gateway.cli.client.jobs:cancel",
+    "retry": "gateway.cli.client.trigger:retry",
     "list": "gateway.cli.client.jobs:list_jobs",
     "pipelines": "gateway.cli.client.pipelines:pipelines",
     "pause": "gateway.cli.client.pipelines:pause",
@@ -72,8 +73,8 @@ Exit codes: 0 done, 1 the demo or a check failed, or a token could not be change
 state directory or port unusable, 75 the same but it may pass (disk full), 78 wrong configuration.
 
 \b
-Exit codes of the commands for jobs: the job's own (trigger --wait, trigger --follow, wait), 125 the job failed or was
-cancelled, 75 the gateway refused the request, 69 the gateway can't be reached, 130 interrupted.
+Exit codes of the commands for jobs: the job's own (trigger and retry with --wait or --follow, wait), 125 the job
+failed or was cancelled, 75 the gateway refused the request, 69 the gateway can't be reached, 130 interrupted.
 """
 
 

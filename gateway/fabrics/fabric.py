@@ -133,6 +133,13 @@ class Fabric(Protocol):
         """
         ...
 
+    async def resume(self, planned: PlannedStep, earlier: Path, folder: Path) -> tuple[str, ...]:
+        """Prepare another attempt of a dbt step, which runs only what had failed where that can be; notes about it.
+
+        earlier: the folder of the attempt before. folder: of this one, for `command`.
+        """
+        ...
+
     async def command(
         self, planned: PlannedStep, folder: Path, on_liveness: OnLiveness = ignore_liveness
     ) -> Command | str:
@@ -251,6 +258,14 @@ def settled_elementary(planned: PlannedStep, missing: Sequence[str] | str) -> tu
         why = f"without their tables its own results would be lost, and the target lacks {missing[0]}{more}."
     included = replace(planned, without_elementary=False, with_elementary=True)
     return included, (f"The step {planned.name} makes Elementary's models too: {why}",)
+
+
+def resumed(planned: PlannedStep, why_not: str | None) -> tuple[str, ...]:
+    """The notes about another attempt of a dbt step. why_not: why it runs as a whole, None where only what failed."""
+    if why_not is not None:
+        return (f"The step {planned.name} runs as a whole again: {why_not}.",)
+    lineage = "; without OpenLineage, since dbt-ol emits nothing for it" if planned.lineage else ""
+    return (f"The step {planned.name} runs only what had failed or was skipped, by `dbt retry`{lineage}.",)
 
 
 def folder_by_hand(project: ProjectSettings) -> str:

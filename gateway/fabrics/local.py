@@ -32,6 +32,7 @@ from runners.dbt import listing
 from runners.dbt import output as dbt_output
 from runners.dbt import profile as dbt_profile
 from runners.dbt import project as dbt_project
+from runners.dbt import retry as dbt_retry
 from runners.dbt.command import DbtStep
 from runners.dbt.listing import Found, Node
 from runners.dbt.results import judge_outcome, read_results
@@ -132,6 +133,14 @@ class LocalFabric:
         except OSError as error:
             missing = str(error)
         return shared.settled_elementary(planned, missing)
+
+    async def resume(self, planned: PlannedStep, earlier: Path, folder: Path) -> tuple[str, ...]:
+        """Prepare another attempt of a dbt step; notes about it."""
+        try:
+            why = await asyncio.to_thread(dbt_retry.prepare, earlier, folder)
+        except OSError as error:
+            why = f"the results of its last attempt can't be taken over: {error}"
+        return shared.resumed(planned, why)
 
     async def command(
         self,

@@ -13,16 +13,14 @@ from pathlib import Path
 import structlog
 
 from gateway import clock
-from gateway.artifacts import keeping
 from gateway.errors import EngineError, StorageError
-from gateway.fabrics.fabric import Fabric, finished_by_exit_code, masked, masked_progress, output_reader
+from gateway.fabrics.fabric import Fabric, masked, masked_progress
 from gateway.jobs.output import OutputSize
-from gateway.jobs.progress import ProgressFollower
 from gateway.jobs.record import JobRecord, retry_while_it_may_pass
+from gateway.jobs.step_execution import StepExecution
 from gateway.model.job import (
     Active,
     Caller,
-    Cancelling,
     Completed,
     Ended,
     Failed,
@@ -33,15 +31,24 @@ from gateway.model.job import (
     Reason,
     Skipped,
     StepState,
+    Waiting,
     WaitsFor,
+    has_begun,
     job_outcome,
 )
-from gateway.model.plan import PlannedStep
-from gateway.model.transitions import EndJob, RunStep, SkipStep, begin, next_transition, request_cancel
+from gateway.model.transitions import (
+    EndJob,
+    EndStep,
+    RunStep,
+    SkipStep,
+    begin,
+    end_step,
+    next_transition,
+    request_cancel,
+)
 from gateway.storage.store import Store
-from runners import durable
 from runners.mask import Mask
-from runners.outcome import Exited, Lost, NotStarted, Outcome
+from runners.outcome import Lost, NotStarted
 from runners.output import OutputRing
 from runners.report import Progress
 from runners.runner import Liveness, Runner
@@ -88,17 +95,17 @@ class JobExecution:
         self._record = JobRecord(job, store, folder, self.notify, on_promoted)
         self.settled = asyncio.Event()  # set once it is known whether the job is alive, queued or ended
         self._store = store
-        self._runner = runner
         self._fabric = fabric
         self._folder = folder
-        self._readers = readers
         self._was_queued = False
         self._turn = asyncio.Event()  # set when a queued job may hold its resources, or was cancelled
         self._unrecorded_cancel: Callable[[Job], Job] | None = None  # a cancel that the disk has refused so far
-        self._follower: ProgressFollower | None = None
         self._liveness = Liveness.SUPERVISED
         self._changed = asyncio.Event()
         self.final_output = OutputSize()  # what there was of the job's output when it ended
+        self._steps = StepExecution(
+            self._record, runner, fabric, folder, readers, self.notify, lambda: self._changed, self._on_liveness
+        )
 
     @property
     def job(self) -> Job:
@@ -112,9 +119,8 @@ class JobExecution:
 
     def snapshot(self) -> JobSnapshot:
         """The job as it is now."""
-        progress = masked_progress(self._follower.progress if self._follower else None, self.mask)
-        size = self._follower.size if self._follower else None
-        return JobSnapshot(self.job, progress, self._liveness, size or OutputSize())
+        progress = masked_progress(self._steps.progress, self.mask)
+        return JobSnapshot(self.job, progress, self._liveness, self._steps.output_size or OutputSize())
 
     @property
     def changed(self) -> asyncio.Event:
@@ -169,7 +175,7 @@ class JobExecution:
             else:
                 await self._record.update_in_memory(cancelling)
         self._turn.set()
-        await self._stop()
+        await self._steps.stop()
         return first
 
     async def _await_resources(self) -> None:
@@ -206,27 +212,37 @@ class JobExecution:
         """Before the first step of a new job: check that each step can run. If one can't, none is begun."""
         if isinstance(self.job.state, Ended):  # cancelled while queued
             return
-        if any(not isinstance(state, Pending) for state in self.job.steps):
+        if has_begun(self.job):
             return
         why = await self._container_conflict() if self._was_queued else None
         if why is None and self._fabric.checkout is not None:
             why = await self._fabric.checkout.prepare(self.job.id)
         if why is not None:
-            await self._set_steps([masked(Finished(NotStarted(why)), self._fabric.mask)])
+            await self._refuse_step(self.job.begins_at, why)
             return
         for n, planned in enumerate(self.job.plan.steps):
+            if n < self.job.begins_at:
+                continue
             why = await self._fabric.problem(planned, self._on_liveness)
             if why is not None:
-                before = [Skipped(f"{planned.name} could not have run")] * n
-                await self._set_steps([*before, masked(Finished(NotStarted(why)), self._fabric.mask)])
+                await self._refuse_step(n, why)
                 return
+
+    async def _refuse_step(self, n: int, why: str) -> None:
+        """Record why a step can't run, before any is begun: those before it do not run either."""
+        begins_at, name = self.job.begins_at, self.job.plan.steps[n].name
+        skipped = [Skipped(f"{name} could not have run")] * (n - begins_at)
+        refused = masked(Finished(NotStarted(why)), self._fabric.mask)
+        await self._set_steps([*self.job.steps[:begins_at], *skipped, refused])
 
     async def _advance(self) -> None:
         match next_transition(self.job):
             case RunStep(n=n):
-                await self._run_step(n)
+                await self._steps.run(n)
             case SkipStep(n=n, note=note):
                 await self._record.persist(lambda job: job.with_step(n, Skipped(note)))
+            case EndStep(n=n):
+                await self._record.persist(lambda job: end_step(job, n))
             case EndJob(ending=ending):
                 end = await self._output_end()
                 await self._record.persist(lambda job: replace(job, state=Ended(clock.now(), ending), output_end=end))
@@ -240,107 +256,17 @@ class JobExecution:
         self.final_output = OutputSize(end - start, start)
         return end
 
-    async def _run_step(self, n: int) -> None:
-        """Run a step, or follow it if it runs already."""
-        planned, folder, ring = self.job.plan.steps[n], self._step_folder(n), OutputRing(self._folder)
-        state = self.job.steps[n]
-        if isinstance(state, Active):
-            # the folder was made before the step became active, so a step without it was perhaps begun
-            lost = not await asyncio.to_thread(folder.is_dir)
-            begun: bool | None = True if state.begun or lost else None
-        else:
-            begun = False
-            settled = await self._settle(planned)
-            if settled is None:
-                return
-            planned, notes = settled
-            await asyncio.to_thread(_make_folder, folder)
-            try:
-                output_from = (await retry_while_it_may_pass(asyncio.to_thread, ring.bounds))[1]
-            except OSError as error:
-                why = f"The job's output can't be kept: {error}; solve that and trigger it again."
-                await self._record.persist(lambda job: job.with_step(n, Finished(NotStarted(why))))
-                return
-            active = state = Active(clock.now(), output_from)
-            await self._record.persist(lambda job: job.with_planned(n, planned, notes).with_step(n, active))
-        await self._start(n, state, folder, begun=begun)
-        if isinstance(self.job.state, Cancelling):
-            await self._runner.stop(folder)  # the cancel came while the step was being started
-        reader = output_reader(planned)
-        self._follower = ProgressFollower(ring, state.output_from, reader)
-        following = asyncio.create_task(self._follower.run(self._readers, self.notify), name=f"follow-{self.job.id}")
-        try:
-            outcome = await self._runner.wait(folder, self._on_liveness)
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
-        try:
-            await retry_while_it_may_pass(asyncio.to_thread, self._follower.finish)
-            finished = await retry_while_it_may_pass(
-                self._fabric.conclude, planned, state.started, outcome, reader, folder
-            )
-        except OSError as error:  # then only its exit code and its output say how it ended
-            finished = finished_by_exit_code(planned, state.started, _without_proof(outcome, error), reader)
-        notes = await asyncio.to_thread(keeping.keep, folder, planned.name, self._fabric.mask)
-        recorded = replace(masked(finished, self._fabric.mask), output_from=state.output_from)
-        await self._record.persist(lambda job: job.with_planned(n, planned, notes).with_step(n, recorded))
-        self._follower, self._liveness = None, Liveness.SUPERVISED
-        await self._runner.release(folder)
-
-    async def _settle(self, planned: PlannedStep) -> tuple[PlannedStep, tuple[str, ...]] | None:
-        """A step as it is to run now, with notes for the record; None if the job was cancelled meanwhile."""
-        settling = asyncio.create_task(self._fabric.settle(planned), name=f"settle-{self.job.id}")
-        try:
-            while not settling.done() and not isinstance(self.job.state, Cancelling):
-                changing = asyncio.create_task(self._changed.wait())
-                try:
-                    await asyncio.wait((settling, changing), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    changing.cancel()
-            return settling.result() if settling.done() else None
-        finally:
-            settling.cancel()
-            await asyncio.wait([settling])
-
-    async def _start(self, n: int, state: Active, folder: Path, *, begun: bool | None) -> None:
-        """Start the step, unless it was begun before, and record that it was begun."""
-        planned = self.job.plan.steps[n]
-        try:
-            command = await self._fabric.command(planned, folder, self._on_liveness)
-        except OSError as error:
-            command = f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again."
-        if not begun and not isinstance(command, str):
-            await asyncio.to_thread(keeping.keep_command, folder, command)
-        await self._runner.start(folder, command, begun=begun)
-        if begun or isinstance(command, str):
-            return
-
-        def record_begun(job: Job) -> Job:
-            return job.with_step(n, replace(state, begun=True))
-
-        try:
-            await self._record.update(record_begun)
-        except StorageError:  # a full disk: the step runs all the same, and its folder says that it was begun
-            await self._record.update_in_memory(record_begun)
-
-    async def _stop(self) -> None:
-        for n, state in enumerate(self.job.steps):
-            if isinstance(state, Active):
-                await self._runner.stop(self._step_folder(n))
-
     async def _abandon(self, incident: str) -> None:
         """End a job after a bug, once no process of it is alive. If the runner has a bug too, end the job at once."""
         error = f"The gateway made a mistake and gave this job up; its log tells more under incident {incident}."
         try:
-            await self._stop()
-            for n, state in enumerate(self.job.steps):
-                if isinstance(state, Active):
-                    await self._runner.wait(self._step_folder(n), self._on_liveness)
+            await self._steps.stop()
+            await self._steps.wait()
         except Exception:  # noqa: BLE001, any bug: one job must not end the service, and the next one at its start
             _log.exception("job not stopped", job=self.job.id, incident=incident)
             error += " What it had begun may still run: look for it before you trigger it again."
-        lost = Finished(Lost(f"the gateway made a mistake (incident {incident})"))
-        await self._set_steps([lost if isinstance(state, Active) else state for state in self.job.steps])
+        lost = Lost(f"the gateway made a mistake (incident {incident})")
+        await self._set_steps([_given_up(state, lost) for state in self.job.steps])
         await self._record.persist(lambda job: replace(job, state=Ended(clock.now(), Failed(Reason.UNKNOWN, error))))
 
     async def _set_steps(self, first: list[StepState]) -> None:
@@ -353,24 +279,16 @@ class JobExecution:
             self._liveness = liveness
             self.notify()
 
-    def _step_folder(self, n: int) -> Path:
-        return self._folder / f"{n + 1}-{self.job.plan.steps[n].name}"
 
-
-def _without_proof(outcome: Outcome, error: OSError) -> Outcome:
-    """The outcome of a step whose results can't be read: exit code 0 alone does not prove that it did its work."""
-    if not isinstance(outcome, Exited) or outcome.code != 0:
-        return outcome
-    return Lost(
-        f"it exited 0, but what it left can't be read: {error}; make that readable for the gateway's user, see whether "
-        "the step did its work, and trigger it again"
-    )
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder of a step durable. Where the disk refuses that, starting the step says so."""
-    with contextlib.suppress(OSError):
-        durable.make_directory(folder)
+def _given_up(state: StepState, lost: Lost) -> StepState:
+    """The state of a step once its job was given up."""
+    match state:
+        case Active(started=started, output_from=output_from, earlier=earlier):
+            return Finished(lost, started=started, output_from=output_from, earlier=earlier)
+        case Waiting(last=last):
+            return last
+        case Pending() | Finished() | Skipped():
+            return state
 
 
 def _ending_fields(job: Job) -> dict[str, object]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import structlog
 
 from gateway.errors import StorageError
+from gateway.model.attempts import attempt_number
 from gateway.model.job import Ended, Finished
 from gateway.storage.store import Store
 from runners.containers.docker import Docker, EngineUnreachableError
@@ -19,7 +20,7 @@ _INTERVAL = 60.0
 _AFTER_SILENCE = 10.0
 _COLUMNS = '{{.Names}}\t{{.State}}\t{{.Label "' + JOB_LABEL + '"}}\t{{.Label "' + STEP_LABEL + '"}}'
 _REMOVAL_TAKES = 60.0
-_STEP = re.compile(r"[0-9]{1,3}-[a-z]+")
+_STEP = re.compile(r"([0-9]{1,3})-[a-z]+(?:\.([0-9]{1,3}))?")
 _ALIVE = ("running", "paused", "restarting")
 _ONE_OFF_TAKES = 150.0  # seconds that a container without a job may live: `dbt ls` of a large project
 
@@ -68,15 +69,22 @@ class Leftovers:
         self._one_offs[engine.command] = one_offs
 
     async def _is_needed(self, job_id: str, step: str, status: str) -> bool:
-        """Whether the step of this folder name, `2-build`, has not ended or is unknown. status: of the container."""
-        number = int(step.partition("-")[0]) if _STEP.fullmatch(step) else 0
+        """Whether the attempt of this folder name, `2-build` or `2-build.2`, has not ended or is unknown.
+
+        status: of the container.
+        """
+        found = _STEP.fullmatch(step)
+        number, attempt = (int(found[1]), int(found[2] or 1)) if found else (0, 1)
         job = await self._store.get(job_id)
         if job is None:
             # the database may be another one than the container was made with: what runs goes on
             return status in _ALIVE
         if isinstance(job.state, Ended):
             return False
-        return not 1 <= number <= len(job.steps) or not isinstance(job.steps[number - 1], Finished)
+        if not 1 <= number <= len(job.steps):
+            return True
+        state = job.steps[number - 1]
+        return not isinstance(state, Finished) and attempt >= attempt_number(state)
 
     async def _remove(self, engine: Docker, container: str, job_id: str) -> None:
         said = await engine.run("container", "rm", "--force", "--volumes", "--", container, within=_REMOVAL_TAKES)

@@ -113,7 +113,8 @@ class JobLog:
             raise UnknownTargetError(
                 "unknown_step", f"Step {name[:100]!a} not found; the job has {', '.join(planned)}."
             )
-        for part, following in zip(self._parts, [*self._parts[1:], None], strict=True):
+        begins = [part for part in self._parts if part.attempt == 1]
+        for part, following in zip(begins, [*begins[1:], None], strict=True):
             if part.name == name:
                 return part.start, end if following is None else following.start
         return end, end
@@ -143,7 +144,7 @@ class JobLog:
         headings = {self._heading_at(part): part for part in self._parts if start - 1 <= part.start < start + len(data)}
         for offset, line in _lines(start, data, sorted(headings)):
             if offset in headings:
-                texts.append(f"==> {headings[offset].name} <==\n")
+                texts.append(_heading(headings[offset]))
             texts.append(_render(render, offset, line))
         return self._mask.text("".join(texts))
 
@@ -176,6 +177,11 @@ class JobLog:
 def is_final(job: Job) -> bool:
     """Whether no step runs, so that a last line without an end is whole."""
     return isinstance(job.state, Ended) or not any(isinstance(state, Active) for state in job.steps)
+
+
+def _heading(part: StepPart) -> str:
+    """The line that names a step, and which attempt of it, where that is not the first one."""
+    return f"==> {part.name}{f', attempt {part.attempt}' if part.attempt > 1 else ''} <==\n"
 
 
 def _lines(start: int, data: bytes, breaks: list[int]) -> Iterator[tuple[int, bytes]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.model.job import Active, Ended, Finished, Job, Pending, Skipped
+from gateway.model.job import Active, Ended, Finished, Job, Pending, Skipped, StepState, Waiting, first_started
 from gateway.model.plan import StepName
 from gateway.storage import job_file
 from runners.dbt import output as dbt_output
@@ -32,7 +32,7 @@ def output_size(folder: Path, job: Job) -> OutputSize:
     """How much there is of a job's output. Blocks. folder: of the job."""
     try:
         start, end = OutputRing(folder).bounds()
-        ran = any(isinstance(state, Finished) and state.started is not None for state in job.steps)
+        ran = any(first_started(state) is not None for state in job.steps)
         removed = isinstance(job.state, Ended) and ran and not job_file.has_more(folder)
     except OSError:  # such as no free descriptor: an answer must still tell the job's status
         return OutputSize()
@@ -61,15 +61,19 @@ def line_renderer(job: Job) -> RenderLine:
 
 @dataclass(frozen=True, slots=True)
 class StepPart:
-    """The part of a job's output that a step printed. start: of its first byte. name: None where it is unknown."""
+    """The part of a job's output that an attempt of a step printed. start: of its first byte.
+
+    name: of the step, None where it is unknown. attempt: counted from 1.
+    """
 
     start: int
     name: StepName | None
     is_dbt: bool
+    attempt: int = 1
 
 
 def step_parts(job: Job) -> Iterator[StepPart]:
-    """The parts of the steps that have begun, in order.
+    """The parts of the steps that have begun, in order, one for each attempt.
 
     Records of older versions don't have the offsets of ended steps, so a first part stands for all of these.
     """
@@ -77,8 +81,18 @@ def step_parts(job: Job) -> Iterator[StepPart]:
     unknown = [planned for planned, state in steps if isinstance(state, Finished) and state.output_from is None]
     yield StepPart(0, None, any(planned.name is not StepName.INGESTER for planned in unknown))
     for planned, state in steps:
-        match state:
-            case Active(output_from=int(offset)) | Finished(output_from=int(offset)):
-                yield StepPart(offset, planned.name, planned.name is not StepName.INGESTER)
-            case Pending() | Skipped() | Finished():
-                pass
+        for number, offset in enumerate(_attempt_offsets(state), 1):
+            if offset is not None:
+                yield StepPart(offset, planned.name, planned.name is not StepName.INGESTER, number)
+
+
+def _attempt_offsets(state: StepState) -> Iterator[int | None]:
+    """Where the output of each attempt of a step begins, None where that is not known."""
+    match state:
+        case Active(output_from=offset, earlier=earlier) | Finished(output_from=offset, earlier=earlier):
+            yield from (attempt.output_from for attempt in earlier)
+            yield offset
+        case Waiting(attempts=attempts):
+            yield from (attempt.output_from for attempt in attempts)
+        case Pending() | Skipped():
+            pass

@@ -10,14 +10,34 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from gateway import clock
-from gateway.errors import BadRequestError, OverloadedError, RepositoryUnavailableError, UnknownTargetError
+from gateway.errors import (
+    BadRequestError,
+    OverloadedError,
+    RepositoryUnavailableError,
+    RetryRefusedError,
+    UnknownTargetError,
+)
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.model import catalog
+from gateway.model.attempts import step_folder
 from gateway.model.catalog import Installation, Models
-from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Queued, Running, SourceCommit
-from gateway.model.plan import Plan, PlannedStep, StepName
+from gateway.model.job import (
+    AuditAction,
+    AuditEntry,
+    Job,
+    Pending,
+    Queued,
+    Running,
+    Skipped,
+    SourceCommit,
+    first_started,
+)
+from gateway.model.plan import Plan, PlannedStep, Retries, StepName
 from gateway.model.request import BuiltinPipeline, OnConflict, TriggerRequest
+from gateway.model.request_fields import RequestFields
+from gateway.model.retry import done_before, failed_step, rest_of
+from gateway.settings.fabric import RetrySettings
 from gateway.settings.project import PipelineDbtSettings, PipelineSettings
 from gateway.settings.settings import Settings
 from runners import parameters
@@ -39,7 +59,10 @@ class PlannedJob:
     """A request with its plan and the fabric that runs it, before it becomes a job.
 
     project, fabric_id: ids. source: the commit that it runs on. command: of a built-in pipeline's dbt part.
+    built_in: its pipeline is a built-in one.
     parameters: values of the pipeline's parameters, by name.
+    retry_of: the id of the job that it is a retry of. done: the states of its first steps, which that job did.
+    continues: as in Job.
     """
 
     request: TriggerRequest
@@ -50,6 +73,10 @@ class PlannedJob:
     source: SourceCommit | None = None
     command: str | None = None
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    built_in: bool = False
+    retry_of: str | None = None
+    done: tuple[Skipped, ...] = ()
+    continues: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +144,11 @@ class RequestPlanner:
             command = str(builtin.dbt_command) if declared is None and needs_checkout else None
             if declared is None and request.process is None:
                 whole = catalog.plan(builtin, installation)
-                return PlannedJob(request, whole, project, fabric_id, fabric, source, command)
+                planned = PlannedJob(request, whole, project, fabric_id, fabric, source, command, built_in=True)
+                return self._with_retries(planned, pipeline)
             whole = catalog.declared_plan(pipeline, values, None, installation, builtin)
-            planned = PlannedJob(request, whole, project, fabric_id, fabric, source, command, values)
+            built_in = declared is None
+            planned = PlannedJob(request, whole, project, fabric_id, fabric, source, command, values, built_in)
             if request.process is not None:
                 stop = await self._stop(request.process, planned)
                 plan = catalog.declared_plan(pipeline, values, stop, installation, builtin)
@@ -127,7 +156,41 @@ class RequestPlanner:
         except WordError as error:
             raise BadRequestError("invalid_field", str(error)) from None
         await _must_reach_their_commands(planned)
-        return planned
+        return self._with_retries(planned, pipeline)
+
+    def plan_rest(self, job: Job, request: TriggerRequest) -> PlannedJob:
+        """The job of an ended job's failed step and of those after it. request: its own. Raises RetryRefusedError."""
+        first = failed_step(job)
+        if isinstance(first, str):
+            raise _no_rest(f"{first}.")
+        try:
+            self._find(request)
+        except UnknownTargetError as error:
+            raise _no_rest(str(error)) from None
+        if self._settings.fabrics[job.fabric].runner is not job.runner:
+            raise _no_rest(f"The fabric {job.fabric} has another runner than {job.runner} by now.")
+        return PlannedJob(
+            request,
+            rest_of(job, first),
+            job.project,
+            job.fabric,
+            self._fabric(job.fabric, job.project, job.source),
+            job.source,
+            job.command,
+            job.parameters,
+            built_in=isinstance(request.pipeline, BuiltinPipeline),
+            retry_of=job.id,
+            done=done_before(job, first),
+            continues=f"{job.id}/{step_folder(job, first)}" if first_started(job.steps[first]) else None,
+        )
+
+    def _with_retries(self, planned: PlannedJob, pipeline: PipelineSettings) -> PlannedJob:
+        """The job with the retries of its pipeline, else with those of its project's ingester and its fabric's dbt."""
+        ingester, dbt = self._settings.projects[planned.project].ingester, self._settings.fabrics[planned.fabric_id].dbt
+        of_ingester = pipeline.retries or (None if ingester is None else ingester.retries)
+        of_dbt = pipeline.retries or dbt.retries
+        plan = catalog.with_retries(planned.plan, _retries(of_ingester), _retries(of_dbt))
+        return replace(planned, plan=plan)
 
     def _undeclared(self, project: str) -> list[BuiltinPipeline]:
         """The built-in pipelines whose names a project does not give to pipelines of its own."""
@@ -212,6 +275,15 @@ class RequestPlanner:
         return nodes
 
 
+def _no_rest(why: str) -> RetryRefusedError:
+    remedy = 'Retry all of it, which may resolve another commit: {"from": "start"}.'
+    return RetryRefusedError("nothing_to_retry", f"{why} {remedy}")
+
+
+def _retries(given: RetrySettings | None) -> Retries | None:
+    return None if given is None else Retries(given.attempts, given.wait, given.errors)
+
+
 def _must_ask_for_nothing_builtin(request: TriggerRequest) -> None:
     """Refuse what only a built-in pipeline takes in the request of a declared one. Raises BadRequestError."""
     given = {
@@ -245,13 +317,28 @@ def new_job(planned: PlannedJob) -> Job:
         fabric=planned.fabric_id,
         plan=planned.plan,
         created=now,
-        steps=(Pending(),) * len(planned.plan.steps),
+        steps=(*planned.done, *(Pending(),) * (len(planned.plan.steps) - len(planned.done))),
         state=Running(),
         runner=planned.fabric.runner,
         acts=(AuditEntry(AuditAction.TRIGGERED, planned.request.caller, now),),
         source=planned.source,
         parameters=dict(planned.parameters),
         process=planned.request.process,
+        request=_request_fields(planned.request, built_in=planned.built_in),
+        retry_of=planned.retry_of,
+        begins_at=len(planned.done),
+        continues=planned.continues,
+    )
+
+
+def _request_fields(request: TriggerRequest, *, built_in: bool) -> RequestFields:
+    return RequestFields(
+        built_in=built_in,
+        openlineage=request.openlineage,
+        elementary=request.elementary,
+        parameters=dict(request.parameters),
+        branch=request.branch,
+        version=request.version,
     )
 
 
@@ -261,7 +348,7 @@ def may_attach(job: Job, planned: PlannedJob) -> bool:
     A job that has ended or is being cancelled does nothing more.
     """
     asked = new_job(planned)
-    fields = ("pipeline", "command", "project", "fabric", "source", "parameters", "process")
+    fields = ("pipeline", "command", "project", "fabric", "source", "parameters", "process", "begins_at")
     return (
         planned.request.on_conflict is OnConflict.ATTACH
         and isinstance(job.state, Queued | Running)

@@ -20,6 +20,7 @@ from gateway.errors import (
     HeldError,
     PipelinesDisabledError,
     QueueFullError,
+    RetryRefusedError,
     StorageError,
     UnknownJobError,
 )
@@ -32,9 +33,10 @@ from gateway.jobs.output_reader import OutputReader
 from gateway.jobs.readiness import Readiness, ReadinessCheck
 from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, may_attach, new_job
 from gateway.model.history import JobFilter, Refusal
-from gateway.model.job import Caller, Ended, Job, Pending, Queued, WaitsFor, job_status, phase
+from gateway.model.job import Caller, Ended, Job, Pending, Queued, WaitsFor, has_begun, job_status, phase
 from gateway.model.plan import Plan
 from gateway.model.request import KeptAnswer, OnConflict, RequestKey, TriggerRequest
+from gateway.model.retry import RetryFrom, same_request
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from gateway.storage.pauses import Pauses
@@ -112,6 +114,24 @@ class JobService:
         """
         await self._must_have_room()  # before git and dbt, which would fail on a full disk with other words
         return await self.accept(await self._planner.plan(request), once)
+
+    async def retry(
+        self, job_id: str, start: RetryFrom, on_conflict: OnConflict, caller: Caller, once: Once | None = None
+    ) -> Job:
+        """Do the work of an ended job again, as a new job: from the step that failed on, or all of it.
+
+        Raises UnknownJobError, RetryRefusedError, and what `submit` does.
+        """
+        job = await self._job(job_id)
+        if not isinstance(job.state, Ended):
+            raise RetryRefusedError(
+                "job_not_ended", f"Job {job.id} has not ended (now: {phase(job)}): wait for its end, or cancel it."
+            )
+        await self._must_have_room()
+        request = same_request(job, on_conflict, caller)
+        if start is RetryFrom.FAILED:
+            return await self.accept(self._planner.plan_rest(job, request), once)
+        return await self.accept(replace(await self._planner.plan(request), retry_of=job.id), once)
 
     async def accept(self, planned: PlannedJob, once: Once | None = None) -> Job:
         """Record a planned job and start it. A refusal for a conflict or a full queue is recorded too.
@@ -322,7 +342,7 @@ class JobService:
         return self._executions[job.id][0].snapshot() if job.id in self._executions else JobSnapshot(job)
 
     def _launch(self, job: Job, fabric: Fabric) -> None:
-        if fabric.checkout is not None and any(not isinstance(state, Pending) for state in job.steps):
+        if fabric.checkout is not None and has_begun(job):
             fabric.checkout.add_user(job.id)
         runner, folder = self._runners[job.runner], self.folder(job.id)
         execution = JobExecution(job, self._store, runner, fabric, folder, self._notify_turn, self.output.readers)

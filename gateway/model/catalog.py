@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gateway.model.plan import Plan, PlannedStep, StepName
+from gateway.model.plan import Plan, PlannedStep, Retries, StepName
 from gateway.model.request import BuiltinPipeline, DbtCommand, TriggerRequest
 from gateway.settings.project import PipelineSettings
 from runners import ingester
@@ -111,6 +111,12 @@ def declared_plan(
     resources = (installation.ingester_resource,) if only_ingester else whole.resources
     steps = tuple(_with_arguments(step, pipeline, values, models) for step in steps)
     return Plan(steps, resources, notes)
+
+
+def with_retries(whole: Plan, ingester: Retries | None, dbt: Retries | None) -> Plan:
+    """The plan with what says when its steps are tried again."""
+    steps = (replace(step, retries=ingester if step.name is StepName.INGESTER else dbt) for step in whole.steps)
+    return replace(whole, steps=tuple(steps))
 
 
 def step_names(builtin: TriggerRequest, elementary: bool | None) -> tuple[StepName, ...]:

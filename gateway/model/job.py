@@ -9,6 +9,7 @@ from typing import Literal
 
 from gateway.clock import Instant
 from gateway.model.plan import Plan, PlannedStep
+from gateway.model.request_fields import RequestFields
 from gateway.settings.fabric import RunnerName
 from runners.outcome import (
     NOTHING_STOPPED,
@@ -90,16 +91,27 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class Active:
-    """The runner has the step.
+class Attempt:
+    """An attempt of a step that has ended, and that another one followed or is to follow. Fields: as in Finished."""
 
-    output_from: offset of the first byte of the job's output that may be the step's. begun: the runner has started it,
-    so it is never started again, even if its folder is removed.
+    outcome: Outcome
+    failure: Failure | None = None
+    started: Instant | None = None
+    output_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The runner has an attempt of the step, which is the only one unless its plan has retries.
+
+    output_from: offset of the first byte of the job's output that may be the attempt's. begun: the runner has started
+    it, so it is never started again, even if its folder is removed. earlier: the attempts before it.
     """
 
     started: Instant
     output_from: int
     begun: bool = False
+    earlier: tuple[Attempt, ...] = ()
     kind: Literal["active"] = "active"
 
 
@@ -110,6 +122,7 @@ class Finished:
     failure: the first thing that went wrong, where its exit code is not 0.
     started: when the runner got it, None if it never did.
     output_from: as in Active; None if the runner never got it, and in records of older versions.
+    earlier: as in Active; the other fields are those of the last attempt.
     """
 
     outcome: Outcome
@@ -117,7 +130,23 @@ class Finished:
     failure: Failure | None = None
     started: Instant | None = None
     output_from: int | None = None
+    earlier: tuple[Attempt, ...] = ()
     kind: Literal["finished"] = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An attempt of the step has ended, and another one is to follow. last: its end. since: when that was found."""
+
+    last: Finished
+    since: Instant
+    kind: Literal["waiting"] = "waiting"
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The attempts so far."""
+        last = self.last
+        return (*last.earlier, Attempt(last.outcome, last.failure, last.started, last.output_from))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +157,7 @@ class Skipped:
     kind: Literal["skipped"] = "skipped"
 
 
-StepState = Pending | Active | Finished | Skipped
+StepState = Pending | Active | Waiting | Finished | Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +242,9 @@ class Job:
     process: the step or model after which the job stops.
     updated: when the record last changed; None in a record that never did, or that an older version wrote.
     output_end: the bytes of output that an ended job has printed, kept or not; None where that is not known.
+    request: what it was asked for; None in a record of an older version.
+    retry_of: the job that it is a retry of. begins_at: its first step, counted from 0; an earlier job did those before.
+    continues: what that step goes on from: a folder of that job's last attempt of it, below that of all jobs.
     """
 
     id: str
@@ -232,6 +264,10 @@ class Job:
     process: str | None = None
     updated: Instant | None = None
     output_end: int | None = None
+    request: RequestFields | None = None
+    retry_of: str | None = None
+    begins_at: int = 0
+    continues: str | None = None
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with another state of its nth step, counted from 0."""
@@ -240,6 +276,7 @@ class Job:
     def with_planned(self, n: int, planned: PlannedStep, notes: tuple[str, ...]) -> Job:
         """This job with another nth step in its plan, counted from 0, and with more notes."""
         steps = (*self.plan.steps[:n], planned, *self.plan.steps[n + 1 :])
+        notes = tuple(note for note in notes if note not in self.plan.notes)
         return replace(self, plan=replace(self.plan, steps=steps, notes=(*self.plan.notes, *notes)))
 
 
@@ -266,8 +303,25 @@ def run_seconds(job: Job) -> float | None:
     """The seconds from the begin of an ended job's first step to its end, without those that it was queued."""
     if not isinstance(job.state, Ended):
         return None
-    starts = [state.started for state in job.steps if isinstance(state, Finished) and state.started is not None]
-    return starts[0].until(job.state.at) if starts else None
+    starts = (first_started(state) for state in job.steps)
+    first = next((start for start in starts if start is not None), None)
+    return None if first is None else first.until(job.state.at)
+
+
+def first_started(state: StepState) -> Instant | None:
+    """When the runner got the first attempt of a step, None if it never did."""
+    match state:
+        case Pending() | Skipped():
+            return None
+        case Active(started=started, earlier=earlier) | Finished(started=started, earlier=earlier):
+            return earlier[0].started if earlier else started
+        case Waiting(attempts=attempts):
+            return attempts[0].started
+
+
+def has_begun(job: Job) -> bool:
+    """Whether a step of the job has begun or ended, or was skipped by the job itself."""
+    return any(not isinstance(state, Pending) for state in job.steps[job.begins_at :])
 
 
 def job_outcome(job: Job) -> JobOutcome | None:
@@ -292,7 +346,7 @@ def step_status(state: StepState) -> Status:
     match state:
         case Pending():
             return Status.PENDING
-        case Active():
+        case Active() | Waiting():
             return Status.RUNNING
         case Skipped():
             return Status.SKIPPED
@@ -361,8 +415,8 @@ def phase(job: Job, liveness: Liveness = Liveness.SUPERVISED) -> str:
 
 
 def current_step(job: Job) -> str | None:
-    """The name of the running step, None where none runs."""
+    """The name of the step that runs or waits for its next attempt, None where there is none."""
     for planned, state in zip(job.plan.steps, job.steps, strict=True):
-        if isinstance(state, Active):
+        if isinstance(state, Active | Waiting):
             return planned.name
     return None

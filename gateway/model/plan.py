@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from runners.step_errors import StepError
+
 
 class StepName(StrEnum):
     """The steps that a plan can have."""
@@ -18,6 +20,18 @@ class StepName(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Retries:
+    """When a step is tried again. attempts: at most so many, the first included. wait: seconds between two of them.
+
+    errors: the kinds after which there is another attempt.
+    """
+
+    attempts: int
+    wait: float
+    errors: tuple[StepError, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedStep:
     """One step of a plan.
 
@@ -28,6 +42,7 @@ class PlannedStep:
     tolerates: the highest exit code after which the plan goes on.
     arguments: what the pipeline and its parameters add to the command, each one word.
     selective: the arguments select what dbt runs, so a run of nothing is an error.
+    retries: when it is tried again, None for never.
     """
 
     name: StepName
@@ -37,6 +52,7 @@ class PlannedStep:
     tolerates: int = 0
     arguments: tuple[str, ...] = ()
     selective: bool = False
+    retries: Retries | None = None
 
 
 @dataclass(frozen=True, slots=True)

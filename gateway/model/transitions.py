@@ -22,16 +22,20 @@ from gateway.model.job import (
     Reason,
     Running,
     Skipped,
+    Waiting,
+    step_exit_code,
+    step_span,
 )
 from gateway.model.plan import PlannedStep, StepName
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
+from runners.step_errors import error_kinds
 
 CANCELLED = "the job was cancelled"
 
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """Next: run step n, or follow it if it runs already."""
+    """Next: run an attempt of step n when it is due, or follow it if it runs already."""
 
     n: int
 
@@ -42,6 +46,13 @@ class SkipStep:
 
     n: int
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndStep:
+    """Next: step n, which waits for another attempt, has none."""
+
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +73,47 @@ def request_cancel(job: Job, by: Caller, now: Instant) -> Job:
     match job.state:
         case Queued():
             ending = Failed(Reason.CANCELLED, "The job was cancelled while it waited for its turn.")
-            return replace(job, state=Ended(now, ending), steps=(Skipped(CANCELLED),) * len(job.steps), acts=acts)
+            given_up = tuple(Skipped(CANCELLED) if isinstance(state, Pending) else state for state in job.steps)
+            return replace(job, state=Ended(now, ending), steps=given_up, acts=acts)
         case Running():
             return replace(job, state=Cancelling(now), acts=acts)
         case Cancelling() | Ended():
             return job
 
 
-def next_transition(job: Job) -> RunStep | SkipStep | EndJob:
+def end_attempt(job: Job, n: int, finished: Finished, now: Instant) -> Job:
+    """The job after an attempt of its nth step: the step has ended, or waits for its next attempt."""
+    retries = job.plan.steps[n].retries
+    if (
+        retries is None
+        or not isinstance(job.state, Running)
+        or finished.started is None
+        or len(finished.earlier) + 1 >= retries.attempts
+        or error_kinds(finished.outcome, finished.failure).isdisjoint(retries.errors)
+    ):
+        return job.with_step(n, finished)
+    return job.with_step(n, Waiting(finished, now))
+
+
+def end_step(job: Job, n: int) -> Job:
+    """The job after its nth step was cancelled between two attempts: stopped, with the exit code of the last one."""
+    state = job.steps[n]
+    if not isinstance(state, Waiting):
+        return job
+    span, code = step_span(state.last.outcome), step_exit_code(state.last.outcome)
+    why = f"The job was cancelled between two attempts of the step {job.plan.steps[n].name}."
+    outcome = NotStarted(why) if span is None else Stopped(-1 if code is None else code, span)
+    return job.with_step(n, replace(state.last, outcome=outcome))
+
+
+def next_transition(job: Job) -> RunStep | SkipStep | EndStep | EndJob:
     """What to do next with a job that holds its resources."""
     stopped_by: str | None = None
     for n, (planned, state) in enumerate(zip(job.plan.steps, job.steps, strict=True)):
         match state:
-            case Active():
+            case Waiting() if not isinstance(job.state, Running):
+                return EndStep(n)
+            case Active() | Waiting():
                 return RunStep(n)
             case Pending() if stopped_by is not None:
                 return SkipStep(n, stopped_by)

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from gateway.settings.expected import in_words
 from runners.dbt.command import RESERVED_ARGUMENTS
 from runners.mask import has_password
+from runners.step_errors import StepError
 
 Name = Annotated[
     str,
@@ -103,6 +104,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class RetrySettings(Section):
+    """When a step is tried again."""
+
+    attempts: Annotated[int, Field(ge=1, le=10)] = Field(
+        3, description="How often a step is tried at most, the first time included. Without `retries`: once."
+    )
+    wait: Annotated[float, Field(ge=0, le=86400)] = Field(
+        60, description="Seconds between the end of an attempt and the begin of the next one."
+    )
+    errors: Annotated[tuple[StepError, ...], Field(min_length=1)] = Field(
+        (StepError.DATABASE_UNAVAILABLE, StepError.LOCKED, StepError.NETWORK),
+        description="After which errors it is tried again: `database_unavailable`, `locked` (by another program), "
+        "`network`, `timed_out`, `killed`, or `any`, which a failing test and an error in a model are too.",
+        examples=[["locked"]],
+    )
+
+
 class DbtSettings(Section):
     """How dbt is run in a fabric. Programs are found by path, or by name on PATH."""
 
@@ -128,6 +146,7 @@ class DbtSettings(Section):
     grace: Seconds = Field(
         10, description="Seconds between the signals that stop a dbt step: SIGINT, then SIGTERM, then SIGKILL."
     )
+    retries: RetrySettings | None = Field(None, description="When a dbt step is tried again.")
 
 
 class ResourceSettings(Section):

@@ -19,6 +19,7 @@ from gateway.settings.fabric import (
     Id,
     Name,
     ResourceSettings,
+    RetrySettings,
     Seconds,
     Section,
     Text,
@@ -91,6 +92,9 @@ class IngesterSettings(Section):
         examples=[{"SOURCE": "orders"}],
     )
     grace: Seconds = Field(60, description=f"{INGESTER_GRACE} For containers, set `compose.ingester.grace`.")
+    retries: RetrySettings | None = Field(
+        None, description="When the ingester is tried again. It must be able to run twice."
+    )
 
 
 class ParameterSettings(Section):
@@ -167,6 +171,9 @@ class PipelineSettings(Section):
         ResourceSettings(),
         description="What its steps hold, instead of what the fabric says: two pipelines with resources of their own "
         "run side by side, where their database takes several writers.",
+    )
+    retries: RetrySettings | None = Field(
+        None, description="When each of its steps is tried again, instead of what ingester and fabric say."
     )
 
     @model_validator(mode="after")

@@ -37,18 +37,22 @@ JobId = Annotated[Words, Field(examples=["dbt-1796043514018-ioqtdn"])]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def read_trigger(request: web.Request, model: type[Model]) -> Model:
+async def read_trigger(request: web.Request, model: type[Model], *, optional: bool = False) -> Model:
     """The body of a trigger. Where triggers are off the refusal says so, whatever the body is.
 
     Raises PipelinesDisabledError, BadRequestError, SlowBodyError.
     """
     request.app[SERVICE].must_be_enabled()
-    return await read(request, model)
+    return await read(request, model, optional=optional)
 
 
-async def read(request: web.Request, model: type[Model]) -> Model:
-    """The JSON object of a request's body as a model. Raises BadRequestError, SlowBodyError."""
-    content = _object(await _bytes(request))
+async def read(request: web.Request, model: type[Model], *, optional: bool = False) -> Model:
+    """The JSON object of a request's body as a model. optional: no body is an empty object.
+
+    Raises BadRequestError, SlowBodyError.
+    """
+    received = await _bytes(request)
+    content = {} if optional and not received else _object(received)
     try:
         return validate(model, content, "field")
     except RecursionError:
@@ -141,7 +145,7 @@ def _refusal(problem: ErrorDetails, model: type[BaseModel], what: str) -> BadReq
     given = json.dumps(problem["input"], default=str)  # in the client's own notation
     given = given if len(given) <= 100 else given[:99] + "…"
     if problem["type"] == "extra_forbidden":
-        known = ", ".join(model.model_fields)
+        known = ", ".join(given.alias or name for name, given in model.model_fields.items())
         return BadRequestError("unknown_field", f"The {what} {field!a} ({given}) is not known; there are: {known}.")
     must = f"it must be {_allowed(model, location, what)}"
     match problem["type"]:

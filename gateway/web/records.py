@@ -9,8 +9,10 @@ from pydantic import Field
 from gateway import clock
 from gateway.clock import Instant, rfc3339
 from gateway.jobs.execution import JobSnapshot
+from gateway.model.attempts import step_reason
 from gateway.model.job import (
     Active,
+    Attempt,
     AuditAction,
     AuditEntry,
     Cancelling,
@@ -28,6 +30,7 @@ from gateway.model.job import (
     Skipped,
     Status,
     StepState,
+    Waiting,
     job_outcome,
     phase,
     step_exit_code,
@@ -58,8 +61,20 @@ class ProgressAnswer(Answer):
     current: str | None
 
 
+class AttemptAnswer(Answer):
+    """An attempt of a step."""
+
+    exit_code: int | None
+    reason: Reason | None
+    started_at: Moment | None
+    finished_at: Moment | None
+
+
 class StepAnswer(Answer):
-    """A step of a job. note: why it was skipped. peak_memory_bytes: of its largest process, or of its container."""
+    """A step of a job. note: why it was skipped, or which of its attempts is next.
+
+    peak_memory_bytes: of its largest process, or of its container. Of several attempts, the figures are the last one's.
+    """
 
     name: str
     status: Status
@@ -71,6 +86,7 @@ class StepAnswer(Answer):
     peak_memory_bytes: int | None = None
     cpu_seconds: float | None = None
     progress: ProgressAnswer | None = None
+    attempts: Annotated[list[AttemptAnswer] | None, Field(exclude_if=is_none)] = None
 
 
 class FailureAnswer(Answer):
@@ -129,6 +145,7 @@ class ListedJob(JobAnswer):
     enable_elementary: bool
     audit: list[AuditAnswer]
     notes: list[str]
+    retry_of: str | None
 
 
 class WaitsForAnswer(Answer):
@@ -186,6 +203,7 @@ def _listed_fields(snapshot: JobSnapshot, base: str, now: Instant | None) -> dic
         "enable_openlineage": any(step.lineage for step in job.plan.steps),
         "enable_elementary": any(step.name == "elementary" for step in job.plan.steps),
         "audit": [_act(act) for act in job.acts],
+        "retry_of": job.retry_of,
         "notes": [*job.plan.notes, *([_REMOVED] if snapshot.output.removed else [])],
     }
 
@@ -251,26 +269,70 @@ def _step(planned: PlannedStep, state: StepState, snapshot: JobSnapshot, now: In
             return StepAnswer(name=name, status=status)
         case Skipped(note=note):
             return StepAnswer(name=name, status=status, note=note)
-        case Active(started=started):
+        case Active(started=started, earlier=earlier):
+            first = earlier[0].started if earlier else None
+            running = AttemptAnswer(exit_code=None, reason=None, started_at=rfc3339(started.wall), finished_at=None)
             return StepAnswer(
                 name=name,
                 status=status,
-                started_at=rfc3339(started.wall),
-                duration_seconds=round(started.until(now), 3),
+                started_at=rfc3339((first or started).wall),
+                duration_seconds=round((first or started).until(now), 3),
                 progress=_progress(snapshot.progress),
+                attempts=[*(_attempt(one, snapshot.job) for one in earlier), running] if earlier else None,
             )
-        case Finished(outcome=outcome, progress=progress, started=given):
+        case Waiting(last=last, attempts=attempts):
+            first = attempts[0].started
+            return StepAnswer(
+                name=name,
+                status=status,
+                note=_next_attempt(planned, state),
+                started_at=None if first is None else rfc3339(first.wall),
+                duration_seconds=None if first is None else round(first.until(now), 3),
+                progress=_progress(last.progress),
+                attempts=[_attempt(one, snapshot.job) for one in attempts],
+            )
+        case Finished(outcome=outcome, progress=progress, started=given, earlier=earlier):
+            times = _times(step_span(outcome), given)
+            last_one = Attempt(outcome, started=given)
             return StepAnswer(
                 name=name,
                 status=status,
                 exit_code=step_exit_code(outcome),
                 progress=_progress(progress),
-                **_times(step_span(outcome), given),
+                attempts=[_attempt(one, snapshot.job) for one in (*earlier, last_one)] if earlier else None,
+                **(times if not earlier else times | _from_first(earlier[0], given, times)),
             )
 
 
+def _attempt(attempt: Attempt, job: Job) -> AttemptAnswer:
+    times = _times(step_span(attempt.outcome), attempt.started)
+    is_cancelled = any(act.action is AuditAction.CANCELLED for act in job.acts)
+    return AttemptAnswer(
+        exit_code=step_exit_code(attempt.outcome),
+        reason=step_reason(attempt.outcome, cancelled=is_cancelled),
+        started_at=times.get("started_at"),
+        finished_at=times.get("finished_at"),
+    )
+
+
+def _from_first(first: Attempt, last: Instant | None, times: dict[str, Any]) -> dict[str, Any]:
+    """When a step of several attempts began, and how long it took with the waits. times: of the last attempt."""
+    began = _times(step_span(first.outcome), first.started)
+    if first.started is None or last is None:
+        return began
+    seconds = round(first.started.until(last) + times.get("duration_seconds", 0.0), 3)
+    return {"started_at": began["started_at"], "duration_seconds": seconds}
+
+
+def _next_attempt(planned: PlannedStep, state: Waiting) -> str:
+    retries, number = planned.retries, len(state.attempts) + 1
+    if retries is None:
+        return f"attempt {number} is next"
+    return f"attempt {number} of {retries.attempts} begins at {rfc3339(state.since.wall + retries.wait)}"
+
+
 def _times(span: Span | None, given: Instant | None) -> dict[str, Any]:
-    """The times of a step by its supervisor's record; without one, only when the runner got the step."""
+    """The times of an attempt by its supervisor's record; without one, only when the runner got it."""
     if span is None:
         return {} if given is None else {"started_at": rfc3339(given.wall)}
     return {

@@ -44,6 +44,12 @@ DEFAULT_VARIABLES = {"DO_NOT_TRACK": "1", "EDR_REPORT_OPEN_BROWSER": "false"}
 # The keys of each JSON object that `dbt ls` prints; runners.dbt.listing reads them.
 _LIST_KEYS = ("name", "resource_type", "fqn", "version")
 ELEMENTARY = "elementary"  # the name of its package
+# One stream serves people and programs: JSON lines in the output, rendered as dbt's own text when they are read.
+# Without the last two, the others would apply to dbt's own log file too, which people expect in detail.
+_LOGGING = (
+    *("--log-format=json", "--log-level=info", "--no-quiet", "--no-use-colors"),
+    *("--log-format-file=debug", "--log-level-file=debug"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,7 @@ class DbtPaths:
     partial_parse: the shared partial-parse file, which must exist.
     report: the file of edr's report. edr: edr's folder. edr_profiles: the folder of profiles.yml for edr, which calls
         dbt in a folder of its own.
+    state: the folder of the results that `dbt retry` goes on from, None to run the step as a whole.
     """
 
     cwd: str
@@ -123,6 +130,7 @@ class DbtPaths:
     report: str
     edr: str
     edr_profiles: str | None
+    state: str | None = None
 
 
 def paths(dbt: DbtConfig, folder: Path, parse_cache: Path, environment: Mapping[str, str]) -> DbtPaths:
@@ -143,6 +151,7 @@ def paths(dbt: DbtConfig, folder: Path, parse_cache: Path, environment: Mapping[
         report=str(report_file(folder)),
         edr=str(folder / "edr"),
         edr_profiles=str(dbt_variables.profiles_folder(dbt.profiles, dbt.project, environment)),
+        state=str(state_file(folder).parent) if state_file(folder).exists() else None,
     )
 
 
@@ -159,6 +168,8 @@ def command(
     """The command of a dbt step. environment, mask: see Command. grace, time_limit: seconds."""
     program = dbt.lineage_executable if step.lineage else dbt.executable
     argvs = [(program, step.verb, *_options(dbt, step, paths))]
+    if paths.state is not None:  # dbt-ol would emit no events of it
+        argvs = [(dbt.executable, "retry", *_retry_options(dbt, step, paths))]
     if step.report and dbt.edr is not None:
         argvs.append((dbt.edr, "report", *_report_options(dbt, paths)))
     return Command(
@@ -205,12 +216,18 @@ def examination(dbt: DbtConfig, verb: str, paths: DbtPaths) -> tuple[str, ...]:
     return (dbt.executable, verb, "--no-use-colors", *_project_options(dbt, paths), *target)
 
 
+def _retry_options(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> Iterable[str]:
+    """The options of `dbt retry`, which takes all others, and what it runs, from the results in its state."""
+    yield from _project_options(dbt, paths)
+    yield from _LOGGING
+    yield from _glued(target_path=paths.target, state=paths.state, threads=dbt.threads)
+    yield "--write-json"
+    yield from only_variables((*step.arguments, *dbt.arguments))
+
+
 def _options(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> Iterable[str]:
     yield from _project_options(dbt, paths)
-    # One stream serves people and programs: JSON lines in the output, rendered as dbt's own text when they are read.
-    yield from ("--log-format=json", "--log-level=info", "--no-quiet", "--no-use-colors")
-    # Without these, --log-format and --log-level would apply to dbt's own log file too, which people expect in detail.
-    yield from ("--log-format-file=debug", "--log-level-file=debug")
+    yield from _LOGGING
     if step.verb == "deps":
         yield from step.selection
         return
@@ -283,6 +300,11 @@ def _lineage_config(folder: Path) -> Path:
 def target_folder(folder: Path) -> Path:
     """The folder of the artifacts of the step whose folder this is."""
     return folder / "target"
+
+
+def state_file(folder: Path) -> Path:
+    """The results that `dbt retry` goes on from, in the step whose folder this is, where it is one."""
+    return folder / "state" / "run_results.json"
 
 
 def lineage_file(folder: Path) -> Path:

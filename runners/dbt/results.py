@@ -6,8 +6,9 @@ import functools
 import json
 from pathlib import Path
 
-from runners.dbt.command import ELEMENTARY, DbtStep, target_folder
+from runners.dbt.command import ELEMENTARY, DbtStep, state_file, target_folder
 from runners.dbt.output import FAILED_STATUSES, DbtReader, Results, add_node
+from runners.dbt.retry import merged
 from runners.mask import Mask
 from runners.outcome import Exited, Killed, NotStarted, Outcome
 from runners.report import Failure, Progress, folded, one_line, without_frames
@@ -23,6 +24,8 @@ def read_results(folder: Path) -> Results | None:
     """
     try:
         document = json.loads((target_folder(folder) / "run_results.json").read_bytes())
+        if state_file(folder).exists():  # what failed before, and was not run again, still counts
+            document = merged(json.loads(state_file(folder).read_bytes()), document)
         nodes = [(str(node["status"]), str(node["unique_id"]), node.get("message")) for node in document["results"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

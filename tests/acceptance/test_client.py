@@ -72,6 +72,15 @@ def test_trigger_prints_the_id_of_its_job_and_nothing_else_on_stdout(gateway: Ga
     assert gateway.finished(done.stdout.strip())["exitCode"] == 0
 
 
+def test_retry_does_a_failed_job_again_and_ends_as_it_does(gateway: Gateway) -> None:
+    failed = told(gateway, "7").run(pipeline="ingester")["jobId"]
+    done = call(told(gateway, "0"), "retry", failed)
+    says(done, 0)
+    assert gateway.finished(done.stdout.strip())["exitCode"] == 0
+    says(call(gateway, "retry", done.stdout.strip()), REFUSED, "succeeded")
+    says(call(told(gateway, "3"), "retry", "--from", "start", "--wait", failed), 3)
+
+
 @pytest.mark.parametrize("how", ["--wait", "--follow"])
 @pytest.mark.parametrize(("end", "code"), [("0", 0), ("7", 7), ("kill", FAILED)])
 def test_the_exit_code_is_the_jobs_or_125(gateway: Gateway, how: str, end: str, code: int) -> None:

@@ -33,9 +33,10 @@ def serve(tmp_path: Path, engine: Engine, make_gateway: MakeGateway) -> Iterator
     def start(
         fabric: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        projects: Mapping[str, Any] | None = None,
         **services: Mapping[str, Any],
     ) -> Gateway:
-        folder = compose.write(tmp_path / "project", fabric=fabric, **services)
+        folder = compose.write(tmp_path / "project", fabric=fabric, projects=projects, **services)
         return make_gateway(folder, {**engine.environment, **PLAIN, **(environment or {})})
 
     yield start
@@ -94,6 +95,21 @@ def test_the_exit_code_is_the_containers_and_not_that_of_compose(serve: Serve, e
         job = gateway.trigger(pipeline="ingester")
         record = _ended_and_gone(gateway, job, engine)
         assert (record["exitCode"], *_ending(record)) == (code, "completed", None, code)
+
+
+def test_a_second_attempt_runs_in_a_container_of_its_own(serve: Serve, engine: Engine) -> None:
+    retries = {"attempts": 2, "wait": 0, "errors": ["any"]}
+    pipelines = {"load": {"ingester": True, "retries": retries}}
+    script = "echo run >> /shared/runs; [ $(wc -l < /shared/runs) = 2 ] || exit 3; " + WAIT
+    gateway = serve(fabric={}, projects={"shop": {"pipelines": pipelines}}, ingester=compose.shell(script))
+    answer = gateway.call("POST", "/api/v1/jobs", {"pipeline": "load"})
+    job = answer.json["jobId"]
+    second = compose.name_of(job, "1-ingester.2")
+    wait_for(lambda: compose.containers_of(engine, job) == [second], "the second container, alone")
+    (gateway.folder / "go").touch()
+    record = _ended_and_gone(gateway, job, engine)
+    assert [attempt["exitCode"] for attempt in record["steps"][0]["attempts"]] == [3, 0]
+    assert (gateway.folder / "runs").read_text() == "run\n" * 2
 
 
 def test_output_is_live_and_both_streams_are_in_order(serve: Serve) -> None:

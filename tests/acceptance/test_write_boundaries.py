@@ -74,6 +74,24 @@ def test_a_job_whose_gateway_is_killed_ends_as_if_undisturbed(dying: DyingGatewa
     all_is_well(dying)
 
 
+@pytest.mark.parametrize("point", points("retrying"))
+def test_a_retry_cut_off_by_a_kill_begins_exactly_once(dying: DyingGateway, point: str) -> None:
+    dying.serve(point)
+    answered = dying.submit(retry=0.2)
+    dying.died()
+    dying.start()
+    [job] = dying.listed()
+    assert answered in (None, job)
+    record = dying.finished(job)
+    attempts = [attempt["exitCode"] for attempt in record["steps"][1]["attempts"]]
+    assert (record["status"], record["exitCode"], attempts) == ("completed", 7, [7, 7]), record
+    again = "2-ingester.2"
+    assert dying.runs(job) == [1, 1]
+    assert (dying.folder / "runs" / f"{job}.{again}").read_text() == "run\n"
+    assert dying.output(job) == "".join(map(output_of, (*STEPS, again)))
+    all_is_well(dying)
+
+
 @pytest.mark.parametrize("point", points("queueing"))
 def test_a_queued_trigger_cut_off_by_a_kill_is_queued_or_no_job(dying: DyingGateway, point: str) -> None:
     dying.hold()

@@ -49,7 +49,7 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
 
 def test_the_tables_of_settings_are_those_of_the_models() -> None:
     page = tables.PAGE.read_text("utf-8")
-    assert "| `dbt.threads` |" in page
+    assert "| `resources.dbt` |" in page
     assert page == tables.with_tables(page), "run: python -m gateway.settings.tables"
 
 

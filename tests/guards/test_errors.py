@@ -15,9 +15,9 @@ from gateway.errors import (
     BadRequestError,
     ConflictError,
     GatewayError,
-    PausedError,
     PipelinesDisabledError,
     RequestError,
+    RetryRefusedError,
     TooManyTriggersError,
     UnknownTargetError,
 )
@@ -53,6 +53,8 @@ def made(error: type[RequestError]) -> RequestError:
         return UnknownTargetError("unknown_fabric", "What, why.")
     if error is ConflictError:
         return ConflictError("What, why.", conflict=HOLDER, retry_after=10)
+    if error is RetryRefusedError:
+        return RetryRefusedError("nothing_to_retry", "What, why.")
     if error is TooManyTriggersError:
         return TooManyTriggersError("What, why.", retry_after=1)
     return error("What, why.")
@@ -110,8 +112,9 @@ async def test_every_request_error_answers_in_the_common_shape(
     assert answer == shape
     assert "jobId" not in answer  # a script would poll another caller's job as its own
     assert refusal.headers.items() <= headers.items()
-    # nobody knows when a pause will end
-    assert ("Retry-After" in headers) == (status in (409, 429, 503, 507) and error is not PausedError)
+    # when a pause ends, or a job can be retried, is not known
+    knows_when = status in (429, 503, 507) or error is ConflictError
+    assert ("Retry-After" in headers) == knows_when
 
 
 @pytest.mark.parametrize(

@@ -24,17 +24,25 @@ def service(**keys: Any) -> dict[str, Any]:
     return {"image": BUSYBOX_IMAGE, "network_mode": "none", **plain}
 
 
-def write(folder: Path, *, fabric: Mapping[str, Any] | None = None, **services: Mapping[str, Any]) -> Path:
+def write(
+    folder: Path,
+    *,
+    fabric: Mapping[str, Any] | None = None,
+    projects: Mapping[str, Any] | None = None,
+    **services: Mapping[str, Any],
+) -> Path:
     """A compose project of these services; its folder, which each of them has as /shared.
 
     fabric: settings of the fabric `containers` in a gateway.yaml beside it; without them there is no such file.
+    projects: settings of projects in that file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shared = {name: {"volumes": [f"{folder}:/shared"], **keys} for name, keys in services.items()}
     (folder / "compose.yaml").write_text(yaml.safe_dump({"services": shared}), "utf-8")
     if fabric is not None:
         fabrics = {"fabrics": {"containers": {"runner": "compose", **fabric}}}
-        (folder / "gateway.yaml").write_text(yaml.safe_dump(fabrics), "utf-8")
+        more = {} if projects is None else {"projects": dict(projects)}
+        (folder / "gateway.yaml").write_text(yaml.safe_dump({**fabrics, **more}), "utf-8")
     return folder
 
 

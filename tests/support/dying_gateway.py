@@ -67,6 +67,14 @@ def _begun(n: int) -> When:
     return lambda _, job: job.steps[n].kind == "active" and job.steps[n].begun
 
 
+def _waits(n: int) -> When:
+    return lambda _, job: job.steps[n].kind == "waiting"
+
+
+def _again(n: int) -> When:
+    return lambda _, job: job.steps[n].kind == "active" and len(job.steps[n].earlier) == 1
+
+
 def _finished(n: int) -> When:
     rest = ("pending", "active")
     return lambda _, job: (
@@ -192,6 +200,17 @@ LIVING = {
     "in the transaction of ended": before(_SQLITE, _SQL, _commit(_saves(_state("ended")))),
     "after save of ended": after(_STORE, "save", _state("ended")),
 }
+# The end of the second step's first attempt, and the second one.
+RETRYING = {
+    "before job.json of waiting 2": before(_FILE, "write", _waits(1)),
+    "after job.json of waiting 2": after(_FILE, "write", _waits(1)),
+    "after save of waiting 2": after(_STORE, "save", _waits(1)),
+    "after the folder of 2 again": after("runners.durable", "make_directory", _step("2-ingester.2")),
+    "after save of active 2 again": after(_STORE, "save", _again(1)),
+    "after spawn of 2 again": after(_PROCESS, "_launch", _step("2-ingester.2")),
+    "before conclude of 2 again": before(_FABRIC, "conclude", _nth(3)),
+    "before save of finished 2": before(_STORE, "save", _finished(1)),
+}
 # Jobs that wait for the first one, which is in its first step: one such job, then two.
 QUEUEING = {
     "before insert": before(_STORE, "insert", _nth(2)),
@@ -298,6 +317,7 @@ FIRST_START = {
 _GROUPS = {
     "accepting": ACCEPTING,
     "living": LIVING,
+    "retrying": RETRYING,
     "queueing": QUEUEING,
     "promoting": PROMOTING,
     "not given up": NOT_GIVEN_UP,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -15,9 +16,11 @@ from aiohttp import web
 
 from gateway import app
 from gateway.cli import main as cli
+from gateway.model.plan import Retries
 from gateway.model.request import OnConflict, TriggerRequest
 from gateway.web import SERVICE
 from gateway.web.access import CALLER
+from runners.step_errors import StepError
 from tests.support.jobs import planned, planned_job
 
 SUBMIT = "/test/submit"
@@ -26,11 +29,14 @@ SUBMIT = "/test/submit"
 async def submit(request: web.Request) -> web.Response:
     """Submit a plan of `steps` ingester steps that holds `resources`; the job's pipeline is called `label`.
 
-    wait: it is queued where others hold them.
+    wait: it is queued where others hold them. retry: seconds after which a step that failed is tried once more.
     """
     wanted = await request.json()
     settings, service = request.app[app.SETTINGS], request.app[SERVICE]
     plan = planned(*["ingester"] * wanted["steps"], resources=wanted["resources"])
+    if "retry" in wanted:
+        retries = Retries(2, wanted["retry"], (StepError.ANY,))
+        plan = replace(plan, steps=tuple(replace(step, retries=retries) for step in plan.steps))
     on_conflict = OnConflict.QUEUE if wanted.get("wait", False) else OnConflict.REJECT
     trigger = TriggerRequest(wanted["label"], on_conflict=on_conflict, caller=request[CALLER])
     registry = request.app[app.REGISTRY]

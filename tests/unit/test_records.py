@@ -224,6 +224,7 @@ def test_the_whole_record_adds_fields_to_the_polled_one() -> None:
     assert whole(job) == shown(job, seconds=1) | {
         "outcome": None,
         "waitsFor": [],
+        "retryOf": None,
         "projectId": "default",
         "fabricId": "local",
         "commit": "0123",

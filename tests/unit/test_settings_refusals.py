@@ -206,8 +206,8 @@ def test_the_named_variable_is_one_that_could_have_set_the_key(tmp_path: Path) -
         ("colour: red", "colour", "default_fabric, default_project"),
         ("Port: 3000", "Port", "default_fabric, default_project"),
         ("fabrics: {a: {colour: red}}", "fabrics.a.colour", "dbt, compose"),
-        ("fabrics: {a: {dbt: {thread: 4}}}", "fabrics.a.dbt.thread", "arguments, grace"),
-        ("projects: {a: {ingester: {command: [a], cwd: b}}}", "projects.a.ingester.cwd", "environment, grace"),
+        ("fabrics: {a: {dbt: {thread: 4}}}", "fabrics.a.dbt.thread", "grace, retries"),
+        ("projects: {a: {ingester: {command: [a], cwd: b}}}", "projects.a.ingester.cwd", "grace, retries"),
     ],
 )
 def test_an_unknown_key_is_refused_by_name(tmp_path: Path, text: str, key: str, known: str) -> None:

@@ -26,11 +26,24 @@ from gateway.model.job import (
     Running,
     Skipped,
     StepState,
+    Waiting,
 )
-from gateway.model.plan import Plan, PlannedStep, StepName
-from gateway.model.transitions import CANCELLED, EndJob, RunStep, SkipStep, begin, next_transition, request_cancel
+from gateway.model.plan import Plan, PlannedStep, Retries, StepName
+from gateway.model.transitions import (
+    CANCELLED,
+    EndJob,
+    EndStep,
+    RunStep,
+    SkipStep,
+    begin,
+    end_attempt,
+    end_step,
+    next_transition,
+    request_cancel,
+)
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
 from runners.report import Failure
+from runners.step_errors import StepError
 from tests.support.jobs import NOON, SPAN, later, make_job, planned
 
 FAILURE = Failure("model.small.broken", "no such column", 2)
@@ -70,6 +83,8 @@ def run_plan(plan: Plan, *outcomes: Outcome, state: JobState | None = None) -> t
                 job = job.with_step(n, finished(remaining.pop(0)))
             case SkipStep(n=n, note=note):
                 job = job.with_step(n, Skipped(note))
+            case EndStep(n=n):
+                job = end_step(job, n)
             case EndJob(ending=ending):
                 return replace(job, state=Ended(NOON, ending)), ran
     raise AssertionError(f"the job did not end: {job}")
@@ -229,6 +244,61 @@ def test_only_a_queued_job_changes_when_it_is_promoted() -> None:
     assert begin(make_job(state=Queued())) == make_job()
     for state in (Running(), Cancelling(NOON), Ended(NOON, Completed(0, None))):
         assert begin(make_job(state=state)) == make_job(state=state)
+
+
+def retried(errors: list[StepError], attempts: int = 3, state: JobState | None = None) -> Job:
+    """A job of one step that is tried again after these errors."""
+    step = PlannedStep(StepName.BUILD, tolerates=1, retries=Retries(attempts, 5, tuple(errors)))
+    return make_job(plan=Plan((step, PlannedStep(StepName.ELEMENTARY)), ("warehouse",)), state=state)
+
+
+def attempted(job: Job, outcome: Outcome) -> Job:
+    """The job after one more attempt of its first step."""
+    state = job.steps[0]
+    earlier = state.attempts if isinstance(state, Waiting) else ()
+    failure = FAILURE if isinstance(outcome, Exited) and outcome.code else None
+    return end_attempt(job, 0, Finished(outcome, None, failure, NOON, 0, earlier), later(60))
+
+
+def test_a_step_is_tried_again_until_it_succeeds_or_has_no_attempts_left() -> None:
+    job = attempted(retried([StepError.KILLED]), Killed(9, SPAN))
+    assert next_transition(job) == RunStep(0)
+    assert isinstance(job.steps[0], Waiting)
+    assert job.steps[0].since == later(60)
+    assert isinstance(attempted(job, Exited(0, SPAN)).steps[0], Finished)
+    job = attempted(attempted(job, Killed(9, SPAN)), Killed(9, SPAN))
+    assert isinstance(job.steps[0], Finished)
+    assert [attempt.outcome for attempt in job.steps[0].earlier] == [Killed(9, SPAN)] * 2
+    assert next_transition(job) == SkipStep(1, "earlier step failed: build")
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_only_an_end_of_a_named_kind_is_tried_again(outcome: str) -> None:
+    kinds = {StepError.KILLED: ["killed", "stopped"], StepError.TIMED_OUT: ["timed out"], StepError.LOCKED: []}
+    for kind, expected in kinds.items():
+        job = attempted(retried([kind]), OUTCOMES[outcome])
+        assert isinstance(job.steps[0], Waiting) == (outcome in expected), kind
+    any_error = attempted(retried([StepError.ANY]), OUTCOMES[outcome])
+    assert isinstance(any_error.steps[0], Finished) == (outcome in ("exited 0", "lost"))
+
+
+def test_nothing_is_tried_again_after_a_cancel_or_without_a_begin() -> None:
+    asked = retried([StepError.ANY], state=Cancelling(NOON))
+    assert isinstance(attempted(asked, Killed(9, SPAN)).steps[0], Finished)
+    never_begun = Finished(NotStarted("The program dbt was not found: install it."))
+    assert isinstance(end_attempt(retried([StepError.ANY]), 0, never_begun, NOON).steps[0], Finished)
+
+
+@pytest.mark.parametrize("outcome", [Exited(1, SPAN), Exited(2, SPAN), Killed(9, SPAN), NotStarted("no descriptors.")])
+def test_a_cancel_between_two_attempts_ends_the_job_as_cancelled(outcome: Outcome) -> None:
+    job = replace(attempted(retried([StepError.ANY]), outcome), state=Cancelling(later(61)))
+    assert next_transition(job) == EndStep(0)
+    job = end_step(job, 0)
+    assert isinstance(job.steps[0], Finished)
+    transition = next_transition(job.with_step(1, Skipped(CANCELLED)))
+    assert isinstance(transition, EndJob)
+    assert isinstance(transition.ending, Failed)
+    assert transition.ending.reason is Reason.CANCELLED
 
 
 @pytest.mark.parametrize("cancelled_before", [None, 0, 1, 2, 3])

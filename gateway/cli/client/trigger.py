@@ -1,4 +1,4 @@
-"""`pipeline-gateway trigger`: start a pipeline, and follow it where that is asked for."""
+"""`pipeline-gateway trigger` and `retry`: start a job, and follow it where that is asked for."""
 
 from __future__ import annotations
 
@@ -60,6 +60,33 @@ async def trigger(
         await pipelines.show(gateway, as_json=as_json)
         return 2
     record = await gateway.trigger(_body(pipeline, parameters, given))
+    return await _accepted(gateway, record, follow=follow, wait=wait, as_json=as_json)
+
+
+@click.command("retry")
+@click.argument("job")
+@click.option(
+    "--from",
+    "start",
+    type=click.Choice(["failed", "start"]),
+    default="failed",
+    show_default=True,
+    help="Begin with the step that failed, on the same commit; or run all of it, the branch resolved anew.",
+)
+@click.option("-f", "--follow", is_flag=True, help="Show the output until the job ends; exit with its exit code.")
+@click.option("-w", "--wait", is_flag=True, help="Show the steps until the job ends; exit with its exit code.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as a line of JSON; with --follow, each event.")
+@client
+async def retry(gateway: Client, *, job: str, start: str, follow: bool, wait: bool, as_json: bool) -> int:
+    """Do the work of a job that has ended again, as a new job.
+
+    Prints the id of the new job. Exit codes are those of `trigger`.
+    """
+    return await _accepted(gateway, await gateway.retry(job, start), follow=follow, wait=wait, as_json=as_json)
+
+
+async def _accepted(gateway: Client, record: dict[str, Any], *, follow: bool, wait: bool, as_json: bool) -> int:
+    """Print the job that was accepted, or follow it to its end; the exit code."""
     if not (follow or wait):
         _print_accepted(record, as_json=as_json)
         return 0

@@ -15,7 +15,7 @@ from gateway.errors import UnknownJobError, UnknownTargetError
 from gateway.web import SERVICE, body
 from gateway.web.answers import Answer, base_url, json_answer
 from gateway.web.links import LIFETIME, Links
-from gateway.web.openapi.operation import Reply, codes, operation
+from gateway.web.openapi.operation import Refusals, Reply, codes, operation
 
 LINKS = web.AppKey("links", Links)
 _PATH = "/api/v1/jobs/{id}/artifacts"
@@ -33,7 +33,7 @@ _SANDBOX = (
     "style-src 'unsafe-inline' data:; img-src data: blob:; font-src data:; worker-src blob:; frame-ancestors 'none'"
 )
 
-_NOT_FOUND = (
+_NOT_FOUND: Refusals = (
     UnknownJobError,
     *codes(
         UnknownTargetError,

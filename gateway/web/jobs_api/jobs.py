@@ -12,12 +12,14 @@ from aiohttp import ETag, web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from gateway import clock
-from gateway.errors import BadRequestError, StorageError, UnknownJobError
+from gateway.errors import BadRequestError, RetryRefusedError, StorageError, UnknownJobError
 from gateway.jobs.execution import JobSnapshot
 from gateway.jobs.output import OutputSize
+from gateway.jobs.service import Once
 from gateway.model.history import JobFilter
-from gateway.model.job import Ended, JobOutcome, Status
+from gateway.model.job import Ended, Job, JobOutcome, Status
 from gateway.model.request import DbtCommand, OnConflict, TriggerRequest
+from gateway.model.retry import RetryFrom
 from gateway.web import SERVICE, body
 from gateway.web.access import CALLER
 from gateway.web.answers import Answer, HolderAnswer, Moment, base_url, json_answer, json_text
@@ -48,6 +50,15 @@ class TriggerBody(BaseModel):
     processName: ProcessName | None = None  # noqa: N815, the API's name
     enableOpenlineage: bool | None = None  # noqa: N815, the API's name
     enableElementary: bool | None = None  # noqa: N815, the API's name
+    onConflict: Conflict | None = None  # noqa: N815, the API's name
+
+
+class RetryBody(BaseModel):
+    """The body of a retry; null is the same as a missing field."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    start: Annotated[Literal[RetryFrom.FAILED, RetryFrom.START] | None, Field(alias="from")] = None
     onConflict: Conflict | None = None  # noqa: N815, the API's name
 
 
@@ -149,12 +160,37 @@ async def trigger(request: web.Request) -> web.Response:
         caller=request[CALLER],
     )
 
-    def accepted(snapshot: JobSnapshot) -> web.Response:
-        record = whole_record(snapshot, base_url(request))
-        return json_answer(record, status=202, headers={"Location": f"{PATH}/{snapshot.job.id}"})
-
     service = request.app[SERVICE]
-    return await answer_once(request, given, lambda once: service.submit(asked, once), accepted)
+    return await answer_once(
+        request, given, lambda once: service.submit(asked, once), lambda snapshot: _accepted(request, snapshot)
+    )
+
+
+@operation(
+    "retryJob",
+    {202: Reply(WholeRecord, headers=("Location", REPLAYED))},
+    body=RetryBody,
+    headers=TRIGGER_HEADERS,
+    refusals=(
+        *TRIGGER_REFUSALS,
+        UnknownJobError,
+        *codes(
+            RetryRefusedError,
+            job_not_ended="The job has not ended.",
+            nothing_to_retry="The job has no step to begin with.",
+        ),
+    ),
+)
+async def retry(request: web.Request) -> web.Response:
+    """Do the work of an ended job again, from the step that failed on or all of it: 202 once the new job is durable."""
+    given = await body.read_trigger(request, RetryBody, optional=True)
+    job_id, start, on_conflict = request.match_info["id"], given.start or RetryFrom.FAILED, given.onConflict
+    service = request.app[SERVICE]
+
+    async def submit(once: Once | None) -> Job:
+        return await service.retry(job_id, start, on_conflict or OnConflict.REJECT, request[CALLER], once)
+
+    return await answer_once(request, given, submit, lambda snapshot: _accepted(request, snapshot))
 
 
 @operation("listJobs", {200: Reply(JobPage | RefusalPage)}, query=ListQuery)
@@ -245,7 +281,14 @@ ROUTES = (
     web.get(PATH, list_jobs),
     web.get(f"{PATH}/{{id}}", get),
     web.post(f"{PATH}/{{id}}/cancel", cancel),
+    web.post(f"{PATH}/{{id}}/retry", retry),
 )
+
+
+def _accepted(request: web.Request, snapshot: JobSnapshot) -> web.Response:
+    """The answer to a request that made a job."""
+    record = whole_record(snapshot, base_url(request))
+    return json_answer(record, status=202, headers={"Location": f"{PATH}/{snapshot.job.id}"})
 
 
 def _has_ended(snapshot: JobSnapshot) -> bool:

@@ -16,7 +16,7 @@ import structlog
 from gateway.errors import StateBusyError, StateError, StorageError
 
 # One script per schema version, in order; `user_version` counts those that have run. A released one never changes.
-_MIGRATIONS = ("schema.sql", "schema-2.sql", "schema-3.sql", "schema-4.sql")
+_MIGRATIONS = ("schema.sql", "schema-2.sql", "schema-3.sql", "schema-4.sql", "schema-5.sql")
 _MOST_VERSIONS = 100  # a higher number is no version, but damage
 _ASIDE = ".damaged-"
 _ASIDE_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}-[0-9]{2}-[0-9]{2}Z")

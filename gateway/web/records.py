@@ -35,7 +35,9 @@ from gateway.model.job import (
     step_span,
     step_status,
 )
+from gateway.model.notification import NotificationState
 from gateway.model.plan import PlannedStep
+from gateway.settings.notify import NotifyOutcome
 from runners.outcome import Span
 from runners.parameters import ParameterValue
 from runners.report import Failure, Progress
@@ -152,10 +154,21 @@ class WaitsForAnswer(Answer):
     resource: str
 
 
+class NotificationAnswer(Answer):
+    """A message to a receiver about a job. outcome: what is told. error: of the last attempt that failed."""
+
+    to: str
+    outcome: NotifyOutcome
+    state: NotificationState
+    attempts: int
+    error: str | None
+
+
 class WholeRecord(ListedJob):
     """The whole record of a job, which has all but its output."""
 
     waits_for: list[WaitsForAnswer]
+    notifications: list[NotificationAnswer]
 
 
 def record(snapshot: JobSnapshot, base: str = "", now: Instant | None = None) -> JobAnswer:
@@ -171,7 +184,11 @@ def listed_record(snapshot: JobSnapshot, base: str = "", now: Instant | None = N
 def whole_record(snapshot: JobSnapshot, base: str = "", now: Instant | None = None) -> WholeRecord:
     """The whole record of a job. base: what URLs begin with."""
     before = [WaitsForAnswer(job_id=other.job, resource=other.resource) for other in snapshot.waits_for]
-    return WholeRecord(**_listed_fields(snapshot, base, now), waits_for=before)
+    sent = [
+        NotificationAnswer(to=one.to, outcome=one.outcome, state=one.state, attempts=one.attempts, error=one.error)
+        for one in snapshot.notifications
+    ]
+    return WholeRecord(**_listed_fields(snapshot, base, now), waits_for=before, notifications=sent)
 
 
 def _listed_fields(snapshot: JobSnapshot, base: str, now: Instant | None) -> dict[str, Any]:

@@ -6,7 +6,9 @@ import base64
 import contextlib
 import json
 import re
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -205,6 +207,29 @@ async def test_a_host_without_an_address_is_said(tmp_path: Path, make_api: MakeA
     api = await make_api(project(tmp_path, to_hook()), {"HOOK": "http://no-such-host.invalid/x"})
     found = await notification(api, await ended(api), "waiting", attempts=2)
     assert "Cannot connect to host no-such-host.invalid:80" in found["error"]
+
+
+async def test_a_name_server_that_hangs_delays_neither_jobs_nor_the_stop(
+    tmp_path: Path, make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lookup has one thread, whose end nothing waits for."""
+    answered, real = threading.Event(), socket.getaddrinfo
+
+    def hanging(host: Any, *args: Any, **given: Any) -> Any:
+        if host == "hook.example":
+            answered.wait()
+        return real(host, *args, **given)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    monkeypatch.setattr(webhook, "_LIMIT", 0.2)
+    api = await make_api(project(tmp_path, to_hook()), {"HOOK": "http://hook.example/"})
+    try:
+        found = await notification(api, await ended(api), "waiting", attempts=3)
+        assert found["error"] == "it did not answer within 0 s"
+        [lookup] = [thread for thread in threading.enumerate() if thread.name == "notify-resolver"]
+        assert lookup.daemon
+    finally:
+        answered.set()
 
 
 async def test_a_receiver_that_is_gone_is_not_tried_again(tmp_path: Path, make_api: MakeApi, hook: Hooks) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,20 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[Instant]:
     return moments
 
 
+@asynccontextmanager
+async def opened(file: Path) -> AsyncIterator[Store]:
+    store = await Store.open(file)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 @pytest.fixture
 async def store(tmp_path: Path, now: list[Instant]) -> AsyncIterator[Store]:
     assert now
-    opened = await Store.open(tmp_path / "gateway.db")
-    yield opened
-    await opened.close()
+    async with opened(tmp_path / "gateway.db") as one:
+        yield one
 
 
 async def ends(store: Store, name: str, ending: Ending, at: Instant = NOON, **fields: Any) -> None:
@@ -184,14 +192,13 @@ async def test_a_late_pipeline_is_told_once_until_it_is_good_again(store: Store,
 async def test_a_late_pipeline_is_told_once_across_restarts(tmp_path: Path, now: list[Instant]) -> None:
     """Also where the records of its jobs have expired meanwhile."""
     for turn in range(3):
-        store = await Store.open(tmp_path / "gateway.db")
-        store.outbox.receivers = (wants_late(),)
-        await ends(store, f"bad-{turn}", BAD, later(turn))
-        if turn == 2:
-            await store.delete("bad-0")
-        await look(store, now, (turn + 1) * HOUR)
-        assert await told(store, f"bad-{turn}") == ([("a", "late", "waiting")] if turn == 0 else []), turn
-        await store.close()
+        async with opened(tmp_path / "gateway.db") as store:
+            store.outbox.receivers = (wants_late(),)
+            await ends(store, f"bad-{turn}", BAD, later(turn))
+            if turn == 2:
+                await store.delete("bad-0")
+            await look(store, now, (turn + 1) * HOUR)
+            assert await told(store, f"bad-{turn}") == ([("a", "late", "waiting")] if turn == 0 else []), turn
 
 
 async def test_each_project_and_each_receiver_is_late_by_itself(store: Store, now: list[Instant]) -> None:
@@ -218,13 +225,12 @@ async def test_a_lost_database_tells_the_last_day_again_with_the_same_ids(tmp_pa
     now.append(later(1))
     ids = []
     for turn in range(2):
-        store = await Store.open(tmp_path / f"{turn}.db")
-        store.outbox.receivers = (receiver(),)
-        await restore.restore(store, jobs)
-        assert await told(store, "old") == []
-        message = await store.outbox.next("a")
-        assert message is not None
-        assert message.job == "fresh"
-        ids.append(message.id)
-        await store.close()
+        async with opened(tmp_path / f"{turn}.db") as store:
+            store.outbox.receivers = (receiver(),)
+            await restore.restore(store, jobs)
+            assert await told(store, "old") == []
+            message = await store.outbox.next("a")
+            assert message is not None
+            assert message.job == "fresh"
+            ids.append(message.id)
     assert ids[0] == ids[1]

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
@@ -17,6 +18,9 @@ from gateway.fabrics.registry import FabricRegistry, must_have_lasting_databases
 from gateway.jobs.leftovers import Leftovers
 from gateway.jobs.retention import Retention
 from gateway.jobs.service import JobService
+from gateway.notify import receivers, variables
+from gateway.notify.delivery import Courier
+from gateway.notify.receiver import Receiver
 from gateway.settings import tokens
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
@@ -43,6 +47,7 @@ from gateway.web.jobs_api import artifacts, events, jobs, log, nodes, pipelines
 from gateway.web.links import Links
 from gateway.web.listener import Listener
 from gateway.web.openapi import document
+from gateway.web.records import whole_record
 from gateway.web.traffic import Traffic
 from runners.containers.compose_runner import ComposeRunner
 from runners.process.local_runner import LocalRunner
@@ -54,6 +59,7 @@ ENVIRONMENT = web.AppKey("environment", Mapping[str, str])
 INSTANCE = web.AppKey("instance", str)
 STORE = web.AppKey("store", Store)
 REGISTRY = web.AppKey("registry", FabricRegistry)
+RECEIVERS: web.AppKey[Mapping[str, Receiver]] = web.AppKey("receivers")
 CONNECTIONS = web.AppKey("connections", Connections)
 # done with the exception of a service-wide task that died, which then ends the process
 BROKEN = web.AppKey("broken", asyncio.Future[None])
@@ -82,12 +88,15 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
     app[idempotency.LOCKS] = WeakValueDictionary()
     app[metrics.TRAFFIC] = traffic
     app[artifacts.LINKS] = links
+    app[RECEIVERS] = receivers.make(settings, environment)
     app[TOKENS] = known
     app[CONNECTIONS] = connections
     app[SETTINGS] = settings
     app[PUBLIC_URL] = settings.public_url
     app[ENVIRONMENT] = environment
-    app.cleanup_ctx.extend([_broken, _state, _store, _service, _retention, _leftovers, _connections, _watchdog])
+    app.cleanup_ctx.extend(
+        [_broken, _state, _store, _service, _notify, _retention, _leftovers, _connections, _watchdog]
+    )
     return app
 
 
@@ -107,6 +116,7 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
     folder = app[SETTINGS].state_directory
     file = folder / "gateway.db"
     app[STORE] = store = await Store.open(file)
+    store.outbox.receivers = app[SETTINGS].notify
     for end in (store.committer, store.damaged):
         end.add_done_callback(lambda done: _report(app, done))
     try:
@@ -131,6 +141,19 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
     await service.recover()
     yield
     await service.close()
+
+
+async def _notify(app: web.Application) -> AsyncIterator[None]:
+    settings, service = app[SETTINGS], app[SERVICE]
+
+    async def record(job_id: str) -> dict[str, Any]:
+        snapshot = await service.with_notifications(await service.get(job_id))
+        return whole_record(snapshot, settings.link_base).model_dump(mode="json")
+
+    mask = variables.mask(settings, app[ENVIRONMENT])
+    courier = Courier(app[STORE].outbox, app[RECEIVERS], settings.projects, record, mask)
+    async for _ in _task(app, courier.run(), "notify"):
+        yield
 
 
 async def _retention(app: web.Application) -> AsyncIterator[None]:

@@ -20,6 +20,7 @@ from gateway.fabrics.local import LocalFabric
 from gateway.fabrics.registry import must_have_lasting_databases
 from gateway.model.plan import PlannedStep, StepName
 from gateway.model.request import is_fabric_number
+from gateway.notify import variables
 from gateway.settings import tokens
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
@@ -45,7 +46,7 @@ async def find(
         *_triggers(settings),
         *_fabric_ids(settings),
     ]
-    found += [*_tokens(settings, environment), *_state(settings)]
+    found += [*_tokens(settings, environment), *_state(settings), *_notify(settings, environment)]
     in_place: list[LocalFabric] = []
     local: list[LocalFabric] = []
     with tempfile.TemporaryDirectory(prefix="pipeline-gateway-check-") as scratch:
@@ -126,6 +127,20 @@ def _tokens(settings: Settings, environment: Mapping[str, str]) -> Iterator[Find
     for token in known.tokens:
         if token.is_expired(now):
             yield Finding(True, f"the token {token.name} has expired: revoke it, and make another", warns=True)
+
+
+def _notify(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        variables.must_be_right(settings, environment)
+    except ConfigError as error:
+        yield from (Finding(False, line) for line in str(error).splitlines())
+        return
+    for one in settings.notify:
+        if one.command and shutil.which(one.command[0], path=environment.get("PATH")) is None:
+            yield Finding(False, f"{one.to}: the program {one.command[0]} is missing or can't be executed: install it")
+            continue
+        advice = f"try it with `pipeline-gateway notify test {one.to}`"
+        yield Finding(True, f"{one.to} is told of {', '.join(one.outcomes)}: {advice}")
 
 
 def _start(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:

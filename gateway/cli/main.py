@@ -25,6 +25,7 @@ SERVICE = {
     "check": "gateway.cli.check:check",
     "schema": "gateway.cli.schema:schema",
     "token": "gateway.cli.token:token",
+    "notify": "gateway.cli.notify:notify",
 }
 CLIENT = {
     "trigger": "gateway.cli.client.trigger:trigger",
@@ -50,6 +51,7 @@ First steps:
   pipeline-gateway check             find out what is wrong before the first trigger
   pipeline-gateway serve             serve ./gateway.yaml on http://localhost:3000
   pipeline-gateway trigger full -f   run the ingester and dbt, and show their output
+  pipeline-gateway notify test       try the receivers of notifications
   pipeline-gateway token create ME --scope run --file tokens
                                      admit only callers with a token, once `tokens_file: tokens` is in gateway.yaml
 

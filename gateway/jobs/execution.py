@@ -36,6 +36,7 @@ from gateway.model.job import (
     has_begun,
     job_outcome,
 )
+from gateway.model.notification import Notification
 from gateway.model.transitions import (
     EndJob,
     EndStep,
@@ -65,6 +66,7 @@ class JobSnapshot:
     progress: of the running step. liveness: how that step was last found.
     output: how much there is of its output, as far as it was asked for.
     waits_for: which jobs come before it, where it is queued.
+    notifications: what is told of it to others, once it has ended, as far as that was asked for.
     """
 
     job: Job
@@ -72,6 +74,7 @@ class JobSnapshot:
     liveness: Liveness = Liveness.SUPERVISED
     output: OutputSize = field(default_factory=OutputSize)
     waits_for: tuple[WaitsFor, ...] = ()
+    notifications: tuple[Notification, ...] = ()
 
 
 class JobExecution:

@@ -213,6 +213,12 @@ class JobService:
         [snapshot] = await self.output.sized([await self._find(job_id)])
         return snapshot
 
+    async def with_notifications(self, snapshot: JobSnapshot) -> JobSnapshot:
+        """A job with what is told of it to others."""
+        if not isinstance(snapshot.job.state, Ended):  # nothing is yet
+            return snapshot
+        return replace(snapshot, notifications=await self._store.outbox.of_job(snapshot.job.id))
+
     async def _find(self, job_id: str) -> JobSnapshot:
         """A job as it is now, without what only the disk knows. Raises UnknownJobError."""
         if job_id in self._executions:

@@ -21,9 +21,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError
-from gateway.settings import refusals
+from gateway.settings import notify, refusals
 from gateway.settings.expected import KEY, in_words
 from gateway.settings.fabric import FabricSettings, HostPath, Id, Name, RunnerName, Seconds, SecretName, Section, Text
+from gateway.settings.notify import NotifySettings
 from gateway.settings.project import ProjectSettings, resolve
 from runners import yaml_file
 from runners.mask import USUAL_NAMES, Mask
@@ -135,6 +136,11 @@ class Settings(Section):
         description="What runs, by id.",
         examples=[{"shop": {"directory": "."}}],
     )
+    notify: tuple[NotifySettings, ...] = Field(
+        (),
+        description="Who is told of jobs, and of which.",
+        examples=[[{"webhook": {"url_variable": "SLACK_URL", "preset": "slack"}}]],
+    )
     default_fabric: Id = Field(
         "",
         description="The fabric of triggers that name none. Needed only where there are several.",
@@ -189,6 +195,16 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _receivers_differ(self) -> Settings:
+        notify.check(self.notify, {name for project in self.projects.values() for name in project.pipelines})
+        return self
+
+    @property
+    def link_base(self) -> str:
+        """What links in notifications begin with."""
+        return self.public_url or f"http://localhost:{self.port}"
+
     def fabrics_of(self, project: str) -> tuple[str, ...]:
         """The fabrics that a project may run on."""
         return self.projects[project].fabrics or tuple(self.fabrics)
@@ -201,7 +217,8 @@ class Settings(Section):
 
     def mask(self, environment: Mapping[str, str]) -> Mask:
         """Knows every secret of the configuration and of the gateway's own environment."""
-        return functools.reduce(Mask.with_secrets_of, self.environments(environment), Mask(self.secrets))
+        names = (*self.secrets, *(name for one in self.notify for name in one.secret_names))
+        return functools.reduce(Mask.with_secrets_of, self.environments(environment), Mask(names))
 
     def resources(self, fabric: str) -> tuple[str, str]:
         """The resources of a fabric's ingester and dbt steps."""
@@ -314,6 +331,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
             "state_directory": resolve(base, settings.state_directory),
             "tokens_file": None if settings.tokens_file is None else resolve(base, settings.tokens_file),
             "fabrics": {name: fabric(given) for name, given in settings.fabrics.items()},
+            "notify": tuple(given.resolved(base) for given in settings.notify),
             "projects": {name: given.resolved(base) for name, given in settings.projects.items()},
         }
     )

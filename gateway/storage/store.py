@@ -21,8 +21,9 @@ from gateway.errors import GatewayError, StateBusyError, StateError
 from gateway.model.history import JobFilter, Refusal
 from gateway.model.job import Ended, Job, Queued, WaitsFor, job_outcome, job_status, run_seconds
 from gateway.model.request import KeptAnswer, RequestKey
-from gateway.storage import answers, claims, job_file, listing, refusals
+from gateway.storage import answers, claims, job_file, listing, outbox, refusals
 from gateway.storage import integrity as database
+from gateway.storage.outbox import Outbox
 
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -88,6 +89,7 @@ class Store:
         self._reader = reader
         self._waiting: asyncio.Queue[tuple[Operation, asyncio.Future[Any]]] = asyncio.Queue(maxsize=10_000)
         self._closed = False
+        self.outbox = Outbox(self._read, self._write)
         # Gets the error of SQLite by which the database was found damaged; it must not be used any more then.
         self.damaged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.committer = asyncio.create_task(self._commit_groups(), name="store-writer")
@@ -181,7 +183,9 @@ class Store:
         await self._write(lambda connection: answers.remove_old(connection, _moment(now), age))
 
     async def save(self, job: Job) -> list[str]:
-        """Record a job's new state, or a job that the database lacks. The end of a job releases its resources.
+        """Record a job's new state, or a job that the database lacks.
+
+        The end of a job releases its resources, and adds what is to be told of it to the outbox.
 
         Returns the ids of the waiting jobs that hold their resources because of that.
         """
@@ -189,9 +193,15 @@ class Store:
 
         async def operation(connection: aiosqlite.Connection) -> list[str]:
             await connection.execute_fetchall(_PUT, row)
-            return await claims.release(connection, job.id) if isinstance(job.state, Ended) else []
+            if not isinstance(job.state, Ended):
+                return []
+            await outbox.add(connection, job, self.outbox.receivers)
+            return await claims.release(connection, job.id)
 
-        return await self._write(operation)
+        promoted = await self._write(operation)
+        if isinstance(job.state, Ended):
+            self.outbox.notify()
+        return promoted
 
     async def restore_claims(self, job: Job) -> None:
         """Add the claims that an active job lacks."""

@@ -38,7 +38,9 @@ from gateway.model.job import (
     step_status,
     stop_report,
 )
+from gateway.model.notification import NotificationState
 from gateway.model.plan import PlannedStep
+from gateway.settings.notify import NotifyOutcome
 from gateway.web.answers import Answer, Moment, is_none
 from runners.outcome import Span, StopReport
 from runners.parameters import ParameterValue
@@ -163,10 +165,21 @@ class StoppedAnswer(Answer):
     processes: int | None
 
 
+class NotificationAnswer(Answer):
+    """A message to a receiver about a job. outcome: what is told. error: of the last attempt that failed."""
+
+    to: str
+    outcome: NotifyOutcome
+    state: NotificationState
+    attempts: int
+    error: str | None
+
+
 class WholeRecord(ListedJob):
     """The whole record of a job, which has all but its output."""
 
     waits_for: list[WaitsForAnswer]
+    notifications: list[NotificationAnswer]
     stopped: Annotated[StoppedAnswer | None, Field(exclude_if=is_none)] = None
 
 
@@ -183,8 +196,15 @@ def listed_record(snapshot: JobSnapshot, base: str = "", now: Instant | None = N
 def whole_record(snapshot: JobSnapshot, base: str = "", now: Instant | None = None) -> WholeRecord:
     """The whole record of a job. base: what URLs begin with."""
     before = [WaitsForAnswer(job_id=other.job, resource=other.resource) for other in snapshot.waits_for]
+    sent = [
+        NotificationAnswer(to=one.to, outcome=one.outcome, state=one.state, attempts=one.attempts, error=one.error)
+        for one in snapshot.notifications
+    ]
     return WholeRecord(
-        **_listed_fields(snapshot, base, now), waits_for=before, stopped=_stopped(stop_report(snapshot.job))
+        **_listed_fields(snapshot, base, now),
+        waits_for=before,
+        notifications=sent,
+        stopped=_stopped(stop_report(snapshot.job)),
     )
 
 

@@ -125,7 +125,7 @@ async def test_the_list_finds_a_job_long_after_it_left_the_data_analytics_api(ap
     assert await api.jobs() == []
     [bad] = (await api.get(f"{JOBS}?outcome=errors"))["jobs"]
     assert (bad["createdAt"], bad["outcome"], bad["projectId"]) == (rfc3339(later(120).wall), "errors", "shop")
-    assert bad | {"waitsFor": []} == await api.get(f"{JOBS}/bad")
+    assert bad | {"waitsFor": [], "notifications": []} == await api.get(f"{JOBS}/bad")
 
 
 async def test_the_usual_duration_is_the_median_without_queue_and_failures(tmp_path: Path) -> None:

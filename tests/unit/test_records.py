@@ -225,6 +225,7 @@ def test_the_whole_record_adds_fields_to_the_polled_one() -> None:
         "outcome": None,
         "waitsFor": [],
         "retryOf": None,
+        "notifications": [],
         "projectId": "default",
         "fabricId": "local",
         "commit": "0123",
@@ -291,7 +292,7 @@ def test_the_record_says_how_much_output_there_is_and_where() -> None:
     assert answer["logUrl"] == "http://localhost:3000/api/v1/jobs/full-1-abc/log"
 
 
-def test_a_listed_record_is_the_whole_one_without_the_jobs_before_it() -> None:
+def test_a_listed_record_lacks_the_jobs_before_it_and_notifications() -> None:
     job = make_job(plan=PLAN, state=Queued())
     listed = decoded(listed_record(JobSnapshot(job), now=later(1)))
-    assert listed | {"waitsFor": []} == whole(job)
+    assert listed | {"waitsFor": [], "notifications": []} == whole(job)

@@ -48,6 +48,8 @@ def with_value(content: dict[str, Any], place: Place, value: Any) -> dict[str, A
             inside[part] = [None]
         elif isinstance(inside, dict):
             inside.setdefault(part, {})
+        else:  # an entry of a list, which is a section
+            inside[int(part)] = {}
         inside = inside[part]
     inside[place[-1]] = value
     return whole

@@ -97,7 +97,7 @@ async def _follow(service: JobService, job_id: str, offset: int, response: Event
     while not service.is_draining:
         changed = service.changed(job_id)
         if shown is None or changed is not seen:
-            snapshot = await service.get(job_id)
+            snapshot = await service.with_notifications(await service.get(job_id))
             seen, ended, tag = changed, isinstance(snapshot.job.state, Ended), etag(snapshot)
             if tag != shown:
                 shown = tag

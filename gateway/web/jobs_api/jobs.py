@@ -260,6 +260,7 @@ async def get(request: web.Request) -> web.Response:
         elif known is None or _has(known, snapshot):
             shown = etag(snapshot)
             snapshot = await service.wait(snapshot.job.id, lambda now: etag(now) != shown, asked.wait)
+    snapshot = await service.with_notifications(snapshot)
     headers = {"ETag": f'"{etag(snapshot)}"'}
     if known is not None and _has(known, snapshot):
         return web.Response(status=304, headers=headers)
@@ -271,7 +272,7 @@ async def cancel(request: web.Request) -> web.Response:
     """Ask for a job's end: 202, or 200 where it had ended."""
     service = request.app[SERVICE]
     before = await service.get(request.match_info["id"])
-    snapshot = await service.cancel(before.job.id, request[CALLER])
+    snapshot = await service.with_notifications(await service.cancel(before.job.id, request[CALLER]))
     status = 200 if isinstance(before.job.state, Ended) else 202
     return json_answer(whole_record(snapshot, base_url(request)), status=status)
 

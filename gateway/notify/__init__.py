@@ -1,0 +1,1 @@
+"""Tells receivers of jobs, from the outbox of the storage."""

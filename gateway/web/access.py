@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -24,17 +25,26 @@ _SCHEME = "bearer "
 
 
 class Access:
-    """Authenticates every request. tokens: None where every client that reaches the port may do everything."""
+    """Authenticates every request.
 
-    def __init__(self, tokens: Tokens | None, rate_limit: RateLimit) -> None:
-        self._tokens = tokens
-        self._rate_limit = rate_limit
+    tokens: None where every client that reaches the port may do everything. hosts: names that a Host header may have
+    besides IP literals.
+    """
+
+    def __init__(self, tokens: Tokens | None, rate_limit: RateLimit, allowed_hosts: Collection[str] = ()) -> None:
+        self.rate_limit = rate_limit
+        self.configure(tokens, allowed_hosts)
+
+    def configure(self, tokens: Tokens | None, allowed_hosts: Collection[str]) -> None:
+        """Let other callers in from now on."""
+        self.tokens = tokens
+        self.hosts = frozenset({"localhost", *(name.lower() for name in allowed_hosts)})
 
     def authenticate(self, request: web.Request) -> Caller:
         """The caller of a request. Raises UnauthorizedError, InsufficientScopeError."""
-        if self._tokens is None or _is_public(request):
+        if self.tokens is None or _is_public(request):
             return Caller(None, _address(request))
-        token = _token(request, self._tokens)
+        token = _token(request, self.tokens)
         needed = _needed_scope(request.method)
         if not token.scope.includes(needed):
             raise InsufficientScopeError(
@@ -48,7 +58,7 @@ class Access:
         resource = request.match_info.route.resource
         if request.method in _READS or resource is None or resource.canonical in _UNLIMITED:
             return
-        wait = self._rate_limit.take(caller.token)
+        wait = self.rate_limit.take(caller.token)
         if wait > 0:
             whose = "without a token" if caller.token is None else f"of the token {caller.token}"
             raise TooManyTriggersError(
@@ -64,6 +74,12 @@ class RateLimit:
         self._rate = rate
         self._burst = burst
         self._full_at: dict[str | None, float] = {}  # by caller, on the monotonic clock
+
+    def configure(self, rate: float, burst: int) -> None:
+        """Allow other rates from now on. The requests that were counted stay, so no caller gets another burst."""
+        now = time.monotonic()
+        self._full_at = {name: now + (at - now) * self._rate / rate for name, at in self._full_at.items() if at > now}
+        self._rate, self._burst = rate, burst
 
     def take(self, name: str | None) -> float:
         """Count one request. Returns 0, or the seconds until the next one is allowed; then it is not counted."""

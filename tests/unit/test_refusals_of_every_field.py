@@ -51,7 +51,7 @@ def refusal(model: type[BaseModel], field: str, content: dict[str, Any]) -> str:
 
 
 def right_value(model: type[BaseModel], field: str) -> Any:
-    return next(value for value in ("full", "1") if is_taken(model, field, value))
+    return next(value for value in ("full", "1", True) if is_taken(model, field, value))
 
 
 def shows_a_right_line(said: str, model: type[BaseModel], field: str) -> None:
@@ -73,6 +73,7 @@ def test_the_bodies_and_queries_of_all_routes_are_known() -> None:
         "jobs_api.jobs.WaitQuery",
         "jobs_api.log.LogQuery",
         "jobs_api.events.EventsQuery",
+        "jobs_api.pipelines.PausedBody",
     }
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from collections.abc import AsyncIterator, Coroutine, Mapping
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
@@ -13,15 +16,17 @@ import structlog
 from aiohttp import web
 
 from gateway import state, systemd
-from gateway.errors import StorageError
+from gateway.errors import GatewayError, StorageError
 from gateway.fabrics.registry import FabricRegistry, must_have_lasting_databases
 from gateway.jobs.leftovers import Leftovers
 from gateway.jobs.retention import Retention
 from gateway.jobs.service import JobService
+from gateway.log import set_up as set_up_log
 from gateway.notify import receivers, variables
 from gateway.notify.delivery import Courier
 from gateway.notify.receiver import Receiver
 from gateway.settings import tokens
+from gateway.settings.changes import changed_keys
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from gateway.settings.tokens import Tokens
@@ -54,7 +59,7 @@ from runners.process.local_runner import LocalRunner
 from runners.runner import Runner
 
 SETTINGS = web.AppKey("settings", Settings)
-TOKENS: web.AppKey[Tokens | None] = web.AppKey("tokens")
+ACCESS = web.AppKey("access", Access)
 ENVIRONMENT = web.AppKey("environment", Mapping[str, str])
 INSTANCE = web.AppKey("instance", str)
 STORE = web.AppKey("store", Store)
@@ -64,8 +69,12 @@ CONNECTIONS = web.AppKey("connections", Connections)
 # done with the exception of a service-wide task that died, which then ends the process
 BROKEN = web.AppKey("broken", asyncio.Future[None])
 
+# What is bound at the start: a reload leaves it as it is.
+_FIXED = ("host", "port", "state_directory")
 _DRAIN = 5.0  # seconds for the requests that are underway when the service stops
 _SHUTDOWN = 1.0  # seconds for those that are left then
+
+Load = Callable[[], tuple[Settings, Mapping[str, str]]]  # raises ConfigError
 
 _log = structlog.get_logger()
 
@@ -74,10 +83,11 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
     """The service, not started yet. environment: of the gateway, which steps inherit. Raises ConfigError."""
     known = tokens.load(settings.tokens_file, environment)
     links = Links()
-    access = Access(known, RateLimit(settings.trigger_rate, settings.trigger_burst), links)
+    rate_limit = RateLimit(settings.trigger_rate, settings.trigger_burst)
+    access = Access(known, rate_limit, settings.allowed_hosts, links)
     connections, traffic = Connections(most_connections()), Traffic()
     app = web.Application(
-        middlewares=[guard.guard(settings.allowed_hosts, access, traffic), connections.middleware],
+        middlewares=[guard.guard(access, traffic), connections.middleware],
         client_max_size=guard.BODY_LIMIT,
     )
     apis = (data_analytics, trigger_pipeline, jobs, log, events, artifacts, nodes, pipelines)
@@ -89,7 +99,7 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
     app[metrics.TRAFFIC] = traffic
     app[artifacts.LINKS] = links
     app[RECEIVERS] = receivers.make(settings, environment)
-    app[TOKENS] = known
+    app[ACCESS] = access
     app[CONNECTIONS] = connections
     app[SETTINGS] = settings
     app[PUBLIC_URL] = settings.public_url
@@ -130,13 +140,11 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
 
 async def _service(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
-    runners: dict[RunnerName, Runner] = {
-        RunnerName.LOCAL: LocalRunner(settings.output_cap),
-        RunnerName.COMPOSE: ComposeRunner(settings.output_cap),
-    }
     app[REGISTRY] = registry = FabricRegistry(settings, app[ENVIRONMENT], app[INSTANCE])
     pauses = await asyncio.to_thread(Pauses, settings.state_directory / "paused")
-    service = JobService(settings, app[STORE], pauses, runners, registry, on_broken=lambda task: _report(app, task))
+    service = JobService(
+        settings, app[STORE], pauses, _runners(settings), registry, on_broken=lambda task: _report(app, task)
+    )
     app[SERVICE] = service
     await service.recover()
     yield
@@ -156,6 +164,13 @@ async def _notify(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
+def _runners(settings: Settings) -> dict[RunnerName, Runner]:
+    return {
+        RunnerName.LOCAL: LocalRunner(settings.output_cap),
+        RunnerName.COMPOSE: ComposeRunner(settings.output_cap),
+    }
+
+
 async def _retention(app: web.Application) -> AsyncIterator[None]:
     app[metrics.RETENTION] = retention = Retention(app[SETTINGS], app[STORE], app[REGISTRY].checkouts)
     async for _ in _task(app, retention.run(), "retention"):
@@ -163,7 +178,8 @@ async def _retention(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _leftovers(app: web.Application) -> AsyncIterator[None]:
-    async for _ in _task(app, Leftovers(app[REGISTRY].engines(), app[INSTANCE], app[STORE]).run(), "leftovers"):
+    leftovers = Leftovers(lambda: app[SERVICE].registry.engines(), app[INSTANCE], app[STORE])
+    async for _ in _task(app, leftovers.run(), "leftovers"):
         yield
 
 
@@ -210,77 +226,141 @@ def _report(app: web.Application, done: asyncio.Future[None]) -> None:
 class Server:
     """The service on its addresses."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, environment: Mapping[str, str], load: Load | None = None) -> None:
+        """load: reads the configuration again, for a reload; None where there is none."""
         self._settings = settings
         self._environment = environment
-        self._runner = web.AppRunner(build_app(settings, environment), shutdown_timeout=_SHUTDOWN)
+        self._load = load
+        self._app = build_app(settings, environment)
+        self._runner = web.AppRunner(self._app, shutdown_timeout=_SHUTDOWN)
+        self._given: list[socket.socket] = []
         self._listeners: list[Listener] = []
         self._stopped = asyncio.Event()
+        self._hung_up = asyncio.Event()
         self.port = 0
 
     async def start(self, *, signals: bool = False) -> None:
         """Recover what was running, then listen. Raises StateError, ConfigError.
 
-        signals: handle SIGTERM and SIGINT from before systemd hears that the service is ready.
+        signals: handle SIGTERM, SIGINT and SIGHUP from before systemd hears that the service is ready.
         """
         must_have_extensions()
-        given = systemd.sockets(
-            self._environment
-        )  # systemd keeps them open over a restart, so no client is refused meanwhile
+        # systemd keeps them open over a restart, so no client is refused meanwhile
+        self._given = systemd.sockets(self._environment)
         await asyncio.to_thread(must_have_lasting_databases, self._settings, self._environment)
-        has_tokens = self._runner.app[TOKENS] is not None
-        listener.must_have_tokens(given, self._settings.host, has_tokens=has_tokens)
+        listener.must_have_tokens(self._given, self._settings.host, has_tokens=self._app[ACCESS].tokens is not None)
         await self._runner.setup()
-        sockets = given or listener.bound(self._settings.host, self._settings.port)
+        sockets = self._given or listener.bound(self._settings.host, self._settings.port)
         self.port = listener.port(sockets)
         self._listeners = [Listener(one, self._connection) for one in sockets]
         if signals:
             self._handle_signals()
-        if self._settings.allowed_hosts and self._runner.app[TOKENS] is None:
-            _log.warning("hosts are allowed without tokens", hosts=self._settings.allowed_hosts)
+        self._warn()
         _log.info(
             "serving",
             host=self._settings.host,
             port=self.port,
             enabled=self._settings.enabled,
             lets_in=self._token_summary(),
-            connections=self._runner.app[CONNECTIONS].limit,
+            connections=self._app[CONNECTIONS].limit,
         )
         systemd.notify(self._environment, f"READY=1\nSTATUS=Serving on port {self.port}")
 
+    def _warn(self) -> None:
+        if self._settings.allowed_hosts and self._app[ACCESS].tokens is None:
+            _log.warning("hosts are allowed without tokens", hosts=self._settings.allowed_hosts)
+
     def _token_summary(self) -> str:
-        known = self._runner.app[TOKENS]
+        known = self._app[ACCESS].tokens
         if known is None:
             return "every program of this host, since there are no tokens"
         return f"tokens of {known.source}: {', '.join(token.name for token in known.tokens) or 'none'}"
 
     def _connection(self) -> Connection:
         assert self._runner.server is not None, "connections are taken between setup and cleanup"
-        return Connection(self._runner.server, self._runner.app[CONNECTIONS])
+        return Connection(self._runner.server, self._app[CONNECTIONS])
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
+        # in a terminal it means that the terminal was closed, and ends the process as it does any other
+        if self._load is not None and not any(map(os.isatty, range(3))):
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
 
     async def wait(self) -> None:
-        """Wait for SIGTERM or SIGINT. Raises the exception of a service-wide task that died."""
+        """Wait for SIGTERM or SIGINT; reload at SIGHUP. Raises the exception of a service-wide task that died."""
         self._handle_signals()
-        broken = self._runner.app[BROKEN]
+        broken = self._app[BROKEN]
         broken.add_done_callback(lambda _: self._stopped.set())
-        await self._stopped.wait()
+        async for _ in _task(self._app, self._reload_when_asked(), "reload"):
+            await self._stopped.wait()
         if broken.done():
             broken.result()
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            began = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            systemd.notify(self._environment, f"RELOADING=1\nMONOTONIC_USEC={began}")
+            status = f"Serving on port {self.port}"
+            try:
+                await self._reload()
+            except GatewayError as error:
+                _log.error("reload refused", error=str(error), kept="the configuration and the tokens from before")
+                status += "; the last reload was refused, see the log"
+            except Exception:  # noqa: BLE001, any bug: the service goes on as it was
+                _log.exception("reload broke", kept="the configuration and the tokens from before")
+                status += "; the last reload broke, see the log"
+            systemd.notify(self._environment, f"READY=1\nSTATUS={status}")
+
+    async def _reload(self) -> None:
+        """Take up the configuration as it is now, or raise what a start with it would."""
+        assert self._load is not None, "no signal asks for it"
+        settings, environment = await asyncio.to_thread(self._load)
+        fixed = [key for key in _FIXED if getattr(settings, key) != getattr(self._settings, key)]
+        settings = settings.model_copy(update={key: getattr(self._settings, key) for key in _FIXED})
+        await asyncio.to_thread(must_have_lasting_databases, settings, environment)
+        known = await asyncio.to_thread(tokens.load, settings.tokens_file, environment)
+        listener.must_have_tokens(self._given, settings.host, has_tokens=known is not None)
+        before = _keys(self._settings, self._environment, self._app[ACCESS].tokens)
+        changed = changed_keys(before, _keys(settings, environment, known))
+        self._configure(settings, environment, known)
+        _log.info("configuration reloaded", changed=changed, lets_in=self._token_summary())
+        if fixed:
+            _log.warning("settings need a restart", settings=fixed, kept="their values from before")
+        if tokens.are_passed(known, environment):
+            _log.warning("tokens need a restart", kept="those that systemd passed at the start")
+        self._warn()
+
+    def _configure(self, settings: Settings, environment: Mapping[str, str], known: Tokens | None) -> None:
+        """Give all parts another configuration, without an await between; what may raise comes first."""
+        service, access = self._app[SERVICE], self._app[ACCESS]
+        registry = FabricRegistry(settings, environment, self._app[INSTANCE], service.registry)
+        service.configure(settings, _runners(settings), registry)
+        registry.checkouts.renew_mirrors()
+        self._app[metrics.RETENTION].configure(settings, registry.checkouts)
+        access.configure(known, settings.allowed_hosts)
+        access.rate_limit.configure(settings.trigger_rate, settings.trigger_burst)
+        set_up_log(registry.mask)
+        self._settings, self._environment = settings, environment
 
     async def close(self) -> None:
         """Refuse new jobs, stop listening and stop following the running jobs, which go on."""
         systemd.notify(self._environment, "STOPPING=1")
-        if SERVICE in self._runner.app:
-            self._runner.app[SERVICE].drain()
+        if SERVICE in self._app:
+            self._app[SERVICE].drain()
         with suppress(asyncio.CancelledError):
             # requests are finished before the clean-up, which stops reading from clients
             for one in self._listeners:
                 one.close()
-            await self._runner.app[CONNECTIONS].drained(_DRAIN)
+            await self._app[CONNECTIONS].drained(_DRAIN)
             await self._runner.cleanup()
         _log.info("stopped")
+
+
+def _keys(settings: Settings, environment: Mapping[str, str], known: Tokens | None) -> dict[str, Any]:
+    """All that is configured, by key."""
+    named = {} if known is None else {token.name: token for token in known.tokens}
+    return {**settings.model_dump(), "environment": environment, "tokens": named}

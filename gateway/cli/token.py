@@ -49,7 +49,7 @@ def _tokens_file(action: Callable[..., None]) -> Callable[..., None]:
 def token() -> None:
     """Make, list or revoke the tokens that let callers in.
 
-    The gateway reads them when it starts: restart it after a change.
+    The gateway reads them when it starts and when it is reloaded: SIGHUP, or `systemctl reload`.
     """
 
 

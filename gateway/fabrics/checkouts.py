@@ -148,17 +148,27 @@ class Checkouts:
         settings: Settings,
         environment: Mapping[str, str],
         remove: Callable[[str, Path], Awaitable[bool]] = _keep_folder,
+        earlier: Checkouts | None = None,
     ) -> None:
+        """earlier: those of the configuration before, whose mirrors and users these have too."""
         self._settings = settings
         self._remove = remove
         self._environment = environment
         self._mask = settings.mask(environment)
         self._checkouts = settings.state_directory / "checkouts"
         self._repositories = settings.state_directory / "repositories"
-        self._mirrors: dict[str, Mirror] = {}
-        self._resolved: dict[tuple[Mirror, str], float] = {}  # when each commit was last resolved, monotonic
+        self._mirrors: dict[str, Mirror] = {} if earlier is None else earlier._mirrors
+        # when each commit was last resolved, monotonic
+        self._resolved: dict[tuple[Mirror, str], float] = {} if earlier is None else earlier._resolved
         # weak: an entry lives as long as a Checkout that uses it
-        self._shared: weakref.WeakValueDictionary[Path, CheckoutState] = weakref.WeakValueDictionary()
+        self._shared: weakref.WeakValueDictionary[Path, CheckoutState] = (
+            weakref.WeakValueDictionary() if earlier is None else earlier._shared
+        )
+
+    def renew_mirrors(self) -> None:
+        """Give the mirrors of the configuration before the environment of this one."""
+        for mirror in self._mirrors.values():
+            mirror.configure(self._environment, self._mask)
 
     async def resolve(self, project: str, branch: str | None, version: str | None) -> SourceCommit | None:
         """The commit of a branch or version now; without either, of what is configured.
@@ -215,7 +225,8 @@ class Checkouts:
     async def _sweep_mirrors(self, sources: Collection[SourceCommit]) -> None:
         """sources: of the active jobs, whose commits are kept."""
         earliest = time.monotonic() - _ACCEPTANCE
-        self._resolved = {key: then for key, then in self._resolved.items() if then > earliest}
+        for key in [key for key, then in self._resolved.items() if then <= earliest]:
+            del self._resolved[key]
         active = {(self._mirror(source.repository), source.commit) for source in sources}
         for mirror in list(self._mirrors.values()):
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.errors import ConfigError
@@ -18,6 +19,7 @@ from gateway.model.job import SourceCommit
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from runners.containers.docker import Docker
+from runners.mask import Mask
 
 
 def must_have_lasting_databases(settings: Settings, environment: Mapping[str, str]) -> None:
@@ -39,11 +41,21 @@ class FabricRegistry:
 
     mask: hides the secrets of the configuration and of the gateway's environment.
     environment: of the gateway. instance: the gateway's own id, which its containers carry as a label.
+    earlier: the registry of the configuration before, whose secrets and checkouts this one knows too.
     """
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str], instance: str) -> None:
-        self.mask = settings.mask(environment)
-        self.checkouts = Checkouts(settings, environment, self.remove_folder)
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Mapping[str, str],
+        instance: str,
+        earlier: FabricRegistry | None = None,
+    ) -> None:
+        mask, checkouts = settings.mask(environment), None
+        if earlier is not None:
+            mask, checkouts = replace(mask, values=mask.values | earlier.mask.values), earlier.checkouts
+        self.mask: Mask = mask
+        self.checkouts: Checkouts = Checkouts(settings, environment, self.remove_folder, checkouts)
         self._settings = settings
         self._environment = environment
         self._instance = instance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -34,8 +34,9 @@ class Leftovers:
     command line had been killed.
     """
 
-    def __init__(self, engines: Iterable[Docker], instance: str, store: Store) -> None:
-        self._engines = list(engines)
+    def __init__(self, engines: Callable[[], Iterable[Docker]], instance: str, store: Store) -> None:
+        """engines: those of the present configuration."""
+        self._engines = engines
         self._instance = instance
         self._store = store
         # by engine: the containers without a job that the last sweep saw, and when each was seen first
@@ -45,7 +46,7 @@ class Leftovers:
         """Sweep until cancelled."""
         while True:
             pause = _INTERVAL
-            for engine in self._engines:
+            for engine in self._engines():
                 try:
                     await self.sweep(engine)
                 except (EngineUnreachableError, StorageError) as error:

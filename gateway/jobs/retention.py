@@ -36,14 +36,18 @@ class Retention:
     """Removes what is too old or too large. A job that has not ended loses nothing."""
 
     def __init__(self, settings: Settings, store: Store, checkouts: Checkouts) -> None:
-        self.cap = int(settings.state_cap)
+        self.configure(settings, checkouts)
         self.size: int | None = None  # bytes of the state directory at the last sweep, before it removed any
-        self._age = settings.record_days * _DAY
         self._state = settings.state_directory
         self._jobs = settings.state_directory / "jobs"
         self._store = store
-        self._checkouts = checkouts
         self._sizes: dict[str, int] = {}  # bytes by ended job, whose files never change
+
+    def configure(self, settings: Settings, checkouts: Checkouts) -> None:
+        """Keep as long and as much as these settings say from now on."""
+        self.cap = int(settings.state_cap)
+        self._age = settings.record_days * _DAY
+        self._checkouts = checkouts
 
     async def run(self) -> None:
         """Sweep until cancelled."""

@@ -78,15 +78,10 @@ class JobService:
         on_broken: Callable[[asyncio.Task[None]], None],
     ) -> None:
         """on_broken: called with a job's task that died while its job had not ended."""
-        self._settings = settings
         self._store = store
         self.pauses = pauses
-        self._runners = runners
-        self._registry = registry
-        self._readiness = ReadinessCheck(settings, registry, store)
-        self._planner = RequestPlanner(settings, registry)
         self.metrics = JobMetrics()
-        self.metrics.know((info.project, info.name) for info in self._planner.pipelines())
+        self.configure(settings, runners, registry)
         self._on_broken = on_broken
         self._jobs = settings.state_directory / "jobs"
         self._executions: dict[str, tuple[JobExecution, asyncio.Task[None]]] = {}
@@ -94,6 +89,14 @@ class JobService:
         self._draining = False
         self.output = OutputReader(self.folder, self._job, self._mask)
         self.artifacts = ArtifactReader(self.folder, self._job, self._mask)
+
+    def configure(self, settings: Settings, runners: Mapping[RunnerName, Runner], registry: FabricRegistry) -> None:
+        """Plan requests by this configuration from now on. Jobs, and requests that are being planned, keep theirs."""
+        readiness, planner = ReadinessCheck(settings, registry, self._store), RequestPlanner(settings, registry)
+        # all of it at once, after what may raise, and without an await between
+        self._settings, self._runners, self.registry = settings, runners, registry
+        self._readiness, self._planner = readiness, planner
+        self.metrics.know((info.project, info.name) for info in planner.pipelines())
 
     def must_be_enabled(self) -> None:
         """Raises PipelinesDisabledError where triggers are off."""
@@ -303,7 +306,7 @@ class JobService:
 
     def _mask(self, job_id: str) -> Mask:
         """Hides the secrets that a job's output may have."""
-        return self._executions[job_id][0].mask if job_id in self._executions else self._registry.mask
+        return self._executions[job_id][0].mask if job_id in self._executions else self.registry.mask
 
     async def readiness(self) -> Readiness:
         """Whether a trigger would be taken and could run."""
@@ -319,7 +322,7 @@ class JobService:
         for job in jobs:  # all before any runs: a checkout must know its users before a job begins in it
             _log.info("job recovered", job=job.id)
             self._recovered.add(job.id)
-            self._launch(job, self._registry.get(job.runner, job.fabric, job.project, job.source))
+            self._launch(job, self.registry.get(job.runner, job.fabric, job.project, job.source))
         waiters = [asyncio.create_task(execution.settled.wait()) for execution, _ in self._executions.values()]
         if waiters:
             _, late = await asyncio.wait(waiters, timeout=_SETTLE)

@@ -98,6 +98,12 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Tokens | None:
     return None if file is None else read(file)
 
 
+def are_passed(known: Tokens | None, environment: Mapping[str, str]) -> bool:
+    """Whether systemd decides on the tokens, which it passes at the start of the service alone. known: those in use."""
+    credential = Path(environment.get("CREDENTIALS_DIRECTORY", "")) / CREDENTIAL
+    return credential.is_absolute() and credential.exists() and (known is None or known.source == credential)
+
+
 def read(file: Path) -> Tokens:
     """The tokens of a file. Raises ConfigError where it is missing, damaged, or other users may read or write it."""
     try:

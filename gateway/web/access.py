@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -33,19 +34,34 @@ def is_limited(method: str, route: str) -> bool:
 
 
 class Access:
-    """Authenticates every request. tokens: None where every client that reaches the port may do everything."""
+    """Authenticates every request.
 
-    def __init__(self, tokens: Tokens | None, rate_limit: RateLimit, links: Links | None = None) -> None:
+    tokens: None where every client that reaches the port may do everything. hosts: names that a Host header may have
+    besides IP literals.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens | None,
+        rate_limit: RateLimit,
+        allowed_hosts: Collection[str] = (),
+        links: Links | None = None,
+    ) -> None:
         """links: open the paths for which they were made; None where there are none."""
-        self._tokens = tokens
-        self._rate_limit = rate_limit
+        self.rate_limit = rate_limit
         self._links = links
+        self.configure(tokens, allowed_hosts)
+
+    def configure(self, tokens: Tokens | None, allowed_hosts: Collection[str]) -> None:
+        """Let other callers in from now on."""
+        self.tokens = tokens
+        self.hosts = frozenset({"localhost", *(name.lower() for name in allowed_hosts)})
 
     def authenticate(self, request: web.Request) -> Caller:
         """The caller of a request. Raises UnauthorizedError, InsufficientScopeError."""
-        if self._tokens is None or _is_public(request) or self._is_linked(request):
+        if self.tokens is None or _is_public(request) or self._is_linked(request):
             return Caller(None, _address(request))
-        token = _token(request, self._tokens)
+        token = _token(request, self.tokens)
         needed = _needed_scope(request)
         if not token.scope.includes(needed):
             raise InsufficientScopeError(
@@ -69,7 +85,7 @@ class Access:
         route = _route(request)
         if route is None or not is_limited(request.method, route):
             return
-        wait = self._rate_limit.take(caller.token)
+        wait = self.rate_limit.take(caller.token)
         if wait > 0:
             whose = "without a token" if caller.token is None else f"of the token {caller.token}"
             raise TooManyTriggersError(
@@ -85,6 +101,12 @@ class RateLimit:
         self._rate = rate
         self._burst = burst
         self._full_at: dict[str | None, float] = {}  # by caller, on the monotonic clock
+
+    def configure(self, rate: float, burst: int) -> None:
+        """Allow other rates from now on. The requests that were counted stay, so no caller gets another burst."""
+        now = time.monotonic()
+        self._full_at = {name: now + (at - now) * self._rate / rate for name, at in self._full_at.items() if at > now}
+        self._rate, self._burst = rate, burst
 
     def take(self, name: str | None) -> float:
         """Count one request. Returns 0, or the seconds until the next one is allowed; then it is not counted."""

@@ -37,12 +37,8 @@ _SUSPECT = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTE
 _log = structlog.get_logger()
 
 
-def guard(allowed_hosts: Collection[str], access: Access, traffic: Traffic) -> Middleware:
-    """A middleware that checks every request, also one of an unknown path, and turns every error into an answer.
-
-    allowed_hosts: names that a Host header may have besides localhost and IP literals.
-    """
-    names = {"localhost", *(name.lower() for name in allowed_hosts)}
+def guard(access: Access, traffic: Traffic) -> Middleware:
+    """A middleware that checks every request, also one of an unknown path, and turns every error into an answer."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -50,7 +46,7 @@ def guard(allowed_hosts: Collection[str], access: Access, traffic: Traffic) -> M
         with structlog.contextvars.bound_contextvars(request=request_id):
             answer: web.StreamResponse
             try:
-                _check_host(request, names)
+                _check_host(request, access.hosts)
                 _check_origin(request)
                 caller = request[CALLER] = access.authenticate(request)
                 _check_type(request)

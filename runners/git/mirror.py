@@ -49,18 +49,22 @@ class Mirror:
     """
 
     def __init__(self, source: str, folder: Path, environment: Mapping[str, str], mask: Mask) -> None:
-        mask = git.with_token_of(mask, source)
         self.folder = folder
-        self.name = mask.text(source)
         self._source = source
         self._is_local = source.startswith("/")
-        self._git = Git.isolated(environment, mask)
-        self._remote_git = self._git if self._is_local else Git.with_user_configuration(environment, mask)
+        self.configure(environment, mask)
         self._task_lock = asyncio.Lock()
         self._lock_fd = subprocess.DEVNULL
         self._is_clean = False  # no git has been killed since the lock was taken
         self._fetches_begun = self._fetches_ended = 0
         self._fetch_error: str | None = None
+
+    def configure(self, environment: Mapping[str, str], mask: Mask) -> None:
+        """Use this environment for what git does from now on."""
+        mask = git.with_token_of(mask, self._source)
+        self.name = mask.text(self._source)
+        self._git = Git.isolated(environment, mask)
+        self._remote_git = self._git if self._is_local else Git.with_user_configuration(environment, mask)
 
     async def fetch(self) -> None:
         """Bring the mirror up to date. Raises UnavailableError.

@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import yaml
 
 from tests.conftest import Tell
 from tests.support import manual
 from tests.support.gateway import DEADLINE, PATH, wait_for
-from tests.support.installed import FOLDER, UNIT, UNITS, Installed
+from tests.support.installed import FOLDER, SETTINGS, UNIT, UNITS, Installed
 
 RESTARTS = 5
 LIMIT = 10.0  # seconds a stop may take
@@ -217,6 +218,24 @@ def test_the_journal_has_a_json_object_per_line(service: Installed) -> None:
     assert any(line["event"] == "job recovered" and line["job"] == job for line in said)
     service.go()
     assert service.ended_right(job)
+
+
+def test_a_reload_takes_up_the_configuration_while_a_job_runs(service: Installed) -> None:
+    """systemctl returns once that is done, and also where the configuration is refused."""
+    job, process = service.waiting(), service.shown("MainPID")
+    added = {**SETTINGS, "projects": {**SETTINGS["projects"], "added": {}}}
+    service.configure(yaml.safe_dump(added))
+    service.machine.run("systemctl", "reload", UNIT)
+    assert "added" in {one["projectId"] for one in service.call("GET", "/api/v1/pipelines").json["pipelines"]}
+    service.configure("enabled: perhaps\n")
+    service.machine.run("systemctl", "reload", UNIT)
+    assert service.shown("ActiveState", "StatusText") == [
+        "active",
+        f"Serving on port {service.port}; the last reload was refused, see the log",
+    ]
+    service.go()
+    assert service.ended_right(job)
+    assert service.shown("MainPID") == process
 
 
 def test_an_invalid_configuration_stops_the_service_and_closes_the_port(service: Installed) -> None:

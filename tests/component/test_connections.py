@@ -29,7 +29,7 @@ async def test_connections_are_reserved_for_requests_that_do_not_wait(
         await changed.wait()
         return web.json_response({})
 
-    app = web.Application(middlewares=[guard([], Access(None, RateLimit(10, 50)), Traffic()), connections.middleware])
+    app = web.Application(middlewares=[guard(Access(None, RateLimit(10, 50)), Traffic()), connections.middleware])
     app.router.add_route("*", "/", handler)
     client = await aiohttp_client(app)
 

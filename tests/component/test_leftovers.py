@@ -29,7 +29,7 @@ def on(engine: Engine) -> Docker:
 
 
 async def swept(engine: Docker, store: Store, times: int) -> Leftovers:
-    made = Leftovers([engine], "feed", store)
+    made = Leftovers(lambda: [engine], "feed", store)
     for _ in range(times):
         await made.sweep(engine)
     return made

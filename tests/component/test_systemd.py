@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -160,6 +161,26 @@ def test_the_service_notifies_ready_watchdog_and_stopping(
     while (last := notify_socket.recv(1024)) == b"WATCHDOG=1":
         pass
     assert last == b"STOPPING=1"
+
+
+def test_systemd_hears_of_a_reload_when_it_begins_and_when_it_is_done(
+    tmp_path: Path, listeners: list[socket.socket], notify_socket: socket.socket
+) -> None:
+    """Also of one that is refused: `systemctl reload` must not wait for ever. The sockets of systemd stay in use."""
+    address = {"NOTIFY_SOCKET": notify_socket.getsockname()}
+    gateway = Activated(projects.make(tmp_path / "project"), listeners, address).start()
+    try:
+        assert gateway.process is not None
+        serving = f"READY=1\nSTATUS=Serving on port {gateway.port}"
+        assert notify_socket.recv(1024).decode() == serving
+        for text, said in (("enabled: true", serving), ("nonsense: 1", f"{serving}; the last reload was refused")):
+            (gateway.folder / "gateway.yaml").write_text(text)
+            gateway.process.send_signal(signal.SIGHUP)
+            assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=[0-9]+", notify_socket.recv(1024).decode())
+            assert notify_socket.recv(1024).decode().startswith(said)
+            assert gateway.call("GET", PATH).status == 200
+    finally:
+        gateway.stop()
 
 
 async def test_no_watchdog_signal_is_sent_while_the_database_is_silent(

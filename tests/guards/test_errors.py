@@ -89,7 +89,7 @@ def answering(error: BaseException) -> Callable[[web.Request], Awaitable[web.Res
 
 
 async def asked(aiohttp_client: AiohttpClient, error: BaseException) -> tuple[int, dict[str, object], dict[str, str]]:
-    app = web.Application(middlewares=[guard([], Access(None, RateLimit(10, 50)), Traffic())])
+    app = web.Application(middlewares=[guard(Access(None, RateLimit(10, 50)), Traffic())])
     app.router.add_get("/", answering(error))
     client = await aiohttp_client(app)
     async with client.get("/") as response:

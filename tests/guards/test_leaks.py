@@ -59,7 +59,7 @@ def plan(number: int) -> Plan:
 
 
 async def submitted(service: JobService, project: str) -> list[Job]:
-    registry, trigger = service._registry, TriggerRequest("ingester")
+    registry, trigger = service.registry, TriggerRequest("ingester")
     jobs = [planned_job(registry, plan(number), trigger, project=project) for number in range(JOBS)]
     return await asyncio.gather(*(service.accept(job) for job in jobs))
 

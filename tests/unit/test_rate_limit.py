@@ -64,3 +64,13 @@ def test_each_token_has_its_own_bucket(clock: Clock) -> None:
     limit = RateLimit(1, 1)
     assert (limit.take("a"), limit.take("b"), limit.take(None)) == (0, 0, 0)
     assert limit.take("a") > 0
+
+
+@pytest.mark.parametrize("rate", [0.1, 10])
+def test_another_rate_gives_no_caller_another_burst(clock: Clock, rate: float) -> None:
+    limit = RateLimit(1, 2)
+    assert [limit.take("a") for _ in range(2)] == [0, 0]
+    limit.configure(rate, 2)
+    assert limit.take("a") == pytest.approx(1 / rate)
+    clock.now += 2 / rate
+    assert [limit.take("a") > 0 for _ in range(3)] == [False, False, True]

@@ -24,7 +24,6 @@ from gateway.jobs.service import JobService
 from gateway.log import set_up as set_up_log
 from gateway.notify import receivers, variables
 from gateway.notify.delivery import Courier
-from gateway.notify.receiver import Receiver
 from gateway.settings import tokens
 from gateway.settings.changes import changed_keys
 from gateway.settings.fabric import RunnerName
@@ -35,7 +34,6 @@ from gateway.storage import restore
 from gateway.storage.pauses import Pauses
 from gateway.storage.store import Store
 from gateway.web import (
-    PUBLIC_URL,
     SERVICE,
     data_analytics,
     docs,
@@ -64,7 +62,7 @@ ENVIRONMENT = web.AppKey("environment", Mapping[str, str])
 INSTANCE = web.AppKey("instance", str)
 STORE = web.AppKey("store", Store)
 REGISTRY = web.AppKey("registry", FabricRegistry)
-RECEIVERS: web.AppKey[Mapping[str, Receiver]] = web.AppKey("receivers")
+COURIER = web.AppKey("courier", Courier)
 CONNECTIONS = web.AppKey("connections", Connections)
 # done with the exception of a service-wide task that died, which then ends the process
 BROKEN = web.AppKey("broken", asyncio.Future[None])
@@ -98,11 +96,10 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
     app[idempotency.LOCKS] = WeakValueDictionary()
     app[metrics.TRAFFIC] = traffic
     app[artifacts.LINKS] = links
-    app[RECEIVERS] = receivers.make(settings, environment)
+    variables.must_be_right(settings, environment)
     app[ACCESS] = access
     app[CONNECTIONS] = connections
     app[SETTINGS] = settings
-    app[PUBLIC_URL] = settings.public_url
     app[ENVIRONMENT] = environment
     app.cleanup_ctx.extend(
         [_broken, _state, _store, _service, _notify, _retention, _leftovers, _connections, _watchdog]
@@ -152,14 +149,14 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _notify(app: web.Application) -> AsyncIterator[None]:
-    settings, service = app[SETTINGS], app[SERVICE]
+    settings, environment, service = app[SETTINGS], app[ENVIRONMENT], app[SERVICE]
 
     async def record(job_id: str) -> dict[str, Any]:
         snapshot = await service.with_notifications(await service.get(job_id))
-        return whole_record(snapshot, settings.link_base).model_dump(mode="json")
+        return whole_record(snapshot, service.settings.link_base).model_dump(mode="json")
 
-    mask = variables.mask(settings, app[ENVIRONMENT])
-    courier = Courier(app[STORE].outbox, app[RECEIVERS], settings.projects, record, mask)
+    made, mask = receivers.make(settings, environment), variables.mask(settings, environment)
+    app[COURIER] = courier = Courier(app[STORE].outbox, made, settings.projects, record, mask)
     async for _ in _task(app, courier.run(), "notify"):
         yield
 
@@ -337,10 +334,13 @@ class Server:
     def _configure(self, settings: Settings, environment: Mapping[str, str], known: Tokens | None) -> None:
         """Give all parts another configuration, without an await between; what may raise comes first."""
         service, access = self._app[SERVICE], self._app[ACCESS]
+        made, notify_mask = receivers.make(settings, environment), variables.mask(settings, environment)
         registry = FabricRegistry(settings, environment, self._app[INSTANCE], service.registry)
         service.configure(settings, _runners(settings), registry)
         registry.checkouts.renew_mirrors()
         self._app[metrics.RETENTION].configure(settings, registry.checkouts)
+        self._app[STORE].outbox.receivers = settings.notify
+        self._app[COURIER].configure(made, settings.projects, notify_mask)
         access.configure(known, settings.allowed_hosts)
         access.rate_limit.configure(settings.trigger_rate, settings.trigger_burst)
         set_up_log(registry.mask)

@@ -94,19 +94,19 @@ class JobService:
         """Plan requests by this configuration from now on. Jobs, and requests that are being planned, keep theirs."""
         readiness, planner = ReadinessCheck(settings, registry, self._store), RequestPlanner(settings, registry)
         # all of it at once, after what may raise, and without an await between
-        self._settings, self._runners, self.registry = settings, runners, registry
+        self.settings, self._runners, self.registry = settings, runners, registry
         self._readiness, self._planner = readiness, planner
         self.metrics.know((info.project, info.name) for info in planner.pipelines())
 
     def must_be_enabled(self) -> None:
         """Raises PipelinesDisabledError where triggers are off."""
-        if not self._settings.enabled:
+        if not self.settings.enabled:
             raise PipelinesDisabledError
 
     def _why_closed(self) -> str | None:
         if self._draining:
             return str(DrainingError(_STOPPING))
-        return None if self._settings.enabled else str(PipelinesDisabledError())
+        return None if self.settings.enabled else str(PipelinesDisabledError())
 
     async def submit(self, request: TriggerRequest, once: Once | None = None) -> Job:
         """Plan a request, record its job and start it. Once this returns the job is durable; nothing is spawned yet.
@@ -238,13 +238,13 @@ class JobService:
         """A job that is active or ended within the last JOB_TTL seconds. Raises UnknownJobError."""
         snapshot = await self.get(job_id)
         state = snapshot.job.state
-        if isinstance(state, Ended) and state.at.until(clock.now()) >= self._settings.job_ttl:
+        if isinstance(state, Ended) and state.at.until(clock.now()) >= self.settings.job_ttl:
             raise UnknownJobError(f"Job {job_id} ended long ago and left the list; GET /api/v1/jobs/{job_id} has it.")
         return snapshot
 
     async def recent(self) -> list[JobSnapshot]:
         """The active jobs and those that ended within the last JOB_TTL seconds, newest first."""
-        jobs = await self._store.recent(clock.now(), self._settings.job_ttl)
+        jobs = await self._store.recent(clock.now(), self.settings.job_ttl)
         return await self.output.sized([self._snapshot(job) for job in jobs])
 
     async def page(self, wanted: JobFilter, before: int | None, limit: int) -> tuple[list[JobSnapshot], int | None]:

@@ -36,15 +36,35 @@ class Courier:
         record: Callable[[str], Awaitable[Mapping[str, Any]]],
         mask: Mask,
     ) -> None:
-        """projects: those whose pipelines may be late. record: the whole record of a job; raises UnknownJobError."""
+        """record: the whole record of a job; raises UnknownJobError. The others: see `configure`."""
         self._outbox = messages
+        self._record = record
+        self._configured = asyncio.Event()
+        self.configure(receivers, projects, mask)
+
+    def configure(self, receivers: Mapping[str, Receiver], projects: Iterable[str], mask: Mask) -> None:
+        """Deliver to these receivers from now on. projects: those whose pipelines may be late."""
         self._receivers = receivers
         self._projects = tuple(projects)
-        self._record = record
         self._mask = mask
+        self._configured.set()
 
     async def run(self) -> None:
-        """Deliver until cancelled."""
+        """Deliver until cancelled. What is underway when other receivers are configured is delivered again."""
+        while True:
+            self._configured.clear()
+            delivering = asyncio.create_task(self._deliver(), name="notify-all")
+            waiting = asyncio.create_task(self._configured.wait(), name="notify-configured")
+            try:
+                await asyncio.wait((delivering, waiting), return_when=asyncio.FIRST_COMPLETED)
+                if delivering.done():
+                    delivering.result()
+            finally:
+                for task in (delivering, waiting):
+                    task.cancel()
+                await asyncio.wait((delivering, waiting))
+
+    async def _deliver(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look(), name="notify-look")
             for to, receiver in self._receivers.items():

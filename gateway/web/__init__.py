@@ -7,5 +7,3 @@ from aiohttp import web
 from gateway.jobs.service import JobService
 
 SERVICE = web.AppKey("service", JobService)
-# what links in answers begin with, None for the scheme and the Host of the request
-PUBLIC_URL: web.AppKey[str | None] = web.AppKey("public_url")

@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from gateway.web import PUBLIC_URL
+from gateway.web import SERVICE
 
 # An answer is data: a browser must not guess its type, run it, frame it, cache it, or send its address to others.
 SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
@@ -98,7 +98,7 @@ def json_answer(content: BaseModel, *, status: int = 200, headers: Mapping[str, 
 
 def base_url(request: web.Request) -> str:
     """What the URLs in an answer begin with."""
-    return request.app[PUBLIC_URL] or f"{request.scheme}://{request.host}"
+    return request.app[SERVICE].settings.public_url or f"{request.scheme}://{request.host}"
 
 
 def error_model(path: str) -> type[Refusal] | type[RunRefusal]:

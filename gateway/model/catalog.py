@@ -212,11 +212,11 @@ def _with_arguments(
         return replace(step, arguments=tuple(words))
     if step.name in (StepName.DEPS, StepName.ELEMENTARY):
         return replace(step, arguments=tuple(_variables(pipeline, values)))
-    return replace(step, arguments=tuple(_dbt_arguments(pipeline, values, models)), selective=True)
+    return replace(step, arguments=tuple(_dbt_arguments(step.name, pipeline, values, models)), selective=True)
 
 
 def _dbt_arguments(
-    pipeline: PipelineSettings, values: Mapping[str, ParameterValue], models: Models | None
+    step: StepName, pipeline: PipelineSettings, values: Mapping[str, ParameterValue], models: Models | None
 ) -> Iterator[str]:
     settings = pipeline.dbt
     if settings is None:
@@ -230,6 +230,9 @@ def _dbt_arguments(
     if settings.exclude is not None:
         yield dbt_arguments.exclude(settings.exclude)
     yield from _variables(pipeline, values)
+    for name, flag in pipeline.flags().items():
+        if values.get(name) is True and step in dbt_arguments.FLAG_COMMANDS[flag]:
+            yield flag.value
 
 
 def _variables(pipeline: PipelineSettings, values: Mapping[str, ParameterValue]) -> Iterator[str]:

@@ -28,6 +28,7 @@ from gateway.settings.fabric import (
 )
 from runners import ingester, parameters
 from runners.dbt import arguments as dbt_arguments
+from runners.dbt.arguments import Flag
 from runners.git import refs as git_refs
 from runners.parameters import Parameter, ParameterType
 
@@ -111,13 +112,20 @@ class ParameterSettings(Section):
     )
     variable: VariableName | None = Field(
         None,
-        description="The dbt variable that gets the value. With neither this nor `option`: that of its own name.",
+        description="The dbt variable that gets the value. With neither this nor `option` nor `flag`: that of its own "
+        "name.",
         examples=["since"],
     )
     option: Option | None = Field(
         None,
         description="The ingester's option that gets the value, as one word: `--since=2026-01-31`.",
         examples=["--since"],
+    )
+    flag: Flag | None = Field(
+        None,
+        description="An option of dbt that a `boolean` parameter switches on where it is true: `--full-refresh` or "
+        "`--empty` of build and run, `--store-failures` of build and test, `--fail-fast` or `--warn-error`.",
+        examples=["--full-refresh"],
     )
 
     @property
@@ -165,8 +173,9 @@ class PipelineSettings(Section):
     def _everything_has_a_place(self) -> PipelineSettings:
         if not self.ingester and self.dbt is None:
             raise ValueError("it would do nothing: give `ingester: true`, a `dbt` section, or both")
-        targets = [*self.variables().values(), *self.options().values()]
+        targets = [*self.variables().values(), *self.options().values(), *self.flags().values()]
         for name, given in self.parameters.items():
+            self._must_take(name, given)
             if given.option is not None and not self.ingester:
                 raise ValueError(f"parameters.{name}: the pipeline has no ingester that could take {given.option}")
             if self.variable_of(name) is not None and self.dbt is None:
@@ -180,6 +189,27 @@ class PipelineSettings(Section):
         parameters.resolve_values({name: one for name, one in declared.items() if not one.required}, {})
         return self
 
+    def _must_take(self, name: str, given: ParameterSettings) -> None:
+        """Refuse a flag that nothing could take."""
+        flag = given.flag
+        if flag is None:
+            return
+        right = f"such as `{name}: {{type: boolean, flag: {flag}}}`"
+        if given.type is not ParameterType.BOOLEAN:
+            raise ValueError(f"parameters.{name}: {flag} is switched on or off; make it a boolean, {right}")
+        if self.dbt is None:
+            raise ValueError(
+                f"parameters.{name}: the pipeline has no dbt that could take {flag}; add `dbt: {{}}` to it"
+            )
+        commands = dbt_arguments.FLAG_COMMANDS[flag]
+        command = "build" if self.dbt.command == "daily" else self.dbt.command
+        if command not in commands:
+            others = ", ".join(other for other in Flag if command in dbt_arguments.FLAG_COMMANDS[other])
+            raise ValueError(
+                f"parameters.{name}: `dbt {command}` takes no {flag}; it takes {others}, and {flag} is for "
+                f"`command: {' or '.join(sorted(commands))}`"
+            )
+
     def declared(self) -> Mapping[str, Parameter]:
         """The parameters by name."""
         return {name: given.declared for name, given in self.parameters.items()}
@@ -187,7 +217,7 @@ class PipelineSettings(Section):
     def variable_of(self, name: str) -> str | None:
         """The dbt variable that a parameter goes to."""
         given = self.parameters[name]
-        return given.variable or (name if given.option is None else None)
+        return given.variable or (name if given.option is None and given.flag is None else None)
 
     def variables(self) -> Mapping[str, str]:
         """The dbt variables by the names of their parameters."""
@@ -196,6 +226,10 @@ class PipelineSettings(Section):
     def options(self) -> Mapping[str, str]:
         """The ingester's options by the names of their parameters."""
         return {name: given.option for name, given in self.parameters.items() if given.option is not None}
+
+    def flags(self) -> Mapping[str, Flag]:
+        """The flags of dbt by the names of their parameters."""
+        return {name: given.flag for name, given in self.parameters.items() if given.flag is not None}
 
 
 class ProjectSettings(Section):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from itertools import zip_longest
+from types import MappingProxyType
 
 from runners.parameters import NAME, NAME_ALLOWED, ParameterValue
 from runners.words import WordError
@@ -13,6 +15,28 @@ from runners.words import WordError
 # By default dbt runs each test that refers to a selected model, even if the test's other models are neither selected
 # nor upstream, so that they are old or missing. This option leaves such tests out.
 ONLY_BUILDABLE_TESTS = "--indirect-selection=buildable"
+
+
+class Flag(StrEnum):
+    """An option of dbt that takes no value, and that a parameter may switch on."""
+
+    FULL_REFRESH = "--full-refresh"
+    EMPTY = "--empty"
+    FAIL_FAST = "--fail-fast"
+    STORE_FAILURES = "--store-failures"
+    WARN_ERROR = "--warn-error"
+
+
+# The commands of dbt that take each flag, of those that run what a pipeline selects.
+FLAG_COMMANDS: Mapping[Flag, frozenset[str]] = MappingProxyType(
+    {
+        Flag.FULL_REFRESH: frozenset({"build", "run"}),
+        Flag.EMPTY: frozenset({"build", "run"}),
+        Flag.FAIL_FAST: frozenset({"build", "run", "test"}),
+        Flag.STORE_FAILURES: frozenset({"build", "test"}),
+        Flag.WARN_ERROR: frozenset({"build", "run", "test"}),
+    }
+)
 
 _VARS = "--vars="
 _SELECTIONS = frozenset({"--select", "-s", "--models", "--model", "-m"})
@@ -94,6 +118,11 @@ def only_variables(arguments: Sequence[str]) -> Iterator[str]:
             yield argument
         elif argument == _VARS.removesuffix("=") and following is not None:
             yield f"{_VARS}{following}"
+
+
+def without_flags(arguments: Sequence[str]) -> Iterator[str]:
+    """Those of a command's arguments that are no flags, as `dbt ls` takes them."""
+    return (argument for argument in arguments if argument not in frozenset(Flag))
 
 
 def is_selection(argument: str) -> bool:

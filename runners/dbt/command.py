@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runners.dbt import variables as dbt_variables
-from runners.dbt.arguments import are_variables, exclude, is_selection, only_variables, select
+from runners.dbt.arguments import are_variables, exclude, is_selection, only_variables, select, without_flags
 from runners.mask import Mask
 from runners.outcome import Command
 
@@ -177,7 +177,8 @@ def list_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths) -> tuple[str, .
     output = ("--quiet", "--output=json", *(f"--output-keys={key}" for key in _LIST_KEYS))
     plain = ("--log-format=text", "--no-use-colors")
     parse = _glued(target_path=paths.target, partial_parse_file_path=paths.partial_parse)
-    return (dbt.executable, "ls", *output, *plain, *_project_options(dbt, paths), *parse, *step.selection)
+    selection = without_flags(step.selection)
+    return (dbt.executable, "ls", *output, *plain, *_project_options(dbt, paths), *parse, *selection)
 
 
 def render_command(dbt: DbtConfig, step: DbtStep, paths: DbtPaths, text: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runners.dbt.arguments import FLAG_COMMANDS
 from tests.conftest import MakeApi
 from tests.support import projects
 from tests.support.api import Api
@@ -25,6 +26,14 @@ HOLDING = 'echo "$@"; while [ -e hold ]; do sleep 0.01; done'
 PIPELINES = {
     "load": {"ingester": True, "parameters": {"month": {"type": "integer", "option": "--month"}}},
     "gold": {"dbt": {"command": "run"}},
+    "fresh": {
+        "dbt": {"command": "build"},
+        "parameters": {
+            flag.name.lower(): {"type": "boolean", "flag": flag.value, "default": False}
+            for flag in FLAG_COMMANDS
+            if "build" in FLAG_COMMANDS[flag]
+        },
+    },
 }
 
 
@@ -90,6 +99,16 @@ async def test_a_built_in_pipeline_runs_on_the_named_project_and_fabric(api: Api
     assert (record["projectId"], record["fabricId"], record["command"]) == ("41459", "7", "test")
     assert [step["name"] for step in record["steps"]] == ["ingester", "test"]
     assert record["enableOpenlineage"] is False
+
+
+async def test_dbt_takes_the_flags_that_parameters_switch_on(api: Api) -> None:
+    on = {flag.name.lower(): "true" for flag in FLAG_COMMANDS}
+    given = {"pipeline": "fresh", "projectId": "41459", "parameters": on, "processName": "numbers"}
+    record = await api.finished((await triggered(api, **given))["jobId"])
+    assert record["exitCode"] == 0, record
+    assert record["parameters"] == dict.fromkeys(on, True)
+    spec = (api.folder / ".pipeline-gateway/jobs" / record["jobId"] / "1-build/spec.json").read_text("utf-8")
+    assert all(f'"{flag}"' in spec for flag in FLAG_COMMANDS)
 
 
 async def test_a_built_in_pipeline_stops_at_a_step_or_a_model(api: Api) -> None:

@@ -217,6 +217,16 @@ def test_the_steps_of_a_pipeline_get_its_selection_and_their_parameters() -> Non
     assert [step.selective for step in plan.steps] == [False, False, True, False]
 
 
+@pytest.mark.parametrize(("value", "given"), [(True, ("--full-refresh",)), (False, ()), (None, ())])
+def test_a_flag_is_given_to_the_steps_that_take_it_where_it_is_true(value: bool | None, given: tuple[str, ...]) -> None:
+    """Not to Elementary's, whose tables are the history of all runs."""
+    full = {"type": "boolean", "flag": "--full-refresh"}
+    pipeline = PipelineSettings.model_validate({"dbt": {}, "parameters": {"full": full}})
+    values: dict[str, ParameterValue] = {} if value is None else {"full": value}
+    plan = catalog.declared_plan(pipeline, values, None, installed())
+    assert steps_with_arguments(plan) == [("deps", ()), ("build", given), ("elementary", ())]
+
+
 def test_missing_packages_are_installed_before_the_first_dbt_step() -> None:
     needing = replace(installed(), needs_packages=True)
     both = PipelineSettings.model_validate({"ingester": True, "dbt": {"command": "run"}})

@@ -97,6 +97,26 @@ def test_only_paths_inside_a_project_move_with_its_checkout(tmp_path: Path) -> N
         (PIPELINE % "{dbt: {}, parameters: {x: {option: --x}}}", ["has no ingester that could take --x"]),
         (PIPELINE % "{ingester: true, parameters: {x: {}}}", ["parameters.x", "has no dbt", "`option`"]),
         (PIPELINE % "{ingester: true, parameters: {x: {option: -x}}}", ["p.parameters.x.option", "'-x' is refused"]),
+        (
+            PIPELINE % "{dbt: {}, parameters: {x: {flag: --full-refresh}}}",
+            ["parameters.x", "`x: {type: boolean, flag: --full-refresh}`"],
+        ),
+        (
+            PIPELINE % "{dbt: {command: test}, parameters: {x: {type: boolean, flag: --empty}}}",
+            ["`dbt test` takes no --empty", "--fail-fast, --store-failures", "`command: build or run`"],
+        ),
+        (
+            PIPELINE % "{ingester: true, parameters: {x: {type: boolean, flag: --empty}}}",
+            ["no dbt that could take --empty", "`dbt: {}`"],
+        ),
+        (
+            PIPELINE % "{dbt: {}, parameters: {x: {type: boolean, flag: --debug}}}",
+            ["p.parameters.x.flag", "'--full-refresh', '--empty'", "'--debug'"],
+        ),
+        (
+            PIPELINE % "{dbt: {}, parameters: {x: &f {type: boolean, flag: --empty}, y: *f}}",
+            ["two of them go to --empty"],
+        ),
         (PIPELINE % "{dbt: {}, parameters: {x-y: {}}}", ["p.parameters.x-y"]),
         (PIPELINE % "{dbt: {}, parameters: {x: {type: float}}}", ["p.parameters.x.type", "'float'"]),
         (PIPELINE % "{dbt: {}, parameters: {x: {type: integer, default: a}}}", ["default of parameter x = 'a'"]),

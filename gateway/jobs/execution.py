@@ -34,17 +34,19 @@ from gateway.model.job import (
     StepState,
     WaitsFor,
     job_outcome,
+    seconds_left,
 )
 from gateway.model.plan import PlannedStep
-from gateway.model.transitions import EndJob, RunStep, SkipStep, begin, next_transition, request_cancel
+from gateway.model.transitions import EndJob, RunStep, SkipStep, begin, expire, next_transition, request_cancel
 from gateway.storage.store import Store
 from runners import durable
 from runners.mask import Mask
-from runners.outcome import Exited, Lost, NotStarted, Outcome
+from runners.outcome import Command, Exited, Lost, NotStarted, Outcome
 from runners.output import OutputRing
 from runners.report import Progress
 from runners.runner import Liveness, Runner
 
+_LEAST = 0.001  # seconds, the least time limit of a step
 _CHECK_QUEUE = 30.0  # seconds after which a queued job looks by itself whether it holds its resources
 
 _log = structlog.get_logger()
@@ -246,8 +248,8 @@ class JobExecution:
             begun: bool | None = True if state.begun or lost else None
         else:
             begun = False
-            settled = await self._settle(planned)
-            if settled is None:
+            settled = await self._settle(planned) if await self._has_time() else None
+            if settled is None or not await self._has_time():
                 return
             planned, notes = settled
             await asyncio.to_thread(_make_folder, folder)
@@ -277,10 +279,22 @@ class JobExecution:
             )
         except OSError as error:  # then only its exit code and its output say how it ended
             finished = finished_by_exit_code(planned, state.started, _without_proof(outcome, error), reader)
-        recorded = replace(masked(finished, self._fabric.mask), output_from=state.output_from)
+        before = self.job.steps[n]
+        recorded = replace(
+            masked(finished, self._fabric.mask),
+            output_from=state.output_from,
+            limited_by_job=isinstance(before, Active) and before.limited_by_job,
+        )
         await self._record.persist(lambda job: job.with_step(n, recorded))
         self._follower, self._liveness = None, Liveness.SUPERVISED
         await self._runner.release(folder)
+
+    async def _has_time(self) -> bool:
+        """Whether the job's time limit leaves time for another step; where it doesn't, that is recorded."""
+        if seconds_left(self.job, clock.now()) > 0:
+            return True
+        await self._record.persist(expire)
+        return False
 
     async def _settle(self, planned: PlannedStep) -> tuple[PlannedStep, tuple[str, ...]] | None:
         """A step as it is to run now, with notes for the record; None if the job was cancelled meanwhile."""
@@ -304,6 +318,9 @@ class JobExecution:
             command = await self._fabric.command(planned, folder, self._on_liveness)
         except OSError as error:
             command = f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again."
+        left = seconds_left(self.job, clock.now())
+        if isinstance(command, Command) and left < command.time_limit:  # the step's supervisor ends it in time
+            command, state = replace(command, time_limit=max(left, _LEAST)), replace(state, limited_by_job=True)
         await self._runner.start(folder, command, begun=begun)
         if begun or isinstance(command, str):
             return

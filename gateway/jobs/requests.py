@@ -15,7 +15,7 @@ from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.model import catalog
 from gateway.model.catalog import Installation, Models
-from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Queued, Running, SourceCommit
+from gateway.model.job import AuditAction, AuditEntry, Job, Pending, Queued, Running, SourceCommit, TimeLimit
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import BuiltinPipeline, OnConflict, TriggerRequest
 from gateway.settings.project import PipelineDbtSettings, PipelineSettings
@@ -39,7 +39,7 @@ class PlannedJob:
     """A request with its plan and the fabric that runs it, before it becomes a job.
 
     project, fabric_id: ids. source: the commit that it runs on. command: of a built-in pipeline's dbt part.
-    parameters: values of the pipeline's parameters, by name.
+    parameters: values of the pipeline's parameters, by name. time_limit: of the job.
     """
 
     request: TriggerRequest
@@ -50,6 +50,7 @@ class PlannedJob:
     source: SourceCommit | None = None
     command: str | None = None
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    time_limit: TimeLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class RequestPlanner:
         fabric_id, project, declared = self._find(request)
         pipeline = declared or _EVERYTHING
         builtin = request if declared is None else catalog.builtin_request(declared)
+        limit = _time_limit(request, pipeline)
         try:
             values = parameters.resolve_values(pipeline.declared(), request.parameters)
             if request.process is not None:
@@ -108,9 +110,9 @@ class RequestPlanner:
             command = str(builtin.dbt_command) if declared is None and needs_checkout else None
             if declared is None and request.process is None:
                 whole = catalog.plan(builtin, installation)
-                return PlannedJob(request, whole, project, fabric_id, fabric, source, command)
+                return PlannedJob(request, whole, project, fabric_id, fabric, source, command, time_limit=limit)
             whole = catalog.declared_plan(pipeline, values, None, installation, builtin)
-            planned = PlannedJob(request, whole, project, fabric_id, fabric, source, command, values)
+            planned = PlannedJob(request, whole, project, fabric_id, fabric, source, command, values, limit)
             if request.process is not None:
                 stop = await self._stop(request.process, planned)
                 plan = catalog.declared_plan(pipeline, values, stop, installation, builtin)
@@ -219,6 +221,20 @@ def _must_ask_for_nothing_builtin(request: TriggerRequest) -> None:
             )
 
 
+def _time_limit(request: TriggerRequest, pipeline: PipelineSettings) -> TimeLimit | None:
+    """The time limit of a request's job. Raises BadRequestError where that of its pipeline is lower."""
+    asked, most = request.time_limit, pipeline.time_limit
+    if asked is None:
+        return None if most is None else TimeLimit(most, by_request=False)
+    if most is not None and asked > most:
+        raise BadRequestError(
+            "invalid_field",
+            f"The field 'timeoutSeconds' is {asked:g}, but the pipeline `{request.pipeline}` has a time_limit of "
+            f'{most:g} s in gateway.yaml: it must be at most that, such as "timeoutSeconds": {most:g}.',
+        )
+    return TimeLimit(asked, by_request=True)
+
+
 def _of_project(step: PlannedStep) -> PlannedStep:
     """The step with all nodes of the project itself and none of its packages."""
     variables = (argument for argument in step.arguments if dbt_arguments.are_variables(argument))
@@ -243,6 +259,7 @@ def new_job(planned: PlannedJob) -> Job:
         source=planned.source,
         parameters=dict(planned.parameters),
         process=planned.request.process,
+        time_limit=planned.time_limit,
     )
 
 
@@ -252,7 +269,7 @@ def may_attach(job: Job, planned: PlannedJob) -> bool:
     A job that has ended or is being cancelled does nothing more.
     """
     asked = new_job(planned)
-    fields = ("pipeline", "command", "project", "fabric", "source", "parameters", "process")
+    fields = ("pipeline", "command", "project", "fabric", "source", "parameters", "process", "time_limit")
     return (
         planned.request.on_conflict is OnConflict.ATTACH
         and isinstance(job.state, Queued | Running)

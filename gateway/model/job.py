@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -83,12 +84,14 @@ class Active:
     """The runner has the step.
 
     output_from: offset of the first byte of the job's output that may be the step's. begun: the runner has started it,
-    so it is never started again, even if its folder is removed.
+    so it is never started again, even if its folder is removed. limited_by_job: its own time limit is longer than what
+    was left of the job's.
     """
 
     started: Instant
     output_from: int
     begun: bool = False
+    limited_by_job: bool = False
     kind: Literal["active"] = "active"
 
 
@@ -99,6 +102,7 @@ class Finished:
     failure: the first thing that went wrong, where its exit code is not 0.
     started: when the runner got it, None if it never did.
     output_from: as in Active; None if the runner never got it, and in records of older versions.
+    limited_by_job: as in Active.
     """
 
     outcome: Outcome
@@ -106,6 +110,7 @@ class Finished:
     failure: Failure | None = None
     started: Instant | None = None
     output_from: int | None = None
+    limited_by_job: bool = False
     kind: Literal["finished"] = "finished"
 
 
@@ -150,8 +155,9 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The job holds its resources and its steps run."""
+    """The job holds its resources and its steps run. overdue: it has passed its time limit, so no other step begins."""
 
+    overdue: bool = False
     kind: Literal["running"] = "running"
 
 
@@ -191,6 +197,14 @@ class SourceCommit:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeLimit:
+    """How long a job may take from the begin of its first step. by_request: by its trigger, else by its pipeline."""
+
+    seconds: float
+    by_request: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One accepted trigger.
 
@@ -202,6 +216,7 @@ class Job:
     process: the step or model after which the job stops.
     updated: when the record last changed; None in a record that never did, or that an older version wrote.
     output_end: the bytes of output that an ended job has printed, kept or not; None where that is not known.
+    time_limit: of the whole job; None where only its steps have limits.
     """
 
     id: str
@@ -221,6 +236,7 @@ class Job:
     process: str | None = None
     updated: Instant | None = None
     output_end: int | None = None
+    time_limit: TimeLimit | None = None
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with another state of its nth step, counted from 0."""
@@ -257,6 +273,15 @@ def run_seconds(job: Job) -> float | None:
         return None
     starts = [state.started for state in job.steps if isinstance(state, Finished) and state.started is not None]
     return starts[0].until(job.state.at) if starts else None
+
+
+def seconds_left(job: Job, now: Instant) -> float:
+    """What is left of a job's time limit, which begins with its first step; infinite without one."""
+    if job.time_limit is None:
+        return math.inf
+    starts = (state.started for state in job.steps if isinstance(state, Active | Finished))
+    first = next((start for start in starts if start is not None), now)
+    return job.time_limit.seconds - first.until(now)
 
 
 def job_outcome(job: Job) -> JobOutcome | None:

@@ -27,6 +27,7 @@ from gateway.model.plan import PlannedStep, StepName
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
 
 CANCELLED = "the job was cancelled"
+OVERDUE = "the job passed its time limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ def begin(job: Job) -> Job:
     return replace(job, state=Running()) if isinstance(job.state, Queued) else job
 
 
+def expire(job: Job) -> Job:
+    """The job after it passed its time limit between two steps; one that is being cancelled stays as it is."""
+    return replace(job, state=Running(overdue=True)) if isinstance(job.state, Running) else job
+
+
 def request_cancel(job: Job, by: Caller, now: Instant) -> Job:
     """The job after a caller asked for its end; the same object where that changes nothing."""
     acts = (*job.acts, AuditEntry(AuditAction.CANCELLED, by, now))
@@ -80,6 +86,8 @@ def next_transition(job: Job) -> RunStep | SkipStep | EndJob:
                 return SkipStep(n, stopped_by)
             case Pending() if isinstance(job.state, Cancelling):
                 return SkipStep(n, CANCELLED)
+            case Pending() if job.state == Running(overdue=True):
+                return SkipStep(n, OVERDUE)
             case Pending():
                 return RunStep(n)
             case Finished(outcome=outcome) if stopped_by is None and not _plan_continues(planned, outcome):
@@ -103,6 +111,8 @@ def _ending(job: Job) -> Ending:
     for planned, state in zip(job.plan.steps, job.steps, strict=True):
         if not isinstance(state, Finished):
             continue
+        if isinstance(state.outcome, TimedOut) and state.limited_by_job:
+            return Failed(Reason.TIMED_OUT, _overdue(job, f"was stopped during the step {planned.name}"))
         if isinstance(state.outcome, Exited):
             if code == 0:
                 code, failure = state.outcome.code, state.failure
@@ -110,7 +120,16 @@ def _ending(job: Job) -> Ending:
             return _failed(planned.name, state.outcome, cancelled=isinstance(job.state, Cancelling))
     if Skipped(CANCELLED) in job.steps:
         return Failed(Reason.CANCELLED, "The job was cancelled between two steps.")
+    if Skipped(OVERDUE) in job.steps:
+        return Failed(Reason.TIMED_OUT, _overdue(job, "was ended between two steps"))
     return Completed(code, failure)
+
+
+def _overdue(job: Job, how: str) -> str:
+    limit = job.time_limit
+    assert limit is not None, "only a limit can be passed"
+    raised = "timeoutSeconds of the trigger" if limit.by_request else f"time_limit of the pipeline {job.pipeline}"
+    return f"The job passed its time limit of {limit.seconds:g} s and {how}; raise {raised} or make the job faster."
 
 
 def _failed(name: StepName, outcome: Killed | NotStarted | TimedOut | Stopped | Lost, *, cancelled: bool) -> Failed:

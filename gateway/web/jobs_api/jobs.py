@@ -28,6 +28,7 @@ from gateway.web.records import Answer, ListedJob, Moment, listed_record, whole_
 PATH = "/api/v1/jobs"
 _LONGEST_WAIT = 60
 _LONGEST_PAGE = 200
+_LONGEST_JOB = 366 * 86400  # seconds
 _MOST_VALUES = 100  # of one filter
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9:]{8}(?:\.[0-9]{1,9})?)([Zz]|[+ -][0-9]{2}:[0-9]{2})")
 
@@ -48,6 +49,7 @@ class TriggerBody(BaseModel):
     enableOpenlineage: bool | None = None  # noqa: N815, the API's name
     enableElementary: bool | None = None  # noqa: N815, the API's name
     onConflict: Conflict | None = None  # noqa: N815, the API's name
+    timeoutSeconds: Annotated[float, Field(gt=0, le=_LONGEST_JOB, examples=[3600])] | None = None  # noqa: N815, the API's name
 
 
 class WaitQuery(BaseModel):
@@ -138,6 +140,7 @@ async def trigger(request: web.Request) -> web.Response:
         process=given.processName,
         on_conflict=given.onConflict or OnConflict.REJECT,
         caller=request[CALLER],
+        time_limit=given.timeoutSeconds,
     )
 
     def accepted(snapshot: JobSnapshot) -> web.Response:

@@ -31,6 +31,7 @@ from gateway.model.job import (
     Running,
     Skipped,
     SourceCommit,
+    TimeLimit,
     first_started,
 )
 from gateway.model.plan import Plan, PlannedStep, Retries, StepName
@@ -59,7 +60,7 @@ class PlannedJob:
     """A request with its plan and the fabric that runs it, before it becomes a job.
 
     project, fabric_id: ids. source: the commit that it runs on. command: of a built-in pipeline's dbt part.
-    built_in: its pipeline is a built-in one.
+    built_in: its pipeline is a built-in one. time_limit: of the job.
     parameters: values of the pipeline's parameters, by name.
     retry_of: the id of the job that it is a retry of. done: the states of its first steps, which that job did.
     continues: as in Job.
@@ -77,6 +78,7 @@ class PlannedJob:
     retry_of: str | None = None
     done: tuple[Skipped, ...] = ()
     continues: str | None = None
+    time_limit: TimeLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class RequestPlanner:
         fabric_id, project, declared = self._find(request)
         pipeline = declared or _EVERYTHING
         builtin = request if declared is None else catalog.builtin_request(declared)
+        limit = _time_limit(request, pipeline)
         try:
             values = parameters.resolve_values(pipeline.declared(), request.parameters)
             if request.process is not None:
@@ -145,10 +148,11 @@ class RequestPlanner:
             if declared is None and request.process is None:
                 whole = catalog.plan(builtin, installation)
                 planned = PlannedJob(request, whole, project, fabric_id, fabric, source, command, built_in=True)
-                return self._with_retries(planned, pipeline)
+                return self._with_retries(replace(planned, time_limit=limit), pipeline)
             whole = catalog.declared_plan(pipeline, values, None, installation, builtin)
             built_in = declared is None
             planned = PlannedJob(request, whole, project, fabric_id, fabric, source, command, values, built_in)
+            planned = replace(planned, time_limit=limit)
             if request.process is not None:
                 stop = await self._stop(request.process, planned)
                 plan = catalog.declared_plan(pipeline, values, stop, installation, builtin)
@@ -179,6 +183,7 @@ class RequestPlanner:
             job.command,
             job.parameters,
             built_in=isinstance(request.pipeline, BuiltinPipeline),
+            time_limit=job.time_limit,
             retry_of=job.id,
             done=done_before(job, first),
             continues=f"{job.id}/{step_folder(job, first)}" if first_started(job.steps[first]) else None,
@@ -300,6 +305,20 @@ def _must_ask_for_nothing_builtin(request: TriggerRequest) -> None:
             )
 
 
+def _time_limit(request: TriggerRequest, pipeline: PipelineSettings) -> TimeLimit | None:
+    """The time limit of a request's job. Raises BadRequestError where that of its pipeline is lower."""
+    asked, most = request.time_limit, pipeline.time_limit
+    if asked is None:
+        return None if most is None else TimeLimit(most, by_request=False)
+    if most is not None and asked > most:
+        raise BadRequestError(
+            "invalid_field",
+            f"The field 'timeoutSeconds' is {asked:g}, but the pipeline `{request.pipeline}` has a time_limit of "
+            f'{most:g} s in gateway.yaml: it must be at most that, such as "timeoutSeconds": {most:g}.',
+        )
+    return TimeLimit(asked, by_request=True)
+
+
 def _of_project(step: PlannedStep) -> PlannedStep:
     """The step with all nodes of the project itself and none of its packages."""
     variables = (argument for argument in step.arguments if dbt_arguments.are_variables(argument))
@@ -324,6 +343,7 @@ def new_job(planned: PlannedJob) -> Job:
         source=planned.source,
         parameters=dict(planned.parameters),
         process=planned.request.process,
+        time_limit=planned.time_limit,
         request=_request_fields(planned.request, built_in=planned.built_in),
         retry_of=planned.retry_of,
         begins_at=len(planned.done),
@@ -348,7 +368,7 @@ def may_attach(job: Job, planned: PlannedJob) -> bool:
     A job that has ended or is being cancelled does nothing more.
     """
     asked = new_job(planned)
-    fields = ("pipeline", "command", "project", "fabric", "source", "parameters", "process", "begins_at")
+    fields = ("pipeline", "command", "project", "fabric", "source", "parameters", "process", "begins_at", "time_limit")
     return (
         planned.request.on_conflict is OnConflict.ATTACH
         and isinstance(job.state, Queued | Running)

@@ -19,15 +19,26 @@ from gateway.jobs.output import OutputSize
 from gateway.jobs.progress import ProgressFollower
 from gateway.jobs.record import JobRecord, retry_while_it_may_pass
 from gateway.model.attempts import attempt_number, step_folder
-from gateway.model.job import Active, Cancelling, Finished, Job, Pending, Running, Waiting, step_exit_code
+from gateway.model.job import (
+    Active,
+    Cancelling,
+    Finished,
+    Job,
+    Pending,
+    Running,
+    Waiting,
+    seconds_left,
+    step_exit_code,
+)
 from gateway.model.plan import PlannedStep, StepName
-from gateway.model.transitions import end_attempt
+from gateway.model.transitions import end_attempt, expire
 from runners import durable
-from runners.outcome import Exited, Lost, NotStarted, Outcome
+from runners.outcome import Command, Exited, Lost, NotStarted, Outcome
 from runners.output import OutputRing
 from runners.report import Progress
 from runners.runner import Liveness, Runner
 
+_LEAST = 0.001  # seconds, the least time limit of a step
 _LONGEST_SLEEP = 60.0  # seconds after which a wait looks at the clock again: a host that was suspended stops timers
 
 _log = structlog.get_logger()
@@ -117,8 +128,9 @@ class StepExecution:
         retries = self._job.plan.steps[n].retries
         while retries is not None and isinstance(self._job.state, Running):
             left = retries.wait - state.since.until(clock.now())
-            if left <= 0:
+            if left <= 0 or not await self._has_time():
                 return
+            left = min(left, seconds_left(self._job, clock.now()))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, _LONGEST_SLEEP)):
                     await self._changed().wait()
@@ -127,11 +139,15 @@ class StepExecution:
         """Record that an attempt of a step begins; false where none does."""
         state, planned, notes = self._job.steps[n], self._job.plan.steps[n], tuple[str, ...]()
         earlier = state.attempts if isinstance(state, Waiting) else ()
+        if not await self._has_time():
+            return False
         if isinstance(state, Pending):
             settled = await self._settle(planned)
             if settled is None:
                 return False
             planned, notes = settled
+            if not await self._has_time():
+                return False
         await asyncio.to_thread(_make_folder, self._step_folder(n))
         notes += await self._resume(n, planned)
         try:
@@ -144,12 +160,19 @@ class StepExecution:
         active = Active(clock.now(), output_from, earlier=earlier)
 
         def begin(job: Job) -> Job:
-            if not isinstance(job.state, Running):
+            if job.state != Running():
                 return job
             return job.with_planned(n, planned, notes).with_step(n, active)
 
         await self._record.persist(begin)
         return isinstance(self._job.steps[n], Active)
+
+    async def _has_time(self) -> bool:
+        """Whether the job's time limit leaves time for another attempt; where it doesn't, that is recorded."""
+        if seconds_left(self._job, clock.now()) > 0:
+            return True
+        await self._record.persist(expire)
+        return False
 
     async def _resume(self, n: int, planned: PlannedStep) -> tuple[str, ...]:
         """Prepare an attempt that another one came before, in this job or in the one that it retries; with notes."""
@@ -199,8 +222,13 @@ class StepExecution:
         except OSError as error:  # then only its exit code and its output say how it ended
             finished = finished_by_exit_code(planned, state.started, _without_proof(outcome, error), reader)
         notes = await asyncio.to_thread(keeping.keep, folder, planned.name, self._fabric.mask)
-        recorded = masked(finished, self._fabric.mask)
-        recorded = replace(recorded, output_from=state.output_from, earlier=state.earlier)
+        before = self._job.steps[n]
+        recorded = replace(
+            masked(finished, self._fabric.mask),
+            output_from=state.output_from,
+            earlier=state.earlier,
+            limited_by_job=isinstance(before, Active) and before.limited_by_job,
+        )
         now = clock.now()
         await self._record.persist(lambda job: end_attempt(job.with_planned(n, planned, notes), n, recorded, now))
         self._follower = None
@@ -217,6 +245,9 @@ class StepExecution:
             command = await self._fabric.command(planned, folder, self._on_liveness)
         except OSError as error:
             command = f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again."
+        left = seconds_left(self._job, clock.now())
+        if isinstance(command, Command) and left < command.time_limit:  # the step's supervisor ends it in time
+            command, state = replace(command, time_limit=max(left, _LEAST)), replace(state, limited_by_job=True)
         if not begun and not isinstance(command, str):
             await asyncio.to_thread(keeping.keep_command, folder, command)
         await self._runner.start(folder, command, begun=begun)

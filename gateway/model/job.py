@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -106,12 +107,14 @@ class Active:
 
     output_from: offset of the first byte of the job's output that may be the attempt's. begun: the runner has started
     it, so it is never started again, even if its folder is removed. earlier: the attempts before it.
+    limited_by_job: its own time limit is longer than what was left of the job's.
     """
 
     started: Instant
     output_from: int
     begun: bool = False
     earlier: tuple[Attempt, ...] = ()
+    limited_by_job: bool = False
     kind: Literal["active"] = "active"
 
 
@@ -122,7 +125,7 @@ class Finished:
     failure: the first thing that went wrong, where its exit code is not 0.
     started: when the runner got it, None if it never did.
     output_from: as in Active; None if the runner never got it, and in records of older versions.
-    earlier: as in Active; the other fields are those of the last attempt.
+    earlier, limited_by_job: as in Active; the other fields are those of the last attempt.
     """
 
     outcome: Outcome
@@ -131,6 +134,7 @@ class Finished:
     started: Instant | None = None
     output_from: int | None = None
     earlier: tuple[Attempt, ...] = ()
+    limited_by_job: bool = False
     kind: Literal["finished"] = "finished"
 
 
@@ -190,8 +194,9 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The job holds its resources and its steps run."""
+    """The job holds its resources and its steps run. overdue: it has passed its time limit, so no other step begins."""
 
+    overdue: bool = False
     kind: Literal["running"] = "running"
 
 
@@ -231,6 +236,14 @@ class SourceCommit:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeLimit:
+    """How long a job may take from the begin of its first step. by_request: by its trigger, else by its pipeline."""
+
+    seconds: float
+    by_request: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One accepted trigger.
 
@@ -245,6 +258,7 @@ class Job:
     request: what it was asked for; None in a record of an older version.
     retry_of: the job that it is a retry of. begins_at: its first step, counted from 0; an earlier job did those before.
     continues: what that step goes on from: a folder of that job's last attempt of it, below that of all jobs.
+    time_limit: of the whole job; None where only its steps have limits.
     """
 
     id: str
@@ -268,6 +282,7 @@ class Job:
     retry_of: str | None = None
     begins_at: int = 0
     continues: str | None = None
+    time_limit: TimeLimit | None = None
 
     def with_step(self, n: int, state: StepState) -> Job:
         """This job with another state of its nth step, counted from 0."""
@@ -322,6 +337,15 @@ def first_started(state: StepState) -> Instant | None:
 def has_begun(job: Job) -> bool:
     """Whether a step of the job has begun or ended, or was skipped by the job itself."""
     return any(not isinstance(state, Pending) for state in job.steps[job.begins_at :])
+
+
+def seconds_left(job: Job, now: Instant) -> float:
+    """What is left of a job's time limit, which begins with its first step; infinite without one."""
+    if job.time_limit is None:
+        return math.inf
+    starts = (first_started(state) for state in job.steps)
+    first = next((start for start in starts if start is not None), now)
+    return job.time_limit.seconds - first.until(now)
 
 
 def job_outcome(job: Job) -> JobOutcome | None:

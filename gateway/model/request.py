@@ -76,6 +76,7 @@ class TriggerRequest:
     command, openlineage, elementary: for built-in pipelines only; a declared pipeline has its own.
     project, fabric: ids. parameters: of a declared pipeline, as the client sent them, not validated yet.
     branch, version: of the project's repository. process: the step or model after which the run stops.
+    time_limit: seconds for the whole job.
     """
 
     pipeline: str
@@ -90,6 +91,7 @@ class TriggerRequest:
     process: str | None = None
     on_conflict: OnConflict = OnConflict.REJECT
     caller: Caller = field(default_factory=Caller)
+    time_limit: float | None = None
 
     @property
     def dbt_command(self) -> DbtCommand:

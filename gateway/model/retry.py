@@ -37,6 +37,7 @@ def same_request(job: Job, on_conflict: OnConflict, caller: Caller) -> TriggerRe
         process=job.process,
         on_conflict=on_conflict,
         caller=caller,
+        time_limit=job.time_limit.seconds if job.time_limit is not None and job.time_limit.by_request else None,
     )
 
 

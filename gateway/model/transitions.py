@@ -27,10 +27,11 @@ from gateway.model.job import (
     step_span,
 )
 from gateway.model.plan import PlannedStep, StepName
-from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
+from runners.outcome import NOTHING_STOPPED, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from runners.step_errors import error_kinds
 
 CANCELLED = "the job was cancelled"
+OVERDUE = "the job passed its time limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,11 @@ def begin(job: Job) -> Job:
     return replace(job, state=Running()) if isinstance(job.state, Queued) else job
 
 
+def expire(job: Job) -> Job:
+    """The job after it passed its time limit between two steps; one that is being cancelled stays as it is."""
+    return replace(job, state=Running(overdue=True)) if isinstance(job.state, Running) else job
+
+
 def request_cancel(job: Job, by: Caller, now: Instant) -> Job:
     """The job after a caller asked for its end; the same object where that changes nothing."""
     acts = (*job.acts, AuditEntry(AuditAction.CANCELLED, by, now))
@@ -89,6 +95,7 @@ def end_attempt(job: Job, n: int, finished: Finished, now: Instant) -> Job:
         or not isinstance(job.state, Running)
         or finished.started is None
         or len(finished.earlier) + 1 >= retries.attempts
+        or (finished.limited_by_job and isinstance(finished.outcome, TimedOut))  # the job has no time for another
         or error_kinds(finished.outcome, finished.failure).isdisjoint(retries.errors)
     ):
         return job.with_step(n, finished)
@@ -96,11 +103,18 @@ def end_attempt(job: Job, n: int, finished: Finished, now: Instant) -> Job:
 
 
 def end_step(job: Job, n: int) -> Job:
-    """The job after its nth step was cancelled between two attempts: stopped, with the exit code of the last one."""
+    """The job after a cancel or its time limit ended its nth step between two attempts.
+
+    The step is stopped, or timed out, with the exit code of its last attempt.
+    """
     state = job.steps[n]
     if not isinstance(state, Waiting):
         return job
     span, code = step_span(state.last.outcome), step_exit_code(state.last.outcome)
+    if isinstance(job.state, Running):
+        nothing = Span(state.since.wall, state.since.wall, 0.0)
+        late = TimedOut(-1 if code is None else code, span or nothing, NOTHING_STOPPED)
+        return job.with_step(n, replace(state.last, outcome=late, limited_by_job=True))
     why = f"The job was cancelled between two attempts of the step {job.plan.steps[n].name}."
     outcome = NotStarted(why) if span is None else Stopped(-1 if code is None else code, span)
     return job.with_step(n, replace(state.last, outcome=outcome))
@@ -111,7 +125,7 @@ def next_transition(job: Job) -> RunStep | SkipStep | EndStep | EndJob:
     stopped_by: str | None = None
     for n, (planned, state) in enumerate(zip(job.plan.steps, job.steps, strict=True)):
         match state:
-            case Waiting() if not isinstance(job.state, Running):
+            case Waiting() if job.state != Running():
                 return EndStep(n)
             case Active() | Waiting():
                 return RunStep(n)
@@ -119,6 +133,8 @@ def next_transition(job: Job) -> RunStep | SkipStep | EndStep | EndJob:
                 return SkipStep(n, stopped_by)
             case Pending() if isinstance(job.state, Cancelling):
                 return SkipStep(n, CANCELLED)
+            case Pending() if job.state == Running(overdue=True):
+                return SkipStep(n, OVERDUE)
             case Pending():
                 return RunStep(n)
             case Finished(outcome=outcome) if stopped_by is None and not _plan_continues(planned, outcome):
@@ -142,6 +158,8 @@ def _ending(job: Job) -> Ending:
     for planned, state in zip(job.plan.steps, job.steps, strict=True):
         if not isinstance(state, Finished):
             continue
+        if isinstance(state.outcome, TimedOut) and state.limited_by_job:
+            return Failed(Reason.TIMED_OUT, _overdue(job, f"was stopped during the step {planned.name}"))
         if isinstance(state.outcome, Exited):
             if code == 0:
                 code, failure = state.outcome.code, state.failure
@@ -149,7 +167,16 @@ def _ending(job: Job) -> Ending:
             return _failed(planned.name, state.outcome, cancelled=isinstance(job.state, Cancelling))
     if Skipped(CANCELLED) in job.steps:
         return Failed(Reason.CANCELLED, "The job was cancelled between two steps.")
+    if Skipped(OVERDUE) in job.steps:
+        return Failed(Reason.TIMED_OUT, _overdue(job, "was ended between two steps"))
     return Completed(code, failure)
+
+
+def _overdue(job: Job, how: str) -> str:
+    limit = job.time_limit
+    assert limit is not None, "only a limit can be passed"
+    raised = "timeoutSeconds of the trigger" if limit.by_request else f"time_limit of the pipeline {job.pipeline}"
+    return f"The job passed its time limit of {limit.seconds:g} s and {how}; raise {raised} or make the job faster."
 
 
 def _failed(name: StepName, outcome: Killed | NotStarted | TimedOut | Stopped | Lost, *, cancelled: bool) -> Failed:

@@ -167,6 +167,12 @@ class PipelineSettings(Section):
         description="The parameters that a request may give, by name.",
         examples=[{"since": {"type": "date"}}],
     )
+    time_limit: Seconds | None = Field(
+        None,
+        description="Seconds that a job of it may take, from the begin of its first step; `timeoutSeconds` of a "
+        "trigger may be less. Unset, only each step has a limit, that of its fabric.",
+        examples=[7200],
+    )
     resources: ResourceSettings = Field(
         ResourceSettings(),
         description="What its steps hold, instead of what the fabric says: two pipelines with resources of their own "

@@ -291,6 +291,11 @@ def test_list_filters_jobs_and_prints_tabs_in_a_pipe(gateway: Gateway) -> None:
     assert call(gateway, "list", "-n", "1").stdout.count("\n") == 2
 
 
+def test_a_trigger_with_a_time_limit_fails_once_it_has_passed(gateway: Gateway) -> None:
+    said = call(told(gateway, "wait"), "trigger", "ingester", "--timeout", "0.5", "--wait")
+    says(said, FAILED, "its time limit of 0.5 s")
+
+
 def test_list_shows_triggers_that_were_refused(gateway: Gateway) -> None:
     call(told(gateway, "wait"), "trigger", "ingester")
     refused = call(gateway, "trigger", "ingester")

@@ -181,7 +181,8 @@ def test_a_clock_jump_of_a_day_hides_ends_and_removes_no_job(gateway: DyingGatew
     earlier = gateway.trigger(pipeline="ingester")
     before = ran(gateway, earlier)
     gateway.hold()
-    running = gateway.trigger(pipeline="ingester")
+    limited = {"pipeline": "ingester", "timeoutSeconds": 1800}  # and so the whole job
+    running = str(gateway.call("POST", JOBS_API, limited).json["jobId"])
     wait_for(lambda: gateway.runs(running)[0], "the step")
     listed = [running, earlier, "within-the-hour"]
     for restart in (False, True):

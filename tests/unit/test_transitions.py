@@ -26,11 +26,14 @@ from gateway.model.job import (
     Running,
     Skipped,
     StepState,
+    TimeLimit,
     Waiting,
+    seconds_left,
 )
 from gateway.model.plan import Plan, PlannedStep, Retries, StepName
 from gateway.model.transitions import (
     CANCELLED,
+    OVERDUE,
     EndJob,
     EndStep,
     RunStep,
@@ -38,6 +41,7 @@ from gateway.model.transitions import (
     begin,
     end_attempt,
     end_step,
+    expire,
     next_transition,
     request_cancel,
 )
@@ -333,3 +337,49 @@ def test_every_sequence_of_outcomes_ends_as_the_table_allows(
                 assert not unfinished
                 assert code == next((code for code in codes if code), 0)
                 assert (failure is None) == (code == 0)
+
+
+@pytest.mark.parametrize(
+    ("by_request", "said"), [(True, "timeoutSeconds of the trigger"), (False, "the pipeline full")]
+)
+def test_a_job_past_its_time_limit_fails_with_the_limit_in_its_error(by_request: bool, said: str) -> None:
+    stopped = Finished(TimedOut(143, SPAN), limited_by_job=True)
+    job = replace(make_job(plan=DAILY, steps=[stopped, *[Pending()] * 3]), time_limit=TimeLimit(90, by_request))
+    for n in range(1, 4):
+        assert next_transition(job) == SkipStep(n, "earlier step failed: ingester")
+        job = job.with_step(n, Skipped("earlier step failed: ingester"))
+    match next_transition(job):
+        case EndJob(ending=Failed(reason=Reason.TIMED_OUT, error=error)):
+            assert "its time limit of 90 s" in error
+            assert "during the step ingester" in error
+            assert said in error
+        case other:
+            raise AssertionError(other)
+
+
+def test_no_step_begins_once_the_job_has_passed_its_time_limit() -> None:
+    done = finished(Exited(0, SPAN))
+    job = replace(make_job(plan=planned("ingester", "build"), steps=[done, Pending()]), time_limit=TimeLimit(90, True))
+    assert next_transition(job) == RunStep(1)
+    job = expire(job)
+    assert next_transition(job) == SkipStep(1, OVERDUE)
+    match next_transition(job.with_step(1, Skipped(OVERDUE))):
+        case EndJob(ending=Failed(reason=Reason.TIMED_OUT, error=error)):
+            assert "between two steps" in error
+        case other:
+            raise AssertionError(other)
+
+
+def test_a_job_that_is_being_cancelled_does_not_expire() -> None:
+    for state in (Cancelling(NOON), Queued()):
+        job = make_job(state=state)
+        assert expire(job) is job
+
+
+def test_a_time_limit_counts_from_the_first_step_by_the_uptime() -> None:
+    job = replace(make_job(plan=planned("ingester", "build")), time_limit=TimeLimit(90, True))
+    assert seconds_left(job, later(1000)) == 90
+    job = job.with_step(0, Finished(Exited(0, SPAN), started=later(1000))).with_step(1, Active(later(1060), 0))
+    for jump in (-86_400, 0, 86_400):
+        assert seconds_left(job, replace(later(1080), wall=NOON.wall + jump)) == 10
+    assert seconds_left(replace(job, time_limit=None), later(10**6)) > 10**9

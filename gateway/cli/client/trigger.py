@@ -29,6 +29,13 @@ _TOGGLES = {"on": True, "off": False}
     help="Where another job holds what this one needs: refuse it (the default), attach to that job if it does the same "
     "on the same commit, or queue it.",
 )
+@click.option(
+    "--timeout",
+    "limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Stop the job where it takes longer, from the begin of its first step.",
+)
 @click.option("-f", "--follow", is_flag=True, help="Show the output until the job ends; exit with its exit code.")
 @click.option("-w", "--wait", is_flag=True, help="Show the steps until the job ends; exit with its exit code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as a line of JSON; with --follow, each event.")
@@ -41,6 +48,7 @@ async def trigger(
     follow: bool,
     wait: bool,
     as_json: bool,
+    limit: float | None,
     **given: str | None,
 ) -> int:
     """Start a pipeline, and follow it if you like.
@@ -59,7 +67,8 @@ async def trigger(
             raise click.UsageError("Missing argument PIPELINE, such as `pipeline-gateway trigger full`.")
         await pipelines.show(gateway, as_json=as_json)
         return 2
-    record = await gateway.trigger(_body(pipeline, parameters, given))
+    most = {} if limit is None else {"timeoutSeconds": limit}
+    record = await gateway.trigger({**_body(pipeline, parameters, given), **most})
     return await _accepted(gateway, record, follow=follow, wait=wait, as_json=as_json)
 
 

@@ -31,6 +31,7 @@ from gateway.web.records import ListedJob, WholeRecord, listed_record, whole_rec
 PATH = "/api/v1/jobs"
 _LONGEST_WAIT = 60
 _LONGEST_PAGE = 200
+_LONGEST_JOB = 366 * 86400  # seconds
 _MOST_VALUES = 100  # of one filter
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9:]{8}(?:\.[0-9]{1,9})?)([Zz]|[+ -][0-9]{2}:[0-9]{2})")
 
@@ -51,6 +52,7 @@ class TriggerBody(BaseModel):
     enableOpenlineage: bool | None = None  # noqa: N815, the API's name
     enableElementary: bool | None = None  # noqa: N815, the API's name
     onConflict: Conflict | None = None  # noqa: N815, the API's name
+    timeoutSeconds: Annotated[float, Field(gt=0, le=_LONGEST_JOB, examples=[3600])] | None = None  # noqa: N815, the API's name
 
 
 class RetryBody(BaseModel):
@@ -158,6 +160,7 @@ async def trigger(request: web.Request) -> web.Response:
         process=given.processName,
         on_conflict=given.onConflict or OnConflict.REJECT,
         caller=request[CALLER],
+        time_limit=given.timeoutSeconds,
     )
 
     service = request.app[SERVICE]

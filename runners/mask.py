@@ -119,8 +119,9 @@ def variants(values: frozenset[str]) -> tuple[str, ...]:
     for value in values:
         spellings.update(line.strip() for line in value.splitlines())
         encoded = value.encode(errors="surrogatepass")
-        spellings |= {*_in_urls(encoded), *_in_base64(encoded), *_in_shells_and_sql(value), *_in_xml(value)}
-        for literal in (value, repr(value)[1:-1], ascii(value)[1:-1]):
+        spellings |= {*_in_urls(encoded), *_in_base64(encoded), *_in_xml(value)}
+        # dbt's documents have SQL in JSON
+        for literal in (value, repr(value)[1:-1], ascii(value)[1:-1], *_in_shells_and_sql(value)):
             spellings |= {literal, *_in_json(literal, ascii_only=True), *_in_json(literal, ascii_only=False)}
     return tuple(sorted(text for text in spellings if len(text) >= SHORTEST_SECRET))
 

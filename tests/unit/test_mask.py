@@ -90,6 +90,7 @@ def test_a_secret_is_masked_as_plain_text_json_repr_or_part_of_a_url(shown: str)
     "shown",
     [
         "select 'it''s <a> & \"b\"/c?'",
+        json.dumps({"sql": "select 'it''s <a> & \"b\"/c?'"}),
         shlex.quote(MARKS),
         "+ load 'it'\\''s <a> & \"b\"/c?'",
         "/?key=" + quote(MARKS, safe="!*'()"),  # encodeURIComponent

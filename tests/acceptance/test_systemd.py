@@ -221,21 +221,25 @@ def test_the_journal_has_a_json_object_per_line(service: Installed) -> None:
 
 
 def test_a_reload_takes_up_the_configuration_while_a_job_runs(service: Installed) -> None:
-    """systemctl returns once that is done, and also where the configuration is refused."""
+    """One that is refused leaves the service running, with a status that says so."""
     job, process = service.waiting(), service.shown("MainPID")
     added = {**SETTINGS, "projects": {**SETTINGS["projects"], "added": {}}}
     service.configure(yaml.safe_dump(added))
     service.machine.run("systemctl", "reload", UNIT)
-    assert "added" in {one["projectId"] for one in service.call("GET", "/api/v1/pipelines").json["pipelines"]}
+    wait_for(lambda: "added" in projects(service), "the new project")
     service.configure("enabled: perhaps\n")
     service.machine.run("systemctl", "reload", UNIT)
-    assert service.shown("ActiveState", "StatusText") == [
-        "active",
-        f"Serving on port {service.port}; the last reload was refused, see the log",
-    ]
+    refused = ["active", f"Serving on port {service.port}; the last reload was refused, see the log"]
+    wait_for(lambda: service.shown("ActiveState", "StatusText") == refused, "the refusal")
+    assert "added" in projects(service)
     service.go()
     assert service.ended_right(job)
     assert service.shown("MainPID") == process
+
+
+def projects(service: Installed) -> set[str]:
+    """The ids of all projects."""
+    return {one["projectId"] for one in service.call("GET", "/api/v1/pipelines").json["pipelines"]}
 
 
 def test_an_invalid_configuration_stops_the_service_and_closes_the_port(service: Installed) -> None:

@@ -233,20 +233,57 @@ def test_a_load_of_one_month_has_only_the_rows_of_that_month(march: Month, tmp_p
     assert lakehouse.query("select count(*), min(flights) >= 30 from gold.worst_routes") == [(20, True)]
 
 
-@pytest.mark.parametrize("argument", ["0", "13", "03", "-3", "3.0", "march", "", "3 4", "\u0663", "9" * 5000])
-def test_an_invalid_month_is_refused_with_one_line_and_loads_nothing(loaded: Loaded, argument: str) -> None:
+MONTHS = ("0", "13", "03", "-3", "3.0", "march", "", "3 4", "\u0663", "9" * 5000)
+UNKNOWN = ("--mon=3", "--months=3", "3", "--full-refresh")
+# Calls the ingester with one argument after the other. It is run anew each time, but dlt is imported once.
+CALLS = """
+import contextlib, io, json, runpy, sys
+program, *arguments = sys.argv[1:]
+for argument in arguments:
+    sys.argv = [program, argument]
+    out, err, code = io.StringIO(), io.StringIO(), None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(program, run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+    print(json.dumps([argument, code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Exit code, output and errors of the ingester by its argument. touched: whether the database was written to."""
+
+    found: dict[str, tuple[int | None, str, str]]
+    touched: bool
+
+
+@pytest.fixture(scope="module")
+def refused(loaded: Loaded) -> Refused:
     modified = loaded.lakehouse.database.stat().st_mtime_ns
-    refused = loaded.lakehouse.ingest(f"--month={argument}")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == f"argument --month: {argument!a} is no month: give a number from 1 to 12\n"
-    assert loaded.lakehouse.database.stat().st_mtime_ns == modified
+    arguments = [*(f"--month={month}" for month in MONTHS), *UNKNOWN]
+    done = loaded.lakehouse.run([sys.executable, "-c", CALLS, loaded.lakehouse.ingester[1], *arguments])
+    assert done.returncode == 0, done.stderr
+    found = {argument: (code, out, err) for argument, code, out, err in map(json.loads, done.stdout.splitlines())}
+    return Refused(found, loaded.lakehouse.database.stat().st_mtime_ns != modified)
 
 
-@pytest.mark.parametrize("argument", ["--mon=3", "--months=3", "3", "--full-refresh"])
-def test_an_unknown_argument_is_refused_with_one_line(loaded: Loaded, argument: str) -> None:
-    refused = loaded.lakehouse.ingest(argument)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == f"unrecognized arguments: {argument}\n"
+@pytest.mark.parametrize("month", MONTHS)
+def test_an_invalid_month_is_refused_with_one_line_and_loads_nothing(refused: Refused, month: str) -> None:
+    line = f"argument --month: {month!a} is no month: give a number from 1 to 12\n"
+    assert refused.found[f"--month={month}"] == (2, "", line)
+    assert not refused.touched
+
+
+@pytest.mark.parametrize("argument", UNKNOWN)
+def test_an_unknown_argument_is_refused_with_one_line(refused: Refused, argument: str) -> None:
+    assert refused.found[argument] == (2, "", f"unrecognized arguments: {argument}\n")
+
+
+def test_a_refusal_is_the_exit_code_of_the_ingester(loaded: Loaded) -> None:
+    refused = loaded.lakehouse.ingest("--month=0")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
 
 
 @pytest.mark.parametrize("tables", range(5))

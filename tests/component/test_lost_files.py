@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from tests.support import damage, process_facts, projects
 from tests.support.api import Api, app, until
 from tests.support.damage import STATE, has
 from tests.support.gateway import DEADLINE
-from tests.support.quick_dbt import QUICK_DBT
 
 STEP = "1-ingester"
 
@@ -282,7 +282,7 @@ async def test_a_dbt_step_whose_results_can_not_be_read_ends(
 ) -> None:
     """An exit code of 0 proves nothing then, another one is right."""
     dbt = tmp_path / "dbt"
-    projects.write(dbt, SPOILING_DBT.format(dbt=QUICK_DBT.program, spoil=spoil))
+    projects.write(dbt, SPOILING_DBT.format(dbt=Path(sys.executable).with_name("dbt"), spoil=spoil))
     dbt.chmod(0o755)
     settings = {"fabrics": {"local": {"dbt": {"executable": str(dbt)}}}, "enable_openlineage": False}
     folder = projects.make(tmp_path / "project", settings=settings)

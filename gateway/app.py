@@ -33,25 +33,16 @@ from gateway.storage import integrity as database
 from gateway.storage import restore
 from gateway.storage.pauses import Pauses
 from gateway.storage.store import Store
-from gateway.web import (
-    SERVICE,
-    data_analytics,
-    docs,
-    guard,
-    idempotency,
-    listener,
-    metrics,
-    operations,
-    trigger_pipeline,
-)
-from gateway.web.access import Access, RateLimit
-from gateway.web.connections import Connection, Connections, most_connections, must_have_extensions
+from gateway.web import SERVICE, data_analytics, docs, idempotency, metrics, operations, trigger_pipeline
 from gateway.web.jobs_api import artifacts, events, jobs, log, nodes, pipelines
-from gateway.web.links import Links
-from gateway.web.listener import Listener
 from gateway.web.openapi import document
 from gateway.web.records import whole_record
-from gateway.web.traffic import Traffic
+from gateway.web.server import guard, listener
+from gateway.web.server.access import Access, RateLimit
+from gateway.web.server.connections import Connection, Connections, most_connections, must_have_extensions
+from gateway.web.server.links import Links
+from gateway.web.server.listener import Listener
+from gateway.web.server.traffic import Traffic
 from runners.containers.compose_runner import ComposeRunner
 from runners.process.local_runner import LocalRunner
 from runners.runner import Runner

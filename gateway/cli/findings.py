@@ -24,7 +24,7 @@ from gateway.notify import variables
 from gateway.settings import tokens
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
-from gateway.web import listener
+from gateway.web.server import listener
 from runners.containers.compose_project import ComposeService
 from runners.containers.docker import EngineUnreachableError
 from runners.containers.docker_errors import explain

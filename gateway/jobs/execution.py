@@ -15,7 +15,6 @@ import structlog
 from gateway import clock
 from gateway.errors import EngineError, StorageError
 from gateway.fabrics.fabric import Fabric, masked, masked_progress
-from gateway.jobs.output import OutputSize
 from gateway.jobs.record import JobRecord, retry_while_it_may_pass
 from gateway.jobs.step_execution import StepExecution
 from gateway.model.job import (
@@ -47,6 +46,7 @@ from gateway.model.transitions import (
     next_transition,
     request_cancel,
 )
+from gateway.output.parts import OutputSize
 from gateway.storage.store import Store
 from runners.mask import Mask
 from runners.outcome import Lost, NotStarted

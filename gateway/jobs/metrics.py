@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.jobs.output import OutputSize
 from gateway.model.job import Ended, Job, JobOutcome, job_outcome, run_seconds
+from gateway.output.parts import OutputSize
 
 # Upper bounds of durations in seconds: minutes to hours, which is how long pipelines run.
 BUCKETS = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800)

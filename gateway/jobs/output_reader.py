@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.jobs.execution import JobSnapshot
-from gateway.jobs.log import JobLog, OutputPart, OutputRange, is_final
-from gateway.jobs.output import output_size, rendered_tail
 from gateway.model.job import Job
+from gateway.output.log import JobLog, OutputPart, OutputRange, is_final
+from gateway.output.parts import output_size, rendered_tail
 from runners.mask import Mask
 
 _READERS = 2  # threads that read output for clients and for the progress of jobs

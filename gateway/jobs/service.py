@@ -28,7 +28,6 @@ from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
 from gateway.jobs.execution import JobExecution, JobSnapshot
 from gateway.jobs.metrics import JobMetrics
-from gateway.jobs.output import OutputSize
 from gateway.jobs.output_reader import OutputReader
 from gateway.jobs.readiness import Readiness, ReadinessCheck
 from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, may_attach, new_job
@@ -37,6 +36,7 @@ from gateway.model.job import Caller, Ended, Job, Pending, Queued, WaitsFor, has
 from gateway.model.plan import Plan
 from gateway.model.request import KeptAnswer, OnConflict, RequestKey, TriggerRequest
 from gateway.model.retry import RetryFrom, same_request
+from gateway.output.parts import OutputSize
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
 from gateway.storage.pauses import Pauses

@@ -15,8 +15,6 @@ from gateway import clock
 from gateway.artifacts import keeping
 from gateway.errors import StorageError
 from gateway.fabrics.fabric import Fabric, OnLiveness, finished_by_exit_code, masked, output_reader
-from gateway.jobs.output import OutputSize
-from gateway.jobs.progress import ProgressFollower
 from gateway.jobs.record import JobRecord, retry_while_it_may_pass
 from gateway.model.attempts import attempt_number, step_folder
 from gateway.model.job import (
@@ -32,6 +30,8 @@ from gateway.model.job import (
 )
 from gateway.model.plan import PlannedStep, StepName
 from gateway.model.transitions import end_attempt, expire
+from gateway.output.parts import OutputSize
+from gateway.output.progress import ProgressFollower
 from runners import durable
 from runners.outcome import Command, Exited, Lost, NotStarted, Outcome
 from runners.output import OutputRing

@@ -12,12 +12,12 @@ from gateway.jobs.execution import JobSnapshot
 from gateway.model.job import Status
 from gateway.model.request import BuiltinPipeline, DbtCommand, OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
-from gateway.web.access import CALLER
 from gateway.web.answers import Answer, base_url, json_answer
 from gateway.web.body import Conflict, JobId
 from gateway.web.idempotency import answer_once
 from gateway.web.openapi.operation import REPLAYED, TRIGGER_HEADERS, TRIGGER_REFUSALS, Reply, codes, operation
 from gateway.web.records import JobAnswer, record
+from gateway.web.server.access import CALLER
 
 PATH = "/api/data-analytics/pipeline/trigger"
 OUTPUT_SIZE = 10_240

@@ -18,8 +18,8 @@ from gateway.jobs.service import Once
 from gateway.model.job import Job
 from gateway.model.request import KeptAnswer, RequestKey
 from gateway.web import SERVICE, body
-from gateway.web.access import CALLER
 from gateway.web.openapi.operation import REPLAYED
+from gateway.web.server.access import CALLER
 
 HEADER = "Idempotency-Key"
 LOCKS = web.AppKey("idempotency locks", WeakValueDictionary[RequestKey, asyncio.Lock])

@@ -17,7 +17,7 @@ from gateway.model.job import JobOutcome, Queued
 from gateway.web import SERVICE
 from gateway.web.jobs_api.events import FOLLOWERS
 from gateway.web.openapi.operation import Reply, operation
-from gateway.web.traffic import Traffic
+from gateway.web.server.traffic import Traffic
 
 TRAFFIC = web.AppKey("traffic", Traffic)
 RETENTION = web.AppKey("retention", Retention)

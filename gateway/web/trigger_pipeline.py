@@ -13,11 +13,11 @@ from gateway.jobs.execution import JobSnapshot
 from gateway.model.job import Completed, Ended, Ending, Failed, Job
 from gateway.model.request import OnConflict, TriggerRequest
 from gateway.web import SERVICE, body
-from gateway.web.access import CALLER
 from gateway.web.answers import TRIGGER_PIPELINE, Answer, is_none, json_answer
 from gateway.web.body import Branch, Id, Parameters, ProcessName, Version, Words
 from gateway.web.idempotency import answer_once
 from gateway.web.openapi.operation import REPLAYED, TRIGGER_HEADERS, TRIGGER_REFUSALS, Reply, operation
+from gateway.web.server.access import CALLER
 
 PATH = f"{TRIGGER_PIPELINE}/pipeline"
 

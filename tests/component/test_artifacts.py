@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from gateway.web.links import Links
+from gateway.web.server.links import Links
 from tests.conftest import MakeApi
 from tests.support import access, projects
 from tests.support.api import Api, until

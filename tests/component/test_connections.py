@@ -7,10 +7,10 @@ import asyncio
 from aiohttp import web
 from pytest_aiohttp import AiohttpClient
 
-from gateway.web.access import Access, RateLimit
-from gateway.web.connections import Connections
-from gateway.web.guard import guard
-from gateway.web.traffic import Traffic
+from gateway.web.server.access import Access, RateLimit
+from gateway.web.server.connections import Connections
+from gateway.web.server.guard import guard
+from gateway.web.server.traffic import Traffic
 from tests.support.api import until
 
 LIMIT = 20

@@ -15,8 +15,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.jobs.metrics import JobMetrics
-from gateway.jobs.output import OutputSize
 from gateway.model.job import Completed
+from gateway.output.parts import OutputSize
 from tests.conftest import MakeApi, MakeGateway
 from tests.support import access, manual, projects
 from tests.support.api import Api, until

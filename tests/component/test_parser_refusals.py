@@ -17,7 +17,7 @@ from gateway.errors import ConfigError
 from gateway.settings import settings as config
 from gateway.web import body as web_body
 from gateway.web.answers import SECURITY_HEADERS
-from gateway.web.connections import Connection, must_have_extensions
+from gateway.web.server.connections import Connection, must_have_extensions
 from tests.support.gateway import COMMAND, PATH, Answer
 from tests.support.raw import JSON, request, send
 
@@ -150,7 +150,7 @@ async def test_the_log_does_not_repeat_an_unreadable_request(port: int, capfd: p
 async def test_a_bug_outside_all_routes_shows_only_its_request_id(
     port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("gateway.web.guard._refused", None)
+    monkeypatch.setattr("gateway.web.server.guard._refused", None)
     answer = await send(port, request("GET", "/nowhere"))
     is_gateway_error(answer, 500, "internal")
     assert answer.json["error"].rpartition(" ")[2].rstrip(".") in "".join(capfd.readouterr())
@@ -167,7 +167,7 @@ def test_serve_refuses_aiohttp_without_its_c_extensions(project: Path) -> None:
 
 
 def test_a_wheel_without_c_extensions_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.web.connections.HttpRequestParser", Connection)  # any class written in Python
+    monkeypatch.setattr("gateway.web.server.connections.HttpRequestParser", Connection)  # any class written in Python
     with pytest.raises(ConfigError, match="pip install"):
         must_have_extensions()
     monkeypatch.undo()

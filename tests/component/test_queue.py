@@ -27,7 +27,7 @@ from gateway.storage import store as stores
 from gateway.storage.claims import LONGEST_QUEUE
 from gateway.storage.store import Store
 from gateway.web import SERVICE
-from gateway.web.access import CALLER
+from gateway.web.server.access import CALLER
 from tests.conftest import MakeApi, Tell
 from tests.support import projects
 from tests.support.api import Api, until

@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractStreamWriter
 from dotenv import parser
 from packaging.requirements import Requirement
 
-from gateway.web.connections import Connection, Connections
+from gateway.web.server.connections import Connection, Connections
 from tests.support.source import ROOT
 
 FILE = ROOT / "setup.cfg"

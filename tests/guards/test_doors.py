@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from gateway.web import access
 from gateway.web.answers import SECURITY_HEADERS
+from gateway.web.server import access
 from tests.conftest import MakeApi
 from tests.support import access as guarded
 from tests.support import manual

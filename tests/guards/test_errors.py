@@ -21,9 +21,9 @@ from gateway.errors import (
     TooManyTriggersError,
     UnknownTargetError,
 )
-from gateway.web.access import Access, RateLimit
-from gateway.web.guard import guard
-from gateway.web.traffic import Traffic
+from gateway.web.server.access import Access, RateLimit
+from gateway.web.server.guard import guard
+from gateway.web.server.traffic import Traffic
 from tests.support.source import modules
 
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")

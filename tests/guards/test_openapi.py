@@ -11,8 +11,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.app import build_app
 from gateway.settings.settings import Settings
-from gateway.web import access, docs
+from gateway.web import docs
 from gateway.web.openapi.operation import OPERATIONS
+from gateway.web.server import access
 from tests.support import openapi
 
 DOCUMENT = openapi.described()

@@ -19,7 +19,7 @@ from gateway.cli import main as cli
 from gateway.model.plan import Retries
 from gateway.model.request import OnConflict, TriggerRequest
 from gateway.web import SERVICE
-from gateway.web.access import CALLER
+from gateway.web.server.access import CALLER
 from runners.step_errors import StepError
 from tests.support.jobs import planned, planned_job
 

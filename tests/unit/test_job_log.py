@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import UnknownTargetError
-from gateway.jobs.log import JobLog, OutputPart, is_final
 from gateway.model.job import Active, Completed, Ended, Finished, Job, Pending, StepState
+from gateway.output.log import JobLog, OutputPart, is_final
 from runners.mask import Mask
 from runners.outcome import Exited
 from runners.output import OutputRing

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gateway import clock
-from gateway.jobs.output import line_renderer
 from gateway.model.job import Active, Finished, Skipped, StepState
+from gateway.output.parts import line_renderer
 from runners.outcome import Exited, NotStarted
 from tests.support.jobs import SPAN, make_job, planned
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.web.links import LIFETIME, Links
+from gateway.web.server.links import LIFETIME, Links
 
 PATH = "/api/v1/jobs/full-1796043514018-ioqtdn/artifacts/build/manifest.json"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs import progress
-from gateway.jobs.progress import ProgressFollower
+from gateway.output import progress
+from gateway.output.progress import ProgressFollower
 from runners.output import Chunk, OutputRing
 from runners.report import Progress
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.web import access
-from gateway.web.access import RateLimit
+from gateway.web.server import access
+from gateway.web.server.access import RateLimit
 
 
 class Clock:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from gateway.jobs.execution import JobSnapshot
-from gateway.jobs.output import OutputSize
 from gateway.model.job import (
     Active,
     AuditAction,
@@ -29,6 +28,7 @@ from gateway.model.job import (
     StepState,
 )
 from gateway.model.plan import Plan, PlannedStep, StepName
+from gateway.output.parts import OutputSize
 from gateway.web.answers import Answer, json_text
 from gateway.web.records import listed_record, record, whole_record
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, StopReport, TimedOut

@@ -14,8 +14,8 @@ from gateway.artifacts.kept import Artifact
 from gateway.errors import UnknownJobError, UnknownTargetError
 from gateway.web import SERVICE, body
 from gateway.web.answers import Answer, base_url, json_answer
-from gateway.web.links import LIFETIME, Links
 from gateway.web.openapi.operation import Refusals, Reply, codes, operation
+from gateway.web.server.links import LIFETIME, Links
 
 LINKS = web.AppKey("links", Links)
 _PATH = "/api/v1/jobs/{id}/artifacts"

@@ -14,19 +14,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from gateway import clock
 from gateway.errors import BadRequestError, RetryRefusedError, StorageError, UnknownJobError
 from gateway.jobs.execution import JobSnapshot
-from gateway.jobs.output import OutputSize
 from gateway.jobs.service import Once
 from gateway.model.history import JobFilter
 from gateway.model.job import Ended, Job, JobOutcome, Status
 from gateway.model.request import DbtCommand, OnConflict, TriggerRequest
 from gateway.model.retry import RetryFrom
+from gateway.output.parts import OutputSize
 from gateway.web import SERVICE, body
-from gateway.web.access import CALLER
 from gateway.web.answers import Answer, HolderAnswer, Moment, base_url, json_answer, json_text
 from gateway.web.body import Branch, Conflict, Id, Parameters, ProcessName, Version, Words
 from gateway.web.idempotency import answer_once
 from gateway.web.openapi.operation import REPLAYED, TRIGGER_HEADERS, TRIGGER_REFUSALS, Reply, codes, operation
 from gateway.web.records import ListedJob, WholeRecord, listed_record, whole_record
+from gateway.web.server.access import CALLER
 
 PATH = "/api/v1/jobs"
 _LONGEST_WAIT = 60

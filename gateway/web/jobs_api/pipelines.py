@@ -15,10 +15,10 @@ from gateway.model.plan import StepName
 from gateway.model.request import is_fabric_number
 from gateway.settings.project import ParameterSettings
 from gateway.web import SERVICE, body
-from gateway.web.access import CALLER
 from gateway.web.answers import Answer, Moment, base_url, is_none, json_answer
 from gateway.web.openapi.operation import Reply, codes, operation
 from gateway.web.records import whole_record
+from gateway.web.server.access import CALLER
 from runners.parameters import ParameterType
 
 Value = bool | int | float | str

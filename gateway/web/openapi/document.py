@@ -29,10 +29,10 @@ from gateway.errors import (
     UnsupportedTypeError,
 )
 from gateway.settings import expected
-from gateway.web import access
 from gateway.web.answers import TRIGGER_PIPELINE, error_body, error_model
 from gateway.web.openapi import texts
 from gateway.web.openapi.operation import JSON, OPERATIONS, Operation, Refusals, Refused, Reply, codes, operation
+from gateway.web.server import access
 
 PATH = "/openapi.json"
 _REF = "#/components/schemas/{model}"

@@ -22,9 +22,9 @@ from gateway.errors import (
     UnsupportedTypeError,
 )
 from gateway.web import answers, docs
-from gateway.web.access import CALLER, Access
 from gateway.web.answers import SECURITY_HEADERS, SERVER, json_answer
-from gateway.web.traffic import Traffic
+from gateway.web.server.access import CALLER, Access
+from gateway.web.server.traffic import Traffic
 
 BODY_LIMIT = 2**20
 

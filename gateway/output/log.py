@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import UnknownTargetError
-from gateway.jobs.output import StepPart, line_renderer, step_parts
 from gateway.model.job import Active, Ended, Job
+from gateway.output.parts import StepPart, line_renderer, step_parts
 from runners.mask import Mask
 from runners.output import OutputRing, RenderLine, safe_cut, terminal_lines, visible
 

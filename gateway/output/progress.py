@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from gateway.jobs.output import OutputSize
+from gateway.output.parts import OutputSize
 from runners.output import OutputRing
 from runners.report import OutputReader, Progress
 

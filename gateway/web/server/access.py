@@ -13,7 +13,7 @@ from gateway.errors import InsufficientScopeError, TooManyTriggersError, Unautho
 from gateway.model.job import Caller
 from gateway.settings.tokens import Scope, Token, Tokens
 from gateway.web import docs
-from gateway.web.links import QUERY, Links
+from gateway.web.server.links import QUERY, Links
 
 CALLER = web.RequestKey("caller", Caller)
 

@@ -32,10 +32,9 @@ from gateway.model.job import (
     StepState,
     Waiting,
     WaitsFor,
-    has_begun,
-    job_outcome,
 )
 from gateway.model.notification import Notification
+from gateway.model.status import has_begun, job_outcome
 from gateway.model.transitions import (
     EndJob,
     EndStep,

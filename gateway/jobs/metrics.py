@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.model.job import Ended, Job, JobOutcome, job_outcome, run_seconds
+from gateway.model.job import Ended, Job, JobOutcome
+from gateway.model.status import job_outcome, run_seconds
 from gateway.output.parts import OutputSize
 
 # Upper bounds of durations in seconds: minutes to hours, which is how long pipelines run.

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import string
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from gateway import clock
 from gateway.errors import (
     BadRequestError,
     OverloadedError,
@@ -19,32 +15,25 @@ from gateway.errors import (
 )
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
+from gateway.jobs.planned import PlannedJob
 from gateway.model import catalog
 from gateway.model.attempts import step_folder
 from gateway.model.catalog import Installation, Models
 from gateway.model.job import (
-    AuditAction,
-    AuditEntry,
     Job,
-    Pending,
-    Queued,
-    Running,
-    Skipped,
     SourceCommit,
     TimeLimit,
-    first_started,
 )
-from gateway.model.plan import Plan, PlannedStep, Retries, StepName
-from gateway.model.request import BuiltinPipeline, OnConflict, TriggerRequest
-from gateway.model.request_fields import RequestFields
+from gateway.model.plan import PlannedStep, Retries, StepName
+from gateway.model.request import BuiltinPipeline, TriggerRequest
 from gateway.model.retry import done_before, failed_step, rest_of
+from gateway.model.status import first_started
 from gateway.settings.fabric import RetrySettings
 from gateway.settings.project import PipelineDbtSettings, PipelineSettings
 from gateway.settings.settings import Settings
 from runners import parameters
 from runners.dbt import arguments as dbt_arguments
 from runners.dbt.listing import Node
-from runners.parameters import ParameterValue
 from runners.words import WordError
 
 _MAX_LISTINGS = 10  # calls of `dbt ls` that run or wait
@@ -52,33 +41,6 @@ _CONCURRENT_LISTINGS = 2  # each takes a processor and some 200 MB
 _MAX_CACHED_LISTINGS = 100
 _MAX_LIST_SHOWN, _MAX_NAME_SHOWN = 500, 100  # characters in the message of a refusal
 _EVERYTHING = PipelineSettings(ingester=True, dbt=PipelineDbtSettings())  # a built-in pipeline selects nothing less
-_ID_LETTERS = string.ascii_lowercase + string.digits
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedJob:
-    """A request with its plan and the fabric that runs it, before it becomes a job.
-
-    project, fabric_id: ids. source: the commit that it runs on. command: of a built-in pipeline's dbt part.
-    built_in: its pipeline is a built-in one. time_limit: of the job.
-    parameters: values of the pipeline's parameters, by name.
-    retry_of: the id of the job that it is a retry of. done: the states of its first steps, which that job did.
-    continues: as in Job.
-    """
-
-    request: TriggerRequest
-    plan: Plan
-    project: str
-    fabric_id: str
-    fabric: Fabric
-    source: SourceCommit | None = None
-    command: str | None = None
-    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
-    built_in: bool = False
-    retry_of: str | None = None
-    done: tuple[Skipped, ...] = ()
-    continues: str | None = None
-    time_limit: TimeLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,63 +287,6 @@ def _of_project(step: PlannedStep) -> PlannedStep:
     return replace(step, arguments=(dbt_arguments.select("package:this"), *variables))
 
 
-def new_job(planned: PlannedJob) -> Job:
-    """The job of a planned request, made at this moment and not recorded yet."""
-    now = clock.now()
-    return Job(
-        id=_new_id(planned.request.pipeline),
-        pipeline=str(planned.request.pipeline),
-        command=planned.command,
-        project=planned.project,
-        fabric=planned.fabric_id,
-        plan=planned.plan,
-        created=now,
-        steps=(*planned.done, *(Pending(),) * (len(planned.plan.steps) - len(planned.done))),
-        state=Running(),
-        runner=planned.fabric.runner,
-        acts=(AuditEntry(AuditAction.TRIGGERED, planned.request.caller, now),),
-        source=planned.source,
-        parameters=dict(planned.parameters),
-        process=planned.request.process,
-        time_limit=planned.time_limit,
-        request=_request_fields(planned.request, built_in=planned.built_in),
-        retry_of=planned.retry_of,
-        begins_at=len(planned.done),
-        continues=planned.continues,
-    )
-
-
-def _request_fields(request: TriggerRequest, *, built_in: bool) -> RequestFields:
-    return RequestFields(
-        built_in=built_in,
-        openlineage=request.openlineage,
-        elementary=request.elementary,
-        parameters=dict(request.parameters),
-        branch=request.branch,
-        version=request.version,
-    )
-
-
-def may_attach(job: Job, planned: PlannedJob) -> bool:
-    """Whether a request that attaches may be answered with a job: that does the same, on the same commit.
-
-    A job that has ended or is being cancelled does nothing more.
-    """
-    asked = new_job(planned)
-    fields = ("pipeline", "command", "project", "fabric", "source", "parameters", "process", "begins_at", "time_limit")
-    return (
-        planned.request.on_conflict is OnConflict.ATTACH
-        and isinstance(job.state, Queued | Running)
-        and all(getattr(job, name) == getattr(asked, name) for name in fields)
-        and [_settled(step) for step in job.plan.steps] == [_settled(step) for step in asked.plan.steps]
-    )
-
-
-def _settled(step: PlannedStep) -> PlannedStep:
-    """A step without what only its begin decides."""
-    return replace(step, without_elementary=False, with_elementary=False)
-
-
 async def _installation(request: TriggerRequest, fabric: Fabric, *, needs_checkout: bool) -> Installation:
     """What the plan depends on. needs_checkout: the commit decides it, so its checkout is made first."""
     if fabric.checkout is None or not needs_checkout:
@@ -390,10 +295,6 @@ async def _installation(request: TriggerRequest, fabric: Fabric, *, needs_checko
     if isinstance(installation, str):
         raise RepositoryUnavailableError(installation)
     return installation
-
-
-def _new_id(pipeline: str) -> str:
-    return f"{pipeline}-{time.time_ns() // 1_000_000}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(6))}"
 
 
 def _unknown(kind: str, key: str, value: str, known: Iterable[str], where: str = "") -> UnknownTargetError:

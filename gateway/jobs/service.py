@@ -7,7 +7,6 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -26,16 +25,18 @@ from gateway.errors import (
 )
 from gateway.fabrics.fabric import Fabric
 from gateway.fabrics.registry import FabricRegistry
+from gateway.jobs import refusals
 from gateway.jobs.execution import JobExecution, JobSnapshot
 from gateway.jobs.metrics import JobMetrics
 from gateway.jobs.output_reader import OutputReader
+from gateway.jobs.planned import PlannedJob, may_attach, new_job
 from gateway.jobs.readiness import Readiness, ReadinessCheck
-from gateway.jobs.requests import PipelineInfo, PlannedJob, RequestPlanner, may_attach, new_job
+from gateway.jobs.requests import PipelineInfo, RequestPlanner
 from gateway.model.history import JobFilter, Refusal
-from gateway.model.job import Caller, Ended, Job, Pending, Queued, WaitsFor, has_begun, job_status, phase
-from gateway.model.plan import Plan
+from gateway.model.job import Caller, Ended, Job, Queued, WaitsFor
 from gateway.model.request import KeptAnswer, OnConflict, RequestKey, TriggerRequest
 from gateway.model.retry import RetryFrom, same_request
+from gateway.model.status import has_begun, job_status, phase
 from gateway.output.parts import OutputSize
 from gateway.settings.fabric import RunnerName
 from gateway.settings.settings import Settings
@@ -46,7 +47,6 @@ from runners.mask import Mask
 from runners.runner import Runner
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_RETRY_AFTER_CONFLICT = 10
 _STOPPING = "The gateway is stopping; try again in a few seconds."
 _SETTLE = 2.0  # seconds that recovery waits for its jobs before the service listens; the rest settle later
 
@@ -147,10 +147,15 @@ class JobService:
         await self._must_have_room()
         self.pauses.must_not_be_paused(planned.project, str(planned.request.pipeline))
         try:
-            await self._must_be_free(planned.fabric, planned.plan)
+            conflict = await planned.fabric.container_conflict(planned.plan)
+            if conflict is not None:
+                raise refusals.held_by_container(conflict)
             return await self._record(planned, once)
         except (ConflictError, QueueFullError) as refused:
-            await self._record_refusal(planned, refused)
+            try:
+                await self._store.add_refusal(refusals.refusal(planned, refused))
+            except StorageError as error:  # the answer to the trigger stays the same
+                _log.warning("refusal not recorded", pipeline=str(planned.request.pipeline), error=str(error))
             raise
 
     async def _record(self, planned: PlannedJob, once: Once | None) -> Job:
@@ -162,7 +167,7 @@ class JobService:
         except HeldError as held:
             holder = self._executions.get(held.job)
             if holder is None or not may_attach(holder[0].job, planned):
-                raise await self._conflict(held.job) from None
+                raise refusals.held_by_job(await self._find(held.job)) from None
             job = holder[0].job
             if once is not None:
                 answer = once.answer(await self.accepted(job))
@@ -174,19 +179,9 @@ class JobService:
         _log.info("job accepted", job=job.id, state=job.state.kind, steps=steps, **caller)
         return job
 
-    async def _record_refusal(self, planned: PlannedJob, refused: ConflictError | QueueFullError) -> None:
-        """Record that a trigger was refused. Where the disk refuses that, the answer to the trigger stays the same."""
-        at, pipeline = clock.microseconds(datetime.now(UTC)), str(planned.request.pipeline)
-        named = (planned.project, planned.fabric_id, pipeline)
-        refusal = Refusal(at, *named, refused.code, str(refused), refused.conflict)
-        try:
-            await self._store.add_refusal(refusal)
-        except StorageError as error:
-            _log.warning("refusal not recorded", pipeline=pipeline, error=str(error))
-
     async def accepted(self, job: Job) -> JobSnapshot:
         """A job as the answer to its trigger has it; one of which a step has begun was attached to."""
-        if any(not isinstance(state, Pending) for state in job.steps):
+        if has_begun(job):
             return await self.get(job.id)
         return _new_snapshot(job, await self._store.waits_for(job.id) if isinstance(job.state, Queued) else ())
 
@@ -382,31 +377,6 @@ class JobService:
         why = await self._readiness.disk_problem()
         if why is not None:
             raise StorageError(why)
-
-    async def _must_be_free(self, fabric: Fabric, plan: Plan) -> None:
-        """Refuse a plan whose services a container outside the gateway uses. Raises ConflictError, EngineError."""
-        conflict = await fabric.container_conflict(plan)
-        if conflict is not None:
-            since = clock.rfc3339(conflict.since)
-            raise ConflictError(
-                str(conflict),
-                conflict={"container": conflict.container, "since": since, "step": conflict.service},
-                retry_after=_RETRY_AFTER_CONFLICT,
-            )
-
-    async def _conflict(self, holder: str) -> ConflictError:
-        snapshot = await self._find(holder)
-        since = clock.rfc3339(snapshot.job.created.wall)
-        step = phase(snapshot.job, snapshot.liveness)
-        if isinstance(snapshot.job.state, Queued):
-            reason = f"Job {holder} has been waiting since {since} for what this one needs too, and comes first"
-        else:
-            reason = f"Job {holder} is already running since {since} (now: {step}) and holds what this one needs"
-        return ConflictError(
-            f"{reason}; wait for its end or cancel it.",
-            conflict={"jobId": holder, "since": since, "step": step},
-            retry_after=_RETRY_AFTER_CONFLICT,
-        )
 
 
 def _new_snapshot(job: Job, waits_for: tuple[WaitsFor, ...]) -> JobSnapshot:

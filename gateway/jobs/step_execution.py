@@ -25,10 +25,9 @@ from gateway.model.job import (
     Pending,
     Running,
     Waiting,
-    seconds_left,
-    step_exit_code,
 )
 from gateway.model.plan import PlannedStep, StepName
+from gateway.model.status import seconds_left, step_exit_code
 from gateway.model.transitions import end_attempt, expire
 from gateway.output.parts import OutputSize
 from gateway.output.progress import ProgressFollower

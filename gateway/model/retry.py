@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 
-from gateway.model.job import Caller, Finished, Job, JobOutcome, Skipped, StepState, first_started, job_outcome
+from gateway.model.job import Caller, Finished, Job, JobOutcome, Skipped, StepState
 from gateway.model.plan import Plan
 from gateway.model.request import BuiltinPipeline, DbtCommand, OnConflict, TriggerRequest
 from gateway.model.request_fields import RequestFields
+from gateway.model.status import first_started, job_outcome
 from runners.outcome import Exited
 
 _RETRY = "Retry of the job"  # begins the note about it

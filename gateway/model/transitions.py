@@ -23,10 +23,9 @@ from gateway.model.job import (
     Running,
     Skipped,
     Waiting,
-    step_exit_code,
-    step_span,
 )
 from gateway.model.plan import PlannedStep, StepName
+from gateway.model.status import step_exit_code, step_span
 from runners.outcome import NOTHING_STOPPED, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from runners.step_errors import error_kinds
 

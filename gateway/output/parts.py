@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.model.job import Active, Ended, Finished, Job, Pending, Skipped, StepState, Waiting, first_started
+from gateway.model.job import Active, Ended, Finished, Job, Pending, Skipped, StepState, Waiting
 from gateway.model.plan import StepName
+from gateway.model.status import first_started
 from gateway.storage import job_file
 from runners.dbt import output as dbt_output
 from runners.mask import Mask

@@ -19,8 +19,9 @@ from gateway import clock
 from gateway.clock import Instant
 from gateway.errors import GatewayError, StateBusyError, StateError
 from gateway.model.history import JobFilter, Refusal
-from gateway.model.job import Ended, Job, Queued, WaitsFor, job_outcome, job_status, run_seconds
+from gateway.model.job import Ended, Job, Queued, WaitsFor
 from gateway.model.request import KeptAnswer, RequestKey
+from gateway.model.status import job_outcome, job_status, run_seconds
 from gateway.storage import answers, claims, job_file, listing, outbox, refusals
 from gateway.storage import integrity as database
 from gateway.storage.outbox import Outbox

@@ -31,15 +31,10 @@ from gateway.model.job import (
     Status,
     StepState,
     Waiting,
-    job_outcome,
-    phase,
-    step_exit_code,
-    step_span,
-    step_status,
-    stop_report,
 )
 from gateway.model.notification import NotificationState
 from gateway.model.plan import PlannedStep
+from gateway.model.status import job_outcome, phase, step_exit_code, step_span, step_status, stop_report
 from gateway.settings.notify import NotifyOutcome
 from gateway.web.answers import Answer, Moment, is_none
 from runners.outcome import Span, StopReport

@@ -12,7 +12,8 @@ import pytest
 from gateway import clock
 from gateway.clock import Instant
 from gateway.errors import AnsweredError, ReusedKeyError
-from gateway.jobs.requests import PlannedJob, RequestPlanner
+from gateway.jobs.planned import PlannedJob
+from gateway.jobs.requests import RequestPlanner
 from gateway.model.job import Completed
 from gateway.model.request import KeptAnswer, RequestKey, TriggerRequest
 from gateway.storage import answers

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.jobs.requests import PlannedJob, RequestPlanner
+from gateway.jobs.planned import PlannedJob
+from gateway.jobs.requests import RequestPlanner
 from gateway.model.request import TriggerRequest
 from tests.conftest import MakeApi, MakeGateway
 from tests.support import access, projects

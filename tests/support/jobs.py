@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gateway.clock import Instant
 from gateway.errors import HeldError
 from gateway.fabrics.registry import FabricRegistry
-from gateway.jobs.requests import PlannedJob
+from gateway.jobs.planned import PlannedJob
 from gateway.model.job import Ended, Ending, Job, JobState, Pending, Running, StepState
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import TriggerRequest

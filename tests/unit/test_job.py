@@ -20,12 +20,8 @@ from gateway.model.job import (
     Skipped,
     Status,
     StepState,
-    job_outcome,
-    phase,
-    step_exit_code,
-    step_span,
-    step_status,
 )
+from gateway.model.status import job_outcome, phase, step_exit_code, step_span, step_status
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
 from runners.report import Progress
 from runners.runner import Liveness

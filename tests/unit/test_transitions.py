@@ -28,9 +28,9 @@ from gateway.model.job import (
     StepState,
     TimeLimit,
     Waiting,
-    seconds_left,
 )
 from gateway.model.plan import Plan, PlannedStep, Retries, StepName
+from gateway.model.status import seconds_left
 from gateway.model.transitions import (
     CANCELLED,
     OVERDUE,

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from runners.mask import Mask
 from runners.outcome import Command
-from runners.parameters import ParameterValue
+from runners.parameters import ParameterValue, WordError
 from runners.report import CauseFinder, Progress, one_line
-from runners.words import WordError
 
 # The environment of an ingester, where the gateway's environment and the configuration do not set these variables.
 # Without PYTHONUNBUFFERED, Python writes to a pipe in large blocks, so the output would come late.

@@ -1,4 +1,4 @@
-"""`pipeline-gateway init`: the files of the demo, to be changed into a project of one's own."""
+"""`pipeline-gateway init` and `schema`: the files of a project of one's own, and what gateway.yaml may have."""
 
 from __future__ import annotations
 
@@ -15,3 +15,11 @@ def init(folder: Path) -> None:
 
     starter.copy(folder)
     print(f"{folder} is ready. Next: cd {folder}; pipeline-gateway check; pipeline-gateway serve")
+
+
+@click.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of gateway.yaml, by which editors complete and check the file."""
+    from gateway.settings import schema as settings_schema
+
+    print(settings_schema.text(), end="")

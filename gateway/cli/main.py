@@ -23,7 +23,7 @@ SERVICE = {
     "demo": "gateway.cli.demo:demo",
     "init": "gateway.cli.init:init",
     "check": "gateway.cli.check:check",
-    "schema": "gateway.cli.schema:schema",
+    "schema": "gateway.cli.init:schema",
     "token": "gateway.cli.token:token",
     "notify": "gateway.cli.notify:notify",
 }

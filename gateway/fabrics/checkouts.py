@@ -28,7 +28,7 @@ from runners.git import checkout as git_checkout
 from runners.git import refs as git_refs
 from runners.git.git import GitFailedError, RepositoryError, UnavailableError, UnknownRefError
 from runners.git.mirror import Mirror
-from runners.words import WordError
+from runners.parameters import WordError
 
 _CHECKOUT_AGE = 86400.0  # seconds without use after which a checkout is removed
 _MIRROR_AGE = 30 * 86400.0

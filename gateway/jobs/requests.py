@@ -34,7 +34,7 @@ from gateway.settings.settings import Settings
 from runners import parameters
 from runners.dbt import arguments as dbt_arguments
 from runners.dbt.listing import Node
-from runners.words import WordError
+from runners.parameters import WordError
 
 _MAX_LISTINGS = 10  # calls of `dbt ls` that run or wait
 _CONCURRENT_LISTINGS = 2  # each takes a processor and some 200 MB

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runners.step_errors import StepError
+from runners.outcome import StepError
 
 
 class StepName(StrEnum):

@@ -26,8 +26,18 @@ from gateway.model.job import (
 )
 from gateway.model.plan import PlannedStep, StepName
 from gateway.model.status import step_exit_code, step_span
-from runners.outcome import NOTHING_STOPPED, Exited, Killed, Lost, NotStarted, Outcome, Span, Stopped, TimedOut
-from runners.step_errors import error_kinds
+from runners.outcome import (
+    NOTHING_STOPPED,
+    Exited,
+    Killed,
+    Lost,
+    NotStarted,
+    Outcome,
+    Span,
+    Stopped,
+    TimedOut,
+    error_kinds,
+)
 
 CANCELLED = "the job was cancelled"
 OVERDUE = "the job passed its time limit"

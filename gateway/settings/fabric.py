@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from gateway.settings.expected import in_words
 from runners.dbt.command import RESERVED_ARGUMENTS
 from runners.mask import has_password
-from runners.step_errors import StepError
+from runners.outcome import StepError
 
 Name = Annotated[
     str,

@@ -9,8 +9,7 @@ from enum import StrEnum
 from itertools import zip_longest
 from types import MappingProxyType
 
-from runners.parameters import NAME, NAME_ALLOWED, ParameterValue
-from runners.words import WordError
+from runners.parameters import NAME, NAME_ALLOWED, ParameterValue, WordError
 
 # By default dbt runs each test that refers to a selected model, even if the test's other models are neither selected
 # nor upstream, so that they are old or missing. This option leaves such tests out.

@@ -14,8 +14,8 @@ from runners.git.git import Git, GitFailedError, UnavailableError, UnknownRefErr
 from runners.git.mirror import Mirror
 from runners.git.refs import branch_ref, highest_version_tags, tag_ref, version_tags
 from runners.mask import Mask
+from runners.parameters import WordError
 from runners.report import one_line
-from runners.words import WordError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _BRANCHES, _TAGS = "refs/heads/", "refs/tags/"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from packaging.version import Version
 
-from runners.words import UNPRINTABLE, WordError
+from runners.parameters import UNPRINTABLE, WordError
 
 _LONGEST = 250  # bytes; git makes a file of this name with `.lock` behind it
 

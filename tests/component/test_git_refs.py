@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runners.git.refs import branch_ref, tag_ref
-from runners.words import UNPRINTABLE, WordError
+from runners.parameters import UNPRINTABLE, WordError
 from tests.conftest import need
 from tests.support.injections import CANARY, WORDS, refusal
 

@@ -26,9 +26,8 @@ from runners.detached.supervisor import MARKER
 from runners.git.refs import branch_ref, tag_ref
 from runners.mask import Mask
 from runners.outcome import Command, Exited
-from runners.parameters import Parameter, ParameterType, resolve_values
+from runners.parameters import Parameter, ParameterType, WordError, resolve_values
 from runners.process.local_runner import LocalRunner
-from runners.words import WordError
 from tests.conftest import MakeApi
 from tests.support import projects
 from tests.support.api import Api

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
-from runners.words import WordError
+from runners.parameters import WordError
 
 # The file that an injection would make, the variable that it would read, the table that it would make.
 CANARY = "PWNED"

@@ -20,7 +20,7 @@ from gateway.model.plan import Retries
 from gateway.model.request import OnConflict, TriggerRequest
 from gateway.web import SERVICE
 from gateway.web.server.access import CALLER
-from runners.step_errors import StepError
+from runners.outcome import StepError
 from tests.support.jobs import planned, planned_job
 
 SUBMIT = "/test/submit"

@@ -113,7 +113,7 @@ def test_exit_code_255_is_lost_if_the_reader_of_the_log_failed(tmp_path: Path, c
     assert outcome(tmp_path / "b", 1, copier=copier) == Exited(1, SPAN)
 
 
-def test_the_containers_of_a_step_have_used_their_sum_and_the_largest_peak() -> None:
+def test_a_step_used_the_sum_of_its_containers_and_the_largest_peak() -> None:
     """Where one of them is not known, neither is what the step has used."""
     first, last = Span(1.0, 2.0, 1.0, 500, 1.5), Span(4.0, 8.0, 4.0, 300, 2.0)
     assert _joined(first, last) == Span(1.0, 8.0, 5.0, 500, 3.5)

@@ -14,9 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runners.dbt.arguments import exclude, select, select_up_to, vars_argument
-from runners.parameters import Parameter, ParameterType, ParameterValue
+from runners.parameters import Parameter, ParameterType, ParameterValue, WordError
 from runners.parameters import resolve_values as values_of
-from runners.words import WordError
 from tests.support.injections import JSON, NASTY, refusal
 
 TYPES: dict[ParameterType, type | tuple[type, ...]] = {

@@ -13,9 +13,8 @@ from gateway.model.plan import PlannedStep, StepName
 from runners.ingester import Ingester, IngesterReader, argument, check_option, command
 from runners.mask import Mask
 from runners.outcome import Command
-from runners.parameters import Parameter, ParameterType, ParameterValue, resolve_values
+from runners.parameters import Parameter, ParameterType, ParameterValue, WordError, resolve_values
 from runners.report import Progress, one_line
-from runners.words import WordError
 from tests.support.injections import WORDS, refusal
 from tests.support.settings import load
 

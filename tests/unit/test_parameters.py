@@ -11,8 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runners.parameters import Parameter, ParameterType, ParameterValue, check, resolve_values
-from runners.words import WordError
+from runners.parameters import Parameter, ParameterType, ParameterValue, WordError, check, resolve_values
 from tests.support.injections import JSON, refusal
 
 

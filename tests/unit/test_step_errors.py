@@ -9,9 +9,8 @@ from runners.dbt.output import DbtReader
 from runners.dbt.results import judge_outcome
 from runners.ingester import IngesterReader
 from runners.mask import Mask
-from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
+from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, StepError, Stopped, TimedOut, error_kinds
 from runners.report import Failure
-from runners.step_errors import StepError, error_kinds
 from tests.support.jobs import SPAN
 from tests.support.recorded import recorded
 

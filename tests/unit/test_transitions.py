@@ -45,9 +45,8 @@ from gateway.model.transitions import (
     next_transition,
     request_cancel,
 )
-from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
+from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, StepError, Stopped, TimedOut
 from runners.report import Failure
-from runners.step_errors import StepError
 from tests.support.jobs import NOON, SPAN, later, make_job, planned
 
 FAILURE = Failure("model.small.broken", "no such column", 2)

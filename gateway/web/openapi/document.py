@@ -202,7 +202,8 @@ class _Described:
             required = name in query.get("required", ())
             yield {"name": name, "in": "query", "required": required, "schema": _not_null(schema), **lists}
         for name, meaning in self.operation.headers.items():
-            yield {"name": name, "in": "header", "schema": {"type": "string"}, "description": meaning}
+            schema = {"type": "string", "minLength": 1}
+            yield {"name": name, "in": "header", "schema": schema, "description": meaning}
 
     def _request_body(self, schemas: _Schemas) -> dict[str, Any]:
         model = self.operation.body

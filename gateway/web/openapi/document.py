@@ -202,8 +202,7 @@ class _Described:
             required = name in query.get("required", ())
             yield {"name": name, "in": "query", "required": required, "schema": _not_null(schema), **lists}
         for name, meaning in self.operation.headers.items():
-            schema = {"type": "string", "minLength": 1}
-            yield {"name": name, "in": "header", "schema": schema, "description": meaning}
+            yield {"name": name, "in": "header", "schema": {"type": "string"}, "description": meaning}
 
     def _request_body(self, schemas: _Schemas) -> dict[str, Any]:
         model = self.operation.body

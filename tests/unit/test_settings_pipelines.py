@@ -107,7 +107,7 @@ def test_only_paths_inside_a_project_move_with_its_checkout(tmp_path: Path) -> N
         ),
         (
             PIPELINE % "{ingester: true, parameters: {x: {type: boolean, flag: --empty}}}",
-            ["no dbt that takes --empty", "`dbt: {}`"],
+            ["no dbt that could take --empty", "`dbt: {}`"],
         ),
         (
             PIPELINE % "{dbt: {}, parameters: {x: {type: boolean, flag: --debug}}}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import PurePath
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 from aiohttp import web
@@ -86,7 +86,7 @@ async def list_artifacts(request: web.Request) -> web.Response:
 
 @operation(
     "getArtifact",
-    {200: Reply(str, "*/*", ("ETag",)), 304: Reply(None, headers=("ETag",))},
+    {200: Reply(Any, "*/*", ("ETag",)), 304: Reply(None, headers=("ETag",))},
     query=ArtifactQuery,
     headers={"If-None-Match": "The ETags of the files that the client has."},
     refusals=_NOT_FOUND,

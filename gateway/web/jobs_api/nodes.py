@@ -47,8 +47,8 @@ class NodesQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     step: Step | None = None
-    status: Annotated[tuple[NodeStatus, ...], BeforeValidator(_list)] = ()
-    resourceType: Annotated[tuple[ResourceType, ...], BeforeValidator(_list)] = ()  # noqa: N815, the API's name
+    status: Annotated[tuple[NodeStatus, ...], Field(min_length=1), BeforeValidator(_list)] = ()
+    resourceType: Annotated[tuple[ResourceType, ...], Field(min_length=1), BeforeValidator(_list)] = ()  # noqa: N815, the API's name
 
 
 class SqlQuery(BaseModel):

@@ -37,7 +37,7 @@ from gateway.web.server import access
 PATH = "/openapi.json"
 _REF = "#/components/schemas/{model}"
 
-# refusals with these statuses have the header Retry-After
+# refusals with these statuses may have the header Retry-After; which have it depends on their codes
 _RETRIED = (
     HTTPStatus.CONFLICT,
     HTTPStatus.TOO_MANY_REQUESTS,

@@ -27,7 +27,7 @@ RESPONSE_HEADERS: Mapping[str, str] = MappingProxyType(
         "X-Request-Id": "The id under which the gateway's log has the request.",
         "Location": "Where to read the job.",
         "ETag": "Names this state of the record, for `If-None-Match`.",
-        "Retry-After": "When to try again, in seconds.",
+        "Retry-After": "When to try again, in seconds, where that is known.",
         "WWW-Authenticate": "How to authenticate.",
         "Log-Start": "The offset of the first byte.",
         "Log-Next": "The `offset` of what comes next.",
@@ -36,7 +36,7 @@ RESPONSE_HEADERS: Mapping[str, str] = MappingProxyType(
         "Content-Disposition": "Has browsers save the answer to a file, where that was asked for.",
     }
 )
-OPTIONAL_HEADERS = ("Content-Disposition", "Idempotent-Replayed")
+OPTIONAL_HEADERS = ("Content-Disposition", "Idempotent-Replayed", "Retry-After")
 # Of fields of answers by their names, where the model has no example itself.
 FIELD_EXAMPLES: Mapping[str, object] = MappingProxyType(
     {

@@ -53,7 +53,6 @@ ENVIRONMENT = web.AppKey("environment", Mapping[str, str])
 INSTANCE = web.AppKey("instance", str)
 STORE = web.AppKey("store", Store)
 REGISTRY = web.AppKey("registry", FabricRegistry)
-COURIER = web.AppKey("courier", Courier)
 CONNECTIONS = web.AppKey("connections", Connections)
 # done with the exception of a service-wide task that died, which then ends the process
 BROKEN = web.AppKey("broken", asyncio.Future[None])
@@ -147,7 +146,7 @@ async def _notify(app: web.Application) -> AsyncIterator[None]:
         return whole_record(snapshot, service.settings.link_base).model_dump(mode="json")
 
     made, mask = receivers.make(settings, environment), variables.mask(settings, environment)
-    app[COURIER] = courier = Courier(app[STORE].outbox, made, settings.projects, record, mask)
+    app[metrics.COURIER] = courier = Courier(app[STORE].outbox, made, settings.projects, record, mask)
     async for _ in _task(app, courier.run(), "notify"):
         yield
 
@@ -331,7 +330,7 @@ class Server:
         registry.checkouts.renew_mirrors()
         self._app[metrics.RETENTION].configure(settings, registry.checkouts)
         self._app[STORE].outbox.receivers = settings.notify
-        self._app[COURIER].configure(made, settings.projects, notify_mask)
+        self._app[metrics.COURIER].configure(made, settings.projects, notify_mask)
         access.configure(known, settings.allowed_hosts)
         access.rate_limit.configure(settings.trigger_rate, settings.trigger_burst)
         set_up_log(registry.mask)

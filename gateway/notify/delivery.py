@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ class Courier:
         self._outbox = messages
         self._record = record
         self._configured = asyncio.Event()
+        self.attempts: Counter[tuple[str, str]] = Counter()  # since the start, by receiver and `delivered` or `failed`
         self.configure(receivers, projects, mask)
 
     def configure(self, receivers: Mapping[str, Receiver], projects: Iterable[str], mask: Mask) -> None:
@@ -63,6 +65,11 @@ class Courier:
                 for task in (delivering, waiting):
                     task.cancel()
                 await asyncio.wait((delivering, waiting))
+
+    async def waiting(self) -> dict[str, int]:
+        """How many messages wait, by receiver; of those that are configured. Raises StorageError."""
+        waiting = await self._outbox.waiting()
+        return {to: waiting.get(to, 0) for to in self._receivers}
 
     async def _deliver(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -114,9 +121,11 @@ class Courier:
         done = await self._send(receiver, waiting)
         match done:
             case Delivered():
+                self.attempts[to, "delivered"] += 1
                 _log.info("notification delivered", job=waiting.job, to=to, outcome=waiting.outcome)
                 await self._keep(waiting, NotificationState.DELIVERED, None)
             case NotDelivered(error=text, final=final):
+                self.attempts[to, "failed"] += 1
                 error = _cut(self._mask.text(text))
                 _log.warning("notification not delivered", job=waiting.job, to=to, error=error, final=final)
                 state = NotificationState.GIVEN_UP if final else NotificationState.WAITING

@@ -67,6 +67,7 @@ _FIRST = """
     SELECT id, ended_at, ended_uptime, ended_boot FROM job
     WHERE project = ? AND pipeline = ? AND state = 'ended' ORDER BY seq LIMIT 1
 """
+_ALL_WAITING = "SELECT receiver, count(*) FROM outbox WHERE kind = ? AND state = 'waiting' GROUP BY receiver"
 _LAST = "SELECT id FROM job WHERE project = ? AND pipeline = ? AND state = 'ended' ORDER BY seq DESC LIMIT 1"
 
 _log = structlog.get_logger()
@@ -111,6 +112,10 @@ class Outbox:
     async def tried(self, message: Message, state: NotificationState, error: str | None) -> None:
         """Record an attempt to deliver a message. error: why it failed."""
         await self._write(_statement(_TRIED, (state, error, message.seq)))
+
+    async def waiting(self) -> dict[str, int]:
+        """How many messages wait, by receiver."""
+        return dict(await self._read(_ALL_WAITING, (_KIND,)))
 
     async def of_job(self, job_id: str) -> tuple[Notification, ...]:
         """What was and will be told of a job."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import accumulate
 
 from aiohttp import web
 
+from gateway.errors import StorageError
 from gateway.jobs.metrics import BUCKETS, JobMetrics
 from gateway.jobs.retention import Retention
 from gateway.jobs.service import JobService
 from gateway.model.job import JobOutcome, Queued
+from gateway.notify.delivery import Courier
 from gateway.web import SERVICE
 from gateway.web.jobs_api.events import FOLLOWERS
 from gateway.web.openapi.operation import Reply, operation
@@ -21,6 +23,7 @@ from gateway.web.server.traffic import Traffic
 
 TRAFFIC = web.AppKey("traffic", Traffic)
 RETENTION = web.AppKey("retention", Retention)
+COURIER = web.AppKey("courier", Courier)
 _PREFIX = "pipeline_gateway_"
 _PIPELINE = ("project", "pipeline")
 
@@ -65,6 +68,7 @@ async def get(request: web.Request) -> web.Response:
     """All metrics. What the loop does for them is bounded by the configuration; the text is made in a thread."""
     app = request.app
     families = [*_jobs(app[SERVICE]), *_of_requests(app[TRAFFIC], len(app[FOLLOWERS])), *_state(app[RETENTION])]
+    families += [metric async for metric in _of_notifications(app[COURIER])]
     text, content_type = await asyncio.to_thread(_rendered, families)
     return web.Response(body=text, headers={"Content-Type": content_type})
 
@@ -109,6 +113,20 @@ def _of_requests(traffic: Traffic, followers: int) -> Iterator[_Metric]:
     refused = [((code,), float(number)) for code, number in traffic.refusals.items()]
     yield _Counter("refusals", "Requests that were refused, by the code of the refusal.", ("code",), refused)
     yield _Gauge("followers", "Clients that follow the events of a job.", (), [((), followers)])
+
+
+async def _of_notifications(courier: Courier) -> AsyncIterator[_Metric]:
+    try:
+        waiting = await courier.waiting()
+    except StorageError:  # the other metrics, which say so, must not be missing too
+        waiting = {}
+    about = "Messages that a receiver does not have yet."
+    yield _Gauge("notifications_waiting", about, ("receiver",), [((to,), float(n)) for to, n in waiting.items()])
+    attempts = [
+        ((to, result), float(courier.attempts[to, result])) for to in waiting for result in ("delivered", "failed")
+    ]
+    about = "Attempts to deliver a message."
+    yield _Counter("notification_attempts", about, ("receiver", "result"), attempts)
 
 
 def _state(retention: Retention) -> Iterator[_Metric]:

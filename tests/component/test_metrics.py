@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     },
     "default_project": "shop",
     "output_cap": "64KiB",
+    "notify": [{"name": "mail", "outcomes": ["errors"], "command": ["sh", "-c", "exit 1"]}],
 }
 PRINTING = """
     import pathlib, time
@@ -114,6 +115,20 @@ async def test_jobs_count_by_pipeline_and_outcome_at_their_end(api: Api) -> None
     dropped = sum(one["outputDroppedBytes"] for one in last)
     assert (value(found, "output_bytes_total"), value(found, "output_dropped_bytes_total")) == (printed, dropped)
     assert dropped > 0
+
+
+async def test_messages_count_until_their_receiver_has_them(api: Api) -> None:
+    (api.folder / "go").touch()
+    bad = await api.call("POST", JOBS, {"pipeline": "ingester", "projectId": "other"})
+    await api.finished(bad.json["jobId"])
+
+    async def tried() -> bool:
+        return (value(await scraped(api), "notification_attempts_total", receiver="mail", result="failed") or 0) >= 1
+
+    await until(tried, "an attempt")
+    found = await scraped(api)
+    assert value(found, "notifications_waiting", receiver="mail") == 1
+    assert value(found, "notification_attempts_total", receiver="mail", result="delivered") == 0
 
 
 async def test_requests_count_by_route_and_never_by_path(api: Api) -> None:

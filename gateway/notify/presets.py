@@ -70,7 +70,7 @@ def teams(message: Message) -> dict[str, Any]:
 
 
 def discord(message: Message) -> dict[str, Any]:
-    """The body of a webhook of Discord, which mentions nobody."""
+    """The body of a webhook of Discord, without mentions."""
     said = summary(message)
     embed = {
         "title": _plain(said.title),

@@ -11,7 +11,7 @@ LIFETIME = 60.0  # seconds
 
 
 class Links:
-    """Makes and checks links. They are good in this process only, and by a clock that nobody sets."""
+    """Makes and checks links. They are good in this process only, and by the monotonic clock."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)

@@ -26,8 +26,8 @@ _TYPES = {
     ".ndjson": "application/x-ndjson",
     ".html": "text/html; charset=utf-8",
 }
-# A report is a page with its scripts inside of it. It gets an origin of its own, which no page shares: it can't call this
-# API, read what this origin has stored, or load or send anything.
+# A report is a page with its scripts inside of it. It gets an origin of its own, which no page shares: it can't call
+# this API, read what this origin has stored, or load or send anything.
 _SANDBOX = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "style-src 'unsafe-inline' data:; img-src data: blob:; font-src data:; worker-src blob:; frame-ancestors 'none'"

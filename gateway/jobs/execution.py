@@ -242,6 +242,7 @@ class JobExecution:
         match next_transition(self.job):
             case RunStep(n=n):
                 await self._steps.run(n)
+                self._liveness = Liveness.SUPERVISED  # nothing of it is alive any more, however it was found
             case SkipStep(n=n, note=note):
                 await self._record.persist(lambda job: job.with_step(n, Skipped(note)))
             case EndStep(n=n):

@@ -231,7 +231,6 @@ class StepExecution:
         now = clock.now()
         await self._record.persist(lambda job: end_attempt(job.with_planned(n, planned, notes), n, recorded, now))
         self._follower = None
-        self._on_liveness(Liveness.SUPERVISED)
         await self._runner.release(folder)
         if isinstance(self._job.steps[n], Waiting):
             code, attempt = step_exit_code(recorded.outcome), len(state.earlier) + 1

@@ -223,7 +223,7 @@ def test_the_journal_has_a_json_object_per_line(service: Installed) -> None:
 def test_a_reload_takes_up_the_configuration_while_a_job_runs(service: Installed) -> None:
     """One that is refused leaves the service running, with a status that says so."""
     job, process = service.waiting(), service.shown("MainPID")
-    added = {**SETTINGS, "projects": {**SETTINGS["projects"], "added": {}}}
+    added = {**SETTINGS, "default_project": "lakehouse", "projects": {**SETTINGS["projects"], "added": {}}}
     service.configure(yaml.safe_dump(added))
     service.machine.run("systemctl", "reload", UNIT)
     wait_for(lambda: "added" in projects(service), "the new project")

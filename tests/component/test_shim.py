@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from runners import shim
 from runners.detached import supervisor as process_module
 from runners.output import OutputRing
 
@@ -127,7 +128,7 @@ def test_the_shim_goes_on_while_its_own_files_are_replaced(tmp_path: Path) -> No
     program = tmp_path / "installed"
     program.mkdir()
     for name in ("shim.py", "masker.py"):
-        shutil.copy(Path(process_module._SHIM).with_name(name), program)
+        shutil.copy(Path(shim.__file__).with_name(name), program)
     script = "trap '' TERM; echo hunter22; until [ -e go ]; do sleep 0.02; done; echo hunter22; : > told; sleep 1000"
     folder = make(tmp_path, script, grace=0.1)
     assert launch_with_input(folder, b'["hunter22"]', str(program / "shim.py")) == (0, "")

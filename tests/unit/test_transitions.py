@@ -304,6 +304,27 @@ def test_a_cancel_between_two_attempts_ends_the_job_as_cancelled(outcome: Outcom
     assert transition.ending.reason is Reason.CANCELLED
 
 
+@pytest.mark.parametrize("outcome", [Exited(1, SPAN), Killed(9, SPAN), NotStarted("no descriptors.")])
+def test_a_job_past_its_time_limit_between_two_attempts_times_out(outcome: Outcome) -> None:
+    job = replace(attempted(retried([StepError.ANY]), outcome), time_limit=TimeLimit(90, True))
+    job = expire(job)
+    assert next_transition(job) == EndStep(0)
+    job = end_step(job, 0)
+    assert isinstance(job.steps[0], Finished)
+    transition = next_transition(job.with_step(1, Skipped("earlier step failed: build")))
+    assert isinstance(transition, EndJob)
+    assert isinstance(transition.ending, Failed)
+    assert transition.ending.reason is Reason.TIMED_OUT
+    assert "its time limit of 90 s" in transition.ending.error
+
+
+def test_nothing_is_tried_again_after_the_time_limit_of_the_job() -> None:
+    retrying = retried([StepError.ANY])
+    late = Finished(TimedOut(143, SPAN), started=NOON, limited_by_job=True)
+    assert isinstance(end_attempt(retrying, 0, late, later(60)).steps[0], Finished)
+    assert isinstance(end_attempt(retrying, 0, replace(late, limited_by_job=False), later(60)).steps[0], Waiting)
+
+
 @pytest.mark.parametrize("cancelled_before", [None, 0, 1, 2, 3])
 def test_every_sequence_of_outcomes_ends_as_the_table_allows(
     cancelled_before: int | None,

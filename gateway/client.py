@@ -146,6 +146,10 @@ class Client:
         found: list[dict[str, Any]] = (await self._ask("GET", f"{JOBS}/{job_id}/nodes", params=filters))["nodes"]
         return found
 
+    async def sql(self, job_id: str, node: str, step: str) -> dict[str, Any]:
+        """The SQL of a node in a step: `compiledSql`, `failuresSql`. Raises RefusedError, UnreachableError."""
+        return await self._ask("GET", f"{JOBS}/{job_id}/nodes/{node}/sql", params={"step": step})
+
     async def artifacts(self, job_id: str) -> list[dict[str, Any]]:
         """The files that the steps of a job have left. Raises RefusedError, UnreachableError."""
         found: list[dict[str, Any]] = (await self._ask("GET", f"{JOBS}/{job_id}/artifacts"))["artifacts"]

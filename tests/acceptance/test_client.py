@@ -142,6 +142,17 @@ def test_one_command_shows_which_nodes_were_slow(tmp_path: Path, make_gateway: M
     assert call(gateway, "nodes", "--status", "error,fail").stdout.splitlines(keepends=True)[1:] == [slow]
     assert json.loads(call(gateway, "nodes", "--json", "--type=seed").stdout) == {"nodes": []}
     says(call(gateway, "nodes", "--step", "test"), REFUSED, "Step 'test' not found")
+    says(call(gateway, "nodes", "--sql", "nope"), USAGE, "no node 'nope'")
+    says(call(gateway, "nodes", "--sql", "slow"), 1, "The SQL of slow is not known")
+    assert json.loads(call(gateway, "nodes", "--sql", "slow", "--json").stdout) == {
+        "compiledSql": None,
+        "failuresSql": None,
+    }
+    [build] = gateway.state.glob("jobs/*/*-build")
+    slow_one = {"unique_id": "model.small.slow", "resource_type": "model", "compiled_code": "\nselect 1\n"}
+    (build / "artifacts/manifest.json").write_text(json.dumps({"nodes": {"model.small.slow": slow_one}}))
+    for node in ("slow", "model.small.slow"):
+        assert call(gateway, "nodes", "--sql", node).stdout == "select 1\n"
 
 
 def test_refusals_exit_75_with_the_services_own_sentence(gateway: Gateway) -> None:

@@ -81,10 +81,16 @@ def document(step: Path, name: str) -> bytes | None:
     step: the folder of the step. What an earlier version has left was not kept.
     """
     for file in (folder_of(step) / name, step / _LEFT[name]):
-        with contextlib.suppress(OSError), durable.open_regular(file) as opened:
-            content = opened.read(LARGEST + 1)
-            return content if len(content) <= LARGEST else None
+        with contextlib.suppress(OSError):
+            return read(file)
     return None
+
+
+def read(file: Path) -> bytes | None:
+    """The content of a file, None for one that is too large. Blocks. Raises OSError."""
+    with durable.open_regular(file) as opened:
+        content = opened.read(LARGEST + 1)
+    return content if len(content) <= LARGEST else None
 
 
 def _open(folder: Path, step: str, name: str) -> tuple[Artifact, BinaryIO] | None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from gateway.artifacts import kept
 from gateway.errors import UnknownTargetError
-from gateway.model.job import Active, Finished, Job, StepState
+from gateway.model.job import Active, Finished, Job, StepState, Waiting
 from gateway.model.plan import StepName
 from runners.dbt import nodes as dbt
 from runners.dbt.artifacts import MANIFEST, RUN_RESULTS
+from runners.dbt.command import state_file
 from runners.dbt.nodes import LogNodes, Node, Sql
 from runners.mask import Mask
 from runners.outcome import Exited
@@ -89,9 +90,10 @@ def sql_of(folder: Path, job: Job, unique_id: str, step: str | None, mask: Mask)
 
 def _steps(folder: Path, job: Job) -> Iterator[_DbtStep]:
     """The dbt steps that were begun, in order."""
+    states = (state.last if isinstance(state, Waiting) else state for state in job.steps)
     begun = [
         (n, planned.name, state)
-        for n, (planned, state) in enumerate(zip(job.plan.steps, job.steps, strict=True))
+        for n, (planned, state) in enumerate(zip(job.plan.steps, states, strict=True))
         if isinstance(state, Active | Finished)
     ]
     ends = [*(_start(state) for _, _, state in begun[1:]), None]
@@ -117,7 +119,15 @@ def _nodes(job: Path, step: _DbtStep) -> list[Node]:
 
 
 def _results(step: _DbtStep, sql_of: str | None = None) -> list[dbt.Document] | None:
-    return dbt.parse_results(kept.document(step.folder, RUN_RESULTS) or b"", sql_of)
+    """The results of a step, after `dbt retry` with those of the nodes that had ended before it."""
+    last = dbt.parse_results(kept.document(step.folder, RUN_RESULTS) or b"", sql_of)
+    try:
+        before = dbt.parse_results(kept.read(state_file(step.folder)) or b"", sql_of)
+    except FileNotFoundError:
+        return last
+    if last is None or before is None:
+        return last
+    return list({result["unique_id"]: result for result in (*before, *last)}.values())
 
 
 def _has_begun(job: Path, step: _DbtStep, unique_id: str) -> bool:

@@ -242,7 +242,8 @@ class ComposeFabric:
         if await asyncio.to_thread(has_spec, folder):
             # an earlier gateway has decided the command; only the values of variables are needed again
             environment = self._variables.for_docker(planned)
-            return Command((), "", environment, docker=self.compose.docker, mask=self._mask)
+            limit = self._fabric.time_limit
+            return Command((), "", environment, time_limit=limit, docker=self.compose.docker, mask=self._mask)
         if self._not_configured is not None:
             return self._not_configured
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)

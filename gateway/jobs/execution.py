@@ -53,7 +53,6 @@ from runners.output import OutputRing
 from runners.report import Progress
 from runners.runner import Liveness, Runner
 
-_LEAST = 0.001  # seconds, the least time limit of a step
 _CHECK_QUEUE = 30.0  # seconds after which a queued job looks by itself whether it holds its resources
 
 _log = structlog.get_logger()

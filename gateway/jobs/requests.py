@@ -26,7 +26,7 @@ from gateway.model.job import (
 )
 from gateway.model.plan import PlannedStep, Retries, StepName
 from gateway.model.request import BuiltinPipeline, TriggerRequest
-from gateway.model.retry import done_before, failed_step, rest_of
+from gateway.model.retry import failed_step, rest_of
 from gateway.model.status import first_started
 from gateway.settings.fabric import RetrySettings
 from gateway.settings.project import PipelineDbtSettings, PipelineSettings
@@ -124,30 +124,40 @@ class RequestPlanner:
         await _must_reach_their_commands(planned)
         return self._with_retries(planned, pipeline)
 
-    def plan_rest(self, job: Job, request: TriggerRequest) -> PlannedJob:
-        """The job of an ended job's failed step and of those after it. request: its own. Raises RetryRefusedError."""
+    async def plan_rest(self, job: Job, request: TriggerRequest) -> PlannedJob:
+        """The job of an ended job's failed step and of those after it. request: its own.
+
+        Raises RetryRefusedError, RepositoryUnavailableError, EngineError.
+        """
         first = failed_step(job)
         if isinstance(first, str):
             raise _no_rest(f"{first}.")
         try:
-            self._find(request)
+            _, _, declared = self._find(request)
         except UnknownTargetError as error:
             raise _no_rest(str(error)) from None
         if self._settings.fabrics[job.fabric].runner is not job.runner:
             raise _no_rest(f"The fabric {job.fabric} has another runner than {job.runner} by now.")
+        pipeline, fabric = declared or _EVERYTHING, self._fabric(job.fabric, job.project, job.source)
+        builtin = request if declared is None else catalog.builtin_request(declared)
+        needs_checkout = any(step.name is not StepName.INGESTER for step in job.plan.steps[first:])
+        installation = await _installation(builtin, fabric, needs_checkout=needs_checkout)
+        plan, done = rest_of(job, first, needs_packages=installation.needs_packages)
+        # what it holds is configured: it may have failed because of that
+        resources = catalog.resources_of(plan.steps[len(done) :], pipeline, installation)
         return PlannedJob(
             request,
-            rest_of(job, first),
+            replace(plan, resources=resources),
             job.project,
             job.fabric,
-            self._fabric(job.fabric, job.project, job.source),
+            fabric,
             job.source,
             job.command,
             job.parameters,
             built_in=isinstance(request.pipeline, BuiltinPipeline),
             time_limit=job.time_limit,
             retry_of=job.id,
-            done=done_before(job, first),
+            done=done,
             continues=f"{job.id}/{step_folder(job, first)}" if first_started(job.steps[first]) else None,
         )
 

@@ -62,7 +62,6 @@ class Retention:
         """One pass: expired records with their files, answers, then the oldest files until all are under the cap."""
         while any([await self._expire(job_id) for job_id in await self._store.ended_before(clock.now(), self._age)]):
             pass  # one read returns a part of them
-        await self._store.remove_answers(clock.now(), _DAY)
         await self._checkouts.sweep(await self._store.active())
         known = await self._store.known()
         if await asyncio.to_thread(self._surplus, known) > 0:  # checkouts can be made again, so they go first
@@ -72,6 +71,7 @@ class Retention:
             job = await self._store.get(job_id)
             if job is not None:
                 await asyncio.to_thread(job_file.write, self._jobs / job_id, job)
+        await self._store.remove_answers(clock.now(), _DAY)
 
     async def _expire(self, job_id: str) -> bool:
         # files first: the next sweep finds a record without files again, but never files without a record

@@ -133,7 +133,7 @@ class JobService:
         await self._must_have_room()
         request = same_request(job, on_conflict, caller)
         if start is RetryFrom.FAILED:
-            return await self.accept(self._planner.plan_rest(job, request), once)
+            return await self.accept(await self._planner.plan_rest(job, request), once)
         return await self.accept(replace(await self._planner.plan(request), retry_of=job.id), once)
 
     async def accept(self, planned: PlannedJob, once: Once | None = None) -> Job:

@@ -16,7 +16,7 @@ from gateway.artifacts import keeping
 from gateway.errors import StorageError
 from gateway.fabrics.fabric import Fabric, OnLiveness, finished_by_exit_code, masked, output_reader
 from gateway.jobs.record import JobRecord, retry_while_it_may_pass
-from gateway.model.attempts import attempt_number, step_folder
+from gateway.model.attempts import attempt_number, is_folder_of, step_folder
 from gateway.model.job import (
     Active,
     Cancelling,
@@ -177,7 +177,7 @@ class StepExecution:
         """Prepare an attempt that another one came before, in this job or in the one that it retries; with notes."""
         job, number = self._job, attempt_number(self._job.steps[n])
         earlier = self._folder / step_folder(job, n, number - 1) if number > 1 else None
-        if earlier is None and n == job.begins_at and job.continues is not None:
+        if earlier is None and job.continues is not None and is_folder_of(job.continues, planned.name):
             earlier = self._folder.parent / job.continues
         if earlier is None or planned.name in (StepName.INGESTER, StepName.DEPS):
             return ()
@@ -243,9 +243,10 @@ class StepExecution:
             command = await self._fabric.command(planned, folder, self._on_liveness)
         except OSError as error:
             command = f"The step {planned.name} can't be prepared: {error}; solve that and trigger it again."
-        left = seconds_left(self._job, clock.now())
-        if isinstance(command, Command) and left < command.time_limit:  # the step's supervisor ends it in time
-            command, state = replace(command, time_limit=max(left, _LEAST)), replace(state, limited_by_job=True)
+        # by its begin, so that a gateway that takes the step up decides the same
+        if isinstance(command, Command) and seconds_left(self._job, state.started) < command.time_limit:
+            left = max(seconds_left(self._job, clock.now()), _LEAST)  # then the step's supervisor ends it in time
+            command, state = replace(command, time_limit=left), replace(state, limited_by_job=True)
         if not begun and not isinstance(command, str):
             await asyncio.to_thread(keeping.keep_command, folder, command)
         await self._runner.start(folder, command, begun=begun)

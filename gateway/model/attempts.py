@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.model.job import Active, Finished, Job, Pending, Reason, Skipped, StepState, Waiting
+from gateway.model.plan import StepName
 from runners.outcome import Exited, Killed, Lost, NotStarted, Outcome, Stopped, TimedOut
 
 
@@ -24,6 +25,11 @@ def step_folder(job: Job, n: int, number: int | None = None) -> str:
     """
     number = number or attempt_number(job.steps[n])
     return f"{n + 1}-{job.plan.steps[n].name}{f'.{number}' if number > 1 else ''}"
+
+
+def is_folder_of(folder: str, step: StepName) -> bool:
+    """Whether a path ends with the name of a folder of this step, of any attempt."""
+    return folder.rpartition("/")[2].partition("-")[2].partition(".")[0] == step
 
 
 def step_reason(outcome: Outcome, *, cancelled: bool) -> Reason | None:

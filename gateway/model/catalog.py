@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.model.plan import Plan, PlannedStep, Retries, StepName
@@ -107,10 +107,20 @@ def declared_plan(
         case Models():  # Elementary reports on a whole build, so a run that stops at a model goes without it
             stopping = plan(replace(builtin, elementary=False), installation)
             steps, models, notes = stopping.steps, stop, (*notes, *stop.notes)
-    only_ingester = all(step.name is StepName.INGESTER for step in steps)
-    resources = (installation.ingester_resource,) if only_ingester else whole.resources
+    resources = resources_of(steps, pipeline, installation)
     steps = tuple(_with_arguments(step, pipeline, values, models) for step in steps)
     return Plan(steps, resources, notes)
+
+
+def resources_of(
+    steps: Iterable[PlannedStep], pipeline: PipelineSettings, installation: Installation
+) -> tuple[str, ...]:
+    """What a pipeline holds while these steps run."""
+    own, names = pipeline.resources, {step.name for step in steps}
+    needed = [own.ingester or installation.ingester_resource] if StepName.INGESTER in names else []
+    if names - {StepName.INGESTER}:
+        needed.append(own.dbt or installation.dbt_resource)
+    return tuple(dict.fromkeys(needed))
 
 
 def with_retries(whole: Plan, ingester: Retries | None, dbt: Retries | None) -> Plan:

@@ -246,7 +246,7 @@ class Job:
     output_end: the bytes of output that an ended job has printed, kept or not; None where that is not known.
     request: what it was asked for; None in a record of an older version.
     retry_of: the job that it is a retry of. begins_at: its first step, counted from 0; an earlier job did those before.
-    continues: what that step goes on from: a folder of that job's last attempt of it, below that of all jobs.
+    continues: what the step that failed goes on from: the folder of that job's last attempt, below that of all jobs.
     time_limit: of the whole job; None where only its steps have limits.
     """
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 from enum import StrEnum
 
 from gateway.model.job import Caller, Finished, Job, JobOutcome, Skipped, StepState
-from gateway.model.plan import Plan
+from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import BuiltinPipeline, DbtCommand, OnConflict, TriggerRequest
 from gateway.model.request_fields import RequestFields
 from gateway.model.status import first_started, job_outcome
 from runners.outcome import Exited
 
 _RETRY = "Retry of the job"  # begins the note about it
+_PACKAGES = "The checkout was made anew, so deps runs first."
 
 
 class RetryFrom(StrEnum):
@@ -48,20 +49,28 @@ def failed_step(job: Job) -> int | str:
         return f"The job {job.id} succeeded, so none of its steps failed"
     if all(first_started(state) is None for state in job.steps):
         return f"No step of the job {job.id} was begun"
-    return next(n for n, state in enumerate(job.steps) if n >= job.begins_at and not _is_done(state))
+    not_done = (n for n, state in enumerate(job.steps) if n >= job.begins_at and not _is_done(state))
+    return next(not_done, f"Each step of the job {job.id} did its work")
 
 
-def rest_of(job: Job, first: int) -> Plan:
-    """The plan of a job from one of its steps on, counted from 0; the steps before it stay in it."""
-    notes = (note for note in job.plan.notes if not note.startswith(_RETRY))
-    name = job.plan.steps[first].name
-    return replace(job.plan, notes=(*notes, f"{_RETRY} {job.id} from its step {name} on, on the same commit."))
+def rest_of(job: Job, first: int, *, needs_packages: bool) -> tuple[Plan, tuple[Skipped, ...]]:
+    """The plan of a job from one of its steps on, counted from 0, and the states of those before it, which stay in it.
 
-
-def done_before(job: Job, first: int) -> tuple[Skipped, ...]:
-    """The states of the steps that a retry leaves out, since this job or an earlier one did them."""
-    states = (state if isinstance(state, Skipped) else Skipped(f"done by the job {job.id}") for state in job.steps)
-    return tuple(states)[:first]
+    needs_packages: the checkout was made anew, so `deps` runs before the first step of dbt, whatever ran before.
+    """
+    steps = list(zip(job.plan.steps, job.steps, strict=True))
+    rest = [planned for planned, _ in steps[first:]]
+    of_dbt = next((n for n, planned in enumerate(rest) if planned.name is not StepName.INGESTER), None)
+    again = needs_packages and of_dbt is not None and StepName.DEPS not in [planned.name for planned in rest]
+    if again:
+        rest.insert(of_dbt or 0, PlannedStep(StepName.DEPS))
+    before = [(planned, state) for planned, state in steps[:first] if not (again and planned.name is StepName.DEPS)]
+    done = tuple(state if isinstance(state, Skipped) else Skipped(f"done by the job {job.id}") for _, state in before)
+    notes = [note for note in job.plan.notes if not note.startswith(_RETRY)]
+    notes.append(f"{_RETRY} {job.id} from its step {job.plan.steps[first].name} on, on the same commit.")
+    if again:
+        notes.append(_PACKAGES)
+    return replace(job.plan, steps=(*(planned for planned, _ in before), *rest), notes=tuple(notes)), done
 
 
 def _is_done(state: StepState) -> bool:

@@ -157,5 +157,5 @@ class Courier:
 
 def _cut(text: str) -> str:
     """An error in one line, cut where it is too long."""
-    line = " ".join(text.split())
+    line = " ".join(text.encode(errors="replace").decode().split())  # a status line may be no valid Unicode
     return line if len(line) <= _LONGEST_ERROR else f"{line[: _LONGEST_ERROR - 1]}…"

@@ -61,6 +61,13 @@ def is_damage(error: Exception) -> bool:
     return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def concerns_all(error: Exception) -> bool:
+    """Whether an error is of the disk or the database, and not of one statement alone."""
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+        return False
+    return isinstance(error, sqlite3.Error | UnicodeDecodeError)
+
+
 def storage_error(error: Exception) -> Exception:
     """What the store raises: a StorageError for an error of the disk or the database file, else the error itself."""
     if is_damage(error):

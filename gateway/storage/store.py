@@ -17,7 +17,7 @@ import structlog
 
 from gateway import clock
 from gateway.clock import Instant
-from gateway.errors import GatewayError, StateBusyError, StateError
+from gateway.errors import StateBusyError, StateError
 from gateway.model.history import JobFilter, Refusal
 from gateway.model.job import Ended, Job, Queued, WaitsFor
 from gateway.model.request import KeptAnswer, RequestKey
@@ -219,11 +219,8 @@ class Store:
 
     async def delete(self, job_id: str) -> None:
         """Delete the record of an ended job."""
-
-        async def operation(connection: aiosqlite.Connection) -> None:
-            await connection.execute_fetchall("DELETE FROM job WHERE id = ? AND state = 'ended'", (job_id,))
-
-        await self._write(operation)
+        statement = "DELETE FROM job WHERE id = ? AND state = 'ended'"
+        await self._write(lambda connection: connection.execute_fetchall(statement, (job_id,)))
 
     async def get(self, job_id: str) -> Job | None:
         """The record of a job."""
@@ -351,8 +348,10 @@ class Store:
         error: Exception | None = None
         try:
             result = await operation(self._writer)
-        except (sqlite3.IntegrityError, GatewayError) as refusal:
-            error = refusal
+        except Exception as raised:
+            if database.concerns_all(raised):
+                raise
+            error = raised
             await self._writer.execute_fetchall("ROLLBACK TO one")
         await self._writer.execute_fetchall("RELEASE one")
         return result, error

@@ -47,6 +47,11 @@ async def test_a_retry_of_a_job_runs_only_what_failed_and_counts_everything(tmp_
     assert NOTE in record["notes"]
     [argv] = artifact(api, job, "1-build", "command.json")["argvs"]
     assert argv[1] == "retry"
+    found = (await api.get(f"/api/v1/jobs/{job}/nodes"))["nodes"]
+    assert len(found) == 5
+    assert {node["status"] for node in found} == {"success", "pass"}
+    before = next(node["uniqueId"] for node in found if node["name"] == "numbers")
+    assert (await api.get(f"/api/v1/jobs/{job}/nodes/{before}/sql"))["compiledSql"]
 
 
 async def test_a_further_attempt_is_dbt_retry_and_what_still_fails_counts(tmp_path: Path, make_api: MakeApi) -> None:

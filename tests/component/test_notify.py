@@ -85,6 +85,16 @@ async def ended(api: Api) -> str:
     return str((await api.run(pipeline="ingester"))["jobId"])
 
 
+async def test_a_status_line_that_is_no_unicode_is_a_failed_attempt(
+    tmp_path: Path, make_api: MakeApi, hook: Hooks
+) -> None:
+    """It ended the service, and the next one at its start."""
+    hook.replies = [Reply(503, reason="nicht verf\xfcgbar"), Reply(503, reason="nicht verf\xfcgbar")]
+    api = await make_api(project(tmp_path, to_hook()), {"HOOK": hook.url})
+    assert (await notification(api, await ended(api), attempts=3))["state"] == "delivered"
+    assert len(hook.received) == 3
+
+
 async def test_a_webhook_gets_the_whole_record_signed(tmp_path: Path, make_api: MakeApi, hook: Hooks) -> None:
     folder = project(tmp_path, to_hook(secret_variable="KEY"), public_url="https://pipelines.example")
     api = await make_api(folder, {"HOOK": hook.url, "KEY": f"whsec_{SECRET}"})

@@ -171,6 +171,25 @@ def test_a_retry_from_the_failed_step_needs_its_pipeline_configured(tmp_path: Pa
     assert gateway.call("POST", f"{JOBS}/{job}/retry", {"from": "start"}).json["code"] == "unknown_pipeline"
 
 
+def test_a_retry_holds_what_is_configured_by_now(tmp_path: Path, make_gateway: MakeGateway) -> None:
+    """The job may have failed because ingester and dbt held different resources."""
+    folder = project(tmp_path / "project")
+    file = folder / "gateway.yaml"
+    configuration = yaml.safe_load(file.read_text())
+    (folder / "deps").write_text("2")
+    gateway = make_gateway(folder)
+    job = gateway.run(pipeline="full", command="deps")["jobId"]
+    gateway.stop()
+    configuration["fabrics"]["local"]["resources"] = {"ingester": "warehouse", "dbt": "warehouse"}
+    file.write_text(yaml.safe_dump(configuration))
+    (folder / "hold").touch()
+    gateway.start()
+    gateway.trigger(pipeline="ingester")
+    refused = gateway.call("POST", f"{JOBS}/{job}/retry")
+    assert (refused.status, refused.json["code"]) == (409, "already_running")
+    (folder / "hold").unlink()
+
+
 async def test_a_retry_is_on_the_same_commit_and_one_from_the_start_on_the_head(
     tmp_path: Path, make_api: MakeApi
 ) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 
 from gateway.clock import Instant
@@ -99,6 +100,24 @@ async def test_a_conflict_in_a_group_commit_does_not_affect_the_others(store: St
     assert await asyncio.gather(*group) == [jobs[0], "holder", jobs[1], [], "holder", jobs[2]]
     again = await after_a_crash(tmp_path)
     assert [job.id for job in await again.active()] == ["holder", "job-0", "job-1", "job-2"]
+    await again.close()
+
+
+async def test_a_bug_in_one_write_does_not_affect_the_others_of_its_group(store: Store, tmp_path: Path) -> None:
+    async def not_unicode(connection: aiosqlite.Connection) -> None:
+        await connection.execute_fetchall("UPDATE job SET outcome = ?", ("\udcfc",))
+
+    async def too_few_values(connection: aiosqlite.Connection) -> None:
+        await connection.execute_fetchall("DELETE FROM job WHERE id = ?", ())
+
+    jobs = [make_job(f"job-{n}", plan=planned("run", resources=[f"r{n}"])) for n in range(3)]
+    group = [store.insert(jobs[0]), store._write(not_unicode), store.insert(jobs[1]), store._write(too_few_values)]
+    first, encoding, second, values, third = await asyncio.gather(*group, store.insert(jobs[2]), return_exceptions=True)
+    assert [first, second, third] == jobs
+    assert isinstance(encoding, UnicodeEncodeError)
+    assert isinstance(values, sqlite3.ProgrammingError)
+    again = await after_a_crash(tmp_path)
+    assert [job.id for job in await again.active()] == ["job-0", "job-1", "job-2"]
     await again.close()
 
 

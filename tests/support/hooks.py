@@ -36,6 +36,7 @@ class Reply:
     status: int = 204
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    reason: str | None = None
 
 
 class Hooks:
@@ -72,7 +73,7 @@ def serving(port: int = 0) -> Iterator[Hooks]:
             if reply.status < 0:
                 self.close_connection = True
                 return
-            self.send_response(reply.status)
+            self.send_response(reply.status, reply.reason)
             for name, value in (*reply.headers, ("Content-Length", str(len(reply.body)))):
                 self.send_header(name, value)
             self.end_headers()

@@ -480,7 +480,7 @@ async def test_a_child_with_the_output_open_does_not_delay_the_end(tmp_path: Pat
     outcome = await run(runner, tmp_path / "1-run", sh(tmp_path, "sleep 1000 & echo done"))
     assert isinstance(outcome, Exited)
     assert output(tmp_path) == "done\n"
-    assert marked_processes(tmp_path / "1-run") == []
+    await until(lambda: not marked_processes(tmp_path / "1-run"))  # the shim itself ends a moment after its record
 
 
 @pytest.mark.parametrize("arguments", [(), ("stubborn",)], ids=["ends at SIGTERM", "ignores SIGTERM"])

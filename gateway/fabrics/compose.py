@@ -231,7 +231,7 @@ class ComposeFabric:
             missing = explain(str(unreachable), _NO_ANSWER)
         return shared.settled_elementary(planned, missing)
 
-    async def resume(self, planned: PlannedStep, earlier: Path, folder: Path) -> tuple[str, ...]:  # noqa: ARG002, see below
+    async def resume(self, planned: PlannedStep, earlier: Path, folder: Path) -> tuple[str, ...]:  # noqa: ARG002, as Fabric has it
         """A note: the results of an earlier container are not brought into a new one."""
         return shared.resumed(planned, "`dbt retry` is not used in containers")
 

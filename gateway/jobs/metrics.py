@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.model.job import Ended, Job, JobOutcome
-from gateway.model.status import job_outcome, run_seconds
+from gateway.model.status import is_good, job_outcome, run_seconds
 from gateway.output.parts import OutputSize
 
 # Upper bounds of durations in seconds: minutes to hours, which is how long pipelines run.
@@ -59,7 +59,7 @@ class JobMetrics:
         if (seconds := run_seconds(job)) is not None:
             counts.durations[bisect_left(BUCKETS, seconds)] += 1
             counts.seconds += seconds
-        if outcome in (JobOutcome.SUCCEEDED, JobOutcome.WARNINGS):
+        if is_good(outcome):
             self.last_success[key] = job.state.at.wall
         self.output_bytes += (output.kept or 0) + (output.dropped or 0)
         self.dropped_bytes += output.dropped or 0

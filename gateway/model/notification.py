@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.model.job import JobOutcome
+from gateway.model.status import is_good
 from gateway.settings.notify import NotifyOutcome, NotifySettings
 
 _BAD = (JobOutcome.ERRORS, JobOutcome.FAILED)
@@ -28,11 +29,6 @@ class Notification:
     state: NotificationState
     attempts: int
     error: str | None
-
-
-def is_good(outcome: JobOutcome) -> bool:
-    """Whether a job with this outcome has done its work."""
-    return outcome in (JobOutcome.SUCCEEDED, JobOutcome.WARNINGS)
 
 
 def told(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 
-from gateway.model.job import Caller, Finished, Job, JobOutcome, Skipped, StepState
+from gateway.model.job import Caller, Finished, Job, Skipped, StepState
 from gateway.model.plan import Plan, PlannedStep, StepName
 from gateway.model.request import BuiltinPipeline, DbtCommand, OnConflict, TriggerRequest
 from gateway.model.request_fields import RequestFields
-from gateway.model.status import first_started, job_outcome
+from gateway.model.status import first_started, is_good, job_outcome
 from runners.outcome import Exited
 
 _RETRY = "Retry of the job"  # begins the note about it
@@ -45,7 +45,8 @@ def same_request(job: Job, on_conflict: OnConflict, caller: Caller) -> TriggerRe
 
 def failed_step(job: Job) -> int | str:
     """The first step of an ended job that did not do its work, counted from 0; or why there is none to begin with."""
-    if job_outcome(job) in (JobOutcome.SUCCEEDED, JobOutcome.WARNINGS):
+    outcome = job_outcome(job)
+    if outcome is not None and is_good(outcome):
         return f"The job {job.id} succeeded, so none of its steps failed"
     if all(first_started(state) is None for state in job.steps):
         return f"No step of the job {job.id} was begun"

@@ -96,6 +96,11 @@ def job_outcome(job: Job) -> JobOutcome | None:
             return JobOutcome.WARNINGS if any(map(_has_warned, job.steps)) else JobOutcome.SUCCEEDED
 
 
+def is_good(outcome: JobOutcome) -> bool:
+    """Whether a job with this outcome has done its work."""
+    return outcome in (JobOutcome.SUCCEEDED, JobOutcome.WARNINGS)
+
+
 def _has_warned(state: StepState) -> bool:
     return isinstance(state, Finished) and state.progress is not None and state.progress.warn > 0
 

@@ -20,8 +20,8 @@ import structlog
 from gateway import clock
 from gateway.clock import Instant
 from gateway.model.job import Ended, Job, JobOutcome
-from gateway.model.notification import Notification, NotificationState, is_good, told
-from gateway.model.status import job_outcome
+from gateway.model.notification import Notification, NotificationState, told
+from gateway.model.status import is_good, job_outcome
 from gateway.settings.notify import NotifyOutcome, NotifySettings
 
 LIFETIME = 86400.0  # seconds after which a message that was not delivered is given up

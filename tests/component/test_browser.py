@@ -9,9 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.support.axe import violations
 from tests.support.browser import Pages
 
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
 FILES = {
     "/favicon.ico": "",  # Chromium asks for it by itself
     "/quiet": "<title>quiet</title><link rel=stylesheet href=style.css><p>Nothing to see.",
@@ -27,6 +31,9 @@ FILES = {
     "/no-such-file": "<img src=/nothing alt=''>",
     "/inline-script": "<script>document.title = 'run'</script>",
     "/inline-style": "<p style='color: red'>",
+    "/html-of-text": "<p><script src=html-of-text.js></script>",
+    "/html-of-text.js": "document.querySelector('p').innerHTML = '<b>bold</b>'",
+    "/unusable": "<html lang=en><title>unusable</title><main><h1>No names</h1><button></button></main>",
     "/other-origin": "<img src='http://other.example/x.png' alt=''>",
     "/link": "<a href='http://127.0.0.1:9/'>elsewhere</a>",
 }
@@ -67,6 +74,7 @@ def site() -> Iterator[str]:
         ("/no-such-file", "console error: .*404"),
         ("/inline-script", "console error: .*Content Security Policy"),
         ("/inline-style", "console error: .*Content Security Policy"),
+        ("/html-of-text", "console error: .*TrustedHTML|exception: .*TrustedHTML"),
         ("/other-origin", "console error: .*Content Security Policy|request .*other.example/x.png"),
     ],
 )
@@ -75,6 +83,12 @@ def test_what_a_page_complains_about_fails_its_test(site: str, pages: Pages, pat
     assert any(re.match(complaint, one) for one in pages.unexpected())
     pages.expected.append(complaint)
     assert pages.unexpected() == []
+
+
+def test_axe_says_what_is_serious_under_a_strict_policy(site: str, pages: Pages) -> None:
+    [violation] = violations(pages.open(f"{site}/unusable"))
+    assert violation.startswith("critical: button-name at button: Fix any of the following:")
+    assert "does not have inner text" in violation
 
 
 def test_a_request_to_another_origin_fails_the_test(site: str, pages: Pages) -> None:

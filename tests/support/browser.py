@@ -55,6 +55,8 @@ class Pages:
     A complaint is an error or a warning in the console (what the content security policy refuses is one), an exception,
     a request that failed, and any request to another origin than the page's. expected: regular expressions of the
     complaints that the test means to cause; every other one fails it when the pages are closed.
+
+    A content security policy holds for `Page.wait_for_function` too: wait by locators and their `expect`.
     """
 
     browser: Browser

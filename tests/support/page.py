@@ -15,9 +15,7 @@ AWAY = r"ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUN
 REFUSED = r"console error: .*the server responded with a status of {}"
 
 
-def open_page(
-    pages: Pages, gateway: Gateway, fragment: str = "#/", *, dark: bool = False, phone: bool = False
-) -> Page:
+def open_page(pages: Pages, gateway: Gateway, fragment: str = "#/", *, dark: bool = False, phone: bool = False) -> Page:
     """A view of the page, in a new profile; fragment: such as #/jobs/ID."""
     return pages.open(f"{gateway.base}/{fragment}", dark=dark, phone=phone)
 

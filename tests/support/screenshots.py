@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from playwright.sync_api import Browser, FloatRect, Page
+from playwright.sync_api import Browser, Page
 
 from gateway.demo import starter
 from tests.support import process_facts, projects
@@ -41,15 +41,18 @@ class View(NamedTuple):
 
 
 VIEWS = (
-    View("now", "/#/", "main h1"),
+    View("now", "/#/", ".job-card progress"),
     View("trigger", "/#/trigger", "main h1"),
-    View("trigger-pipeline", "/#/trigger/flights/carrier_report", "main h1"),
-    View("job-succeeded", "/#/jobs/{succeeded}", "main h1"),
-    View("job-failed", "/#/jobs/{failed}", "main h1"),
+    View("trigger-pipeline", "/#/trigger/flights/carrier_report", "main form"),
+    View("job-succeeded", "/#/jobs/{succeeded}", ".node-table tbody tr"),
+    View("job-failed", "/#/jobs/{failed}", ".failure pre"),
     View("job-cancelled", "/#/jobs/{cancelled}", "main h1"),
-    View("job-running", "/#/jobs/{running}", "main h1"),
+    View("job-running", "/#/jobs/{running}", ".line"),
     View("job-queued", "/#/jobs/{queued}", "main h1"),
-    View("history", "/#/history", "main h1"),
+    View("job-graph", "/#/jobs/{failed}?tab=graph", ".graph-box rect"),
+    View("job-log", "/#/jobs/{failed}?tab=log", ".line"),
+    View("job-details", "/#/jobs/{failed}?tab=details", ".facts"),
+    View("runs", "/#/runs", ".run"),
     View("docs", "/docs", "main h1"),
     View("docs-api", "/docs/api.md", "main h1"),
 )
@@ -80,7 +83,7 @@ def main() -> None:
 @contextmanager
 def _lakehouse(folder: Path) -> Iterator[Gateway]:
     starter.copy(folder)
-    gateway = Gateway(folder, installed=True).start()
+    gateway = Gateway(folder).start()
     try:
         yield gateway
     finally:
@@ -165,17 +168,20 @@ def _take(browser: Browser, view: View, url: str, folder: Path) -> None:
         pages = Pages(browser)
         page = pages.open(url, **options)
         page.wait_for_selector(view.complete)
+        _enlarge(page)
         file = folder / f"{view.name}-{look}.png"
-        page.screenshot(path=file, full_page=True, clip=_clip(page), animations="disabled")
+        page.screenshot(path=file, animations="disabled")
         pages.close()
         sys.stdout.write(f"{file}\n")
 
 
-def _clip(page: Page) -> FloatRect:
+def _enlarge(page: Page) -> None:
+    """Make the screen as high as the page: what is outside of it may not be drawn."""
     size = page.viewport_size
     assert size is not None
     height = min(int(page.evaluate("document.documentElement.scrollHeight")), _HIGHEST * size["height"])
-    return {"x": 0, "y": 0, "width": size["width"], "height": height}
+    page.set_viewport_size({"width": size["width"], "height": height})
+    page.evaluate("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
 
 if __name__ == "__main__":

@@ -50,10 +50,12 @@ _DOCUMENT = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title} · Pipeline Gateway</title>
+<link rel="stylesheet" href="{root}page/base.css">
 <link rel="stylesheet" href="{folder}style.css">
 </head>
 <body>
-<nav>
+<nav aria-label="Manual">
+<a href="{root}./">Page</a>
 {links}
 </nav>
 <main>
@@ -114,6 +116,7 @@ def _rendered(name: str, folder: str) -> str:
     return _DOCUMENT.format(
         title=html.escape(PAGES[name]),
         folder=folder,
+        root="" if folder else "../",
         links="\n".join(links),
         content=parser.renderer.render(tokens, parser.options, {}),
     )

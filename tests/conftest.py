@@ -15,13 +15,15 @@ import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
+from playwright.sync_api import Browser
 from pytest_aiohttp import AiohttpClient
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
 from runners.detached import supervisor as process
-from tests.support import api, docker, parts, projects
+from tests.support import api, browser, docker, parts, projects
 from tests.support import measured as measured_shim
 from tests.support.api import Api
+from tests.support.browser import Pages
 from tests.support.forks import SERVER
 from tests.support.gateway import Gateway
 from tests.support.quick_dbt import QUICK_DBT
@@ -47,7 +49,7 @@ MakeApi = Callable[..., Awaitable[Api]]
 Tell = Callable[[str], None]
 
 _ORDER = ("acceptance", "component", "guards", "unit", "benchmarks")
-_SHARES = re.compile(r'scope="module"|\bengine\b')  # in files whose tests share a fixture
+_SHARES = re.compile(r'scope="module"|\bengine\b|\bPages\b')  # in files whose tests share a fixture
 _FIGURE = "figure"
 _seconds: dict[str, float] = {}
 _figures: list[str] = []
@@ -242,6 +244,23 @@ def _engine() -> Iterator[docker.Engine]:
         yield engine.start()
     finally:
         engine.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The Chromium of all tests of a file, none of which may be a coroutine."""
+    if why := browser.missing():
+        parts.missing(why)
+    with browser.chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def pages(chromium: Browser, make_gateway: MakeGateway) -> Iterator[Pages]:
+    """Opens pages in it; they are closed before the gateways are."""
+    opened = Pages(chromium)
+    yield opened
+    opened.close()
 
 
 def need(program: str) -> str:

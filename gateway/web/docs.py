@@ -118,8 +118,13 @@ def _rendered(name: str, folder: str) -> str:
         folder=folder,
         root="" if folder else "../",
         links="\n".join(links),
-        content=parser.renderer.render(tokens, parser.options, {}),
+        content=_scrolled_by_keys(parser.renderer.render(tokens, parser.options, {})),
     )
+
+
+def _scrolled_by_keys(content: str) -> str:
+    """Let the keyboard reach what is wider than the page. All text is escaped, so these are the tags themselves."""
+    return content.replace("<pre>", '<pre tabindex="0">').replace("<table>", '<table tabindex="0">')
 
 
 def anchor(heading: str) -> str:

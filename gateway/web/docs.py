@@ -21,6 +21,7 @@ _STYLE = "style.css"
 PAGES: Mapping[str, str] = MappingProxyType(
     {
         _INDEX: "Manual",
+        "page.md": "The page",
         "configuration.md": "Configuration",
         "commands.md": "Commands",
         "pipelines.md": "Pipelines",

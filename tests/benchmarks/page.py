@@ -65,9 +65,9 @@ class View(NamedTuple):
 
 
 VIEWS = (
-    View(f"{JOBS:,} jobs", "/#/history", "main h1", "main"),
-    View(f"{LINES:,} lines of log", "/#/jobs/{log}", "main h1", "main"),
-    View(f"{NODES:,} nodes", "/#/jobs/{nodes}", "main h1", "main"),
+    View(f"{JOBS:,} jobs", "/#/runs", ".run", "html"),
+    View(f"{LINES:,} lines of log", "/#/jobs/{log}?tab=log", ".line", ".log"),
+    View(f"{NODES:,} nodes", "/#/jobs/{nodes}?tab=nodes", ".node-table tbody tr", "html"),
 )
 
 

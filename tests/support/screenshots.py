@@ -41,15 +41,19 @@ class View(NamedTuple):
 
 
 VIEWS = (
-    View("now", "/#/", "main h1"),
-    View("trigger", "/#/trigger", "main h1"),
-    View("trigger-pipeline", "/#/trigger/flights/carrier_report", "main h1"),
-    View("job-succeeded", "/#/jobs/{succeeded}", "main h1"),
-    View("job-failed", "/#/jobs/{failed}", "main h1"),
-    View("job-cancelled", "/#/jobs/{cancelled}", "main h1"),
-    View("job-running", "/#/jobs/{running}", "main h1"),
-    View("job-queued", "/#/jobs/{queued}", "main h1"),
-    View("history", "/#/history", "main h1"),
+    View("now", "/#/", ".pipelines .row"),
+    View("trigger", "/#/trigger", ".picker .row"),
+    View("trigger-pipeline", "/#/trigger/flights/carrier_report", ".pipeline-status"),
+    View("job-succeeded", "/#/jobs/{succeeded}", ".node-table tbody tr"),
+    View("job-failed", "/#/jobs/{failed}", ".failure"),
+    View("job-failed-node", "/#/jobs/{failed}?node=model.flights.monthly_delays", "dialog .copyable"),
+    View("job-failed-graph", "/#/jobs/{failed}?tab=graph", ".model"),
+    View("job-failed-log", "/#/jobs/{failed}?tab=log", ".line"),
+    View("job-failed-details", "/#/jobs/{failed}?tab=details", ".facts"),
+    View("job-cancelled", "/#/jobs/{cancelled}", ".line"),
+    View("job-running", "/#/jobs/{running}", ".node-bar"),
+    View("job-queued", "/#/jobs/{queued}", ".lead"),
+    View("runs", "/#/runs", ".run"),
     View("docs", "/docs", "main h1"),
     View("docs-api", "/docs/api.md", "main h1"),
 )

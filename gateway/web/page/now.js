@@ -48,7 +48,7 @@ class NowView {
   /** Whether other jobs are active than at the last look. */
   async lookAtActive() {
     const { jobs } = await this.get(`jobs${query({ status: "running,queued", limit: 100 })}`);
-    this.active = jobs.sort((one, other) => rank(one) - rank(other));
+    this.active = await this.withWaitsFor(jobs.sort((one, other) => rank(one) - rank(other)));
     const ids = this.active.map((job) => job.jobId).join();
     const changed = ids !== this.ids;
     this.ids = ids;
@@ -57,6 +57,12 @@ class NowView {
     this.follow();
     this.showTitle();
     return changed;
+  }
+
+  /** The jobs, of which the first that wait have what they wait for: the list does not tell. */
+  withWaitsFor(jobs) {
+    const first = jobs.filter((job) => job.status === "queued").slice(0, FOLLOWED);
+    return Promise.all(jobs.map((job) => (first.includes(job) ? this.get(path`jobs/${job.jobId}`) : job)));
   }
 
   async lookAtRest() {

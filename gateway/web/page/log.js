@@ -95,6 +95,7 @@ export class LogView {
     this.empty.hidden = this.parts.length > 0;
     this.errorButton.hidden = !this.lines().some(isError);
     if (this.search.value) this.find();
+    if (this.seeksError) this.showFirstError();
   }
 
   lines() {
@@ -160,8 +161,11 @@ export class LogView {
     this.scrolled = this.box.scrollTop;
   }
 
+  /** Go to the first error, now or once it has come. */
   showFirstError() {
-    this.go(this.lines().find(isError));
+    const line = this.lines().find(isError);
+    this.seeksError = line === undefined;
+    this.go(line);
   }
 
   find() {
@@ -200,7 +204,10 @@ export class LogView {
     this.follows.checked = false;
     this.text.querySelector(".current")?.classList.remove("current");
     line.element.classList.add("current");
-    line.element.scrollIntoView({ block: "center" });
+    const show = () => line.element.scrollIntoView({ block: "center" });
+    show();
+    // again, once the lines around it are laid out: until then their heights are estimates
+    requestAnimationFrame(() => (show(), requestAnimationFrame(show)));
   }
 
   async save() {

@@ -9,6 +9,8 @@ const BLOCK = 200; // lines that the browser lays out together, or not at all wh
 const SLICE = 1000; // lines that are drawn between two frames
 const EARLIER = 256 * 1024; // bytes that are loaded on demand
 const LONGEST = 16 * EARLIER; // bytes of a line that may be loaded as a whole
+const SETTLING = 4; // frames
+const LINE = 1.21875; // rem, the height of a line: see .line in page.css
 const HEADING = /^==> .* <==$/;
 const ERROR = /\b(ERROR(?!=)|FAIL(?:ED)?(?!=)|FATAL|CRITICAL|Traceback|[A-Z]\w*(?:Error|Exception))\b|\berror:/;
 const WARNING = /\bWARN(?:ING)?(?!=)\b|\bwarning:/i;
@@ -204,10 +206,7 @@ export class LogView {
     this.follows.checked = false;
     this.text.querySelector(".current")?.classList.remove("current");
     line.element.classList.add("current");
-    const show = () => line.element.scrollIntoView({ block: "center" });
-    show();
-    // again, once the lines around it are laid out: until then their heights are estimates
-    requestAnimationFrame(() => (show(), requestAnimationFrame(show)));
+    bringIntoView(line.element, SETTLING);
   }
 
   async save() {
@@ -231,7 +230,14 @@ function drawLines(part, lines) {
     line.element = h("div", { class: `line ${line.kind}` });
     line.element.textContent = line.text;
     block.append(line.element);
+    block.style.containIntrinsicSize = `auto ${LINE * block.childElementCount}rem`;
   }
+}
+
+/** Show an element, and again in the next frames: until the lines around it are laid out, their heights are guesses. */
+function bringIntoView(element, frames) {
+  element.scrollIntoView({ block: "center" });
+  if (frames > 0) requestAnimationFrame(() => bringIntoView(element, frames - 1));
 }
 
 function lineCount(parts) {

@@ -36,6 +36,7 @@ from gateway.storage.store import Store
 from gateway.web import SERVICE, data_analytics, docs, idempotency, metrics, operations, trigger_pipeline
 from gateway.web.jobs_api import artifacts, events, jobs, log, nodes, pipelines
 from gateway.web.openapi import document
+from gateway.web.page import files
 from gateway.web.records import whole_record
 from gateway.web.server import guard, listener
 from gateway.web.server.access import Access, RateLimit
@@ -79,7 +80,7 @@ def build_app(settings: Settings, environment: Mapping[str, str]) -> web.Applica
         client_max_size=guard.BODY_LIMIT,
     )
     apis = (data_analytics, trigger_pipeline, jobs, log, events, artifacts, nodes, pipelines)
-    for api in (*apis, operations, metrics, document, docs):
+    for api in (*apis, operations, metrics, document, docs, files):
         app.add_routes(api.ROUTES)
     app.on_response_prepare.append(guard.add_headers)
     app[events.FOLLOWERS] = set()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gateway.clock import Instant
 from gateway.errors import EngineError
-from gateway.fabrics import compose_dbt, compose_look, step_services
+from gateway.fabrics import compose_dbt, compose_look, compose_retry, step_services
 from gateway.fabrics import fabric as shared
 from gateway.fabrics.checkouts import Checkout
 from gateway.fabrics.compose_look import Look
@@ -231,9 +231,10 @@ class ComposeFabric:
             missing = explain(str(unreachable), _NO_ANSWER)
         return shared.settled_elementary(planned, missing)
 
-    async def resume(self, planned: PlannedStep, earlier: Path, folder: Path) -> tuple[str, ...]:  # noqa: ARG002, as Fabric has it
-        """A note: the results of an earlier container are not brought into a new one."""
-        return shared.resumed(planned, "`dbt retry` is not used in containers")
+    async def resume(self, planned: PlannedStep, earlier: Path, folder: Path) -> tuple[str, ...]:
+        """Prepare another attempt of a dbt step; notes about it."""
+        why = await compose_retry.prepare(self.services, partial(self.service, planned.name), earlier, folder)
+        return shared.resumed(planned, why)
 
     async def command(
         self, planned: PlannedStep, folder: Path, on_liveness: OnLiveness = ignore_liveness
@@ -254,15 +255,14 @@ class ComposeFabric:
             config = await ask_patiently(lambda: self._config(planned, step_service), on_liveness)
         except EngineUnreachableError as unreachable:
             return explain(str(unreachable), _NO_ANSWER)
-        command = self._container_command(planned, step_service, config)
+        mounted = replace(step_service, state=await asyncio.to_thread(compose_retry.state_mount, folder))
+        command = self._container_command(planned, mounted, config)
         if isinstance(command, str):
             return command
         if planned.name not in (StepName.INGESTER, StepName.DEPS):
             await self._make_own_target(step_service)
         names = self._variables.names(planned, step_service.service)
-        return compose_project.run_command(
-            self.compose, step_service.service, command, names, folder, step_service.mount
-        )
+        return compose_project.run_command(self.compose, step_service.service, command, names, folder, mounted.mounts)
 
     async def conclude(
         self, planned: PlannedStep, started: Instant, outcome: Outcome, reader: OutputReader, folder: Path
@@ -342,8 +342,9 @@ class ComposeFabric:
         )
 
     def _paths(self, step_service: StepService, *, separate: bool = False) -> dbt.DbtPaths:
-        mount = step_service.mount
-        return compose_dbt.paths(self._fabric.compose.dbt, None if mount is None else mount.target, separate=separate)
+        mount, state, chosen = step_service.mount, step_service.state, self._fabric.compose.dbt
+        paths = compose_dbt.paths(chosen, None if mount is None else mount.target, separate=separate)
+        return replace(paths, state=None if state is None else state.target)
 
     def _container_command(self, planned: PlannedStep, step_service: StepService, config: DbtConfig) -> Command | str:
         """The command as the container sees it, with the whole environment of the docker command line."""

@@ -136,11 +136,7 @@ class LocalFabric:
 
     async def resume(self, planned: PlannedStep, earlier: Path, folder: Path) -> tuple[str, ...]:
         """Prepare another attempt of a dbt step; notes about it."""
-        try:
-            why = await asyncio.to_thread(dbt_retry.prepare, earlier, folder)
-        except OSError as error:
-            why = f"the results of its last attempt can't be taken over: {error}"
-        return shared.resumed(planned, why)
+        return shared.resumed(planned, await asyncio.to_thread(dbt_retry.prepare, earlier, folder))
 
     async def command(
         self,

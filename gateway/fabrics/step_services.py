@@ -24,10 +24,19 @@ from runners.dbt import project as dbt_project
 
 @dataclass(frozen=True, slots=True)
 class StepService:
-    """The service that a step runs in, and what is mounted in its container."""
+    """The service that a step runs in, and what is mounted in its container.
+
+    mount: of the checkout. state: of the results that `dbt retry` goes on from.
+    """
 
     service: ComposeService
     mount: Mount | None
+    state: Mount | None = None
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """What there is of them."""
+        return tuple(mount for mount in (self.mount, self.state) if mount is not None)
 
 
 def compose_services(settings: Settings, fabric: str, environment: Mapping[str, str], instance: str) -> ComposeServices:

@@ -69,11 +69,13 @@ class OutputReader:
         )
 
     async def find(
-        self, job_id: str, *, offset: int | None, tail: int | None, step: str | None
+        self, job_id: str, *, offset: int | None, tail: int | None, until: int | None, step: str | None
     ) -> tuple[Job, OutputRange]:
         """The job, and what of its output can be served now. Raises UnknownJobError, UnknownTargetError, OSError."""
         job, end, final = await self._printed(job_id)
-        return job, await self._log(job, lambda log: log.find(end, offset=offset, tail=tail, step=step, is_final=final))
+        return job, await self._log(
+            job, lambda log: log.find(end, offset=offset, tail=tail, until=until, step=step, is_final=final)
+        )
 
     async def part(self, job: Job, offset: int, end: int) -> OutputPart | None:
         """The next part of a range that was found. Raises OSError."""

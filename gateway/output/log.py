@@ -58,14 +58,17 @@ class JobLog:
         printed = self._job.output_end or 0
         return (printed, printed) if end == start and end < printed else (start, end)  # all of it may be removed
 
-    def find(self, end: int, *, offset: int | None, tail: int | None, step: str | None, is_final: bool) -> OutputRange:
+    def find(
+        self, end: int, *, offset: int | None, tail: int | None, until: int | None, step: str | None, is_final: bool
+    ) -> OutputRange:
         """The range that a client asks for, from a line's begin to a line's end. Raises UnknownTargetError.
 
-        end: of the output now. is_final: a line that ends there without a line feed is whole.
+        end: of the output now. until: an offset behind the range. is_final: a line that ends at the end without a line
+        feed is whole.
         """
         kept, _ = self.bounds()
         first, after = self._of_step(step, end)
-        last = min(after, end)
+        last = min(after, end, end if until is None else until)
         asked = max(first, offset or 0) if tail is None else max(first, last - tail)
         if asked < kept:
             start = self._behind_gap(kept, last)
@@ -73,7 +76,7 @@ class JobLog:
             start = max(first, self.line_start(asked)) if asked < last else asked
         else:
             start = asked if asked == first else self._next_line(asked - 1, last)
-        if not is_final and after == end:
+        if last < min(after, end) or (not is_final and after == end):
             last = self._last_line_end(start, last)
         return OutputRange(start, max(start, last), start - asked if asked < kept else 0)
 

@@ -73,15 +73,17 @@ class Mount:
     Neither path contains a colon; target contains no `..` and does not end in a slash. The mount replaces one of the
     service with the same target, and is read-only if that one is; other mounts of the service stay. If source does not
     exist, the engine makes it as root.
+    read_only: the container can't write there, whatever the service has.
     """
 
     source: str
     target: str
+    read_only: bool = False
 
     @property
     def option(self) -> str:
         """The option of `docker compose run`, which interpolates no `$` in it."""
-        return f"--volume={self.source}:{self.target}"
+        return f"--volume={self.source}:{self.target}{':ro' if self.read_only else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,7 @@ def run_command(
     command: Command,
     names: Iterable[str],
     folder: Path,
-    mount: Mount | None = None,
+    mounts: Iterable[Mount] = (),
 ) -> Command:
     """The command that runs another one in containers of a service, one for each argv.
 
@@ -237,7 +239,7 @@ def run_command(
         f"--label={STEP_LABEL}={folder.name}",
         *(f"--env={name}" for name in sorted(names)),  # without the value: all users can read a command line
         *([f"--workdir={command.cwd}"] if command.cwd else []),
-        *([] if mount is None else [mount.option]),
+        *(mount.option for mount in mounts),
     ]
     argvs = []
     for number, argv in enumerate(command.argvs):

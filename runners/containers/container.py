@@ -45,7 +45,6 @@ _CREATION_TIME_LIMIT = 366 * 86400.0  # seconds for `docker compose run`; the st
 _CREATION_GRACE = 10.0  # seconds between the signals that stop `docker compose run`
 _CREATION_OUTPUT_CAP = 1 << 20  # bytes
 _STOP_TIMEOUT = 30.0  # seconds that `docker stop` may need beyond the grace
-_ENGINE_LOST = 255  # exit code by an engine that restarts for a container that is not there; programs may use it too
 _KILLED = 128 + signal.SIGKILL  # exit code
 _STOP_REASONS = ("asked", "time_limit")
 _SIGNALS = frozenset(int(number) for number in signal.Signals if number < 32)
@@ -181,7 +180,8 @@ class Container:
         if state.exit_code != 0:
             # a second inspection: the engine may learn of the exit before it learns of the lack of memory behind it
             state = await self._docker.inspect(self.name) or state
-        return await asyncio.to_thread(self._outcome, state)
+        seen = await self._docker.saw_exit(state)
+        return await asyncio.to_thread(self._outcome, state, exit_was_seen=seen)
 
     async def _creation_outcome(self) -> Outcome | None:
         """The outcome of `docker compose run`; None if it was not begun, or while it goes on."""
@@ -252,8 +252,8 @@ class Container:
             self._incomplete_copies += 1
         return complete is True or self._incomplete_copies == _MAX_ATTEMPTS
 
-    def _outcome(self, state: ContainerState) -> Outcome:
-        """For a container that ran and has exited."""
+    def _outcome(self, state: ContainerState, *, exit_was_seen: bool) -> Outcome:
+        """For a container that ran and has exited. exit_was_seen: see Docker.saw_exit."""
         code, duration = state.exit_code, max(0.0, state.finished - state.started)
         span = Span(state.started, state.finished, duration, self._usage.peak_memory, self._usage.cpu)
         reason = self._stop_reason()
@@ -262,7 +262,7 @@ class Container:
             return TimedOut(code, span, report) if reason == "time_limit" else Stopped(code, span, report)
         if state.out_of_memory and code != 0:
             return Killed(signal.SIGKILL, span, out_of_memory=True)
-        if code == _ENGINE_LOST and self._log.was_interrupted():
+        if not exit_was_seen:
             return Lost(
                 "its engine or the host stopped while it ran, so its end is unknown; look at its output and "
                 "trigger it again"

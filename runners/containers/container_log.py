@@ -80,11 +80,6 @@ class ContainerLog:
         final, self._final = self._final, None
         return await asyncio.to_thread(self._is_complete, final)
 
-    def was_interrupted(self) -> bool:
-        """Whether any copier failed, or its supervisor was killed, rather than being stopped. Raises OSError."""
-        ends = [shim_files.exit_record(self._copier_folder(number)) for number in self._copiers()]
-        return any(end.get("code") != 0 and end.get("stopped") is None for end in ends)
-
     def close(self) -> None:
         """Stop waiting for the copier, which goes on."""
         if self._copier is not None:

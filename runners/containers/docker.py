@@ -20,6 +20,8 @@ from runners.program import ProgramResult
 from runners.report import one_line
 
 _TIMEOUT = 10.0  # seconds that a call of an engine that works needs at most
+_LOST_CODE = 255  # the exit code by an engine that starts and does not find a container that ran; programs use it too
+_EVENT_DELAY = 2.0  # seconds after an exit within which the engine tells of it
 _ZERO_DATE = "0001-01-01"  # the date of an event that has not happened
 _ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 _NO_CONTAINER = re.compile(r"\bno such (?:container|object): ", re.IGNORECASE)
@@ -112,6 +114,20 @@ class Docker:
         if result.code != 0:
             raise EngineUnreachableError(one_line(result.error))
         return [line.split("\t") for line in result.output.decode(errors="replace").splitlines()]
+
+    async def saw_exit(self, state: ContainerState) -> bool:
+        """Whether the exit code of an ended container is its program's; False if the engine may have made it up.
+
+        An engine tells of each exit that it saw, and of none that it missed. What it told is lost where it restarts
+        later, so a program's own 255 is taken for a missed exit then. Raises EngineUnreachableError.
+        """
+        if state.exit_code != _LOST_CODE:
+            return True
+        between = (f"--since={state.started:.3f}", f"--until={state.finished + _EVENT_DELAY:.3f}")
+        result = await self.run("events", *between, f"--filter=container={state.id}", "--filter=event=die")
+        if result.code != 0:
+            raise EngineUnreachableError(one_line(result.error))
+        return bool(result.output.strip())
 
     async def count_processes(self, name: str) -> int | None:
         """How many processes a container has; None if the engine can't tell, for lack of `ps` on its host."""

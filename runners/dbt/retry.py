@@ -13,14 +13,24 @@ from runners.dbt.command import state_file, target_folder
 _RUN_AGAIN = frozenset({"error", "fail", "skipped", "runtime error", "partial success"})  # statuses, as dbt has them
 _COMMANDS = ("build", "run", "test")
 _PARSE_FILE = "partial_parse_file_path"
+_MASKED = "***"  # what a mask leaves of a secret
+_NOT_TAKEN = ("vars", "invocation_command")  # arguments that dbt does not take from its state, as it is called here
 
 
 def prepare(earlier: Path, folder: Path) -> str | None:
-    """Make the state that `dbt retry` goes on from; why it can't go on, as the end of a sentence. Raises OSError.
+    """Make the state that `dbt retry` goes on from; why it can't go on, as the end of a sentence.
 
     earlier: the folder of the attempt before. folder: of the attempt that is about to begin. The results of a retry
     have only the nodes that it ran, so those of all attempts are put together.
     """
+    try:
+        return _prepare(earlier, folder)
+    except OSError as error:
+        return f"the results of its last attempt can't be taken over: {error}"
+
+
+def _prepare(earlier: Path, folder: Path) -> str | None:
+    """As `prepare`. Raises OSError."""
     before, last = _read(state_file(earlier)), _read(target_folder(earlier) / "run_results.json")
     state = last if before is None else before if last is None else merged(before, last)
     if state is None:
@@ -28,8 +38,12 @@ def prepare(earlier: Path, folder: Path) -> str | None:
     arguments = state.get("args")
     if not isinstance(arguments, dict) or arguments.get("which") not in _COMMANDS:
         return "its last attempt was no run that dbt can go on with"
-    if not any(_runs_again(result) for result in state["results"]):
+    again = [result["unique_id"] for result in state["results"] if _runs_again(result)]
+    if not again:
         return "none of its nodes had failed"
+    taken = {name: value for name, value in arguments.items() if name not in _NOT_TAKEN}
+    if _MASKED in json.dumps([again, taken]):
+        return "a name in the results of its last attempt is masked, since a secret is part of it"
     parse_file = arguments.get(_PARSE_FILE)
     if parse_file is not None and not Path(str(parse_file)).exists():  # dbt refuses a file that does not exist
         del arguments[_PARSE_FILE]

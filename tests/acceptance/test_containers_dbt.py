@@ -40,6 +40,20 @@ WRAPPER = """#!/bin/sh
 echo wrapped
 exec "$@"
 """
+# its first run fails at one of two models; a retry runs what had failed by the state, which it needs
+FAILS_FIRST = """#!/bin/sh
+echo "called: ${0##*/} $*"
+for word in "$@"; do case "$word" in --state=*) state=${word#*=}; esac; done
+id=$(cat /proc/sys/kernel/random/uuid)
+echo '{"info": {"name": "MainReportVersion", "msg": "Running with dbt=1.0", "invocation_id": "'$id'", "ts": ""}}'
+results() { echo '{"metadata": {"invocation_id": "'$id'"}, "args": {"which": "build"}, "results": ['"$1]}"; }
+one='{"unique_id": "model.fake.one", "status": "success"}'
+two='{"unique_id": "model.fake.two", "status": "'
+mkdir -p /tmp/target
+[ "$1" = build ] && results "$one, $two"'error", "message": "no"}' >/tmp/target/run_results.json && exit 1
+grep -q '"model.fake.two", "status": "error"' "$state/run_results.json" || exit 2
+results "$two"'success"}' >/tmp/target/run_results.json
+"""
 PACKAGES = "packages:\n  - package: elementary-data/elementary\n    version: 0.16.1\n"
 
 
@@ -62,11 +76,12 @@ class Fake:
         environment: Mapping[str, str] | None = None,
         variables: Mapping[str, str] | None = None,
         entrypoint: list[str] | None = None,
+        user: str = "0",
     ) -> Gateway:
-        """`environment` is the gateway's; `variables` and `entrypoint` are the dbt service's."""
+        """`environment` is the gateway's; `variables`, `entrypoint` and `user` are the dbt service's."""
         keys = {} if entrypoint is None else {"entrypoint": entrypoint}
         found = {"PATH": "/shared/bin:/bin", **(variables or {})}
-        dbt = service(working_dir="/shared", environment=found, **keys)
+        dbt = service(working_dir="/shared", environment=found, user=user, **keys)
         compose.write(self.folder, ingester=service(command=["true"]), dbt=dbt, fabric=fabric or {})
         given = {"ENABLE_OPENLINEAGE": "false", "ENABLE_ELEMENTARY": "false", **self._engine.environment}
         return self._make_gateway(self.folder, {**given, **(environment or {})})
@@ -245,3 +260,21 @@ def test_exit_code_0_with_the_results_of_an_earlier_run_is_a_failure(fake: Fake)
     assert "without leaving a run_results.json" in record["error"]
     kept = gateway.call("GET", f"/api/v1/jobs/{record['jobId']}/artifacts").json["artifacts"]
     assert [artifact["name"] for artifact in kept] == ["command.json"]
+
+
+def test_a_second_attempt_is_dbt_retry_for_any_user_of_a_container(fake: Fake) -> None:
+    for name in ("dbt", "dbt-ol"):
+        (fake.folder / "bin" / name).write_text(FAILS_FIRST)
+    fake.folder.chmod(0o755)
+    retries = {"attempts": 2, "wait": 0, "errors": ["any"]}
+    chosen = {"dbt": {"retries": retries}, "compose": {"dbt": {"target_path": "/tmp/target"}}}
+    gateway = fake.gateway(chosen, user="65534")
+    record = gateway.run(pipeline="dbt", command="build", enableOpenlineage=True)
+    assert called(record) == ["dbt-ol build", "dbt retry"]
+    assert (record["exitCode"], record["progress"]["done"], record["progress"]["pass"]) == (0, 2, 2), record
+    whole = gateway.call("GET", f"/api/v1/jobs/{record['jobId']}").json
+    assert [attempt["exitCode"] for attempt in whole["steps"][0]["attempts"]] == [1, 0]
+    note = "The step build runs only what had failed or was skipped, by `dbt retry`; without OpenLineage"
+    assert [one for one in whole["notes"] if one.startswith(note)], whole["notes"]
+    nodes = gateway.call("GET", f"/api/v1/jobs/{record['jobId']}/nodes").json["nodes"]
+    assert {node["name"]: node["status"] for node in nodes} == {"one": "success", "two": "success"}

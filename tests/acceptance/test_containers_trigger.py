@@ -397,3 +397,26 @@ def test_a_commit_without_the_dbt_project_is_named_in_the_error(
     assert "there is no" in record["error"]
     assert "dbt_project.yml" in record["error"]
     assert not [name for name in checkout(shop, gateway, "v3") if name.startswith("transform")]
+
+
+def test_a_retry_of_a_commit_is_dbt_retry_in_its_container(
+    shop: Shop, engine: Engine, make_gateway: MakeGateway
+) -> None:
+    """Real dbt, which has its project and the results that it goes on from in two mounts."""
+    repositories.commit(shop.repository, {"transform/models/gold/always.sql": "select 1 as n\n"})
+    with duckdb.connect(str(shop.data / "warehouse.duckdb")) as connection:
+        connection.execute("alter table raw_numbers rename to gone")
+    gateway = make_gateway(shop.folder, engine.environment)
+    failed = ended(gateway, trigger(gateway, "build", branch="main").json["runId"])
+    assert (failed["exitCode"], failed["firstFailure"]["node"]) == (1, "model.small.numbers"), failed
+    with duckdb.connect(str(shop.data / "warehouse.duckdb")) as connection:
+        connection.execute("alter table gone rename to raw_numbers")
+    answer = gateway.call("POST", f"/api/v1/jobs/{failed['jobId']}/retry")
+    record = ended(gateway, answer.json["jobId"])
+    assert (record["exitCode"], record["commit"], shop.rows("evens")) == (0, failed["commit"], 4), record
+    assert "The step build runs only what had failed or was skipped, by `dbt retry`." in record["notes"]
+    job = gateway.state / "jobs" / record["jobId"] / "1-build"
+    ran = json.loads((job / "target/run_results.json").read_bytes())["results"]
+    assert sorted(result["unique_id"].rpartition(".")[2] for result in ran) == ["evens", "numbers", "odds"]
+    [step] = record["steps"]
+    assert (step["progress"]["done"], step["progress"]["total"], step["progress"]["pass"]) == (4, 4, 4)

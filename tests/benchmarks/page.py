@@ -70,9 +70,9 @@ class View(NamedTuple):
 
 
 VIEWS = (
-    View(f"{JOBS:,} jobs", "/#/runs", ".run", JOBS, "main", more="Show earlier runs"),
+    View(f"{JOBS:,} jobs", "/#/runs", ".run", JOBS, "html", more="Show earlier runs"),
     View(f"{LINES:,} lines of log", "/#/jobs/{log}?tab=log", ".line", LINES, ".log"),
-    View(f"table of {NODES:,} nodes", "/#/jobs/{nodes}?tab=nodes", ".node-table tbody tr", NODES, "main"),
+    View(f"table of {NODES:,} nodes", "/#/jobs/{nodes}?tab=nodes", ".node-table tbody tr", NODES, "html"),
 )
 
 

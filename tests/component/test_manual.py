@@ -20,7 +20,20 @@ ELEMENTS = {
     *("html", "head", "meta", "title", "link", "body", "nav", "main", "h1", "h2", "h3", "p", "ul", "ol", "li"),
     *("a", "code", "em", "pre", "strong", "table", "thead", "tbody", "tr", "th", "td"),
 }
-ATTRIBUTES = {"aria-current", "charset", "class", "content", "href", "id", "lang", "name", "rel", "start", "tabindex"}
+ATTRIBUTES = {
+    "aria-current",
+    "aria-label",
+    "charset",
+    "class",
+    "content",
+    "href",
+    "id",
+    "lang",
+    "name",
+    "rel",
+    "start",
+    "tabindex",
+}
 
 
 class Page(HTMLParser):

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from gateway.web.answers import SECURITY_HEADERS
+from gateway.web.page import files
 from gateway.web.server import access
 from tests.conftest import MakeApi
 from tests.support import access as guarded
@@ -20,7 +21,8 @@ from tests.support.raw import JSON, request, send
 
 # Contract section 4: a path added here is served without a token.
 MANUAL = {f"/docs/{page.name}" for page in manual.PAGES} | {"/docs", "/docs/style.css"}
-PUBLIC = {"/", "/healthz", "/readyz"} | MANUAL
+PAGE = {f"/page/{file.name}" for file in files.FOLDER.iterdir() if file.suffix in (".js", ".css", ".svg")}
+PUBLIC = {"/", "/healthz", "/readyz"} | MANUAL | PAGE
 # a POST that only reads
 LINK = "/api/v1/jobs/x/artifacts/x/x/link"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -45,6 +47,11 @@ UNKNOWN = (
     "/docs/nothing.md",
     "/docs/../api/v1/pipelines",
     "/docs/%2e%2e/setup.cfg",
+    "/page",
+    "/page/",
+    "/page/index.html",
+    "/page/files.py",
+    "/page/../docs/style.css",
 )
 
 

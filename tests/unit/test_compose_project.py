@@ -146,7 +146,16 @@ def test_without_configuration_docker_compose_gets_no_options() -> None:
 
 def test_a_mount_is_one_word_of_every_command() -> None:
     command = run_command(
-        PROJECT, service(), step_command(("dbt",), ("edr",)), (), FOLDER, Mount('/state/$HOME, "x"', "/transform")
+        PROJECT, service(), step_command(("dbt",), ("edr",)), (), FOLDER, [Mount('/state/$HOME, "x"', "/transform")]
     )
     for line in command.argvs:
         assert [word for word in line if word.startswith("--volume")] == ['--volume=/state/$HOME, "x":/transform']
+
+
+def test_two_mounts_are_two_words_and_one_may_be_read_only() -> None:
+    mounts = [Mount("/checkout", "/transform"), Mount("/state", "/there", read_only=True)]
+    [line] = run_command(PROJECT, service(), step_command(("dbt",)), (), FOLDER, mounts).argvs
+    assert [word for word in line if word.startswith("--volume")] == [
+        "--volume=/checkout:/transform",
+        "--volume=/state:/there:ro",
+    ]

@@ -18,13 +18,11 @@ SPAN = Span(100.0, 102.5, 2.5)
 
 
 def outcome(
-    folder: Path, code: int, *, memory: bool = False, ended_by: str | None = None, copier: object = None
+    folder: Path, code: int, *, memory: bool = False, ended_by: str | None = None, seen: bool = True
 ) -> Outcome:
-    """The outcome of a container with this exit code. copier: the exit record of the process that read its log."""
+    """The outcome of a container with this exit code. seen: the engine saw the exit."""
     step = folder / "job" / "1-build"
-    copied = step / "container-1/logs-1"
-    copied.mkdir(parents=True)
-    (copied / "exit").write_text(json.dumps(copier or {"code": 0, "stopped": None}))
+    step.mkdir(parents=True, exist_ok=True)
     if ended_by is not None:
         (step / "ending").write_text(json.dumps(ended_by))
     spec = ContainerSpec((("docker",),), "/", ("docker",), 2, 1.0, 60.0, 0.0, 0.0, {})
@@ -42,7 +40,7 @@ def outcome(
         has_own_processes=True,
         stop_signal="SIGQUIT",
     )
-    return Container(step, 0, spec, {}, 1 << 20, lambda _: None, Mask())._outcome(state)
+    return Container(step, 0, spec, {}, 1 << 20, lambda _: None, Mask())._outcome(state, exit_was_seen=seen)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 125, 126, 127, 128, 200, 254, 255])
@@ -106,11 +104,12 @@ def test_a_stop_takes_no_longer_than_this_hosts_clock_says(
     assert outcome(tmp_path, 0, ended_by="asked") == Stopped(0, SPAN, StopReport((), seconds, None))
 
 
-@pytest.mark.parametrize("copier", [{"code": 1, "stopped": None}, {"code": None, "stopped": None}, {" ": 0}])
-def test_exit_code_255_is_lost_if_the_reader_of_the_log_failed(tmp_path: Path, copier: object) -> None:
-    """The engine may have been lost then; other codes are the program's."""
-    assert isinstance(outcome(tmp_path / "a", 255, copier=copier), Lost)
-    assert outcome(tmp_path / "b", 1, copier=copier) == Exited(1, SPAN)
+def test_an_exit_that_the_engine_missed_is_lost(tmp_path: Path) -> None:
+    assert isinstance(outcome(tmp_path, 255, seen=False), Lost)
+
+
+def test_an_exit_that_the_engine_missed_after_a_stop_is_stopped(tmp_path: Path) -> None:
+    assert outcome(tmp_path, 255, ended_by="asked", seen=False) == Stopped(255, SPAN)
 
 
 def test_a_step_used_the_sum_of_its_containers_and_the_largest_peak() -> None:

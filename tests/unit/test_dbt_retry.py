@@ -52,6 +52,8 @@ def test_an_attempt_that_was_killed_leaves_the_results_before_it(tmp_path: Path)
         ({"operation.small.hook": "error"}, {}, "none of its nodes had failed"),
         ({"model.a": "error"}, {"which": "freshness"}, "was no run that dbt can go on with"),
         (None, {}, "left no results"),
+        ({"model.***.a": "error"}, {}, "a secret is part of it"),  # as the results of a container are kept
+        ({"model.a": "error"}, {"target": "***"}, "a secret is part of it"),
     ],
 )
 def test_a_step_runs_as_a_whole_where_dbt_could_not_go_on(
@@ -62,6 +64,21 @@ def test_a_step_runs_as_a_whole_where_dbt_could_not_go_on(
     assert said is not None
     assert why in said
     assert not dbt.state_file(tmp_path / "1-build.2").exists()
+
+
+def test_a_masked_variable_is_given_again_and_so_no_hindrance(tmp_path: Path) -> None:
+    called = "dbt build --vars={token: ***}"
+    earlier = left(tmp_path / "1", {"model.a": "error"}, vars={"token": "***"}, invocation_command=called)
+    assert prepare(earlier, tmp_path / "2") is None
+
+
+def test_results_that_can_not_be_read_are_no_error(tmp_path: Path) -> None:
+    earlier = left(tmp_path / "1", {"model.a": "error"})
+    (earlier / "target/run_results.json").unlink()
+    (earlier / "target/run_results.json").mkdir()
+    said = prepare(earlier, tmp_path / "2")
+    assert said is not None
+    assert "can't be taken over" in said
 
 
 def test_what_failed_and_was_not_run_again_still_counts(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def text(folder: Path, job: Job, offset: int = 0) -> str:
 def found(folder: Path, job: Job, **asked: object) -> tuple[int, int, int]:
     """The range of the log that is served: its start, its end, and what is lost."""
     log = JobLog(folder, job, MASK)
-    wanted = {"offset": None, "tail": None, "step": None, **asked}
+    wanted = {"offset": None, "tail": None, "until": None, "step": None, **asked}
     range_ = log.find(log.bounds()[1], is_final=is_final(job), **wanted)  # type: ignore[arg-type]
     return range_.start, range_.end, range_.dropped
 
@@ -151,6 +151,12 @@ def test_a_follower_of_a_job_without_files_learns_how_much_is_gone(tmp_path: Pat
         ({"step": "deps", "offset": 2}, (8, 24, 0)),
         ({"step": "deps", "tail": 10}, (18, 24, 0)),
         ({"step": "ingester", "offset": 20}, (20, 20, 0)),
+        ({"until": 8}, (0, 8, 0)),
+        ({"until": 10}, (0, 8, 0)),  # in a line: up to its beginning
+        ({"until": 99}, (0, 24, 0)),
+        ({"until": 18, "tail": 8}, (18, 18, 0)),  # no line begins in these bytes
+        ({"until": 18, "tail": 14}, (4, 18, 0)),  # what comes before that which a reader has
+        ({"until": 4, "offset": 6}, (6, 6, 0)),
     ],
 )
 def test_a_range_is_in_whole_lines(tmp_path: Path, asked: dict[str, object], expected: tuple[int, int, int]) -> None:

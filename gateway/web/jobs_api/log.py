@@ -21,12 +21,13 @@ Offset = Annotated[int, Field(ge=0, le=2**63 - 1, examples=[10240])]
 
 
 class LogQuery(BaseModel):
-    """Which part of the output. download: browsers save it to a file."""
+    """Which part of the output. end: the offset behind it. download: browsers save it to a file."""
 
     model_config = ConfigDict(extra="forbid")
 
     offset: Offset | None = None
     tail: Offset | None = None
+    end: Offset | None = None
     step: Annotated[str, Field(min_length=1, examples=["build"])] | None = None
     download: Literal["true", ""] | None = None
 
@@ -43,7 +44,7 @@ async def get(request: web.Request) -> web.StreamResponse:
     if asked.offset is not None and asked.tail is not None:
         raise BadRequestError("invalid_field", "The query has `offset` and `tail`: give one of them.")
     job, found = await service.output.find(
-        request.match_info["id"], offset=asked.offset, tail=asked.tail, step=asked.step
+        request.match_info["id"], offset=asked.offset, tail=asked.tail, until=asked.end, step=asked.step
     )
     headers = {"Log-Start": str(found.start), "Log-Next": str(found.end), "Log-Dropped": str(found.dropped)}
     if asked.download is not None:

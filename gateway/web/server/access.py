@@ -13,12 +13,13 @@ from gateway.errors import InsufficientScopeError, TooManyTriggersError, Unautho
 from gateway.model.job import Caller
 from gateway.settings.tokens import Scope, Token, Tokens
 from gateway.web import docs
+from gateway.web.page import files
 from gateway.web.server.links import QUERY, Links
 
 CALLER = web.RequestKey("caller", Caller)
 
 # Paths that need no token, compared with the path as it is sent. Any other path needs one, also one that is not served.
-PUBLIC = frozenset({"/", "/healthz", "/readyz", *docs.PATHS})
+PUBLIC = frozenset({"/healthz", "/readyz", *docs.PATHS, *files.PATHS})
 _LINK = "/api/v1/jobs/{id}/artifacts/{step}/{name}/link"
 # Routes that are asked with POST and only read.
 _READING = frozenset({_LINK})

@@ -1,0 +1,232 @@
+// What runs and waits now, what went wrong since the person looked last, what was refused, and the pipelines.
+
+import { call, path, persist, query, sleep } from "./api.js";
+import { ask } from "./dialogs.js";
+import { announce, fill, h, icon, setText, showEach } from "./dom.js";
+import { follow } from "./follow.js";
+import { ago, count, duration, elapsed, jobState, number, progressText, sentence, word } from "./format.js";
+import { runRow } from "./runs.js";
+
+const LOOKED = "pipeline-gateway-looked"; // in the browser's storage: when the person marked all as seen
+const DAY = 86_400_000; // milliseconds
+const PAUSE = 3000; // milliseconds between two looks at the list
+const SLOW = 5; // looks at the list of active jobs for one at the rest
+const FOLLOWED = 3; // a browser keeps six connections to a host, for all its tabs
+
+export async function show(main, { signal, setTitle }) {
+  const view = new NowView(main, signal, setTitle);
+  for (let turn = 0; ; turn += 1) {
+    const changed = await view.lookAtActive();
+    if (changed || turn % SLOW === 0) await view.lookAtRest();
+    await view.pause();
+  }
+}
+
+class NowView {
+  constructor(main, signal, setTitle) {
+    Object.assign(this, { signal, setTitle, followed: new Map(), ids: null, pipelines: [], wrong: [], active: [], wake: () => {} });
+    this.cards = h("ul", { class: "cards" });
+    this.idle = h("p", { class: "empty", hidden: true }, "Nothing runs now. ", h("a", { href: "#/trigger" }, "Trigger a pipeline"), " to see it here.");
+    this.wrongHead = h("h2", {});
+    this.wrongList = h("ol", { class: "rows" });
+    this.seen = h("button", { class: "quiet", hidden: true, on: { click: () => this.markSeen() } }, "Mark as seen");
+    this.refusals = h("ol", { class: "rows" });
+    this.refused = h("section", { "aria-label": "Refused", hidden: true }, h("h2", {}, "Refused in the last hour"), this.refusals);
+    this.list = h("ul", { class: "rows pipelines" });
+    fill(
+      main,
+      h("h1", {}, "Now"),
+      h("section", { "aria-label": "Running and queued" }, this.idle, this.cards),
+      h("section", { "aria-label": "Went wrong" }, h("div", { class: "head" }, this.wrongHead, this.seen), this.wrongList),
+      this.refused,
+      h("section", { "aria-label": "Pipelines" }, h("h2", {}, "Pipelines"), this.list),
+    );
+    const clock = setInterval(() => this.tick(), 1000);
+    signal.addEventListener("abort", () => clearInterval(clock));
+  }
+
+  /** Whether other jobs are active than at the last look. */
+  async lookAtActive() {
+    const { jobs } = await this.get(`jobs${query({ status: "running,queued", limit: 100 })}`);
+    this.active = await this.withWaitsFor(jobs.sort((one, other) => rank(one) - rank(other)));
+    const ids = this.active.map((job) => job.jobId).join();
+    const changed = ids !== this.ids;
+    this.ids = ids;
+    showEach(this.cards, this.active, (job) => job.jobId, (job) => this.card(job));
+    this.idle.hidden = this.active.length > 0;
+    this.follow();
+    this.showTitle();
+    return changed;
+  }
+
+  /** The jobs, of which the first that wait have what they wait for: the list does not tell. */
+  withWaitsFor(jobs) {
+    const first = jobs.filter((job) => job.status === "queued").slice(0, FOLLOWED);
+    return Promise.all(jobs.map((job) => (first.includes(job) ? this.get(path`jobs/${job.jobId}`) : job)));
+  }
+
+  async lookAtRest() {
+    const since = looked();
+    const hour = new Date(Date.now() - 3_600_000).toISOString();
+    const [known, wrong, refused] = await Promise.all([
+      this.get("pipelines"),
+      this.get(`jobs${query({ outcome: "errors,failed", since: new Date(since).toISOString(), limit: 20 })}`),
+      this.get(`jobs${query({ status: "refused", since: hour, limit: 20 })}`),
+    ]);
+    this.pipelines = known.pipelines;
+    this.showWrong(wrong, since);
+    this.refused.hidden = refused.jobs.length === 0;
+    showEach(this.refusals, refused.jobs, (one) => one.createdAt + one.pipeline, refusalRow);
+    showEach(this.list, this.pipelines, (one) => `${one.projectId}/${one.name}`, pipelineRow);
+    this.tick();
+    this.showTitle();
+  }
+
+  showWrong({ jobs, next }, since) {
+    this.wrong = jobs;
+    const many = next ? `More than ${jobs.length} runs` : count(jobs.length, "run");
+    const when = ago(new Date(since).toISOString());
+    const begin = localStorage.getItem(LOOKED) ? ["since you last looked, ", when] : "in the last day";
+    fill(this.wrongHead, jobs.length ? `${many} went wrong ` : "Nothing went wrong ", begin);
+    this.seen.hidden = jobs.length === 0;
+    showEach(this.wrongList, jobs, (job) => job.jobId, runRow);
+  }
+
+  markSeen() {
+    localStorage.setItem(LOOKED, String(Date.now()));
+    announce("Marked as seen");
+    this.wake(true);
+  }
+
+  card(job) {
+    const parts = {
+      state: h("span", { class: "state" }),
+      sentence: h("p", { class: "sentence" }),
+      bar: h("progress", { "aria-label": `Progress of ${job.pipeline}` }),
+      done: h("span", { class: "done" }),
+      time: h("span", { class: "faint elapsed" }),
+      line: h("p", { class: "last-line", "aria-hidden": "true" }),
+    };
+    const cancel = h("button", { class: "quiet danger", "aria-label": `Cancel ${job.jobId}` }, "Cancel");
+    cancel.addEventListener("click", () => this.cancel(job));
+    const card = h(
+      "li",
+      { class: "card job-card" },
+      h("div", { class: "head" }, parts.state, h("a", { class: "title", href: `#/jobs/${encodeURIComponent(job.jobId)}` }, job.pipeline), h("span", { class: "faint" }, job.projectId), cancel),
+      parts.sentence,
+      h("div", { class: "meter" }, parts.bar, parts.done),
+      parts.time,
+      parts.line,
+    );
+    card.update = (given) => updateCard(card, parts, given);
+    card.showLine = (text) => setText(parts.line, text);
+    card.showTime = () => setText(parts.time, timeText(card.job, this.usual(card.job)));
+    return card;
+  }
+
+  async cancel(job) {
+    const yes = await ask("Cancel this job?", `${job.jobId} is stopped: all its processes and containers are ended.`, "Cancel the job");
+    if (yes) await call(path`jobs/${job.jobId}/cancel`, { method: "POST" });
+  }
+
+  usual(job) {
+    return this.pipelines.find((one) => one.name === job.pipeline && one.projectId === job.projectId)?.usualSeconds;
+  }
+
+  /** Follow the first jobs that run: their progress and their last line come as they happen. */
+  follow() {
+    for (const job of this.active.filter((job) => job.status === "running").slice(0, FOLLOWED)) {
+      if (this.followed.has(job.jobId)) continue;
+      const card = () => this.cards.querySelector(`[data-key="${CSS.escape(job.jobId)}"]`);
+      const end = (job.outputBytes ?? 0) + (job.outputDroppedBytes ?? 0);
+      const following = follow(job.jobId, end, {
+        onState: (record) => card()?.update(record),
+        onLog: (part) => card()?.showLine(lastLine(part.text)),
+        signal: this.signal,
+      });
+      const done = () => {
+        this.followed.delete(job.jobId);
+        this.wake(true);
+      };
+      this.followed.set(job.jobId, following.then(done, done)); // the list tells what has become of the job
+    }
+  }
+
+  /** Wait for the next look, which comes at once where a job has ended. */
+  async pause() {
+    await Promise.race([sleep(PAUSE, this.signal), new Promise((resolve) => (this.wake = resolve))]);
+  }
+
+  tick() {
+    for (const card of this.cards.children) card.showTime();
+  }
+
+  showTitle() {
+    const running = this.active.length;
+    const [first] = this.active;
+    if (running) this.setTitle("running", running === 1 ? `${word(jobState(first))}: ${first.pipeline}` : `${running} active`);
+    else if (this.wrong.length) this.setTitle("errors", `${this.wrong.length} went wrong`);
+    else this.setTitle("succeeded", "Now");
+  }
+
+  get(where) {
+    return persist(() => call(where, { signal: this.signal }), this.signal);
+  }
+}
+
+function updateCard(card, parts, job) {
+  card.job = job;
+  const state = jobState(job);
+  fill(parts.state, icon(state), h("span", { class: "unseen" }, word(state)));
+  setText(parts.sentence, [sentence(job), job.progress?.current].filter(Boolean).join(" "));
+  parts.bar.parentElement.hidden = job.progress === null;
+  if (job.progress) {
+    parts.bar.max = job.progress.total || 1;
+    parts.bar.value = job.progress.done;
+    const wrong = job.progress.error ? `, ${number(job.progress.error)} failed` : "";
+    setText(parts.done, `${progressText(job.progress)}${wrong}`);
+  }
+  card.showTime();
+}
+
+function timeText(job, usual) {
+  const usually = usual ? `, usually ${duration(usual)}` : "";
+  return `${duration(Math.round(elapsed(job)))}${usually}`;
+}
+
+function refusalRow(one) {
+  const row = h("li", { class: "row" }, icon("refused", "Refused"), h("span", { class: "title" }, one.pipeline), h("span", { class: "sentence" }, one.error), ago(one.createdAt));
+  if (one.conflict?.jobId) row.append(h("a", { href: `#/jobs/${encodeURIComponent(one.conflict.jobId)}` }, "What was in the way"));
+  return row;
+}
+
+function pipelineRow(one) {
+  const address = `#/trigger/${encodeURIComponent(one.projectId)}/${encodeURIComponent(one.name)}`;
+  const last = h("span", { class: "last" });
+  const usual = h("span", { class: "faint number" });
+  const row = h("li", { class: "row" }, h("a", { class: "title", href: address }, one.name), h("span", { class: "faint" }, one.projectId), last, usual);
+  row.update = ({ lastRun, usualSeconds, paused }) => {
+    const key = `${lastRun?.jobId} ${lastRun?.status} ${paused}`;
+    if (row.dataset.shown === key) return;
+    row.dataset.shown = key;
+    setText(usual, usualSeconds ? `usually ${duration(usualSeconds)}` : "");
+    if (lastRun === null) return fill(last, paused && "Paused. ", h("span", { class: "faint" }, "Never ran"));
+    const state = lastRun.outcome ?? lastRun.status;
+    fill(last, paused && "Paused. ", icon(state), h("a", { href: `#/jobs/${encodeURIComponent(lastRun.jobId)}` }, word(state)), " ", ago(lastRun.createdAt));
+  };
+  return row;
+}
+
+/** Milliseconds since the epoch. */
+function looked() {
+  return Number(localStorage.getItem(LOOKED)) || Date.now() - DAY;
+}
+
+/** Running ones first, in the order in which they were triggered. */
+function rank(job) {
+  return (job.status === "queued" ? 1e14 : 0) + Date.parse(job.createdAt);
+}
+
+function lastLine(text) {
+  return text.trimEnd().split("\n").at(-1);
+}

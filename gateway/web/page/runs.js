@@ -1,0 +1,156 @@
+// The history: the last runs of each pipeline as bars, and all runs with filters.
+
+import { call, persist, query } from "./api.js";
+import { fill, h, icon, showEach } from "./dom.js";
+import { OUTCOMES, ago, duration, jobState, sentence, word } from "./format.js";
+
+const BARS = 30;
+const PAGE = 100;
+const SLOW = 2; // times the usual duration
+
+/** A run in a list: its outcome, its pipeline, the sentence about it, how long it took and when it was. */
+export function runRow(job) {
+  const state = icon("pending");
+  const text = h("span", { class: "sentence" });
+  const took = h("span", { class: "number" });
+  const row = h(
+    "li",
+    { class: "row run" },
+    h("span", { class: "state" }, state),
+    h("a", { class: "title", href: `#/jobs/${encodeURIComponent(job.jobId)}` }, job.pipeline),
+    text,
+    took,
+    ago(job.createdAt),
+  );
+  row.update = (given) => {
+    const now = jobState(given);
+    fill(row.firstElementChild, icon(now), h("span", { class: "unseen" }, word(now)));
+    fill(text, sentence(given));
+    fill(took, duration(given.durationSeconds));
+  };
+  return row;
+}
+
+export async function show(main, { query: given, signal, setQuery, setTitle }) {
+  setTitle(null, "Runs");
+  const filters = Object.fromEntries(["pipeline", "outcome", "since", "until"].map((name) => [name, given.get(name) ?? ""]));
+  const bars = h("div", { class: "histories" });
+  const form = h("form", { class: "filters", "aria-label": "Filters", on: { submit: (event) => event.preventDefault() } });
+  const list = new RunList(filters, signal);
+  fill(main, h("h1", {}, "Runs"), h("section", { "aria-label": "Pipelines" }, bars), h("section", { "aria-label": "All runs" }, h("h2", {}, "All runs"), form, list.element));
+  const ask = (where) => persist(() => call(where, { signal }), signal);
+  const pipelines = ask("pipelines").then(async (answer) => {
+    fillFilters(form, answer.pipelines, filters, () => {
+      setQuery(filters);
+      list.reload();
+    });
+    await showHistories(bars, answer.pipelines, ask);
+  });
+  await Promise.all([pipelines, list.reload()]);
+}
+
+class RunList {
+  constructor(filters, signal) {
+    Object.assign(this, { filters, signal, jobs: [], next: null, turn: 0 });
+    this.rows = h("ol", { class: "rows" });
+    this.more = h("button", { hidden: true, on: { click: () => this.load() } }, "Show earlier runs");
+    this.empty = h("p", { class: "empty", hidden: true });
+    this.element = h("div", {}, this.rows, this.empty, this.more);
+  }
+
+  reload() {
+    Object.assign(this, { jobs: [], next: null });
+    return this.load();
+  }
+
+  async load() {
+    const turn = (this.turn += 1); // an answer to filters that were changed meanwhile is not shown
+    const { pipeline, outcome, since, until } = this.filters;
+    const [project, name] = pipeline ? pipeline.split("/", 2) : [];
+    const asked = query({ project, pipeline: name, outcome, since: day(since, 0), until: day(until, 1), limit: PAGE, cursor: this.next });
+    const page = await persist(() => call(`jobs${asked}`, { signal: this.signal }), this.signal);
+    if (turn !== this.turn) return;
+    this.jobs.push(...page.jobs);
+    this.next = page.next;
+    showEach(this.rows, this.jobs, (job) => job.jobId, runRow);
+    this.more.hidden = page.next === null;
+    this.empty.hidden = this.jobs.length > 0;
+    const filtered = Object.values(this.filters).some(Boolean);
+    if (filtered) fill(this.empty, "No run fits these filters. Take one away to see more.");
+    else fill(this.empty, "Nothing has run yet. ", h("a", { href: "#/trigger" }, "Trigger a pipeline"), " to begin.");
+  }
+}
+
+function fillFilters(form, pipelines, filters, onChange) {
+  const options = pipelines.map((one) => {
+    const value = `${one.projectId}/${one.name}`;
+    return h("option", { value, selected: value === filters.pipeline }, one.name, pipelines.some((other) => other.name === one.name && other !== one) && ` (${one.projectId})`);
+  });
+  const pipeline = h("select", { id: "by-pipeline" }, h("option", { value: "" }, "All pipelines"), options);
+  const chosen = new Set(filters.outcome.split(",").filter(Boolean));
+  const outcomes = OUTCOMES.map((outcome) =>
+    h("label", { class: "chip" }, h("input", { type: "checkbox", value: outcome, checked: chosen.has(outcome) }), icon(outcome), word(outcome)),
+  );
+  const date = (name, text) => h("label", {}, text, h("input", { type: "date", name, value: filters[name] }));
+  fill(
+    form,
+    h("label", {}, "Pipeline", pipeline),
+    h("fieldset", { class: "plain chips" }, h("legend", {}, "Outcome"), outcomes),
+    date("since", "From"),
+    date("until", "To"),
+  );
+  form.addEventListener("change", () => {
+    filters.pipeline = pipeline.value;
+    filters.outcome = [...form.querySelectorAll("[type=checkbox]:checked")].map((box) => box.value).join();
+    for (const name of ["since", "until"]) filters[name] = form.elements[name].value;
+    onChange();
+  });
+}
+
+async function showHistories(parent, pipelines, ask) {
+  const ran = pipelines.filter((one) => one.lastRun !== null);
+  const histories = ran.map((one) => {
+    const bars = h("ol", { class: "bars" });
+    parent.append(h("section", { class: "history", "aria-label": one.name }, historyHead(one), bars));
+    return async () => {
+      const page = await ask(`jobs${query({ pipeline: one.name, project: one.projectId, limit: BARS })}`);
+      showBars(bars, page.jobs.reverse(), one.usualSeconds);
+    };
+  });
+  for (const fetchOne of histories) await fetchOne(); // in turn: a page is no load on the gateway
+}
+
+function historyHead(one) {
+  return h(
+    "div",
+    { class: "head" },
+    h("h3", {}, h("a", { href: `#/trigger/${encodeURIComponent(one.projectId)}/${encodeURIComponent(one.name)}` }, one.name)),
+    h("span", { class: "faint" }, one.projectId),
+    one.usualSeconds !== null && h("span", { class: "faint number" }, `usually ${duration(one.usualSeconds)}`),
+  );
+}
+
+/** jobs: the oldest first. */
+function showBars(parent, jobs, usual) {
+  const longest = Math.max(...jobs.map((job) => job.durationSeconds), usual ?? 0, 0.001);
+  fill(
+    parent,
+    jobs.map((job) => {
+      const state = jobState(job);
+      const slow = usual !== null && job.durationSeconds > SLOW * usual && !["running", "queued"].includes(state);
+      const label = `${word(state)} in ${duration(job.durationSeconds)}${slow ? `, more than twice the usual ${duration(usual)}` : ""}`;
+      const bar = h("span", { class: `bar is-${state}`, style: { height: `${Math.max(4, (100 * job.durationSeconds) / longest)}%` } });
+      const title = `${label}, ${new Date(job.createdAt).toLocaleString()}`;
+      const link = h("a", { href: `#/jobs/${encodeURIComponent(job.jobId)}`, "aria-label": title, title }, slow && h("span", { class: "slow", "aria-hidden": "true" }, "▲"), bar);
+      return h("li", {}, link, state === "succeeded" ? h("span", { class: "no-mark" }) : icon(state));
+    }),
+  );
+}
+
+/** The beginning of a day of this browser's zone, or of the one `later` days after it. */
+function day(text, later) {
+  if (!text) return undefined;
+  const moment = new Date(`${text}T00:00:00`);
+  moment.setDate(moment.getDate() + later);
+  return moment.toISOString();
+}

@@ -20,8 +20,7 @@ from pytest_aiohttp import AiohttpClient
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
 from runners.detached import supervisor as process
-from tests.support import api, browser, docker, parts, projects
-from tests.support import measured as measured_shim
+from tests.support import api, browser, docker, measured, parts, projects
 from tests.support.api import Api
 from tests.support.browser import Pages
 from tests.support.forks import SERVER
@@ -133,16 +132,23 @@ def _sigint_is_heard() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _measure_the_shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Under coverage, the supervisors of steps that a test itself starts are measured too."""
+def _unmeasured() -> Iterator[None]:
+    """Coverage measures no process that the tests start, which would take half as long again.
+
+    The tests of units and components reach the same code in this process.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        measured = measured_shim.wrapper(tmp_path_factory.mktemp("measured"))
-        if measured is not None:
-            patch.setattr(process, "_SHIM", str(measured))
-        # what the tests start is not measured: it would take half as long again, and the tests of units and components
-        # reach the same code in this process
-        for name in measured_shim.VARIABLES:
-            patch.delenv(name, raising=False)
+        for name in measured.VARIABLES:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured_shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Coverage does measure the supervisors of steps that a file starts, for 0.3 s of CPU each."""
+    with pytest.MonkeyPatch.context() as patch:
+        if (wrapper := measured.wrapper(tmp_path_factory.mktemp("measured"))) is not None:
+            patch.setattr(process, "_SHIM", str(wrapper))
         yield
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import MakeGateway
 from tests.support import projects
 from tests.support.gateway import wait_for
-from tests.support.quick_dbt import REAL_DBT
+from tests.support.quick_dbt import QUICK_DBT, REAL_DBT
 
 pytestmark = pytest.mark.installed  # one place where what is killed is the installed command
 
@@ -110,9 +110,14 @@ def test_a_cancel_goes_on_after_a_kill_and_says_what_it_stopped(tmp_path: Path, 
 
 
 def test_sigkill_during_full_gives_the_record_of_an_undisturbed_run(tmp_path: Path, make_gateway: MakeGateway) -> None:
-    gateway = make_gateway(projects.make(tmp_path / "project", dbt=REAL_DBT))
+    """Each kill meets the installed dbt, whose commands take long enough; the undisturbed run has the quick one."""
+    dbt = tmp_path / "dbt"
+    dbt.symlink_to(QUICK_DBT.program)
+    gateway = make_gateway(projects.make(tmp_path / "project", dbt=dbt))
     undisturbed = gateway.run(pipeline="full")
     assert undisturbed["exitCode"] == 0, undisturbed
+    dbt.unlink()
+    dbt.symlink_to(REAL_DBT)
     job = gateway.trigger(pipeline="full")
     for phase in ("deps", "build"):
         wait_for(lambda phase=phase: gateway.poll(job)["phase"] == phase, f"the step {phase}")

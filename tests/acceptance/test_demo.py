@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import need
+from tests.support import quick_dbt
 from tests.support.gateway import COMMAND, DEADLINE, wait_for
 from tests.support.ports import free_port
 
@@ -118,6 +119,7 @@ def test_the_demo_shows_the_row_counts_of_bronze_and_a_gold_table(first: Ran) ->
 
 def test_a_second_demo_in_the_folder_and_the_commands_it_prints_work(first: Ran) -> None:
     need("bash"), need("curl")
+    quick_dbt.use_in(first.folder / "gateway.yaml")  # the first demo had the installed one
     with demo_in_background(first.folder, "--serve", "--port", str(free_port())) as (process, printed):
         text = wait_for(lambda: _served(process, printed), "a demo that serves")
         for rows in ROWS.values():
@@ -146,6 +148,7 @@ def cancelled(base: str, path: str) -> None:
 
 def test_a_broken_model_makes_the_demo_exit_1_and_name_it(first: Ran, tmp_path: Path) -> None:
     folder = shutil.copytree(first.folder, tmp_path / "lakehouse")
+    quick_dbt.use_in(folder / "gateway.yaml")
     # its tables are loaded already, and of its models only silver and the broken one are kept
     (folder / "ingester/flights.py").write_text("")
     for pattern in ("models/gold/*", "models/silver/*.yml", "tests/*.sql"):

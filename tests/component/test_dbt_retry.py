@@ -9,6 +9,7 @@ from typing import Any
 from tests.conftest import MakeApi
 from tests.support import projects
 from tests.support.api import Api
+from tests.support.quick_dbt import QUICK_DBT
 
 BROKEN = "select no_such_column as n from {{ ref('numbers') }}\n"
 GOOD = "select n from {{ ref('numbers') }} where n % 2 = 0\n"
@@ -18,7 +19,8 @@ PLAIN = {"command": "build", "enableOpenlineage": False}
 
 def broken(folder: Path, **retries: Any) -> Path:
     """A project whose second model fails, so that its test is skipped."""
-    fabric = {"resources": {"ingester": "warehouse", "dbt": "warehouse"}, "dbt": {"retries": retries or None}}
+    dbt = {"executable": str(QUICK_DBT.program), "retries": retries or None}
+    fabric = {"resources": {"ingester": "warehouse", "dbt": "warehouse"}, "dbt": dbt}
     made = projects.make(folder, settings={"fabrics": {"local": fabric}})
     projects.write(made / "transform/models/evens.sql", BROKEN)
     return made

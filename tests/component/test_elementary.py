@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,14 +15,10 @@ from tests.conftest import MakeApi
 from tests.support import projects
 from tests.support.api import Api, until
 from tests.support.damage import STATE
+from tests.support.quick_dbt import QUICK_DBT
 
 # the steps of `daily`, as a person calls them who knows nothing of the gateway
 BY_HAND = (["deps"], ["build"], ["run", "--select", "elementary"])
-CALL = """
-import json, sys
-from dbt.cli.main import dbtRunner
-sys.exit(not all(dbtRunner().invoke(words).success for words in json.loads(sys.argv[1])))
-"""
 TABLES = ("dbt_run_results", "elementary_test_results")
 MADE = "The step build makes Elementary's models too"
 LEFT = "The step build leaves Elementary's models to the step elementary: the target has their tables."
@@ -48,7 +43,8 @@ def project(folder: Path, compile_by_fake: str | None = None) -> Path:
 
 
 def call_dbt(transform: Path) -> None:
-    subprocess.run([sys.executable, "-c", CALL, json.dumps(BY_HAND)], cwd=transform, check=True)
+    for words in BY_HAND:
+        subprocess.run([QUICK_DBT.program, *words], cwd=transform, check=True)
 
 
 def kept(folder: Path) -> list[Counter[str]]:

@@ -31,6 +31,8 @@ from runners.output import OutputRing
 from runners.process.local_runner import LocalRunner
 from runners.runner import Liveness, Runner
 
+pytestmark = pytest.mark.usefixtures("measured_shim")
+
 CAP = 64 << 20
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 # waits for a file in its folder, like a step that takes long

@@ -296,8 +296,12 @@ async def each_takes(calls: Iterable[Coroutine[Any, Any, object]]) -> float:
 
 
 def _fill(file: Path) -> None:
-    """Insert many ended jobs, as the store writes them."""
-    rows = (stores._row(ended(make_job(f"old-{number}"), DONE)) for number in range(EVERYTHING))
+    """Insert many ended jobs, as the store writes them: one of them, each time with another id."""
+    row = stores._row(ended(make_job("old-0"), DONE))
+    rows = (
+        [value.replace("old-0", f"old-{number}") if isinstance(value, str) else value for value in row]
+        for number in range(EVERYTHING)
+    )
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.executemany(stores._INSERT, rows)
         connection.execute("INSERT INTO claim SELECT seq, 'x', 'over' FROM job")

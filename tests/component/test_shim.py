@@ -19,6 +19,8 @@ from runners import shim
 from runners.detached import supervisor as process_module
 from runners.output import OutputRing
 
+pytestmark = pytest.mark.usefixtures("measured_shim")
+
 
 def make(job: Path, script: str, **more: Any) -> Path:
     folder = job / "1-run"

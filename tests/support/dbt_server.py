@@ -1,4 +1,4 @@
-"""Runs dbt in forks of a process that has imported it once: most of the CPU time of a short command goes there.
+"""Runs dbt in forks of a process that has imported it and run a command once: most of the CPU time of one goes there.
 
 A script of the standard library and dbt, started with the descriptor of a listening socket; it ends with its stdin. It
 imports dbt when the first command comes. Each connection is one command, sent by the program of quick_dbt.py: a JSON
@@ -17,19 +17,24 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-_IMPORTED = ("dbt.cli.main", "dbt.adapters.duckdb", "dbt.include.duckdb", "dbt.parser.sql", "dbt.task.build")
-# classes whose JSON Schemas dbt makes once in each process, before it checks the first object of the class
-_CHECKED = {
-    "dbt.adapters.duckdb.credentials": ("DuckDBCredentials",),
-    "dbt.artifacts.resources": ("ModelConfig", "TestConfig"),
-    "dbt.contracts.graph.nodes": ("GenericTestNode", "ModelNode", "SingularTestNode"),
-    "dbt.contracts.graph.unparsed": ("UnparsedModelUpdate",),
-    "dbt.contracts.project": ("Configuration", "PackageConfig", "Project", "ProjectFlags"),
-    "dbt.contracts.selection": ("SelectorFile",),
+_IMPORTED = (
+    *("dbt.cli.main", "dbt.task.build", "dbt.task.list", "dbt.task.retry", "dbt_common.clients.agate_helper"),
+    *("dbt.adapters.duckdb.environments.local", "babel.dates", "multiprocessing.dummy"),
+)
+# a project with something of each kind that tests have
+_PROJECT = {
+    "dbt_project.yml": "name: first\nversion: '1.0'\nprofile: first\n",
+    "profiles.yml": "first: {target: dev, outputs: {dev: {type: duckdb}}}\n",
+    "packages.yml": "packages: []\n",
+    "models/one.sql": "select 1 as n",
+    "models/models.yml": "models: [{name: one, columns: [{name: n, data_tests: [unique, not_null]}]}]\n",
+    "tests/none.sql": "select n from {{ ref('one') }} where n > 1",
 }
 _STREAMS = 3
 
@@ -105,13 +110,34 @@ class Server:
 
 @cache
 def _prepare() -> None:
-    """Do, once, what each process of dbt would do first."""
+    """Do, once, what each process of dbt would do first, which is most of the CPU time of a short command.
+
+    That is to import dbt, and to parse the macros that come with it; dbt's own cache for tests keeps those.
+    """
     for name in _IMPORTED:
         importlib.import_module(name)
-    for name, classes in _CHECKED.items():
-        for found in classes:
-            getattr(importlib.import_module(name), found).json_schema()
+    importlib.import_module("dbt_common.tests").enable_test_caching()
+    with tempfile.TemporaryDirectory() as folder:
+        _parse(Path(folder))
+    # the semaphores of this command go, and with them what removes the semaphores of a process that was killed
+    importlib.import_module("dbt.adapters.factory").reset_adapters()
+    gc.collect()
+    importlib.import_module("multiprocessing.resource_tracker")._resource_tracker._stop()
+    threads = [thread.name for thread in Path("/proc/self/task").iterdir()]
+    assert len(threads) == 1, f"a fork has one of these threads only, and would wait for the others: {threads}"
     gc.freeze()
+
+
+def _parse(folder: Path) -> None:
+    """Parse the project, without the static parser, which would leave threads."""
+    for name, text in _PROJECT.items():
+        file = folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, "utf-8")
+    options = [f"--{name}={folder}" for name in ("project-dir", "profiles-dir", "log-path", "target-path")]
+    words = ("--quiet", "--no-send-anonymous-usage-stats", "--no-static-parser", "parse", *options)
+    done = importlib.import_module("dbt.cli.main").dbtRunner().invoke(list(words))
+    assert done.success, done.exception
 
 
 def _run(request: dict[str, Any]) -> int:

@@ -9,7 +9,9 @@ import coverage
 
 from runners import shim
 
-VARIABLES = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+_NAMES = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+# by which coverage measures this very process, if it does: read before the tests take them out of the environment
+VARIABLES = {name: os.environ[name] for name in _NAMES if name in os.environ}
 _WRAPPER = """
 import os, runpy, sys
 sys.path.append({packages!r})
@@ -25,10 +27,9 @@ runpy.run_path({shim!r}, run_name="__main__")
 
 def wrapper(folder: Path) -> Path | None:
     """A program that is the shim and measures it, if this very process is being measured."""
-    variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    if not variables:
+    if not VARIABLES:
         return None
     packages = str(Path(coverage.__file__).parents[1])
     program = folder / "measured_shim.py"
-    program.write_text(_WRAPPER.format(packages=packages, variables=variables, shim=shim.__file__), encoding="utf-8")
+    program.write_text(_WRAPPER.format(packages=packages, variables=VARIABLES, shim=shim.__file__), encoding="utf-8")
     return program

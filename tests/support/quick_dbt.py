@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from tests.support import dbt_server
 
 REAL_DBT = Path(sys.executable).with_name("dbt")
@@ -101,3 +103,10 @@ class QuickDbt:
 
 
 QUICK_DBT = QuickDbt()
+
+
+def use_in(file: Path) -> None:
+    """Name it in the settings of the demo's fabric."""
+    settings = yaml.safe_load(file.read_text("utf-8"))
+    settings["fabrics"][1]["dbt"] = {"executable": str(QUICK_DBT.program)}
+    file.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")

@@ -41,8 +41,8 @@ PATHS = PAGE_PATHS | {f"/docs/{_STYLE}", *(f"/docs/{name}" for name in PICTURES)
 
 # A page may have stylesheets and pictures of this origin; everything else stays forbidden, scripts above all.
 _POLICY = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 }
 _DOCUMENT = """\
 <!doctype html>

@@ -81,9 +81,8 @@ function refused(error) {
   ];
 }
 
-function signIn() {
+function signIn(wrong = token() !== null) {
   left.abort();
-  const wrong = token() !== null;
   setToken(null);
   const field = h("input", { id: "token", type: "password", autocomplete: "off", required: true });
   const form = h(
@@ -93,7 +92,9 @@ function signIn() {
       on: {
         submit(event) {
           event.preventDefault();
-          setToken(field.value.trim());
+          const given = field.value.trim();
+          if (!/^[!-~]+$/.test(given)) return signIn(true); // no header can hold it
+          setToken(given);
           showSignOut();
           show();
         },
@@ -125,7 +126,7 @@ function showConnection() {
 }
 
 connection.addEventListener("change", showConnection);
-connection.addEventListener("unauthorized", signIn);
+connection.addEventListener("unauthorized", () => signIn());
 document.getElementById("sign-out").addEventListener("click", () => {
   setToken(null);
   signIn();

@@ -98,6 +98,7 @@ class NowView {
   markSeen() {
     localStorage.setItem(LOOKED, String(Date.now() + connection.skew));
     announce("Marked as seen");
+    this.ids = null; // so that the next look is at all
     this.wake(true);
   }
 

@@ -57,7 +57,10 @@ export async function request(where, { method = "GET", body, signal, headers = {
   }
   found(response);
   if (response.ok) return response;
-  throw await refusal(response);
+  const error = await refusal(response);
+  const isOfNow = sent["X-AUTH-TOKEN"] === (token() ?? undefined); // of several calls, the first one tells
+  if (error.status === 401 && isOfNow) connection.dispatchEvent(new Event("unauthorized"));
+  throw error;
 }
 
 /** Call the jobs API for JSON. Raises what `request` does. */
@@ -112,6 +115,5 @@ async function refusal(response) {
   } catch {
     // an answer of a proxy between
   }
-  if (response.status === 401) connection.dispatchEvent(new Event("unauthorized"));
   return new ApiError(response.status, body.code ?? "unknown", body.error ?? `The answer has the status ${response.status}.`, body);
 }

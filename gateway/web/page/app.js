@@ -82,9 +82,8 @@ function refused(error) {
   ];
 }
 
-function signIn() {
+function signIn(wrong = token() !== null) {
   left.abort();
-  const wrong = token() !== null;
   setToken(null);
   const field = h("input", { id: "token", type: "password", autocomplete: "off", required: true });
   const form = h(
@@ -94,7 +93,9 @@ function signIn() {
       on: {
         submit(event) {
           event.preventDefault();
-          setToken(field.value.trim());
+          const given = field.value.trim();
+          if (!/^[!-~]+$/.test(given)) return signIn(true); // no header can hold it
+          setToken(given);
           showSignOut();
           show();
         },
@@ -147,7 +148,7 @@ async function versionOfPage() {
 }
 
 connection.addEventListener("change", showConnection);
-connection.addEventListener("unauthorized", signIn);
+connection.addEventListener("unauthorized", () => signIn());
 document.getElementById("sign-out").addEventListener("click", () => {
   setToken(null);
   signIn();

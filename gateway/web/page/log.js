@@ -8,7 +8,7 @@ const HELD = 5000; // lines that are held, beside those that were loaded on dema
 const BLOCK = 200; // lines that the browser lays out together, or not at all while they can't be seen
 const SLICE = 1000; // lines that are drawn between two frames
 const EARLIER = 256 * 1024; // bytes that are loaded on demand
-const LONGEST = 16 * EARLIER; // bytes of a line that may be loaded as a whole
+const READ = 20_000; // lines that are held beside those while a person reads, who would be moved otherwise
 const SETTLING = 4; // frames
 const LINE = 1.21875; // rem, the height of a line: see .line in page.css
 const HEADING = /^==> .* <==$/;
@@ -21,16 +21,17 @@ const WARNING = /\bWARN(?:ING)?(?!=)\b|\bwarning:/i;
  */
 export class LogView {
   constructor(job, signal) {
-    Object.assign(this, { job, signal, parts: [], undrawn: [], held: HELD, hit: -1, hits: [] });
+    Object.assign(this, { job, signal, parts: [], undrawn: [], held: HELD, isLoading: false, hit: -1, hits: [] });
     this.follows = h("input", { type: "checkbox", checked: true, on: { change: () => this.toEnd() } });
     this.search = h("input", { type: "search", placeholder: "Search", "aria-label": "Search in the lines that are shown", on: { input: () => this.find(), keydown: (event) => this.onKey(event) } });
     this.found = h("span", { class: "faint number", role: "status" });
     this.errorButton = h("button", { class: "quiet", hidden: true, on: { click: () => this.showFirstError() } }, "First error");
     this.download = h("button", { class: "quiet", on: { click: () => this.save() } }, "Download");
     this.earlier = h("button", { class: "quiet earlier", hidden: true, on: { click: () => this.loadEarlier() } }, "Show earlier lines");
+    this.gone = h("p", { class: "faint", hidden: true });
     this.text = h("div", { class: "lines" });
     this.empty = h("p", { class: "empty" }, "No output yet.");
-    this.box = h("div", { class: "log", tabindex: 0, role: "region", "aria-label": "Log", on: { scroll: () => this.onScroll() } }, this.earlier, this.text, this.empty);
+    this.box = h("div", { class: "log", tabindex: 0, role: "region", "aria-label": "Log", on: { scroll: () => this.onScroll() } }, this.earlier, this.gone, this.text, this.empty);
     const tools = h("div", { class: "tools" }, h("label", { class: "choice" }, this.follows, "Follow"), this.search, this.found, this.errorButton, this.download);
     this.element = h("div", {}, tools, this.box);
     window.CSS?.highlights?.delete("found");
@@ -43,7 +44,9 @@ export class LogView {
   }
 
   append(part) {
-    const gap = part.dropped > 0 ? `… ${bytes(part.dropped)} of output were dropped to keep it under its cap …\n` : "";
+    const isFirst = this.parts.length + this.undrawn.length === 0;
+    if (isFirst) this.begin(part.offset, part.dropped > 0 ? part.offset : this.oldest);
+    const gap = part.dropped > 0 && !isFirst ? `… ${bytes(part.dropped)} of output were dropped to keep it under its cap …\n` : "";
     this.undrawn.push(newPart(part.offset, gap + part.text));
     this.schedule();
   }
@@ -67,10 +70,7 @@ export class LogView {
 
   /** Draw some lines of the parts that came, and let the oldest parts go. */
   draw() {
-    while (this.undrawn.length > 1 && lineCount(this.undrawn.slice(1)) >= this.held) {
-      for (const part of this.parts.splice(0)) part.element.remove();
-      this.letGo(this.undrawn.shift());
-    }
+    for (let spare; (spare = this.spare(this.undrawn)) > 0; ) this.letGo([...this.parts.splice(0), ...this.undrawn.splice(0, spare)]);
     for (let room = SLICE; room > 0 && this.undrawn.length > 0; ) {
       const [part] = this.undrawn;
       const lines = part.lines.slice(part.drawn, part.drawn + room);
@@ -81,15 +81,21 @@ export class LogView {
       if (!part.element.isConnected) this.text.append(part.element);
       if (part.drawn === part.lines.length) this.undrawn.shift();
     }
-    while (this.parts.length > 1 && lineCount(this.parts.slice(1)) >= this.held) this.letGo(this.parts.shift());
+    for (let spare; (spare = this.spare(this.parts)) > 0; ) this.letGo(this.parts.splice(0, spare));
     this.drawn();
     this.toEnd();
   }
 
-  letGo(part) {
-    part.element.remove();
-    const next = this.parts[0] ?? this.undrawn[0];
-    this.first = next.offset;
+  /** How many of the first of these parts can go: up to the end of a line, where enough lines follow. */
+  spare(parts) {
+    const until = parts.findIndex((part) => part.endsLine) + 1;
+    const enough = this.held + (this.follows.checked ? 0 : READ);
+    return !this.isLoading && until < parts.length && lineCount(parts.slice(until)) >= enough ? until : 0;
+  }
+
+  letGo(parts) {
+    for (const part of parts) part.element.remove();
+    this.first = (this.parts[0] ?? this.undrawn[0]).offset;
     this.showEarlier();
   }
 
@@ -106,31 +112,30 @@ export class LogView {
 
   showEarlier() {
     this.earlier.hidden = this.first <= this.oldest;
+    this.gone.hidden = !this.earlier.hidden || this.oldest === 0;
+    setText(this.gone, `The first ${bytes(this.oldest)} of the output were dropped to keep it under its cap.`);
   }
 
   async loadEarlier() {
-    this.earlier.disabled = true;
+    this.earlier.disabled = this.isLoading = true;
     try {
-      await this.load(EARLIER);
+      await this.load();
       setText(this.earlier, "Show earlier lines");
     } catch (error) {
       if (this.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
       setText(this.earlier, `${error.message} Try again.`);
     } finally {
-      this.earlier.disabled = false;
+      this.earlier.disabled = this.isLoading = false;
     }
   }
 
-  async load(size) {
-    const { first } = this;
-    const response = await request(path`jobs/${this.job}/log` + query({ tail: size, end: first }), { signal: this.signal });
+  async load() {
+    const response = await request(path`jobs/${this.job}/log` + query({ tail: EARLIER, end: this.first }), { signal: this.signal });
     const text = await response.text();
-    const start = Number(response.headers.get("Log-Start"));
-    if (start >= first && first - size > this.oldest && size < LONGEST) return this.load(4 * size); // inside of a long line
-    if (first !== this.first) return; // other parts were let go meanwhile
-    if (start >= first || first - size > start) this.oldest = start; // what was before is gone
-    this.insert(newPart(Math.min(start, first), text));
+    const start = Math.min(this.first, Number(response.headers.get("Log-Start")));
+    if (start === this.first || Number(response.headers.get("Log-Dropped")) > 0) this.oldest = start; // what was before is gone
+    this.insert(newPart(start, text));
   }
 
   /** Put a part before those that are shown, which stay where they are. */
@@ -183,7 +188,7 @@ export class LogView {
     setText(this.found, words ? `${place}${count(this.hits.length, "line")}` : "");
     if (!window.CSS?.highlights) return;
     const ranges = this.hits.map((line) => {
-      const begin = line.text.toLowerCase().indexOf(words);
+      const begin = Math.min(line.text.length, line.text.toLowerCase().indexOf(words)); // some letters are two in lower case
       const range = new Range();
       range.setStart(line.element.firstChild, begin);
       range.setEnd(line.element.firstChild, Math.min(line.text.length, begin + words.length));
@@ -219,7 +224,7 @@ export class LogView {
 
 function newPart(offset, text) {
   const lines = text ? text.replace(/\n$/, "").split("\n").map((line) => ({ text: line })) : [];
-  return { offset, lines, drawn: 0, element: h("div", {}) };
+  return { offset, lines, endsLine: text.endsWith("\n"), drawn: 0, element: h("div", {}) };
 }
 
 function drawLines(part, lines) {

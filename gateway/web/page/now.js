@@ -1,6 +1,6 @@
 // What runs and waits now, what went wrong since the person looked last, what was refused, and the pipelines.
 
-import { call, path, persist, query, sleep } from "./api.js";
+import { ApiError, call, connection, path, persist, query, sleep } from "./api.js";
 import { ask } from "./dialogs.js";
 import { announce, fill, h, icon, setText, showEach } from "./dom.js";
 import { follow } from "./follow.js";
@@ -11,6 +11,8 @@ const LOOKED = "pipeline-gateway-looked"; // in the browser's storage: when the 
 const DAY = 86_400_000; // milliseconds
 const PAUSE = 3000; // milliseconds between two looks at the list
 const SLOW = 5; // looks at the list of active jobs for one at the rest
+const WRONG = 20; // runs that went wrong, at most, in the list
+const LAST = 4096; // bytes of output, of which the last line is shown at once
 const FOLLOWED = 3; // a browser keeps six connections to a host, for all its tabs
 
 export async function show(main, { signal, setTitle }) {
@@ -70,11 +72,12 @@ class NowView {
     const hour = new Date(Date.now() - 3_600_000).toISOString();
     const [known, wrong, refused] = await Promise.all([
       this.get("pipelines"),
-      this.get(`jobs${query({ outcome: "errors,failed", since: new Date(since).toISOString(), limit: 20 })}`),
+      this.get(`jobs${query({ outcome: "errors,failed", since: new Date(since - DAY).toISOString(), limit: 100 })}`),
       this.get(`jobs${query({ status: "refused", since: hour, limit: 20 })}`),
     ]);
     this.pipelines = known.pipelines;
-    this.showWrong(wrong, since);
+    // the API knows when jobs were triggered; those that ended since may have been triggered before
+    this.showWrong(wrong.jobs.filter((job) => Date.parse(job.finishedAt) > since), since);
     this.refused.hidden = refused.jobs.length === 0;
     showEach(this.refusals, refused.jobs, (one) => one.createdAt + one.pipeline, refusalRow);
     showEach(this.list, this.pipelines, (one) => `${one.projectId}/${one.name}`, pipelineRow);
@@ -82,19 +85,20 @@ class NowView {
     this.showTitle();
   }
 
-  showWrong({ jobs, next }, since) {
+  showWrong(jobs, since) {
     this.wrong = jobs;
-    const many = next ? `More than ${jobs.length} runs` : count(jobs.length, "run");
+    const many = jobs.length > WRONG ? `More than ${count(WRONG, "run")}` : count(jobs.length, "run");
     const when = ago(new Date(since).toISOString());
     const begin = localStorage.getItem(LOOKED) ? ["since you last looked, ", when] : "in the last day";
     fill(this.wrongHead, jobs.length ? `${many} went wrong ` : "Nothing went wrong ", begin);
     this.seen.hidden = jobs.length === 0;
-    showEach(this.wrongList, jobs, (job) => job.jobId, runRow);
+    showEach(this.wrongList, jobs.slice(0, WRONG), (job) => job.jobId, runRow);
   }
 
   markSeen() {
-    localStorage.setItem(LOOKED, String(Date.now()));
+    localStorage.setItem(LOOKED, String(Date.now() + connection.skew));
     announce("Marked as seen");
+    this.ids = null; // so that the next look is at all
     this.wake(true);
   }
 
@@ -106,9 +110,10 @@ class NowView {
       done: h("span", { class: "done" }),
       time: h("span", { class: "faint elapsed" }),
       line: h("p", { class: "last-line", "aria-hidden": "true" }),
+      problem: h("p", { class: "problem", role: "alert", hidden: true }),
     };
     const cancel = h("button", { class: "quiet danger", "aria-label": `Cancel ${job.jobId}` }, "Cancel");
-    cancel.addEventListener("click", () => this.cancel(job));
+    cancel.addEventListener("click", () => this.cancel(job, parts.problem));
     const card = h(
       "li",
       { class: "card job-card" },
@@ -117,6 +122,7 @@ class NowView {
       h("div", { class: "meter" }, parts.bar, parts.done),
       parts.time,
       parts.line,
+      parts.problem,
     );
     card.update = (given) => updateCard(card, parts, given);
     card.showLine = (text) => setText(parts.line, text);
@@ -124,9 +130,17 @@ class NowView {
     return card;
   }
 
-  async cancel(job) {
+  async cancel(job, problem) {
     const yes = await ask("Cancel this job?", `${job.jobId} is stopped: all its processes and containers are ended.`, "Cancel the job");
-    if (yes) await call(path`jobs/${job.jobId}/cancel`, { method: "POST" });
+    if (!yes) return;
+    problem.hidden = true;
+    try {
+      await call(path`jobs/${job.jobId}/cancel`, { method: "POST" });
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      problem.hidden = false;
+      setText(problem, error.message);
+    }
   }
 
   usual(job) {
@@ -138,8 +152,9 @@ class NowView {
     for (const job of this.active.filter((job) => job.status === "running").slice(0, FOLLOWED)) {
       if (this.followed.has(job.jobId)) continue;
       const card = () => this.cards.querySelector(`[data-key="${CSS.escape(job.jobId)}"]`);
-      const end = (job.outputBytes ?? 0) + (job.outputDroppedBytes ?? 0);
-      const following = follow(job.jobId, end, {
+      const dropped = job.outputDroppedBytes ?? 0;
+      const begin = dropped + Math.max(0, (job.outputBytes ?? 0) - LAST);
+      const following = follow(job.jobId, begin, {
         onState: (record) => card()?.update(record),
         onLog: (part) => card()?.showLine(lastLine(part.text)),
         signal: this.signal,

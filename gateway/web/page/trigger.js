@@ -13,11 +13,15 @@ export async function show(main, { params, signal, setTitle }) {
   setTitle(null, "Trigger");
   const { pipelines } = await persist(() => call("pipelines", { signal }), signal);
   const [project, name] = params;
-  const chosen = pipelines.find((one) => one.projectId === project && one.name === name);
-  const list = h("nav", { class: "picker", "aria-label": "Pipelines" }, h("ul", { class: "rows" }, pipelines.map((one) => pick(one, one === chosen))));
+  const isChosen = (one) => one.projectId === project && one.name === name;
+  const chosen = pipelines.find(isChosen);
+  const rows = h("ul", { class: "rows" });
+  const showRows = (changed) => fill(rows, pipelines.map((one) => pick(isChosen(one) ? changed : one, isChosen(one))));
+  showRows(chosen);
+  const list = h("nav", { class: "picker", "aria-label": "Pipelines" }, rows);
   const form = h("div", { class: "picked" });
   fill(main, h("h1", {}, chosen ? `Trigger ${name}` : "Trigger a pipeline"), h("div", { class: "trigger" }, list, form));
-  if (chosen) new TriggerForm(form, chosen, signal);
+  if (chosen) new TriggerForm(form, chosen, signal, showRows);
   else if (name) fill(form, h("p", { role: "alert" }, `The project ${project} has no pipeline ${name}. Pick another one.`));
   else fill(form, h("p", { class: "empty" }, pipelines.length ? "Pick a pipeline to see its parameters." : "No pipeline is configured. See ", !pipelines.length && h("a", { href: "docs/pipelines.md" }, "Pipelines"), !pipelines.length && "."));
 }
@@ -28,8 +32,9 @@ function pick(one, isChosen) {
 }
 
 class TriggerForm {
-  constructor(parent, pipeline, signal) {
-    Object.assign(this, { parent, pipeline, signal });
+  /** onChange gets the pipeline as it is after it was paused or unpaused. */
+  constructor(parent, pipeline, signal, onChange) {
+    Object.assign(this, { parent, pipeline, signal, onChange });
     this.key = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join(""); // a second click is the same trigger
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
     this.status = h("div", { class: "card pipeline-status" });
@@ -130,6 +135,7 @@ class TriggerForm {
     await this.act(async () => {
       this.pipeline = await call(path`pipelines/${projectId}/${name}/paused`, { method: "PUT", body: { paused } });
       this.showStatus();
+      this.onChange(this.pipeline);
       announce(paused ? `${name} is paused` : `${name} is not paused any more`);
     });
   }

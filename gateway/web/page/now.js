@@ -1,6 +1,6 @@
 // What runs and waits now, what went wrong since the person looked last, what was refused, and the pipelines.
 
-import { call, path, persist, query, sleep } from "./api.js";
+import { ApiError, call, path, persist, query, sleep } from "./api.js";
 import { ask } from "./dialogs.js";
 import { announce, fill, h, icon, setText, showEach } from "./dom.js";
 import { follow } from "./follow.js";
@@ -106,9 +106,10 @@ class NowView {
       done: h("span", { class: "done" }),
       time: h("span", { class: "faint elapsed" }),
       line: h("p", { class: "last-line", "aria-hidden": "true" }),
+      problem: h("p", { class: "problem", role: "alert" }),
     };
     const cancel = h("button", { class: "quiet danger", "aria-label": `Cancel ${job.jobId}` }, "Cancel");
-    cancel.addEventListener("click", () => this.cancel(job));
+    cancel.addEventListener("click", () => this.cancel(job, parts.problem));
     const card = h(
       "li",
       { class: "card job-card" },
@@ -117,6 +118,7 @@ class NowView {
       h("div", { class: "meter" }, parts.bar, parts.done),
       parts.time,
       parts.line,
+      parts.problem,
     );
     card.update = (given) => updateCard(card, parts, given);
     card.showLine = (text) => setText(parts.line, text);
@@ -124,9 +126,16 @@ class NowView {
     return card;
   }
 
-  async cancel(job) {
+  async cancel(job, problem) {
     const yes = await ask("Cancel this job?", `${job.jobId} is stopped: all its processes and containers are ended.`, "Cancel the job");
-    if (yes) await call(path`jobs/${job.jobId}/cancel`, { method: "POST" });
+    if (!yes) return;
+    try {
+      await call(path`jobs/${job.jobId}/cancel`, { method: "POST" });
+      announce(`${job.jobId} is being cancelled`);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      setText(problem, error.message);
+    }
   }
 
   usual(job) {

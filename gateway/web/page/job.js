@@ -52,7 +52,7 @@ class JobView {
   buildHead(record) {
     this.state = h("span", { class: "state big" });
     this.word = h("span", { class: "outcome-word" });
-    this.sentence = h("p", { class: "lead", "aria-live": "polite" });
+    this.sentence = h("p", { class: "lead" });
     this.cancelButton = h("button", { class: "danger", on: { click: () => this.cancel() } }, "Cancel");
     this.retryButton = h("button", { class: "primary", on: { click: () => this.retry() } }, "Run again");
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
@@ -84,7 +84,10 @@ class JobView {
   update(record) {
     this.record = record;
     const state = jobState(record);
-    fill(this.state, icon(state));
+    if (this.announced !== undefined && this.announced !== state) announce(`${record.pipeline}: ${word(state)}. ${headline(record)}`);
+    this.announced = state; // its progress is not: that would be said all the time
+    if (this.state.dataset.shown !== state) fill(this.state, icon(state));
+    this.state.dataset.shown = state;
     setText(this.word, word(state));
     this.word.className = `outcome-word is-${state}`;
     setText(this.sentence, headline(record));
@@ -270,7 +273,7 @@ class JobView {
 
   artifacts() {
     const list = h("ul", { class: "rows" });
-    const section = h("section", { "aria-label": "Files", hidden: true }, h("h3", {}, "Files"), list);
+    const section = h("section", { "aria-label": "Files", hidden: true }, h("h2", {}, "Files"), list);
     persist(() => call(path`jobs/${this.id}/artifacts`, { signal: this.signal }), this.signal).then(
       ({ artifacts }) => {
         section.hidden = artifacts.length === 0;

@@ -116,7 +116,7 @@ export class NodeTable {
 /** One node in a dialog. onOther shows another one. */
 export function showNode(job, node, nodes, onOther) {
   const state = nodeState(node);
-  const sql = h("div", { class: "sql", "aria-live": "polite" }, h("p", { class: "faint" }, "Loading its SQL…"));
+  const sql = h("div", { class: "sql" }, h("p", { class: "faint" }, "Loading its SQL…"));
   const facts = [
     ["Outcome", [icon(state), " ", node.status]],
     ["Message", node.message],

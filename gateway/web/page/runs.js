@@ -37,7 +37,7 @@ export async function show(main, { query: given, signal, setQuery, setTitle }) {
   const bars = h("div", { class: "histories" });
   const form = h("form", { class: "filters", "aria-label": "Filters", on: { submit: (event) => event.preventDefault() } });
   const list = new RunList(filters, signal);
-  fill(main, h("h1", {}, "Runs"), h("section", { "aria-label": "Pipelines" }, bars), h("section", { "aria-label": "All runs" }, h("h2", {}, "All runs"), form, list.element));
+  fill(main, h("h1", {}, "Runs"), h("section", { "aria-label": "Pipelines" }, h("h2", { class: "unseen" }, "Pipelines"), bars), h("section", { "aria-label": "All runs" }, h("h2", {}, "All runs"), form, list.element));
   const ask = (where) => persist(() => call(where, { signal }), signal);
   const pipelines = ask("pipelines").then(async (answer) => {
     fillFilters(form, answer.pipelines, filters, () => {

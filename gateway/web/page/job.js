@@ -108,7 +108,10 @@ class JobView {
   }
 
   showMeta(record) {
-    this.took = h("strong", { class: "number" }, duration(this.record.phase === "ended" ? record.durationSeconds : Math.round(elapsed(record))));
+    const took = duration(record.phase === "ended" ? record.durationSeconds : Math.round(elapsed(record)));
+    if (this.took && this.commit === record.commit) return setText(this.took, took);
+    this.commit = record.commit; // all else here is known from the start
+    this.took = h("strong", { class: "number" }, took);
     const [first] = record.audit;
     const parts = [
       ["took ", this.took],

@@ -16,7 +16,9 @@ from gateway.errors import ConfigError
 from gateway.settings import tokens
 from gateway.settings.tokens import Scope
 
-_RESTART = "Restart the gateway: it reads its tokens when it starts."
+_RELOAD = (
+    "Reload the gateway (SIGHUP, or `systemctl reload pipeline-gateway`), or restart it: it reads its tokens then."
+)
 
 
 def _lifetime(_: click.Context, __: click.Parameter, text: str | None) -> timedelta | None:
@@ -62,7 +64,7 @@ def create(file: Path, name: str, scope: str, expires: timedelta | None) -> None
     """Make a token and print it, once: only its SHA-256 is kept. Jobs are recorded under NAME."""
     now = datetime.now(UTC).replace(microsecond=0)
     print(tokens.create(file, name, Scope(scope), now, None if expires is None else now + expires))
-    print(_RESTART, file=sys.stderr)
+    print(_RELOAD, file=sys.stderr)
 
 
 @token.command("list")
@@ -82,7 +84,7 @@ def list_tokens(file: Path) -> None:
 def revoke(file: Path, name: str) -> None:
     """Revoke the token NAME, as `token list` shows it."""
     tokens.revoke(file, name)
-    print(_RESTART, file=sys.stderr)
+    print(_RELOAD, file=sys.stderr)
 
 
 def _configured(config: Path | None, env_file: Path | None) -> Path:

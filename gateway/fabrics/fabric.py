@@ -40,6 +40,7 @@ _GATEWAY_ONLY = frozenset(
         "LISTEN_FDS",
         "LISTEN_FDNAMES",
         "CREDENTIALS_DIRECTORY",
+        "CALLERS_FILE",
         "STATE_DIRECTORY",
         "INVOCATION_ID",
         "JOURNAL_STREAM",

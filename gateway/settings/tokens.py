@@ -1,4 +1,4 @@
-"""The tokens of callers: a file of names, scopes and hashes, written by the command, read at the service's start."""
+"""The tokens of callers: a file of names, scopes and hashes, written by the command, read at a start and a reload."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from gateway.settings.fabric import Name
 from runners import durable
 
 CREDENTIAL = "tokens"
+COPY = "CALLERS_FILE"  # names the copy of root's file that the systemd unit makes
 _NONE = "none"
 _PREFIX = "pgw_"  # so that people and scanners recognise a token that has leaked
 
@@ -86,20 +87,32 @@ class Tokens:
 
 
 def load(file: Path | None, environment: Mapping[str, str]) -> Tokens | None:
-    """The tokens of the credential that systemd passes, else those of the file; None where there is neither.
+    """The tokens of a credential that a drop-in has systemd pass, of the copy that the unit makes, or of the file.
 
-    A credential with the text `none` counts as absent; an empty one is a mistake. Raises ConfigError.
+    The first of them counts; None where there is none. A credential or copy with the text `none` counts as absent; an
+    empty one is a mistake, and so is a missing copy, without which every caller would be let in. Raises ConfigError.
     """
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
-        credential = Path(directory) / CREDENTIAL
         with contextlib.suppress(FileNotFoundError):
-            if _text(credential).strip() != _NONE:
-                return read(credential)
+            if known := _passed(Path(directory) / CREDENTIAL):
+                return known
+    if copy := environment.get(COPY):
+        try:
+            if known := _passed(Path(copy)):
+                return known
+        except FileNotFoundError:
+            why = "its ExecStartPre= makes it: take the empty line `ExecStartPre=` out of the unit's drop-ins"
+            raise ConfigError(f"{copy}: the unit's copy of the tokens file is missing: {why}") from None
     return None if file is None else read(file)
 
 
+def _passed(file: Path) -> Tokens | None:
+    """The tokens of a file that may say that there are none. Raises FileNotFoundError, ConfigError."""
+    return None if _text(file).strip() == _NONE else read(file)
+
+
 def are_passed(known: Tokens | None, environment: Mapping[str, str]) -> bool:
-    """Whether systemd decides on the tokens, which it passes at the start of the service alone. known: those in use."""
+    """Whether a credential decides on the tokens, which systemd passes at the start alone. known: those in use."""
     credential = Path(environment.get("CREDENTIALS_DIRECTORY", "")) / CREDENTIAL
     return credential.is_absolute() and credential.exists() and (known is None or known.source == credential)
 

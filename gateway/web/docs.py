@@ -36,11 +36,12 @@ PAGES: Mapping[str, str] = MappingProxyType(
 )
 # Every path that is served here, and those that a page of another site may link to.
 PAGE_PATHS = frozenset({"/docs", *(f"/docs/{name}" for name in PAGES)})
-PATHS = PAGE_PATHS | {f"/docs/{_STYLE}"}
+PICTURES = ("page-job.png", "page-now.png")
+PATHS = PAGE_PATHS | {f"/docs/{_STYLE}", *(f"/docs/{name}" for name in PICTURES)}
 
-# A page may have its own stylesheet; everything else stays forbidden, scripts above all.
+# A page may have stylesheets and pictures of this origin; everything else stays forbidden, scripts above all.
 _POLICY = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 }
 _DOCUMENT = """\
@@ -72,8 +73,10 @@ async def index(_: web.Request) -> web.Response:
 
 
 async def page(request: web.Request) -> web.Response:
-    """A page by the name of its file, so that links between the files work here too."""
+    """A page or a picture by the name of its file, so that links between the files work here too."""
     name = request.match_info["page"]
+    if name in PICTURES:
+        return web.Response(body=(_FOLDER / name).read_bytes(), content_type="image/png")
     if name not in PAGES:
         raise UnknownPathError(f"The manual has no page {name[:100]!a}; GET /docs lists its pages.")
     return _page(name, "")
@@ -107,9 +110,10 @@ def _rendered(name: str, folder: str) -> str:
         if token.type == "heading_open":
             token.attrSet("id", anchor(following.content))
     for token in itertools.chain.from_iterable(token.children or () for token in tokens):
-        target = str(token.attrGet("href"))
-        if target.partition("#")[0] in PAGES:
-            token.attrSet("href", f"{folder}{target}")
+        for attribute in ("href", "src"):
+            target = str(token.attrGet(attribute))
+            if target.partition("#")[0] in (*PAGES, *PICTURES):
+                token.attrSet(attribute, f"{folder}{target}")
     links = (
         f'<a href="{folder}{other}"{" aria-current=page" if other == name else ""}>{html.escape(title)}</a>'
         for other, title in PAGES.items()

@@ -26,6 +26,9 @@ from tests.support.gateway import DEADLINE, PATH, wait_for
 from tests.support.installed import FOLDER, SETTINGS, UNIT, UNITS, Installed
 
 RESTARTS = 5
+TOKENS = "/etc/pipeline-gateway/tokens"
+COPY = "/run/pipeline-gateway.callers"
+TOKEN = ("/opt/pipeline-gateway/bin/pipeline-gateway", "token")
 LIMIT = 10.0  # seconds a stop may take
 GOAL_BROKEN = 1  # requests that a restart may break
 GOAL_SERVING = 0.3  # seconds from SIGKILL to serving
@@ -240,6 +243,69 @@ def test_a_reload_takes_up_the_configuration_while_a_job_runs(service: Installed
 def projects(service: Installed) -> set[str]:
     """The ids of all projects."""
     return {one["projectId"] for one in service.call("GET", "/api/v1/pipelines").json["pipelines"]}
+
+
+def test_a_reload_takes_up_the_tokens_of_roots_file_or_keeps_the_old(service: Installed) -> None:
+    """Without the file there are none. A step can't change what lets callers in."""
+    machine, process = service.machine, service.shown("MainPID")
+    try:
+        first = made_token(service, "first")
+        reload(service, {"": 401, first: 200})
+        second = made_token(service, "second")
+        machine.run(*TOKEN, "revoke", "first", "--file", TOKENS)
+        reload(service, {"": 401, first: 401, second: 200})
+        machine.write(TOKENS, machine.path(TOKENS).read_text()[:-9])
+        machine.run("systemctl", "reload", UNIT)
+        wait_for(lambda: "reload was refused" in service.shown("StatusText")[0], "the refusal")
+        machine.run("rm", TOKENS)
+        machine.run("mkdir", TOKENS)
+        assert machine.try_run("systemctl", "reload", UNIT).returncode != 0
+        assert statuses(service, "", first, second) == [401, 401, 200]
+        assert machine.run("stat", "-c", "%U %G %a", COPY) == "root pipeline-gateway 440\n"
+        machine.run(*as_a_step(service), "cat", COPY)
+        for change in (f"chmod a+w {COPY}", f"mv {COPY} {COPY}.old", f"touch {COPY}.new"):
+            assert machine.try_run(*as_a_step(service), "sh", "-c", change).returncode != 0, change
+        assert machine.try_run(*as_a_step(service), "cat", TOKENS).returncode != 0
+    finally:
+        machine.run("rm", "-rf", TOKENS)
+    reload(service, {"": 200})
+    assert service.shown("ActiveState", "MainPID") == ["active", *process]
+
+
+def made_token(service: Installed, name: str, file: str = TOKENS) -> str:
+    """A token that root adds to a file."""
+    return service.machine.run(*TOKEN, "create", name, "--scope", "read", "--file", file).strip()
+
+
+def reload(service: Installed, after: dict[str, int]) -> None:
+    """Reload the service, until each of these tokens is answered with its status."""
+    service.machine.run("systemctl", "reload", UNIT)
+    wait_for(lambda: statuses(service, *after) == list(after.values()), f"the answers {after}")
+
+
+def statuses(service: Installed, *texts: str) -> list[int]:
+    """What requests with these tokens are answered; an empty one is not sent."""
+    return [service.call("GET", PATH, headers={"X-AUTH-TOKEN": text} if text else {}).status for text in texts]
+
+
+def as_a_step(service: Installed) -> list[str]:
+    """What begins a command that has the user and sees the files of the service's steps."""
+    user = ["setpriv", "--reuid=pipeline-gateway", "--regid=pipeline-gateway", "--clear-groups"]
+    return ["nsenter", f"--target={service.shown('MainPID')[0]}", "--mount", "--", *user]
+
+
+def test_a_drop_ins_credential_counts_and_a_stop_removes_the_copy(service: Installed) -> None:
+    """As drop-ins for earlier versions of the unit have it."""
+    machine = service.machine
+    try:
+        of_the_file, passed = made_token(service, "of-the-file"), made_token(service, "passed", "/srv/passed")
+        service.drop_in("passed", "[Service]\nLoadCredential=tokens:/srv/passed\n")
+        machine.run("systemctl", "restart", UNIT)
+        assert statuses(service, of_the_file, passed) == [401, 200]
+        machine.run("systemctl", "stop", UNIT)
+        assert machine.shell(f"ls {COPY}* || true") == ""
+    finally:
+        machine.run("rm", "-f", TOKENS, "/srv/passed")
 
 
 def test_an_invalid_configuration_stops_the_service_and_closes_the_port(service: Installed) -> None:

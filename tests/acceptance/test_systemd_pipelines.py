@@ -107,7 +107,7 @@ def test_with_tokens_the_timer_uses_its_own_and_others_are_refused(service: Inst
     try:
         machine.shell(manual.block("security.md", "For the systemd service"))
         assert [file.stat().st_mode & 0o777 for file in (folder / "tokens", folder / "trigger-token")] == [0o600] * 2
-        assert service.call("GET", PATH).status == 401
+        wait_for(lambda: service.call("GET", PATH).status == 401, "the tokens of the reload")
         text = (folder / "trigger-token").read_text().strip()
         header = {"X-AUTH-TOKEN": text}
         machine.run("systemctl", "start", "--no-block", "pipeline-trigger@ingester.service")

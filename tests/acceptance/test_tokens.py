@@ -15,7 +15,7 @@ from tests.support import projects
 from tests.support.command import CONFIGURATION, run, says
 from tests.support.gateway import PATH, Gateway
 
-HINT = "Restart the gateway"
+HINT = "Reload the gateway"
 
 
 @pytest.fixture

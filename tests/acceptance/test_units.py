@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +61,39 @@ def reasons() -> Iterator[str]:
         names, _, reason = line.removeprefix("# ").partition("  ")
         assert reason.strip(), line
         yield from (name.partition("=")[0] for name in names.split(", "))
+
+
+def test_the_units_copy_of_the_tokens_is_private_and_whole(tmp_path: Path) -> None:
+    """It is the file, else `none`. If the file can't be read, or the copy has no name, the one from before stays."""
+    at_start, at_reload = re.findall(
+        r"^Exec(?:StartPre|Reload)=\+((?:.*\\\n)*.*)", SERVICE.read_text("utf-8"), re.MULTILINE
+    )
+    assert at_start == at_reload
+    [*shell, script] = shlex.split(at_start.replace("\\\n", "").replace("$$", "$"))
+    tokens, copy = tmp_path / "tokens", tmp_path / "copy"
+    for path, here in (("/etc/pipeline-gateway/tokens", tokens), ("%S/pipeline-gateway", tmp_path)):
+        assert path in script
+        script = script.replace(path, str(here))
+
+    def made(**named: str) -> tuple[int, str]:
+        """Run it as root's part of the unit; its exit code, and what is in the copy then."""
+        environment = {"PATH": "/usr/bin:/bin", **named}
+        done = subprocess.run([*shell, script], check=False, env=environment, cwd=tmp_path)
+        return done.returncode, copy.read_text("utf-8")
+
+    name = {"CALLERS_FILE": str(copy)}
+    assert made(**name) == (0, "none\n")
+    tokens.write_text("one")
+    assert made(**name) == (0, "one")
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o440
+    tokens.unlink()
+    tokens.mkdir()
+    assert [made(**name)[0] > 0, made(**name)[1]] == [True, "one"]
+    tokens.rmdir()
+    tokens.write_text("two")
+    assert [made()[0] > 0, made()[1]] == [True, "one"]
+    assert made(**name) == (0, "two")
+    assert {file.name for file in tmp_path.iterdir()} == {"tokens", "copy"}
 
 
 def test_the_manual_names_only_units_that_exist() -> None:

@@ -31,14 +31,15 @@ from runners.outcome import Exited
 from tests.benchmarks.timing import say
 from tests.support import projects
 from tests.support.browser import Pages, chromium
-from tests.support.gateway import Gateway
+from tests.support.gateway import Gateway, wait_for
 from tests.support.jobs import SPAN, ended, later, make_job, planned
 from tests.support.quick_dbt import QUICK_DBT
 
 JOBS, LINES, NODES = 1_000, 5_000, 500
 LAYER = 25  # nodes of the models' graph that depend on the same number before them
+PATIENCE = 1_800  # seconds, for the many models on a busy machine
 GOAL_OF_PAINT, GOAL_OF_TASKS = 100, 50  # milliseconds
-DISTANCE, SPEED = 15_000, 5_000  # pixels that are scrolled, and in a second
+DISTANCE, SPEED = 15_000, 5_000  # pixels that are scrolled each way, and in a second
 INGESTER = f"""
     for number in range({LINES}):
         print(f"\\x1b[32mINFO\\x1b[0m  line {{number}} of a log, such as a loader writes it about a table and its rows")
@@ -56,18 +57,23 @@ CATEGORIES = ["devtools.timeline", "disabled-by-default-devtools.timeline"]
 
 
 class View(NamedTuple):
-    """A view: its URL, with the ids {log} and {nodes}; what is there once it is complete; what is scrolled."""
+    """A view with much to show. url: with the ids {log} and {nodes}. rows: what there are so many of once all is there.
+
+    scrolled: what is scrolled. more: the button that brings more rows, where they don't come by themselves.
+    """
 
     name: str
     url: str
-    complete: str
+    rows: str
+    many: int
     scrolled: str
+    more: str = ""
 
 
 VIEWS = (
-    View(f"{JOBS:,} jobs", "/#/runs", ".run", "html"),
-    View(f"{LINES:,} lines of log", "/#/jobs/{log}?tab=log", ".line", ".log"),
-    View(f"{NODES:,} nodes", "/#/jobs/{nodes}?tab=nodes", ".node-table tbody tr", "html"),
+    View(f"{JOBS:,} jobs", "/#/runs", ".run", JOBS, "html", more="Show earlier runs"),
+    View(f"{LINES:,} lines of log", "/#/jobs/{log}?tab=log", ".line", LINES, ".log"),
+    View(f"table of {NODES:,} nodes", "/#/jobs/{nodes}?tab=nodes", ".node-table tbody tr", NODES, "html"),
 )
 
 
@@ -92,8 +98,8 @@ def main(loads: int) -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as folder, _gateway(Path(folder) / "project") as gateway:
         jobs = {
-            "log": gateway.run(pipeline="ingester")["jobId"],
-            "nodes": gateway.run(pipeline="dbt", command="run")["jobId"],
+            "log": _ended(gateway, gateway.trigger(pipeline="ingester")),
+            "nodes": _ended(gateway, gateway.trigger(pipeline="dbt", command="run")),
         }
         with chromium() as browser:
             _say_first_paint(browser, f"{gateway.base}/", loads)
@@ -114,7 +120,7 @@ def _gateway(folder: Path) -> Iterator[Gateway]:
     state = folder / ".pipeline-gateway"
     state.mkdir()
     asyncio.run(_record_history(state / "gateway.db"))
-    gateway = Gateway(folder, installed=True).start()
+    gateway = Gateway(folder).start()
     try:
         yield gateway
     finally:
@@ -137,6 +143,12 @@ def _ended_job(number: int) -> Job:
         created=began,
     )
     return ended(replace(job, pipeline="ingester", command=None), Completed(0, None), later(30, began))
+
+
+def _ended(gateway: Gateway, job: str) -> str:
+    """The job, once it has run."""
+    wait_for(lambda: gateway.poll(job)["status"] != "running", f"the end of {job}", PATIENCE)
+    return job
 
 
 def _say_first_paint(browser: Browser, url: str, loads: int) -> None:
@@ -189,7 +201,7 @@ def _say_longest_tasks(browser: Browser, view: View, url: str) -> None:
     pages = Pages(browser)
     with _traced(browser) as loading:
         page = pages.open(url)
-        page.wait_for_selector(view.complete)
+        _show_all(page, view)
     with _traced(browser) as scrolling:
         _scroll(page, view.scrolled)
     pages.close()
@@ -197,15 +209,29 @@ def _say_longest_tasks(browser: Browser, view: View, url: str) -> None:
     say(f"{view.name:20} loading {_longest(loading, process)}, scrolling {_longest(scrolling, process)}")
 
 
+def _show_all(page: Page, view: View) -> None:
+    """Wait for all rows."""
+    rows = page.locator(view.rows)
+    rows.first.wait_for(state="attached")
+    while (shown := rows.count()) < view.many:
+        if view.more:
+            page.get_by_role("button", name=view.more).click()
+        rows.nth(shown).wait_for(state="attached")
+
+
 def _scroll(page: Page, where: str) -> None:
-    """As a finger would, with the pointer on an element of the page."""
+    """Down and up, as a finger would, with the pointer on an element of the page."""
+    page.evaluate("scrollTo(0, 0)")
     page.evaluate("addEventListener('scroll', () => { window.wasScrolled = true; }, {capture: true, passive: true})")
-    box, size = page.locator(where).first.bounding_box(), page.viewport_size
+    element, size = page.locator(where).first, page.viewport_size
+    element.scroll_into_view_if_needed()
+    box = element.bounding_box()
     assert box is not None
     assert size is not None
-    at = {"x": box["x"] + box["width"] / 2, "y": min(box["y"] + box["height"] / 2, size["height"] - 50)}
-    gesture = {**at, "yDistance": -DISTANCE, "speed": SPEED}
-    page.context.new_cdp_session(page).send("Input.synthesizeScrollGesture", gesture)
+    at = {"x": box["x"] + box["width"] / 2, "y": min(max(box["y"], 0) + 100, size["height"] - 10)}
+    debugger = page.context.new_cdp_session(page)
+    for distance in (-DISTANCE, DISTANCE):
+        debugger.send("Input.synthesizeScrollGesture", {**at, "yDistance": distance, "speed": SPEED})
     if not page.evaluate("window.wasScrolled"):
         raise SystemExit(f"{page.url} was not scrolled at {where}")
 

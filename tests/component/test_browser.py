@@ -17,7 +17,6 @@ POLICY = (
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 FILES = {
-    "/favicon.ico": "",  # Chromium asks for it by itself
     "/quiet": "<title>quiet</title><link rel=stylesheet href=style.css><p>Nothing to see.",
     "/style.css": "p { color: green }",
     "/console-error": "<script src=console-error.js></script>",

@@ -315,13 +315,14 @@ async def test_a_command_gets_the_record_and_the_environment(
     script = "import json, os, sys; json.dump([json.load(sys.stdin), dict(os.environ)], open('told', 'w'))"
     folder = project(tmp_path, to_command(sys.executable, "-c", script))
     monkeypatch.chdir(folder)
-    api = await make_api(folder, {"MAIL_TO": "on-call", "NOTIFY_SOCKET": "/run/x", "CREDENTIALS_DIRECTORY": ""})
+    systemds = {"NOTIFY_SOCKET": "/run/x", "CREDENTIALS_DIRECTORY": "", "CALLERS_FILE": ""}
+    api = await make_api(folder, {"MAIL_TO": "on-call", **systemds})
     job = await ended(api)
     await notification(api, job)
     record, environment = json.loads((folder / "told").read_text())
     assert (record["jobId"], record["told"], record["outcome"]) == (job, "errors", "errors")
     assert environment["MAIL_TO"] == "on-call"
-    assert not {"NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"} & set(environment)
+    assert not set(systemds) & set(environment)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def get(gateway: Gateway, token: str) -> int:
     return gateway.call("GET", PATH, headers={"X-AUTH-TOKEN": token}).status
 
 
-def test_tokens_that_systemd_passes_are_said_to_need_a_restart(tmp_path: Path, make_gateway: MakeGateway) -> None:
+def test_tokens_of_a_drop_ins_credential_are_said_to_need_a_restart(tmp_path: Path, make_gateway: MakeGateway) -> None:
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     tokens.create(credentials / "tokens", "ops", tokens.Scope.READ, datetime.now(UTC), None)

@@ -54,7 +54,8 @@ class Pages:
     """The pages that one test opens, each in a new profile, and what they complain about.
 
     A complaint is an error or a warning in the console (what the content security policy refuses is one), an exception,
-    a request that failed, and any request to another origin than the page's. expected: regular expressions of the
+    a request that failed, and any request to another origin than the page's; not that for /favicon.ico, which Chromium
+    makes by itself, at a time of its own, where a page names no icon. expected: regular expressions of the
     complaints that the test means to cause; every other one fails it when the pages are closed.
 
     A content security policy holds for `Page.wait_for_function` too: wait by locators and their `expect`.
@@ -92,7 +93,7 @@ class Pages:
                 self.complaints.append(f"request failed: {request.method} {request.url}: {request.failure}")
 
         def said(message: ConsoleMessage) -> None:
-            if message.type in ("error", "warning"):
+            if message.type in ("error", "warning") and message.location["url"] != f"{origin}favicon.ico":
                 self.complaints.append(f"console {message.type}: {message.text} ({message.location['url']})")
 
         context.on("request", asked)

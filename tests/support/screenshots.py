@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from playwright.sync_api import Browser, FloatRect, Page
+from playwright.sync_api import Browser, Page
 
 from gateway.demo import starter
 from tests.support import process_facts, projects
@@ -84,7 +84,7 @@ def main() -> None:
 @contextmanager
 def _lakehouse(folder: Path) -> Iterator[Gateway]:
     starter.copy(folder)
-    gateway = Gateway(folder, installed=True).start()
+    gateway = Gateway(folder).start()
     try:
         yield gateway
     finally:
@@ -169,17 +169,20 @@ def _take(browser: Browser, view: View, url: str, folder: Path) -> None:
         pages = Pages(browser)
         page = pages.open(url, **options)
         page.wait_for_selector(view.complete)
+        _enlarge(page)
         file = folder / f"{view.name}-{look}.png"
-        page.screenshot(path=file, full_page=True, clip=_clip(page), animations="disabled")
+        page.screenshot(path=file, animations="disabled")
         pages.close()
         sys.stdout.write(f"{file}\n")
 
 
-def _clip(page: Page) -> FloatRect:
+def _enlarge(page: Page) -> None:
+    """Make the screen as high as the page: what is outside of it may not be drawn."""
     size = page.viewport_size
     assert size is not None
     height = min(int(page.evaluate("document.documentElement.scrollHeight")), _HIGHEST * size["height"])
-    return {"x": 0, "y": 0, "width": size["width"], "height": height}
+    page.set_viewport_size({"width": size["width"], "height": height})
+    page.evaluate("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
 
 if __name__ == "__main__":

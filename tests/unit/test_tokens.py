@@ -244,6 +244,33 @@ def test_a_credential_takes_precedence_over_the_file_unless_it_is_none(tmp_path:
     assert [token.name for token in known.tokens] == ["of-the-credential"]
 
 
+def test_the_units_copy_counts_after_a_credential_and_before_the_file(tmp_path: Path) -> None:
+    """Unless it is `none`."""
+    copy, credentials = tmp_path / "copy", tmp_path / "credentials"
+    credentials.mkdir()
+    environment = {"CALLERS_FILE": str(copy), "CREDENTIALS_DIRECTORY": str(credentials)}
+    copy.write_text("none\n")
+    assert tokens.load(None, environment) is None
+    make(tmp_path / "tokens", "of-the-file")
+    assert names(tokens.load(tmp_path / "tokens", environment)) == ["of-the-file"]
+    copy.unlink()
+    make(copy, "of-the-copy")
+    assert names(tokens.load(tmp_path / "tokens", environment)) == ["of-the-copy"]
+    make(credentials / "tokens", "of-the-credential")
+    assert names(tokens.load(tmp_path / "tokens", environment)) == ["of-the-credential"]
+
+
+def names(known: tokens.Tokens | None) -> list[str]:
+    return [] if known is None else [token.name for token in known.tokens]
+
+
+def test_without_the_units_copy_no_caller_is_let_in(tmp_path: Path) -> None:
+    make(tmp_path / "tokens")
+    for file in (None, tmp_path / "tokens"):
+        with pytest.raises(ConfigError, match=r"copy of the tokens file is missing.*`ExecStartPre=`"):
+            tokens.load(file, {"CALLERS_FILE": str(tmp_path / "copy")})
+
+
 def test_concurrent_changes_lose_no_token(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: make(tmp_path / "tokens", f"token-{number}"), range(40)))

@@ -19,6 +19,7 @@ const TICK = 5000; // milliseconds
 
 const main = document.getElementById("main");
 let left = new AbortController();
+let version = null;
 let shown = null;
 
 /** Show the view that the URL names, until another one is shown. */
@@ -126,11 +127,32 @@ function showSignOut() {
 }
 
 function showConnection() {
+  const { lostAt } = connection;
+  document.body.classList.toggle("stale", lostAt !== null);
+  showBanner(lostAt && `The gateway does not answer since ${exact(lostAt)}. What is shown is of then; the page goes on by itself.`);
+  if (lostAt === null) compareVersions();
+}
+
+function showBanner(...content) {
   const banner = document.getElementById("connection");
-  banner.hidden = connection.lostAt === null;
-  document.body.classList.toggle("stale", connection.lostAt !== null);
-  const since = connection.lostAt && exact(connection.lostAt);
-  setText(banner, since ? `The gateway does not answer since ${since}. What is shown is of then; the page goes on by itself.` : "");
+  banner.hidden = !content[0];
+  fill(banner, content);
+}
+
+/** Say so where the gateway came back as another version, with another page than this one. */
+async function compareVersions() {
+  const now = await versionOfPage();
+  if (now === version || now === null || version === null) return;
+  showBanner("The gateway has another version than this page. ", h("button", { on: { click: () => location.reload() } }, "Load the new page"));
+}
+
+/** What the files of the page are known by; null where the gateway does not answer. */
+async function versionOfPage() {
+  try {
+    return (await fetch("./", { method: "HEAD", cache: "no-store" })).headers.get("ETag");
+  } catch {
+    return null;
+  }
 }
 
 connection.addEventListener("change", showConnection);
@@ -147,3 +169,4 @@ addEventListener("hashchange", show);
 setInterval(refreshTimes, TICK);
 showSignOut();
 show();
+version = await versionOfPage();

@@ -68,7 +68,7 @@ ROUTES = (web.get("/", index), web.get("/page/{file}", file))
 
 
 def _served(request: web.Request, name: str) -> web.Response:
-    content, tag = _content(name)
+    content, tag = _content(name), _tag()
     headers = {**_HEADERS, "ETag": f'"{tag}"'}
     if any(given.value in ("*", tag) for given in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
@@ -76,7 +76,11 @@ def _served(request: web.Request, name: str) -> web.Response:
 
 
 @functools.cache
-def _content(name: str) -> tuple[bytes, str]:
-    """The bytes of a file, and their hash."""
-    content = (FOLDER / name).read_bytes()
-    return content, hashlib.sha256(content).hexdigest()[:16]
+def _content(name: str) -> bytes:
+    return (FOLDER / name).read_bytes()
+
+
+@functools.cache
+def _tag() -> str:
+    """Of all files together: the page asks for that of its document, to know whether it is still the gateway's."""
+    return hashlib.sha256(b"".join(map(_content, (_INDEX, *FILES)))).hexdigest()[:16]

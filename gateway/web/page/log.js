@@ -9,6 +9,8 @@ const BLOCK = 200; // lines that the browser lays out together, or not at all wh
 const SLICE = 1000; // lines that are drawn between two frames
 const EARLIER = 256 * 1024; // bytes that are loaded on demand
 const LONGEST = 16 * EARLIER; // bytes of a line that may be loaded as a whole
+const SETTLING = 4; // frames
+const LINE = 1.21875; // rem, the height of a line: see .line in page.css
 const HEADING = /^==> .* <==$/;
 const ERROR = /\b(ERROR(?!=)|FAIL(?:ED)?(?!=)|FATAL|CRITICAL|Traceback|[A-Z]\w*(?:Error|Exception))\b|\berror:/;
 const WARNING = /\bWARN(?:ING)?(?!=)\b|\bwarning:/i;
@@ -95,6 +97,7 @@ export class LogView {
     this.empty.hidden = this.parts.length > 0;
     this.errorButton.hidden = !this.lines().some(isError);
     if (this.search.value) this.find();
+    if (this.seeksError) this.showFirstError();
   }
 
   lines() {
@@ -160,8 +163,11 @@ export class LogView {
     this.scrolled = this.box.scrollTop;
   }
 
+  /** Go to the first error, now or once it has come. */
   showFirstError() {
-    this.go(this.lines().find(isError));
+    const line = this.lines().find(isError);
+    this.seeksError = line === undefined;
+    this.go(line);
   }
 
   find() {
@@ -200,7 +206,7 @@ export class LogView {
     this.follows.checked = false;
     this.text.querySelector(".current")?.classList.remove("current");
     line.element.classList.add("current");
-    line.element.scrollIntoView({ block: "center" });
+    bringIntoView(line.element, SETTLING);
   }
 
   async save() {
@@ -228,7 +234,14 @@ function drawLines(part, lines) {
     line.element = h("div", { class: `line ${line.kind}` });
     line.element.textContent = line.text;
     block.append(line.element);
+    block.style.containIntrinsicSize = `auto ${LINE * block.childElementCount}rem`;
   }
+}
+
+/** Show an element, and again in the next frames: until the lines around it are laid out, their heights are guesses. */
+function bringIntoView(element, frames) {
+  element.scrollIntoView({ block: "center" });
+  if (frames > 0) requestAnimationFrame(() => bringIntoView(element, frames - 1));
 }
 
 function lineCount(parts) {

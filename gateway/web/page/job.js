@@ -91,14 +91,21 @@ class JobView {
     setText(this.word, word(state));
     this.word.className = `outcome-word is-${state}`;
     setText(this.sentence, headline(record));
-    this.cancelButton.hidden = record.phase === "ended" || record.phase === "cancelling";
-    this.retryButton.hidden = record.phase !== "ended";
+    this.showButtons(record.phase);
     this.setTitle(state, `${word(state)}: ${record.pipeline}`);
     this.showMeta(record);
     this.timeline.update(record, this.nodes);
     this.showDetails(record);
     this.showFailure();
     this.look();
+  }
+
+  /** The button to cancel leaves the focus, where it goes with it, to the view. */
+  showButtons(phase) {
+    const held = document.activeElement === this.cancelButton;
+    this.cancelButton.hidden = phase === "ended" || phase === "cancelling";
+    this.retryButton.hidden = phase !== "ended";
+    if (held && this.cancelButton.hidden) document.getElementById("main").focus({ preventScroll: true });
   }
 
   tick() {

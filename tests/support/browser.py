@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
 from tests.support.gateway import DEADLINE
 
@@ -40,6 +40,7 @@ def missing() -> str | None:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A Chromium without profile and without windows; it is gone at the end."""
+    expect.set_options(DEADLINE * 1000)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=shutil.which(_PROGRAM), args=_FLAGS)
         try:

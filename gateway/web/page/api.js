@@ -1,6 +1,7 @@
 // The jobs API, called with the token of this tab.
 
 const KEY = "pipeline-gateway-token"; // in the tab's own storage, which ends with the tab
+const AWAY = [502, 503, 504]; // how a proxy says that the gateway does not answer
 const PAUSE = 2000; // milliseconds before the gateway is asked again
 
 /** What the page knows of its connection. Events: `change`, and `unauthorized` where a token is needed. */
@@ -55,7 +56,8 @@ export async function request(where, { method = "GET", body, signal, headers = {
     lost();
     throw new ApiError(0, "unreachable", `The gateway at ${BASE} does not answer.`);
   }
-  found(response);
+  if (AWAY.includes(response.status)) lost();
+  else found(response);
   if (response.ok) return response;
   const error = await refusal(response);
   const isOfNow = sent["X-AUTH-TOKEN"] === (token() ?? undefined); // of several calls, the first one tells
@@ -65,7 +67,17 @@ export async function request(where, { method = "GET", body, signal, headers = {
 
 /** Call the jobs API for JSON. Raises what `request` does. */
 export async function call(where, options) {
-  return (await request(where, options)).json();
+  const response = await request(where, options);
+  if (!response.headers.get("Content-Type")?.startsWith("application/json")) {
+    throw new ApiError(response.status, "unreadable", `What answers at ${BASE} is not the gateway: its answer is no JSON. Is there a proxy before it, and signed in to?`);
+  }
+  try {
+    return await response.json();
+  } catch (error) {
+    if (options?.signal?.aborted) throw error;
+    lost();
+    throw new ApiError(0, "unreachable", `The answer of the gateway at ${BASE} ended too early.`);
+  }
 }
 
 /** Ask again and again, until the answer comes or `signal` ends it; a refusal other than of load is thrown. */
@@ -74,7 +86,7 @@ export async function persist(ask, signal) {
     try {
       return await ask();
     } catch (error) {
-      if (!(error instanceof ApiError) || ![0, 429, 502, 503, 504].includes(error.status)) throw error;
+      if (!(error instanceof ApiError) || ![0, 429, ...AWAY].includes(error.status)) throw error;
       await sleep(PAUSE, signal);
     }
   }

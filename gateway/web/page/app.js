@@ -33,9 +33,9 @@ async function show() {
   const moved = shown !== null && shown !== where;
   shown = where;
   setTitle(null, "");
-  if (view === undefined) return fill(main, missing());
+  const params = view && decoded(pattern.exec(where).slice(1));
+  if (!params) return fill(main, missing());
   fill(main);
-  const params = pattern.exec(where).slice(1).map(decodeURIComponent);
   const going = view.show(main, { params, query: new URLSearchParams(search), signal, setQuery, setTitle });
   if (moved) {
     scrollTo(0, 0);
@@ -47,6 +47,15 @@ async function show() {
     if (signal.aborted) return;
     if (error.status !== 401) fill(main, refused(error));
     if (!(error instanceof ApiError)) throw error; // a bug, which the console shows in full
+  }
+}
+
+/** Parts of the fragment as they were before they were escaped; null where one is not well escaped. */
+function decoded(parts) {
+  try {
+    return parts.map(decodeURIComponent);
+  } catch {
+    return null;
   }
 }
 

@@ -27,7 +27,9 @@ export function ask(title, text, action, choices = []) {
 export function open(title, ...content) {
   const close = h("button", { class: "quiet close", "aria-label": "Close", on: { click: () => dialog.close() } }, "✕");
   const dialog = h("dialog", { "aria-label": title }, h("header", {}, h("h2", {}, title), close), content);
-  dialog.addEventListener("close", () => dialog.remove());
+  const left = new AbortController();
+  addEventListener("hashchange", () => dialog.close(), { signal: left.signal }); // what it is about is not shown any more
+  dialog.addEventListener("close", () => (left.abort(), dialog.remove()));
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.body.append(dialog);
   dialog.showModal();

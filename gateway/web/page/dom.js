@@ -1,6 +1,9 @@
 // Elements made of values. Text becomes text nodes and nothing else, so no output, name or parameter is read as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
+const VERBATIM = ["code", "pre"]; // what is copied from them is what came; the stylesheet keeps them apart from what is beside
+const REVERSING = /[\u202a-\u202e\u2066-\u2069]/g; // changes the order of the letters that follow, also of ours
+const SAID = ["title", "aria-label"];
 
 /** An element. props: attributes; `on` maps events to handlers, `style` maps properties to values. */
 export function h(tag, props = {}, ...children) {
@@ -14,13 +17,14 @@ export function s(tag, props = {}, ...children) {
 
 /** Give an element other children. */
 export function fill(element, ...children) {
-  element.replaceChildren(...children.flat(Infinity).filter(isShown));
+  keepFocus(element, () => element.replaceChildren(...content(element, children)));
   return element;
 }
 
 /** Set the text of an element, where it differs: a screen reader may be in it. */
 export function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  const plain = plainText(text);
+  if (element.textContent !== plain) element.textContent = plain;
 }
 
 /**
@@ -28,6 +32,10 @@ export function setText(element, text) {
  * item that it shows. Children of items that stay are kept, with their focus.
  */
 export function showEach(parent, items, keyOf, make) {
+  keepFocus(parent, () => arrange(parent, items, keyOf, make));
+}
+
+function arrange(parent, items, keyOf, make) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   let place = parent.firstElementChild;
   for (const item of items) {
@@ -45,12 +53,30 @@ export function showEach(parent, items, keyOf, make) {
   for (const child of old.values()) child.remove();
 }
 
+/**
+ * Change what is in a parent, and leave the focus where it was: on the element that had it, or on the one in its place,
+ * or else on what is around it, so that the keyboard does not begin at the top of the page again.
+ */
+function keepFocus(parent, change) {
+  const held = document.activeElement;
+  const isInside = held !== parent && parent.contains(held);
+  change();
+  if (!isInside || document.activeElement === held) return;
+  const same = parent.contains(held) ? held : [...parent.querySelectorAll(held.localName)].find((one) => nameOf(one) === nameOf(held));
+  (same ?? document.getElementById("main")).focus({ preventScroll: true });
+}
+
+function nameOf(element) {
+  return element.dataset.key ?? element.ariaLabel ?? element.textContent;
+}
+
 /** Say something to screen readers, without moving the focus. */
 export function announce(text) {
   setText(document.getElementById("announcer"), text);
 }
 
 const SHAPES = {
+  __proto__: null,
   succeeded: ["M8 1a7 7 0 1 0 0 14A7 7 0 0 0 8 1Z", "m4.8 8.2 2.3 2.3 4.2-4.6"],
   warnings: ["M8 1.2 15.4 14.4H.6Z", "M8 6v4M8 12.2v.3"],
   errors: ["M2 1h12a1 1 0 0 1 1 1v12a1 1 0 0 1-1 1H2a1 1 0 0 1-1-1V2a1 1 0 0 1 1-1Z", "m5.2 5.2 5.6 5.6M10.8 5.2l-5.6 5.6"],
@@ -93,10 +119,20 @@ function filled(element, props, children) {
     if (value === undefined || value === null || value === false) continue;
     if (name === "on") for (const [event, handler] of Object.entries(value)) element.addEventListener(event, handler);
     else if (name === "style") for (const [property, text] of Object.entries(value)) element.style.setProperty(property, text);
-    else element.setAttribute(name, value === true ? "" : value);
+    else element.setAttribute(name, value === true ? "" : SAID.includes(name) ? plainText(value) : value);
   }
-  element.append(...children.flat(Infinity).filter(isShown));
+  element.append(...content(element, children));
   return element;
+}
+
+function content(element, children) {
+  const isVerbatim = VERBATIM.includes(element.localName);
+  return children.flat(Infinity).filter(isShown).map((child) => (isVerbatim || child instanceof Node ? child : plainText(child)));
+}
+
+/** A text with a mark in the place of each letter that would change the order of others. */
+function plainText(text) {
+  return String(text).replace(REVERSING, "\ufffd");
 }
 
 function isShown(child) {

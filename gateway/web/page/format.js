@@ -4,6 +4,7 @@ import { connection } from "./api.js";
 import { h } from "./dom.js";
 
 const WORDS = {
+  __proto__: null, // else `constructor` had a word too
   succeeded: "Succeeded",
   warnings: "Warnings",
   errors: "Errors",
@@ -18,6 +19,7 @@ const WORDS = {
 export const OUTCOMES = ["succeeded", "warnings", "errors", "failed", "cancelled"];
 /** How dbt's words for the end of a node read among ours. */
 const NODE_STATES = {
+  __proto__: null,
   success: "succeeded",
   pass: "succeeded",
   warn: "warnings",

@@ -1,6 +1,6 @@
 // The models of a job as a graph, from sources on the left to what nothing depends on, coloured by outcome.
 
-import { fill, h, s } from "./dom.js";
+import { fill, h, icon, s } from "./dom.js";
 import { duration, nodeName, nodeState, word } from "./format.js";
 import { isTest, layers, pathOf } from "./layout.js";
 
@@ -51,12 +51,15 @@ export class Graph {
     const says = one.node ? `${name}: ${word(state)} in ${duration(one.node.durationSeconds)}` : `${name}: a source`;
     const label = `${says}${failing ? `, ${failing} of its tests failed` : ""}`;
     const show = () => this.highlight(one.id);
+    const shape = one.node && icon(state);
+    for (const [name, value] of Object.entries({ x: 13, y: 8, width: 14, height: 14 })) shape?.setAttribute(name, value);
     const choose = () => one.node && this.onNode(one.node);
     return s(
       "g",
       {
         class: `model is-${state}${failing ? " is-failing" : ""}`,
         transform: `translate(${left(one)} ${top(one)})`,
+        "data-key": one.id,
         tabindex: 0,
         role: one.node ? "button" : "img",
         "aria-label": label,
@@ -65,7 +68,8 @@ export class Graph {
       s("title", {}, label),
       s("rect", { width: WIDTH, height: HEIGHT, rx: 5 }),
       s("rect", { class: "edge-mark", width: 6, height: HEIGHT, rx: 2 }),
-      s("text", { x: 14, y: 20 }, shortened(name)),
+      shape,
+      s("text", { x: shape ? 34 : 14, y: 20 }, shortened(name)),
       failing && s("text", { class: "badge", x: WIDTH - 8, y: 20, "text-anchor": "end" }, `✗${failing}`),
     );
   }
@@ -112,5 +116,5 @@ function top(one) {
 }
 
 function shortened(name) {
-  return name.length > 24 ? `${name.slice(0, 23)}…` : name;
+  return name.length > 22 ? `${name.slice(0, 21)}…` : name;
 }

@@ -52,7 +52,7 @@ class JobView {
   buildHead(record) {
     this.state = h("span", { class: "state big" });
     this.word = h("span", { class: "outcome-word" });
-    this.sentence = h("p", { class: "lead", "aria-live": "polite" });
+    this.sentence = h("p", { class: "lead" });
     this.cancelButton = h("button", { class: "danger", on: { click: () => this.cancel() } }, "Cancel");
     this.retryButton = h("button", { class: "primary", on: { click: () => this.retry() } }, "Run again");
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
@@ -84,18 +84,28 @@ class JobView {
   update(record) {
     this.record = record;
     const state = jobState(record);
-    fill(this.state, icon(state));
+    if (this.announced !== undefined && this.announced !== state) announce(`${record.pipeline}: ${word(state)}. ${headline(record)}`);
+    this.announced = state; // its progress is not: that would be said all the time
+    if (this.state.dataset.shown !== state) fill(this.state, icon(state));
+    this.state.dataset.shown = state;
     setText(this.word, word(state));
     this.word.className = `outcome-word is-${state}`;
     setText(this.sentence, headline(record));
-    this.cancelButton.hidden = record.phase === "ended" || record.phase === "cancelling";
-    this.retryButton.hidden = record.phase !== "ended";
+    this.showButtons(record.phase);
     this.setTitle(state, `${word(state)}: ${record.pipeline}`);
     this.showMeta(record);
     this.timeline.update(record, this.nodes);
     this.showDetails(record);
     this.showFailure();
     this.look();
+  }
+
+  /** The button to cancel leaves the focus, where it goes with it, to the view. */
+  showButtons(phase) {
+    const held = document.activeElement === this.cancelButton;
+    this.cancelButton.hidden = phase === "ended" || phase === "cancelling";
+    this.retryButton.hidden = phase !== "ended";
+    if (held && this.cancelButton.hidden) document.getElementById("main").focus({ preventScroll: true });
   }
 
   tick() {
@@ -105,7 +115,10 @@ class JobView {
   }
 
   showMeta(record) {
-    this.took = h("strong", { class: "number" }, duration(this.record.phase === "ended" ? record.durationSeconds : Math.round(elapsed(record))));
+    const took = duration(record.phase === "ended" ? record.durationSeconds : Math.round(elapsed(record)));
+    if (this.took && this.commit === record.commit) return setText(this.took, took);
+    this.commit = record.commit; // all else here is known from the start
+    this.took = h("strong", { class: "number" }, took);
     const [first] = record.audit;
     const parts = [
       ["took ", this.took],
@@ -270,7 +283,7 @@ class JobView {
 
   artifacts() {
     const list = h("ul", { class: "rows" });
-    const section = h("section", { "aria-label": "Files", hidden: true }, h("h3", {}, "Files"), list);
+    const section = h("section", { "aria-label": "Files", hidden: true }, h("h2", {}, "Files"), list);
     persist(() => call(path`jobs/${this.id}/artifacts`, { signal: this.signal }), this.signal).then(
       ({ artifacts }) => {
         section.hidden = artifacts.length === 0;

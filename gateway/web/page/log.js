@@ -215,10 +215,14 @@ export class LogView {
   }
 
   async save() {
-    const response = await request(path`jobs/${this.job}/log` + "?download", { signal: this.signal });
-    const url = URL.createObjectURL(await response.blob());
-    h("a", { href: url, download: `${this.job}.log` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    try {
+      const response = await request(path`jobs/${this.job}/log` + "?download", { signal: this.signal });
+      const url = URL.createObjectURL(await response.blob());
+      h("a", { href: url, download: `${this.job}.log` }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    } catch (error) {
+      if (!this.signal.aborted) setText(this.found, `The log could not be had: ${error.message}`);
+    }
   }
 }
 

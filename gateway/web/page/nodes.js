@@ -14,6 +14,7 @@ const COLUMNS = [
   ["message", "Message"],
 ];
 const ORDERS = {
+  __proto__: null,
   status: (one, other) => STATES.indexOf(nodeState(one)) - STATES.indexOf(nodeState(other)),
   name: (one, other) => one.name.localeCompare(other.name),
   type: (one, other) => one.resourceType.localeCompare(other.resourceType),
@@ -25,7 +26,7 @@ export class NodeTable {
   /** query: `show`, `type`, `find` and `sort` of the URL. onQuery gets what changes of it. */
   constructor(query, onQuery, onNode) {
     Object.assign(this, { onQuery, onNode, nodes: [] });
-    this.shown = { show: query.show ?? "", type: query.type ?? "", find: query.find ?? "", sort: query.sort in ORDERS ? query.sort : "status" };
+    this.shown = { show: STATES.includes(query.show) ? query.show : "", type: query.type ?? "", find: query.find ?? "", sort: query.sort in ORDERS ? query.sort : "status" };
     this.counts = h("div", { class: "chips", role: "group", "aria-label": "Filter by outcome" });
     this.types = h("select", { "aria-label": "Type", on: { change: () => this.change({ type: this.types.value }) } });
     this.find = h("input", { type: "search", placeholder: "Find a node", "aria-label": "Find a node", value: this.shown.find, on: { input: () => this.change({ find: this.find.value }) } });
@@ -54,7 +55,9 @@ export class NodeTable {
     this.nodes = nodes;
     this.longest = Math.max(0.001, ...nodes.map((node) => node.durationSeconds ?? 0));
     const types = [...new Set(nodes.map((node) => node.resourceType))].sort();
-    fill(this.types, h("option", { value: "" }, "All types"), types.map((type) => h("option", { value: type, selected: type === this.shown.type }, type)));
+    if (this.shown.type && !types.includes(this.shown.type)) types.push(this.shown.type); // of a link, or not begun yet
+    if (types.join() !== this.offered) fill(this.types, h("option", { value: "" }, "All types"), types.map((type) => h("option", { value: type, selected: type === this.shown.type }, type)));
+    this.offered = types.join(); // options that are replaced close the list that a person has opened
     this.render();
   }
 
@@ -113,7 +116,7 @@ export class NodeTable {
 /** One node in a dialog. onOther shows another one. */
 export function showNode(job, node, nodes, onOther) {
   const state = nodeState(node);
-  const sql = h("div", { class: "sql", "aria-live": "polite" }, h("p", { class: "faint" }, "Loading its SQL…"));
+  const sql = h("div", { class: "sql" }, h("p", { class: "faint" }, "Loading its SQL…"));
   const facts = [
     ["Outcome", [icon(state), " ", node.status]],
     ["Message", node.message],

@@ -136,6 +136,7 @@ class NowView {
     problem.hidden = true;
     try {
       await call(path`jobs/${job.jobId}/cancel`, { method: "POST" });
+      announce(`${job.jobId} is being cancelled`);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       problem.hidden = false;

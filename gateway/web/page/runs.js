@@ -33,11 +33,11 @@ export function runRow(job) {
 
 export async function show(main, { query: given, signal, setQuery, setTitle }) {
   setTitle(null, "Runs");
-  const filters = Object.fromEntries(["pipeline", "outcome", "since", "until"].map((name) => [name, given.get(name) ?? ""]));
+  const filters = filtersOf(given);
   const bars = h("div", { class: "histories" });
   const form = h("form", { class: "filters", "aria-label": "Filters", on: { submit: (event) => event.preventDefault() } });
   const list = new RunList(filters, signal);
-  fill(main, h("h1", {}, "Runs"), h("section", { "aria-label": "Pipelines" }, bars), h("section", { "aria-label": "All runs" }, h("h2", {}, "All runs"), form, list.element));
+  fill(main, h("h1", {}, "Runs"), h("section", { "aria-label": "Pipelines" }, h("h2", { class: "unseen" }, "Pipelines"), bars), h("section", { "aria-label": "All runs" }, h("h2", {}, "All runs"), form, list.element));
   const ask = (where) => persist(() => call(where, { signal }), signal);
   const pipelines = ask("pipelines").then(async (answer) => {
     fillFilters(form, answer.pipelines, filters, () => {
@@ -47,6 +47,14 @@ export async function show(main, { query: given, signal, setQuery, setTitle }) {
     await showHistories(bars, answer.pipelines, ask);
   });
   await Promise.all([pipelines, list.reload()]);
+}
+
+/** The filters that a URL names; what can't be one is left out. */
+function filtersOf(given) {
+  const get = (name) => given.get(name) ?? "";
+  const date = (name) => (Number.isNaN(Date.parse(`${get(name)}T00:00:00`)) ? "" : get(name));
+  const outcome = get("outcome").split(",").filter((one) => OUTCOMES.includes(one)).join();
+  return { pipeline: get("pipeline"), outcome, since: date("since"), until: date("until") };
 }
 
 class RunList {

@@ -1,6 +1,6 @@
 // Where the time went: a bar per step, and within a dbt step a bar per node, thread by thread.
 
-import { fill, h, icon } from "./dom.js";
+import { fill, h, icon, setText, showEach } from "./dom.js";
 import { duration, elapsed, nodeState, stepState, word } from "./format.js";
 import { criticalPath } from "./layout.js";
 
@@ -9,40 +9,57 @@ const TICKS = 4;
 export class Timeline {
   constructor(onNode) {
     this.onNode = onNode;
-    this.element = h("div", { class: "timeline" });
+    this.axis = h("div", { class: "step-row axis", "aria-hidden": "true" });
+    this.rows = h("div", {});
+    this.element = h("div", { class: "timeline" }, this.axis, this.rows);
   }
 
   update(job, nodes) {
     const from = Date.parse(job.startedAt ?? job.createdAt);
     const to = job.finishedAt ? Date.parse(job.finishedAt) : Date.parse(job.createdAt) + 1000 * elapsed(job);
     const scale = { from, span: Math.max(to - from, 1) };
-    const rows = job.steps.map((step) => this.row(step, nodes.filter((node) => node.step === step.name), scale));
     const key = JSON.stringify([scale, job.steps, nodes.length, nodes.filter((node) => node.status === "running").length]);
     if (key === this.key) return;
     this.key = key;
-    fill(this.element, axis(scale), rows);
+    fill(this.axis, axis(scale));
+    const rows = job.steps.map((step) => ({ step, nodes: nodes.filter((node) => node.step === step.name), scale }));
+    showEach(this.rows, rows, ({ step }) => step.name, () => this.row());
   }
 
-  row(step, nodes, scale) {
-    const state = stepState(step);
-    const bar = step.startedAt && h("span", { class: `step-bar is-${state}`, style: place(step.startedAt, step.durationSeconds, scale) });
-    const name = h("span", { class: "step-name" }, icon(state, word(state)), step.name);
-    const took = step.note && !step.startedAt ? step.note : step.startedAt ? duration(step.durationSeconds) : "";
-    const timed = nodes.filter((node) => node.startedAt && node.durationSeconds !== null);
-    return h("div", { class: "step-row" }, name, h("div", { class: "track" }, bar), h("span", { class: "number" }, took), timed.length > 0 && this.lanes(timed, scale));
+  row() {
+    const [name, track, took, lanes] = [h("span", { class: "step-name" }), h("div", { class: "track" }), h("span", { class: "number" }), this.lanes()];
+    const row = h("div", { class: "step-row" }, name, track, took, lanes);
+    row.update = ({ step, nodes, scale }) => {
+      const state = stepState(step);
+      fill(name, icon(state, word(state)), step.name);
+      fill(track, step.startedAt && h("span", { class: `step-bar is-${state}`, style: place(step.startedAt, step.durationSeconds, scale) }));
+      setText(took, step.note && !step.startedAt ? step.note : step.startedAt ? duration(step.durationSeconds) : "");
+      const timed = nodes.filter((node) => node.startedAt && node.durationSeconds !== null);
+      lanes.hidden = timed.length === 0;
+      if (timed.length > 0) lanes.update(timed, scale);
+    };
+    return row;
   }
 
-  lanes(nodes, scale) {
-    const threads = Map.groupBy(nodes, (node) => node.thread ?? "");
-    const chain = criticalPath(nodes);
-    const critical = new Set(chain.map((node) => node.uniqueId));
-    const lanes = [...threads].sort(([one], [other]) => one.localeCompare(other, "en", { numeric: true })).map(([thread, own]) => {
-      const bars = own.map((node) => this.bar(node, critical, scale));
-      return h("div", { class: "lane", title: thread }, bars);
-    });
-    const total = chain.reduce((sum, node) => sum + node.durationSeconds, 0);
-    const links = chain.map((node, index) => [index > 0 && " → ", h("button", { class: "link", on: { click: () => this.onNode(node) } }, node.name)]);
-    return h("div", { class: "lanes" }, h("div", { class: "lane-box", role: "img", "aria-label": `${nodes.length} nodes on ${threads.size} threads; the table of nodes has their times` }, lanes), h("details", { class: "chain", open: this.chainOpen, on: { toggle: (event) => (this.chainOpen = event.target.open) } }, h("summary", {}, `Critical path: ${chain.length} nodes, ${duration(total)}`), h("p", {}, links)));
+  /** The bars of a step's nodes, and its critical path, whose links stay while the bars grow. */
+  lanes() {
+    const box = h("div", { class: "lane-box", role: "img" });
+    const [sum, links] = [h("summary", {}), h("p", {})];
+    const lanes = h("div", { class: "lanes" }, box, h("details", { class: "chain" }, sum, links));
+    lanes.update = (nodes, scale) => {
+      const threads = Map.groupBy(nodes, (node) => node.thread ?? "");
+      const chain = criticalPath(nodes);
+      const critical = new Set(chain.map((node) => node.uniqueId));
+      box.ariaLabel = `${nodes.length} nodes on ${threads.size} threads; the table of nodes has their times`;
+      const sorted = [...threads].sort(([one], [other]) => one.localeCompare(other, "en", { numeric: true }));
+      fill(box, sorted.map(([thread, own]) => h("div", { class: "lane", title: thread }, own.map((node) => this.bar(node, critical, scale)))));
+      setText(sum, `Critical path: ${chain.length} nodes, ${duration(chain.reduce((seconds, node) => seconds + node.durationSeconds, 0))}`);
+      const key = [...critical].join();
+      if (lanes.shown === key) return;
+      lanes.shown = key;
+      fill(links, chain.map((node, index) => [index > 0 && " → ", h("button", { class: "link", on: { click: () => this.onNode(node) } }, node.name)]));
+    };
+    return lanes;
   }
 
   bar(node, critical, scale) {
@@ -54,7 +71,7 @@ export class Timeline {
 
 function axis({ span }) {
   const ticks = Array.from({ length: TICKS + 1 }, (_, index) => h("span", { style: { left: `${(100 * index) / TICKS}%` } }, duration((span / 1000) * (index / TICKS))));
-  return h("div", { class: "step-row axis", "aria-hidden": "true" }, h("span", {}), h("div", { class: "ticks" }, ticks), h("span", {}));
+  return [h("span", {}), h("div", { class: "ticks" }, ticks), h("span", {})];
 }
 
 function place(startedAt, seconds, { from, span }) {

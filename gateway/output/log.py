@@ -76,6 +76,8 @@ class JobLog:
             start = max(first, self.line_start(asked)) if asked < last else asked
         else:
             start = asked if asked == first else self._next_line(asked - 1, last)
+        if asked <= last:
+            start = min(start, last)
         if last < min(after, end) or (not is_final and after == end):
             last = self._last_line_end(start, last)
         return OutputRange(start, max(start, last), start - asked if asked < kept else 0)

@@ -318,7 +318,7 @@ def test_answers_that_are_not_the_gateways_are_told_and_gone_past(stage: Stage, 
     strange: dict[str, dict[str, Any]] = {
         "The answer has the status 500": {"status": 500, "body": "<h1>Oops</h1>", "content_type": "text/html"},
         "is not the gateway": {"status": 200, "body": "<script>alert(1)</script>", "content_type": "text/html"},
-        "does not answer since": {"status": 502, "body": "<h1>Bad gateway</h1>", "content_type": "text/html"},
+        "has not answered since": {"status": 502, "body": "<h1>Bad gateway</h1>", "content_type": "text/html"},
         "does not answer  since": {"status": 200, "body": '{"jobs": [', "content_type": "application/json"},
     }
     for said, answer in strange.items():

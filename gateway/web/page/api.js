@@ -3,6 +3,8 @@
 const KEY = "pipeline-gateway-token"; // in the tab's own storage, which ends with the tab
 const AWAY = [502, 503, 504]; // how a proxy says that the gateway does not answer
 const PAUSE = 2000; // milliseconds before the gateway is asked again
+const LONGEST = { GET: 30_000 }; // milliseconds for an answer by the request's method
+const LONGEST_OTHER = 120_000; // a trigger may have to fetch from a repository
 
 /** What the page knows of its connection. Events: `change`, and `unauthorized` where a token is needed. */
 export const connection = Object.assign(new EventTarget(), { lostAt: null, skew: 0 });
@@ -24,6 +26,16 @@ export function setToken(value) {
   else sessionStorage.removeItem(KEY);
 }
 
+/** A key for the header Idempotency-Key, by which a request that is sent again is answered and not done again. */
+export function newKey() {
+  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Milliseconds since the epoch by the gateway's clock. */
+export function now() {
+  return Date.now() + connection.skew;
+}
+
 /** The address of the gateway, without a slash at its end. */
 export const BASE = new URL(".", document.baseURI).href.replace(/\/$/, "");
 
@@ -38,8 +50,8 @@ export function query(values) {
   return given.length ? `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}` : "";
 }
 
-/** Call the jobs API. Returns the response; throws ApiError, or AbortError where `signal` ends it. */
-export async function request(where, { method = "GET", body, signal, headers = {} } = {}) {
+/** Call the jobs API. Returns the response; throws ApiError, also where `limit` ends it, or AbortError where `signal` does. */
+export async function request(where, { method = "GET", body, signal, limit, headers = {} } = {}) {
   const sent = { ...headers, ...(token() && { "X-AUTH-TOKEN": token() }) };
   if (body !== undefined) sent["Content-Type"] = "application/json";
   let response;
@@ -47,7 +59,7 @@ export async function request(where, { method = "GET", body, signal, headers = {
     response = await fetch(`api/v1/${where}`, {
       method,
       headers: sent,
-      signal,
+      signal: AbortSignal.any([signal, limit].filter(Boolean)),
       cache: "no-store",
       body: body === undefined ? undefined : JSON.stringify(body),
     });
@@ -56,25 +68,29 @@ export async function request(where, { method = "GET", body, signal, headers = {
     lost();
     throw new ApiError(0, "unreachable", `The gateway at ${BASE} does not answer.`);
   }
-  if (AWAY.includes(response.status)) lost();
-  else found(response);
-  if (response.ok) return response;
+  if (response.ok) {
+    found(response);
+    return response;
+  }
   const error = await refusal(response);
+  if (AWAY.includes(error.status) && !error.body.code) lost(); // with a code it is the gateway's own
+  else found(response);
   const isOfNow = sent["X-AUTH-TOKEN"] === (token() ?? undefined); // of several calls, the first one tells
   if (error.status === 401 && isOfNow) connection.dispatchEvent(new Event("unauthorized"));
   throw error;
 }
 
-/** Call the jobs API for JSON. Raises what `request` does. */
-export async function call(where, options) {
-  const response = await request(where, options);
+/** Call the jobs API for JSON, in a limited time. Throws what `request` does. */
+export async function call(where, options = {}) {
+  const limit = AbortSignal.timeout(LONGEST[options.method ?? "GET"] ?? LONGEST_OTHER);
+  const response = await request(where, { ...options, limit });
   if (!response.headers.get("Content-Type")?.startsWith("application/json")) {
     throw new ApiError(response.status, "unreadable", `What answers at ${BASE} is not the gateway: its answer is no JSON. Is there a proxy before it, and signed in to?`);
   }
   try {
     return await response.json();
   } catch (error) {
-    if (options?.signal?.aborted) throw error;
+    if (options.signal?.aborted) throw error;
     lost();
     throw new ApiError(0, "unreachable", `The answer of the gateway at ${BASE} ended too early.`);
   }

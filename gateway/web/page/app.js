@@ -130,7 +130,7 @@ function showSignOut() {
 function showConnection() {
   const { lostAt } = connection;
   document.body.classList.toggle("stale", lostAt !== null);
-  showBanner(lostAt && `The gateway does not answer since ${exact(lostAt)}. What is shown is of then; the page goes on by itself.`);
+  showBanner(lostAt && `The gateway has not answered since ${exact(lostAt)}. What you see is from then; the page goes on by itself.`);
   if (lostAt === null) compareVersions();
 }
 

@@ -30,10 +30,17 @@ export function open(title, ...content) {
   const left = new AbortController();
   addEventListener("hashchange", () => dialog.close(), { signal: left.signal }); // what it is about is not shown any more
   dialog.addEventListener("close", () => (left.abort(), dialog.remove()));
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  let isOutside = false; // where the pointer went down: text may be selected up to the edge
+  dialog.addEventListener("pointerdown", (event) => (isOutside = isBeside(dialog, event)));
+  dialog.addEventListener("click", (event) => isOutside && isBeside(dialog, event) && dialog.close());
   document.body.append(dialog);
   dialog.showModal();
   return dialog;
+}
+
+function isBeside(dialog, { clientX: x, clientY: y }) {
+  const box = dialog.getBoundingClientRect();
+  return x < box.left || x > box.right || y < box.top || y > box.bottom;
 }
 
 /** Text in a box of its own, with a button that copies it. text may be changed by the returned element's `update`. */

@@ -1,44 +1,91 @@
 // A job's events, over dropped connections and restarts of the gateway.
 
-import { ApiError, lost, path, persist, request, sleep } from "./api.js";
+import { ApiError, call, lost, path, persist, request, sleep } from "./api.js";
 
 const SILENCE = 40_000; // milliseconds; a gateway that is there says something every 15 s
 const SHORTEST = 250; // milliseconds before it connects again
 const LONGEST = 5000;
+const HIDDEN = 5000; // milliseconds between two looks at a job in a tab that is hidden
+const GONE = "the tab is hidden";
+const ATTEMPTS = 5; // to read the rest of an ended job's output, which may be gone
 
 /**
  * Follow a job to its end: onState(record) whenever it changes, onLog({offset, next, text, dropped}) from byte `offset`
- * on. Returns once it has ended and all was read. Throws ApiError for a job that is not there, AbortError by `signal`.
+ * on. A hidden tab asks for the record alone, since a browser has six connections to a host for all its tabs. Returns
+ * once the job has ended and all was read. Throws ApiError for a job that is not there, AbortError by `signal`.
  */
 export async function follow(job, offset, { onState, onLog, signal }) {
-  let ended = false;
+  let record = null;
   let pause = SHORTEST;
   const events = {
-    state(record) {
-      ended = record.phase === "ended";
-      onState(record);
-    },
+    state: (given) => onState((record = given)),
     log(part) {
       offset = part.next;
       onLog(part);
     },
   };
-  for (;;) {
-    const left = new AbortController();
-    const both = AbortSignal.any([signal, left.signal]);
-    try {
-      const response = await persist(() => request(path`jobs/${job}/events` + `?offset=${offset}`, { signal: both }), signal);
-      await read(response.body, left, (name, data) => {
-        pause = SHORTEST;
+  for (let attempt = 0; attempt < ATTEMPTS; ) {
+    await whileHidden(job, events.state, signal);
+    const [began, from] = [performance.now(), offset];
+    await readOnce(job, offset, events, signal);
+    if (hasAll(record, offset)) return;
+    attempt = record?.phase === "ended" && offset === from ? attempt + 1 : 0;
+    pause = performance.now() - began > LONGEST ? SHORTEST : Math.min(2 * pause, LONGEST);
+    if (!document.hidden) await sleep(pause, signal);
+  }
+}
+
+/** Read events until the connection ends, for whatever reason. What the page itself does wrong is thrown. */
+async function readOnce(job, offset, events, signal) {
+  const left = new AbortController();
+  const leave = () => document.hidden && left.abort(GONE);
+  document.addEventListener("visibilitychange", leave);
+  let bug = null;
+  try {
+    const response = await connect(job, offset, AbortSignal.any([signal, left.signal]), signal);
+    await read(response.body, left, (name, data) => {
+      try {
         events[name]?.(data);
-      });
-      if (ended) return;
-    } catch (error) {
-      if (signal.aborted || (error instanceof ApiError && error.status !== 0)) throw error;
-      lost();
+      } catch (error) {
+        bug = error;
+        throw error;
+      }
+    });
+  } catch (error) {
+    if (bug || signal.aborted || (error instanceof ApiError && error.status !== 0)) throw error;
+    if (left.signal.reason !== GONE) lost();
+  } finally {
+    document.removeEventListener("visibilitychange", leave);
+    left.abort();
+  }
+}
+
+function connect(job, offset, both, signal) {
+  const ask = () => {
+    const limit = new AbortController(); // for the begin of the answer, whose end is open
+    const timer = setTimeout(() => limit.abort(), SILENCE);
+    const asked = request(path`jobs/${job}/events` + `?offset=${offset}`, { signal: both, limit: limit.signal });
+    return asked.finally(() => clearTimeout(timer));
+  };
+  return persist(ask, signal);
+}
+
+/** Whether a job has ended and all its output up to a byte was read. */
+function hasAll(record, offset) {
+  return record?.phase === "ended" && (record.outputBytes === null || offset >= record.outputBytes + (record.outputDroppedBytes ?? 0));
+}
+
+/** As long as the tab is hidden: tell the record of the job now and then, until it has ended. */
+async function whileHidden(job, onState, signal) {
+  if (!document.hidden) return;
+  const shown = new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+  for (let ended = false; document.hidden; ) {
+    if (!ended) {
+      const record = await persist(() => call(path`jobs/${job}`, { signal }), signal);
+      onState(record);
+      ended = record.phase === "ended";
     }
-    await sleep(pause, signal);
-    pause = Math.min(2 * pause, LONGEST);
+    await Promise.race([sleep(HIDDEN, signal), shown]);
   }
 }
 

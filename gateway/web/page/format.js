@@ -109,6 +109,23 @@ export function elapsed(job) {
   return job.durationSeconds + (performance.now() - cameAt.get(job)) / 1000;
 }
 
+/** How long a job has run so far, in seconds, without its time in the queue; what is usual is told so too. */
+export function runSeconds(job) {
+  const queued = job.startedAt ? (Date.parse(job.startedAt) - Date.parse(job.createdAt)) / 1000 : elapsed(job);
+  return Math.max(0, elapsed(job) - queued);
+}
+
+/** The progress of the step that runs; of an ended job, that of the step that went wrong, or of all dbt steps together. */
+export function progressOf(job) {
+  if (job.phase !== "ended") return job.steps.find((step) => step.status === "running")?.progress ?? null;
+  const wrong = job.steps.find((step) => step.exitCode);
+  if (wrong) return wrong.progress;
+  const counted = job.steps.filter((step) => step.progress && (step.name !== "ingester" || job.steps.length === 1));
+  if (counted.length === 0) return null;
+  const sum = (name) => counted.reduce((all, step) => all + step.progress[name], 0);
+  return Object.fromEntries(["done", "total", "pass", "warn", "error", "skip", "noop"].map((name) => [name, sum(name)]));
+}
+
 /** Bring all times of the document up to date. */
 export function refreshTimes() {
   for (const element of document.querySelectorAll("time")) tell(element);
@@ -121,7 +138,7 @@ export function progressText(progress) {
 
 /** A job's outcome in a sentence. */
 export function sentence(job) {
-  const took = duration(job.durationSeconds);
+  const took = duration(runSeconds(job));
   switch (jobState(job)) {
     case "queued":
       return waitsFor(job);
@@ -144,11 +161,12 @@ export function nodeName(id) {
 }
 
 function running(job) {
-  const { phase, progress } = job;
-  if (phase === "cancelling") return "Is being cancelled; what is alive of it is ended.";
+  const { phase } = job;
+  const progress = progressOf(job);
+  if (phase === "cancelling") return "Is being cancelled: what is left of it is being ended.";
   if (phase === "unreachable") return "Its engine does not answer, so its state is the last one known.";
-  if (phase === "orphaned") return "Its supervisor is gone; what is alive of it is ended.";
-  if (phase === "starting") return "Starts.";
+  if (phase === "orphaned") return "Its supervisor is gone: what is left of it is being ended.";
+  if (phase === "starting") return "Starting.";
   const done = progress ? `, ${number(progress.done)} of ${number(progress.total)} done` : "";
   return `Runs ${phase}${done}.`;
 }
@@ -160,7 +178,8 @@ function waitsFor(job) {
 }
 
 function nodesOf(job) {
-  return job.progress ? `, ${number(job.progress.pass)} of ${number(job.progress.total)} passed` : "";
+  const progress = progressOf(job);
+  return progress ? `, ${number(progress.pass)} of ${number(progress.total)} passed` : "";
 }
 
 function warnings(job) {

@@ -1,10 +1,10 @@
 // One job: its outcome in a sentence, its steps, its nodes, its log, and what can be done with it.
 
-import { ApiError, call, path, persist } from "./api.js";
+import { ApiError, BASE, call, newKey, path, persist } from "./api.js";
 import { ask, copyable } from "./dialogs.js";
 import { announce, fill, h, icon, setText } from "./dom.js";
 import { follow } from "./follow.js";
-import { ago, bytes, duration, elapsed, jobState, nodeName, nodeState, number, sentence, stepState, word } from "./format.js";
+import { ago, bytes, duration, elapsed, jobState, nodeName, nodeState, number, progressOf, runSeconds, sentence, stepState, word } from "./format.js";
 import { Graph } from "./graph.js";
 import { LogView } from "./log.js";
 import { NodeTable, showNode } from "./nodes.js";
@@ -32,7 +32,7 @@ export async function show(main, { params, query, signal, setQuery, setTitle }) 
 
 class JobView {
   constructor(main, record, query, signal, setQuery, setTitle) {
-    Object.assign(this, { id: record.jobId, signal, setQuery, setTitle, nodes: [], looking: null });
+    Object.assign(this, { id: record.jobId, key: newKey(), signal, setQuery, setTitle, nodes: [], looking: null });
     this.query = Object.fromEntries(query);
     this.timeline = new Timeline((node) => this.open(node));
     this.table = new NodeTable(this.query, (changes) => this.setQueryPart(changes), (node) => this.open(node));
@@ -110,21 +110,23 @@ class JobView {
 
   tick() {
     if (this.record.phase === "ended") return;
-    setText(this.took, duration(Math.round(elapsed(this.record))));
+    setText(this.took, tookText(this.record));
     this.timeline.update(this.record, this.nodes);
   }
 
   showMeta(record) {
-    const took = duration(record.phase === "ended" ? record.durationSeconds : Math.round(elapsed(record)));
-    if (this.took && this.commit === record.commit) return setText(this.took, took);
-    this.commit = record.commit; // all else here is known from the start
+    const took = tookText(record);
+    const key = `${record.commit} ${record.startedAt}`; // all else here is known from the start
+    if (this.meta.dataset.shown === key) return setText(this.took, took);
+    this.meta.dataset.shown = key;
     this.took = h("strong", { class: "number" }, took);
     const [first] = record.audit;
+    const waited = elapsed(record) - runSeconds(record);
     const parts = [
-      ["took ", this.took],
+      record.startedAt ? ["took ", this.took, waited >= 1 && `, after ${duration(waited)} in the queue`] : ["waits since ", this.took],
       ["triggered ", ago(record.createdAt), first && ` by ${first.token ?? "a caller without a token"}${first.address ? ` from ${first.address}` : ""}`],
       record.commit && ["commit ", h("code", { title: record.commit }, record.commit.slice(0, 10)), (record.version ?? record.branch) && ` (${record.version ?? record.branch})`],
-      record.retryOf && ["again after ", h("a", { href: `#/jobs/${encodeURIComponent(record.retryOf)}` }, record.retryOf)],
+      record.retryOf && ["retry of ", h("a", { href: `#/jobs/${encodeURIComponent(record.retryOf)}` }, record.retryOf)],
     ].filter(Boolean);
     fill(this.meta, parts.map((part, index) => [index > 0 && h("span", { class: "dot" }, " · "), part]));
   }
@@ -254,8 +256,8 @@ class JobView {
     ].slice(failed ? 0 : 1);
     const from = await ask("Run it again?", `A new job does the work of ${this.id}.`, "Run again", choices);
     if (from === null) return;
-    const job = await this.act(() => call(path`jobs/${this.id}/retry`, { method: "POST", body: { from } }), "A new job was made");
-    if (job) location.hash = `#/jobs/${encodeURIComponent(job.jobId)}`;
+    const job = await this.act(() => call(path`jobs/${this.id}/retry`, { method: "POST", body: { from }, headers: { "Idempotency-Key": this.key + from } }), "A new job was made");
+    if (job && !this.signal.aborted) location.hash = `#/jobs/${encodeURIComponent(job.jobId)}`;
   }
 
   /** Do something, and show why where it is refused. */
@@ -303,6 +305,11 @@ class JobView {
   }
 }
 
+function tookText(record) {
+  const seconds = record.startedAt ? runSeconds(record) : elapsed(record);
+  return duration(record.phase === "ended" ? seconds : Math.round(seconds));
+}
+
 /** The sentence at the top; of a job with a first failure, the box below has its message. */
 function headline(record) {
   const { firstFailure } = record;
@@ -310,9 +317,11 @@ function headline(record) {
   return `${nodeName(firstFailure.node)} failed${firstFailure.more ? `, and ${number(firstFailure.more)} more` : ""}. ${countsOf(record)}`;
 }
 
-function countsOf({ progress }) {
+function countsOf(record) {
+  const progress = progressOf(record);
   if (!progress) return "";
   const parts = [
+    [progress.error, "failed"],
     [progress.pass, "passed"],
     [progress.warn, "with a warning"],
     [progress.skip, "skipped"],
@@ -339,9 +348,9 @@ function facts(record) {
     ["Ended", record.stopped && stoppedText(record.stopped)],
     ["Output", record.outputBytes === null ? "" : `${bytes(record.outputBytes)}${record.outputDroppedBytes ? `, and ${bytes(record.outputDroppedBytes)} dropped` : ""}`],
     ["Notes", record.notes.join("\n")],
-    ["Told", record.notifications.map((one) => `${one.to}: ${one.outcome}, ${one.state}${one.error ? ` (${one.error})` : ""}`).join("\n")],
+    ["Notified", record.notifications.map((one) => `${one.to}: ${one.outcome}, ${one.state}${one.error ? ` (${one.error})` : ""}`).join("\n")],
   ].filter(([, value]) => value);
-  return [h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])), copyable(`pipeline-gateway status ${record.jobId}`, "the same as a command")];
+  return [h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])), copyable(`pipeline-gateway status ${record.jobId} --server ${BASE}`, "the same as a command")];
 }
 
 function stoppedText({ signals, seconds, processes }) {

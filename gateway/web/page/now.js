@@ -1,10 +1,10 @@
 // What runs and waits now, what went wrong since the person looked last, what was refused, and the pipelines.
 
-import { ApiError, call, connection, path, persist, query, sleep } from "./api.js";
+import { ApiError, call, now, path, persist, query, sleep } from "./api.js";
 import { ask } from "./dialogs.js";
 import { announce, fill, h, icon, setText, showEach } from "./dom.js";
 import { follow } from "./follow.js";
-import { ago, count, duration, elapsed, jobState, number, progressText, sentence, word } from "./format.js";
+import { ago, count, duration, elapsed, jobState, number, progressOf, progressText, runSeconds, sentence, word } from "./format.js";
 import { runRow } from "./runs.js";
 
 const LOOKED = "pipeline-gateway-looked"; // in the browser's storage: when the person marked all as seen
@@ -12,14 +12,15 @@ const DAY = 86_400_000; // milliseconds
 const PAUSE = 3000; // milliseconds between two looks at the list
 const SLOW = 5; // looks at the list of active jobs for one at the rest
 const WRONG = 20; // runs that went wrong, at most, in the list
+const WAITING = 5; // of which what they wait for is told
 const LAST = 4096; // bytes of output, of which the last line is shown at once
-const FOLLOWED = 3; // a browser keeps six connections to a host, for all its tabs
+const QUEUED = 50; // jobs that wait, at most, in the list
+const FOLLOWED = 2; // a browser keeps six connections to a host, for all its tabs
 
 export async function show(main, { signal, setTitle }) {
   const view = new NowView(main, signal, setTitle);
   for (let turn = 0; ; turn += 1) {
-    const changed = await view.lookAtActive();
-    if (changed || turn % SLOW === 0) await view.lookAtRest();
+    await view.look(turn % SLOW === 0);
     await view.pause();
   }
 }
@@ -29,6 +30,8 @@ class NowView {
     Object.assign(this, { signal, setTitle, followed: new Map(), ids: null, pipelines: [], wrong: [], active: [], wake: () => {} });
     this.cards = h("ul", { class: "cards" });
     this.idle = h("p", { class: "empty", hidden: true }, "Nothing runs now. ", h("a", { href: "#/trigger" }, "Trigger a pipeline"), " to see it here.");
+    this.more = h("p", { class: "faint", hidden: true }, "More jobs wait than are shown.");
+    this.problem = h("p", { class: "problem", role: "alert", hidden: true });
     this.wrongHead = h("h2", {});
     this.wrongList = h("ol", { class: "rows" });
     this.seen = h("button", { class: "quiet", hidden: true, on: { click: () => this.markSeen() } }, "Mark as seen");
@@ -38,7 +41,7 @@ class NowView {
     fill(
       main,
       h("h1", {}, "Now"),
-      h("section", { "aria-label": "Running and queued" }, this.idle, this.cards),
+      h("section", { "aria-label": "Running and queued" }, this.problem, this.idle, this.cards, this.more),
       h("section", { "aria-label": "Went wrong" }, h("div", { class: "head" }, this.wrongHead, this.seen), this.wrongList),
       this.refused,
       h("section", { "aria-label": "Pipelines" }, h("h2", {}, "Pipelines"), this.list),
@@ -47,10 +50,30 @@ class NowView {
     signal.addEventListener("abort", () => clearInterval(clock));
   }
 
+  /** Look at the active jobs, and at the rest where those have changed or `all` is asked for. A refusal is shown. */
+  async look(all) {
+    try {
+      const changed = await this.lookAtActive();
+      if (changed || all) await this.lookAtRest();
+      this.problem.hidden = true;
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status === 401) throw error;
+      this.problem.hidden = false;
+      setText(this.problem, `What is shown may be old: ${error.message}`);
+      this.ids = null;
+    }
+  }
+
   /** Whether other jobs are active than at the last look. */
   async lookAtActive() {
-    const { jobs } = await this.get(`jobs${query({ status: "running,queued", limit: 100 })}`);
-    this.active = await this.withWaitsFor(jobs.sort((one, other) => rank(one) - rank(other)));
+    const [running, queued] = await Promise.all([
+      this.get(`jobs${query({ status: "running", limit: 200 })}`),
+      this.get(`jobs${query({ status: "queued", limit: QUEUED })}`),
+    ]);
+    const waiting = await this.withWaitsFor(queued.jobs.reverse());
+    const unique = new Map([...waiting, ...running.jobs.reverse()].map((job) => [job.jobId, job])); // one may have begun meanwhile
+    this.active = [...unique.values()].sort((one, other) => rank(one) - rank(other));
+    this.more.hidden = queued.next === null;
     const ids = this.active.map((job) => job.jobId).join();
     const changed = ids !== this.ids;
     this.ids = ids;
@@ -63,13 +86,12 @@ class NowView {
 
   /** The jobs, of which the first that wait have what they wait for: the list does not tell. */
   withWaitsFor(jobs) {
-    const first = jobs.filter((job) => job.status === "queued").slice(0, FOLLOWED);
-    return Promise.all(jobs.map((job) => (first.includes(job) ? this.get(path`jobs/${job.jobId}`) : job)));
+    return Promise.all(jobs.map((job, index) => (index < WAITING ? this.get(path`jobs/${job.jobId}`) : job)));
   }
 
   async lookAtRest() {
     const since = looked();
-    const hour = new Date(Date.now() - 3_600_000).toISOString();
+    const hour = new Date(now() - 3_600_000).toISOString();
     const [known, wrong, refused] = await Promise.all([
       this.get("pipelines"),
       this.get(`jobs${query({ outcome: "errors,failed", since: new Date(since - DAY).toISOString(), limit: 100 })}`),
@@ -96,10 +118,10 @@ class NowView {
   }
 
   markSeen() {
-    localStorage.setItem(LOOKED, String(Date.now() + connection.skew));
+    localStorage.setItem(LOOKED, String(now()));
     announce("Marked as seen");
     this.ids = null; // so that the next look is at all
-    this.wake(true);
+    this.wake();
   }
 
   card(job) {
@@ -162,7 +184,7 @@ class NowView {
       });
       const done = () => {
         this.followed.delete(job.jobId);
-        this.wake(true);
+        this.wake();
       };
       this.followed.set(job.jobId, following.then(done, done)); // the list tells what has become of the job
     }
@@ -194,20 +216,21 @@ function updateCard(card, parts, job) {
   card.job = job;
   const state = jobState(job);
   fill(parts.state, icon(state), h("span", { class: "unseen" }, word(state)));
-  setText(parts.sentence, [sentence(job), job.progress?.current].filter(Boolean).join(" "));
-  parts.bar.parentElement.hidden = job.progress === null;
-  if (job.progress) {
-    parts.bar.max = job.progress.total || 1;
-    parts.bar.value = job.progress.done;
-    const wrong = job.progress.error ? `, ${number(job.progress.error)} failed` : "";
-    setText(parts.done, `${progressText(job.progress)}${wrong}`);
+  const progress = progressOf(job);
+  setText(parts.sentence, [sentence(job), progress?.current].filter(Boolean).join(" "));
+  parts.bar.parentElement.hidden = progress === null;
+  if (progress) {
+    parts.bar.max = progress.total || 1;
+    parts.bar.value = progress.done;
+    const wrong = progress.error ? `, ${number(progress.error)} failed` : "";
+    setText(parts.done, `${progressText(progress)}${wrong}`);
   }
   card.showTime();
 }
 
 function timeText(job, usual) {
   const usually = usual ? `, usually ${duration(usual)}` : "";
-  return `${duration(Math.round(elapsed(job)))}${usually}`;
+  return `${duration(Math.round(job.status === "queued" ? elapsed(job) : runSeconds(job)))}${usually}`;
 }
 
 function refusalRow(one) {
@@ -235,7 +258,7 @@ function pipelineRow(one) {
 
 /** Milliseconds since the epoch. */
 function looked() {
-  return Number(localStorage.getItem(LOOKED)) || Date.now() - DAY;
+  return Number(localStorage.getItem(LOOKED)) || now() - DAY;
 }
 
 /** Running ones first, in the order in which they were triggered. */

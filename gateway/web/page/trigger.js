@@ -1,13 +1,12 @@
 // A pipeline to pick, its parameters, and the same call as a line for a shell.
 
-import { ApiError, BASE, call, path, persist, token } from "./api.js";
+import { ApiError, BASE, call, newKey, path, persist, token } from "./api.js";
 import { ask, copyable } from "./dialogs.js";
 import { announce, fill, h, icon, setText } from "./dom.js";
 import { ago, duration, word } from "./format.js";
 
 const COMMANDS = ["daily", "run", "build", "test", "deps", "elementary"];
 const WITH_COMMAND = ["dbt", "full"]; // names of the built-in pipelines that take one
-const DEFAULT_SERVER = "http://localhost:3000"; // of the client
 
 export async function show(main, { params, signal, setTitle }) {
   setTitle(null, "Trigger");
@@ -34,8 +33,7 @@ function pick(one, isChosen) {
 class TriggerForm {
   /** onChange gets the pipeline as it is after it was paused or unpaused. */
   constructor(parent, pipeline, signal, onChange) {
-    Object.assign(this, { parent, pipeline, signal, onChange });
-    this.key = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join(""); // a second click is the same trigger
+    Object.assign(this, { parent, pipeline, signal, onChange, key: newKey() }); // a second click is the same trigger
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
     this.status = h("div", { class: "card pipeline-status" });
     this.startButton = h("button", { class: "primary" }, "Start");
@@ -145,7 +143,7 @@ class TriggerForm {
     await this.act(async () => {
       const job = await call("jobs", { method: "POST", body: this.body(), headers: { "Idempotency-Key": this.key + hash(JSON.stringify(this.body())) } });
       announce(`${job.jobId} was triggered`);
-      location.hash = `#/jobs/${encodeURIComponent(job.jobId)}`;
+      if (!this.signal.aborted) location.hash = `#/jobs/${encodeURIComponent(job.jobId)}`;
     });
     this.startButton.disabled = this.pipeline.paused;
   }
@@ -196,7 +194,7 @@ function valueOf(type, text) {
   switch (type) {
     case "integer":
     case "number":
-      return Number(text);
+      return String(Number(text)) === text ? Number(text) : text; // the gateway reads what this browser would round
     case "boolean":
       return text === "true";
     default:
@@ -230,8 +228,7 @@ function clientLine({ pipeline, projectId, parameters = {}, ...rest }) {
   for (const [field, option] of [["enableOpenlineage", "openlineage"], ["enableElementary", "elementary"]]) {
     if (rest[field] !== undefined) words.push(`--${option}`, rest[field] ? "on" : "off");
   }
-  if (BASE !== DEFAULT_SERVER) words.push("--server", quoted(BASE));
-  return [...words, "--follow"].join(" ");
+  return [...words, "--server", quoted(BASE), "--follow"].join(" ");
 }
 
 /** A word for a POSIX shell. */

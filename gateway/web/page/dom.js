@@ -1,6 +1,7 @@
 // Elements made of values. Text becomes text nodes and nothing else, so no output, name or parameter is read as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
+const SLICE = 40; // items that are made in a frame, where there are many
 
 /** An element. props: attributes; `on` maps events to handlers, `style` maps properties to values. */
 export function h(tag, props = {}, ...children) {
@@ -43,6 +44,25 @@ export function showEach(parent, items, keyOf, make) {
     child.update?.(item);
   }
   for (const child of old.values()) child.remove();
+}
+
+/** Do it before the next frame; in a hidden tab, which has none, soon. */
+export function nextFrame(doIt) {
+  if (document.hidden) setTimeout(doIt, 100);
+  else requestAnimationFrame(doIt);
+}
+
+/** `showEach` of many items: some come in each frame, so that the page answers meanwhile. */
+export function showInSlices(parent, items, keyOf, make) {
+  let end = Math.max(SLICE, parent.childElementCount);
+  parent.items = items;
+  const draw = () => {
+    if (parent.items !== items) return; // others are shown by now
+    showEach(parent, items.slice(0, end), keyOf, make);
+    if (end < items.length) nextFrame(draw);
+    end += SLICE;
+  };
+  draw();
 }
 
 /** Say something to screen readers, without moving the focus. */

@@ -16,10 +16,10 @@ export class Timeline {
     const from = Date.parse(job.startedAt ?? job.createdAt);
     const to = job.finishedAt ? Date.parse(job.finishedAt) : Date.parse(job.createdAt) + 1000 * elapsed(job);
     const scale = { from, span: Math.max(to - from, 1) };
+    const key = JSON.stringify([scale, job.steps]);
+    if (key === this.key && nodes === this.nodes) return;
+    Object.assign(this, { key, nodes });
     const rows = job.steps.map((step) => this.row(step, nodes.filter((node) => node.step === step.name), scale));
-    const key = JSON.stringify([scale, job.steps, nodes.length, nodes.filter((node) => node.status === "running").length]);
-    if (key === this.key) return;
-    this.key = key;
     fill(this.element, axis(scale), rows);
   }
 

@@ -9,7 +9,7 @@ const HEIGHT = 30;
 const GAP_X = 70;
 const GAP_Y = 12;
 const ZOOM = 1.25;
-const READABLE = 0.6; // the zoom by which names can be read
+const READABLE = 0.75; // the zoom by which names can be read
 
 export class Graph {
   constructor(onNode) {

@@ -177,8 +177,10 @@ class JobView {
     for (const name of ["nodes", "graph"]) document.getElementById(`tab-${name}`).hidden = none;
     if (none && ["nodes", "graph"].includes(this.tab)) this.select("log");
     this.timeline.update(this.record, nodes);
-    this.table.update(nodes);
-    nextFrame(() => this.graph.update(this.nodes, this.tab === "graph"));
+    nextFrame(() => {
+      this.table.update(this.nodes);
+      nextFrame(() => this.graph.update(this.nodes, this.tab === "graph"));
+    });
     this.showFailure();
     if (this.query.node) this.open(nodes.find((node) => node.uniqueId === this.query.node));
   }

@@ -58,6 +58,6 @@ function axis({ span }) {
 }
 
 function place(startedAt, seconds, { from, span }) {
-  const begin = Math.max(0, Date.parse(startedAt) - from);
-  return { left: `${(100 * begin) / span}%`, width: `${(100 * 1000 * (seconds ?? 0)) / span}%` };
+  const begin = Math.min(span, Math.max(0, Date.parse(startedAt) - from)); // the clocks of two hosts may differ
+  return { left: `${(100 * begin) / span}%`, width: `${(100 * Math.min(span - begin, 1000 * (seconds ?? 0))) / span}%` };
 }

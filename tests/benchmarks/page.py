@@ -3,9 +3,11 @@
     python -m tests.benchmarks.page [LOADS]
 
 Prints the median of the first paint, each time in a new profile, beside that of a static file of as many bytes; and
-the longest task of the page's main thread by Chromium's own trace, while each view loads and while it is scrolled. On a
-busy machine a task waits for its turn, so the longest processor time of a task is told too. Needs the extras `demo` and
-`test` and Debian's package chromium.
+the longest task of the page's main thread by Chromium's own trace: while each view loads, while it is scrolled, and
+while a job runs that prints much and goes on with its nodes. On a busy machine a task waits for its turn, so the
+longest processor time of a task is told too. The jobs are real; the nodes of a job are made up, as the answer of its
+gateway.
+Needs the extras `demo` and `test` and Debian's package chromium.
 """
 
 from __future__ import annotations
@@ -16,33 +18,42 @@ import statistics
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from playwright.sync_api import Browser, Page
+import yaml
+from playwright.sync_api import Browser, Page, Route
 
+from gateway.clock import rfc3339
 from gateway.model.job import Completed, Finished, Job
 from gateway.storage.store import Store
 from runners.outcome import Exited
 from tests.benchmarks.timing import say
 from tests.support import projects
 from tests.support.browser import Pages, chromium
-from tests.support.gateway import Gateway, wait_for
+from tests.support.gateway import Gateway
 from tests.support.jobs import SPAN, ended, later, make_job, planned
-from tests.support.quick_dbt import QUICK_DBT
 
 JOBS, LINES, NODES = 1_000, 5_000, 500
-LAYER = 25  # nodes of the models' graph that depend on the same number before them
-PATIENCE = 1_800  # seconds, for the many models on a busy machine
+LAYER = 40  # models of a layer, each of which depends on two of the layer before
 GOAL_OF_PAINT, GOAL_OF_TASKS = 100, 50  # milliseconds
-DISTANCE, SPEED = 15_000, 5_000  # pixels that are scrolled each way, and in a second
+DISTANCE, SPEED = 15_000, 5_000  # pixels that are scrolled, and in a second
+RATE, SECONDS = 2_000, 10  # lines in a second, of a job that runs so long
+# Prints lines at once or, told --seconds, so long at the rate, and says how far it is.
 INGESTER = f"""
-    for number in range({LINES}):
+    import json, sys, time
+    seconds = int(sys.argv[2]) if sys.argv[1:] else 0
+    lines = seconds * {RATE} or {LINES}
+    for number in range(lines):
         print(f"\\x1b[32mINFO\\x1b[0m  line {{number}} of a log, such as a loader writes it about a table and its rows")
+        if seconds and number % ({RATE} // 20) == 0:
+            print(json.dumps({{"table": f"t{{number}}", "rows": 1, "done": number, "total": lines}}), flush=True)
+            time.sleep(1 / 20)
 """
 PAINTED = """
     new Promise(resolve => new PerformanceObserver(list => resolve(list.getEntriesByName('first-paint')[0].startTime))
@@ -56,24 +67,32 @@ BYTES = """
 CATEGORIES = ["devtools.timeline", "disabled-by-default-devtools.timeline"]
 
 
-class View(NamedTuple):
-    """A view with much to show. url: with the ids {log} and {nodes}. rows: what there are so many of once all is there.
+def _all_runs(page: Page) -> None:
+    more = page.get_by_role("button", name="Show earlier runs")
+    for number in range(100, JOBS + 1, 100):
+        page.locator(".run").nth(number - 1).wait_for(state="attached")
+        if number < JOBS:
+            more.click()
 
-    scrolled: what is scrolled. more: the button that brings more rows, where they don't come by themselves.
-    """
+
+def _elements(selector: str, number: int) -> Callable[[Page], None]:
+    return lambda page: page.locator(selector).nth(number - 1).wait_for(state="attached")
+
+
+class View(NamedTuple):
+    """A view: its URL, with a job's id as {job}; how to wait until it is complete; what is scrolled."""
 
     name: str
     url: str
-    rows: str
-    many: int
+    complete: Callable[[Page], None]
     scrolled: str
-    more: str = ""
 
 
 VIEWS = (
-    View(f"{JOBS:,} jobs", "/#/runs", ".run", JOBS, "html", more="Show earlier runs"),
-    View(f"{LINES:,} lines of log", "/#/jobs/{log}?tab=log", ".line", LINES, ".log"),
-    View(f"table of {NODES:,} nodes", "/#/jobs/{nodes}?tab=nodes", ".node-table tbody tr", NODES, "html"),
+    View(f"{JOBS:,} jobs", "/#/runs", _all_runs, "html"),
+    View(f"{LINES:,} lines of log", "/#/jobs/{job}?tab=log", _elements(".line", LINES), ".log"),
+    View(f"{NODES:,} nodes", "/#/jobs/{job}?tab=nodes", _elements(".node-table tbody tr", NODES), "html"),
+    View(f"a graph of {NODES:,}", "/#/jobs/{job}?tab=graph", _elements(".model", NODES), ".graph-box"),
 )
 
 
@@ -96,36 +115,32 @@ class Longest(NamedTuple):
 
 def main(loads: int) -> None:
     """Measure and print."""
-    with tempfile.TemporaryDirectory() as folder, _gateway(Path(folder) / "project") as gateway:
-        jobs = {
-            "log": _ended(gateway, gateway.trigger(pipeline="ingester")),
-            "nodes": _ended(gateway, gateway.trigger(pipeline="dbt", command="run")),
-        }
-        with chromium() as browser:
-            _say_first_paint(browser, f"{gateway.base}/", loads)
-            say(f"longest task (processor time), goal {GOAL_OF_TASKS} ms")
-            for view in VIEWS:
-                _say_longest_tasks(browser, view, gateway.base + view.url.format(**jobs))
+    with tempfile.TemporaryDirectory() as folder, _gateway(Path(folder) / "project") as gateway, chromium() as browser:
+        _say_first_paint(browser, f"{gateway.base}/", loads)
+        job = gateway.run(pipeline="ingester")["jobId"]
+        say(f"longest task (processor time), goal {GOAL_OF_TASKS} ms")
+        for view in VIEWS:
+            _say_longest_tasks(browser, gateway, view, job)
+        for tab in ("log", "nodes", "graph"):
+            _say_longest_of_live(browser, gateway, tab)
 
 
 @contextmanager
 def _gateway(folder: Path) -> Iterator[Gateway]:
-    """One with a history of jobs, a project of many models, and an ingester that says much."""
+    """One with a history of jobs, a pipeline that prints much at once, and one that prints much for some time."""
+    pipelines = {"load": {"ingester": True, "parameters": {"seconds": {"type": "integer", "option": "--seconds"}}}}
     projects.make(folder, ingester=INGESTER, settings={"record_days": 36_500})
-    for number in range(NODES - 2):  # the project has two models of its own
-        before = [f"m{number - LAYER}", f"m{number - LAYER - 1}"] if number > LAYER else ["numbers"]
-        sources = " union ".join(f"select n from {{{{ ref('{name}') }}}}" for name in before)
-        text = f"{{{{ config(materialized='table') }}}} {sources}\n"
-        projects.write(folder / f"transform/models/m{number}.sql", text)
+    settings = yaml.safe_load((folder / "gateway.yaml").read_text())
+    settings["projects"]["small"]["pipelines"] = pipelines
+    (folder / "gateway.yaml").write_text(yaml.safe_dump(settings))
     state = folder / ".pipeline-gateway"
     state.mkdir()
     asyncio.run(_record_history(state / "gateway.db"))
-    gateway = Gateway(folder).start()
+    gateway = Gateway(folder, installed=True).start()
     try:
         yield gateway
     finally:
         gateway.stop()
-        QUICK_DBT.close()
 
 
 async def _record_history(file: Path) -> None:
@@ -143,12 +158,6 @@ def _ended_job(number: int) -> Job:
         created=began,
     )
     return ended(replace(job, pipeline="ingester", command=None), Completed(0, None), later(30, began))
-
-
-def _ended(gateway: Gateway, job: str) -> str:
-    """The job, once it has run."""
-    wait_for(lambda: gateway.poll(job)["status"] != "running", f"the end of {job}", PATIENCE)
-    return job
 
 
 def _say_first_paint(browser: Browser, url: str, loads: int) -> None:
@@ -196,12 +205,14 @@ def _static(size: int) -> Iterator[str]:
             thread.join()
 
 
-def _say_longest_tasks(browser: Browser, view: View, url: str) -> None:
+def _say_longest_tasks(browser: Browser, gateway: Gateway, view: View, job: str) -> None:
     """While it loads, and while it is scrolled."""
-    pages = Pages(browser)
+    url = gateway.base + view.url.format(job=job)
+    pages = Pages(browser, expected=["/favicon.ico"])
+    page = _page(pages, gateway, 0)
     with _traced(browser) as loading:
-        page = pages.open(url)
-        _show_all(page, view)
+        page.goto(url)
+        view.complete(page)
     with _traced(browser) as scrolling:
         _scroll(page, view.scrolled)
     pages.close()
@@ -209,29 +220,66 @@ def _say_longest_tasks(browser: Browser, view: View, url: str) -> None:
     say(f"{view.name:20} loading {_longest(loading, process)}, scrolling {_longest(scrolling, process)}")
 
 
-def _show_all(page: Page, view: View) -> None:
-    """Wait for all rows."""
-    rows = page.locator(view.rows)
-    rows.first.wait_for(state="attached")
-    while (shown := rows.count()) < view.many:
-        if view.more:
-            page.get_by_role("button", name=view.more).click()
-        rows.nth(shown).wait_for(state="attached")
+def _say_longest_of_live(browser: Browser, gateway: Gateway, tab: str) -> None:
+    """While a job prints much, and its nodes go on, from the first to the last."""
+    answer = gateway.call("POST", "/api/v1/jobs", {"pipeline": "load", "parameters": {"seconds": SECONDS}})
+    url = f"{gateway.base}/#/jobs/{answer.json['jobId']}?tab={tab}"
+    pages = Pages(browser, expected=["/favicon.ico"])
+    page = _page(pages, gateway, SECONDS)
+    with _traced(browser) as events:
+        page.goto(url)
+        page.get_by_text("Run again").wait_for()
+        page.wait_for_timeout(2_000)  # for the last look at the nodes
+    pages.close()
+    say(f"{f'live, {tab}':20} {_longest(events, _process(events, url))}")
+
+
+def _page(pages: Pages, gateway: Gateway, seconds: float) -> Page:
+    """A page whose jobs have nodes, all of which have ended after so many seconds."""
+    page = pages.open(f"{gateway.base}/docs")
+    began = time.time()
+
+    def answer(route: Route) -> None:
+        done = NODES if seconds == 0 else min(NODES, int(NODES * (time.time() - began) / seconds))
+        started = (began + number * SECONDS / NODES for number in range(NODES))
+        nodes = [_node(number, at, number < done) for number, at in zip(range(done + 4), started, strict=False)]
+        route.fulfill(json={"nodes": nodes})
+
+    page.route("**/nodes", answer)
+    return page
+
+
+def _node(number: int, started: float, has_ended: bool) -> dict[str, Any]:
+    """A node as the jobs API tells it, of layers in which each depends on two of the layer before."""
+    before = {max(0, number - LAYER), max(0, number - LAYER - 7)} - {number}
+    return {
+        "step": "ingester",
+        "uniqueId": f"model.small.m{number}",
+        "name": f"m{number}",
+        "resourceType": "model",
+        "status": "success" if has_ended else "running",
+        "message": "OK" if has_ended else None,
+        "startedAt": rfc3339(started),
+        "durationSeconds": 0.08 if has_ended else None,
+        "thread": f"Thread-{number % 4}",
+        "failures": None,
+        "rowsAffected": number if has_ended else None,
+        "path": f"models/m{number}.sql",
+        "column": None,
+        "dependsOn": [f"model.small.m{other}" for other in sorted(before)],
+    }
 
 
 def _scroll(page: Page, where: str) -> None:
-    """Down and up, as a finger would, with the pointer on an element of the page."""
-    page.evaluate("scrollTo(0, 0)")
+    """From the top, as a finger would, with the pointer on an element of the page."""
     page.evaluate("addEventListener('scroll', () => { window.wasScrolled = true; }, {capture: true, passive: true})")
-    element, size = page.locator(where).first, page.viewport_size
-    element.scroll_into_view_if_needed()
-    box = element.bounding_box()
+    page.evaluate("scrollTo(0, 0)")
+    box, size = page.locator(where).first.bounding_box(), page.viewport_size
     assert box is not None
     assert size is not None
-    at = {"x": box["x"] + box["width"] / 2, "y": min(max(box["y"], 0) + 100, size["height"] - 10)}
-    debugger = page.context.new_cdp_session(page)
-    for distance in (-DISTANCE, DISTANCE):
-        debugger.send("Input.synthesizeScrollGesture", {**at, "yDistance": distance, "speed": SPEED})
+    at = {"x": box["x"] + box["width"] / 2, "y": min(box["y"] + box["height"] / 2, size["height"] - 50)}
+    gesture = {**at, "yDistance": -DISTANCE, "speed": SPEED}
+    page.context.new_cdp_session(page).send("Input.synthesizeScrollGesture", gesture)
     if not page.evaluate("window.wasScrolled"):
         raise SystemExit(f"{page.url} was not scrolled at {where}")
 

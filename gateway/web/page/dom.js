@@ -4,6 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const VERBATIM = ["code", "pre"]; // what is copied from them is what came; the stylesheet keeps them apart from what is beside
 const REVERSING = /[\u202a-\u202e\u2066-\u2069]/g; // changes the order of the letters that follow, also of ours
 const SAID = ["title", "aria-label"];
+const SLICE = 40; // items that are made in a frame, where there are many
 
 /** An element. props: attributes; `on` maps events to handlers, `style` maps properties to values. */
 export function h(tag, props = {}, ...children) {
@@ -68,6 +69,25 @@ function keepFocus(parent, change) {
 
 function nameOf(element) {
   return element.dataset.key ?? element.ariaLabel ?? element.textContent;
+}
+
+/** Do it before the next frame; in a hidden tab, which has none, soon. */
+export function nextFrame(doIt) {
+  if (document.hidden) setTimeout(doIt, 100);
+  else requestAnimationFrame(doIt);
+}
+
+/** `showEach` of many items: some come in each frame, so that the page answers meanwhile. */
+export function showInSlices(parent, items, keyOf, make) {
+  let end = Math.max(SLICE, parent.childElementCount);
+  parent.items = items;
+  const draw = () => {
+    if (parent.items !== items) return; // others are shown by now
+    showEach(parent, items.slice(0, end), keyOf, make);
+    if (end < items.length) nextFrame(draw);
+    end += SLICE;
+  };
+  draw();
 }
 
 /** Say something to screen readers, without moving the focus. */

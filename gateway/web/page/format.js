@@ -33,6 +33,8 @@ const NODE_STATES = {
   running: "running",
   interrupted: "cancelled",
 };
+const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long", hourCycle: "h23" });
+const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 const cameAt = new WeakMap(); // records of jobs that run, to milliseconds
 const UNITS = [
   [86400, "d"],
@@ -98,8 +100,7 @@ export function ago(moment) {
 }
 
 export function exact(moment) {
-  const options = { dateStyle: "medium", timeStyle: "long", hourCycle: "h23" };
-  return new Date(moment).toLocaleString(undefined, options);
+  return EXACT.format(new Date(moment));
 }
 
 /** How long a job has taken so far, in seconds, by the clock of this browser since its record came. */
@@ -199,5 +200,5 @@ function relative(seconds, moment) {
   if (seconds < 5) return "just now";
   const [size, name] = UNITS.find(([unit]) => seconds >= unit);
   if (size < 86400 || seconds < 7 * 86400) return `${Math.floor(seconds / size)} ${name} ago`;
-  return new Date(moment).toLocaleDateString(undefined, { dateStyle: "medium" });
+  return DAY.format(new Date(moment));
 }

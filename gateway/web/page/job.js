@@ -2,7 +2,7 @@
 
 import { ApiError, BASE, call, newKey, path, persist } from "./api.js";
 import { ask, copyable } from "./dialogs.js";
-import { announce, fill, h, icon, setText } from "./dom.js";
+import { announce, fill, h, icon, nextFrame, setText } from "./dom.js";
 import { follow } from "./follow.js";
 import { ago, bytes, duration, elapsed, jobState, nodeName, nodeState, number, progressOf, runSeconds, sentence, stepState, word } from "./format.js";
 import { Graph } from "./graph.js";
@@ -192,8 +192,10 @@ class JobView {
     for (const name of ["nodes", "graph"]) document.getElementById(`tab-${name}`).hidden = none;
     if (none && ["nodes", "graph"].includes(this.tab)) this.select("log");
     this.timeline.update(this.record, nodes);
-    this.table.update(nodes);
-    this.graph.update(nodes, this.tab === "graph");
+    nextFrame(() => {
+      this.table.update(this.nodes);
+      nextFrame(() => this.graph.update(this.nodes, this.tab === "graph"));
+    });
     this.showFailure();
     if (this.query.node) this.open(nodes.find((node) => node.uniqueId === this.query.node));
   }

@@ -1,53 +1,92 @@
 // What follows from the dependencies of nodes: the critical path, and where each stands in a graph. Pure.
 
 const SWEEPS = 8; // by which the order within the layers settles
+const LANE = 0.4; // the height of an edge that passes a layer, where a node has 1
+const TOLERANCE = 50; // milliseconds by which dbt's times may differ
 
 /**
  * The chain of nodes that took the longest, from its first to its last: with any number of threads, the step would not
- * have been faster. A node waits for what it depends on, and for the tests of that.
+ * have been faster. In `dbt build`, a node waits for what it depends on, for its unit tests, and for each test of which
+ * all is before it.
  */
 export function criticalPath(nodes) {
   const byId = new Map(nodes.map((node) => [node.uniqueId, node]));
-  const tests = new Map(); // of each node, those that ran
-  for (const node of nodes.filter(isTest)) for (const id of node.dependsOn) tests.set(id, [...(tests.get(id) ?? []), node]);
-  const best = new Map(); // by id: how long the chain to the end of a node takes, and the node before it
-  const measure = (node) => {
-    if (best.has(node.uniqueId)) return best.get(node.uniqueId);
-    best.set(node.uniqueId, { seconds: 0, before: null }); // for a circle, which dbt has none of
-    let found = { seconds: 0, before: null };
-    const gates = isTest(node) ? [] : node.dependsOn.flatMap((id) => tests.get(id) ?? []);
-    for (const before of [...node.dependsOn.map((id) => byId.get(id)), ...gates.filter((test) => endOf(test) <= Date.parse(node.startedAt) + 50)]) {
-      if (before === undefined) continue;
-      const { seconds } = measure(before);
-      if (seconds > found.seconds) found = { seconds, before };
-    }
-    found = { seconds: found.seconds + node.durationSeconds, before: found.before };
-    best.set(node.uniqueId, found);
+  const ofType = (type) => nodes.filter((node) => node.resourceType === type);
+  const tests = ofType("test").filter((test) => test.dependsOn.length > 0);
+  const unitTests = Map.groupBy(ofType("unit_test"), (test) => test.dependsOn[0]);
+  const known = new Map(); // by id: all ids before a node
+  const upstream = (node) => {
+    if (known.has(node.uniqueId)) return known.get(node.uniqueId);
+    const found = new Set(node.dependsOn);
+    known.set(node.uniqueId, found); // for a circle, which dbt has none of
+    for (const id of node.dependsOn) if (byId.has(id)) for (const other of upstream(byId.get(id))) found.add(other);
     return found;
   };
-  let last = null;
-  for (const node of nodes) if (last === null || measure(node).seconds > measure(last).seconds) last = node;
+  const inputs = (node) => node.dependsOn.map((id) => byId.get(id)).filter(Boolean);
+  const gates = (node) => {
+    const all = upstream(node);
+    const found = tests.filter((test) => test.dependsOn.every((id) => all.has(id)));
+    // in a step that is no build, nodes don't wait for tests
+    return [...found, ...(unitTests.get(node.uniqueId) ?? [])].filter((test) => endOf(test) <= Date.parse(node.startedAt) + TOLERANCE);
+  };
+  const before = (node) => {
+    if (node.resourceType === "unit_test") return inputs(node).flatMap(inputs);
+    return isTest(node) ? inputs(node) : [...inputs(node), ...gates(node)];
+  };
+  const best = new Map(); // by node: how long the chain to its end takes, and the node before it
+  const measure = (node) => {
+    if (best.has(node)) return best.get(node);
+    best.set(node, { seconds: 0, last: null }); // for a circle: what takes no time is no part of a chain
+    const last = longest(before(node).filter((one) => measure(one).seconds > 0), (one) => measure(one).seconds);
+    best.set(node, { seconds: (last ? measure(last).seconds : 0) + node.durationSeconds, last });
+    return best.get(node);
+  };
+  for (const node of nodes) measure(node);
   const chain = [];
-  for (let node = last; node !== null; node = best.get(node.uniqueId).before) chain.unshift(node);
+  for (let node = longest(nodes, (one) => best.get(one).seconds); node; node = best.get(node).last) chain.unshift(node);
   return chain;
 }
 
 /**
- * Layers from what depends on nothing to what nothing depends on. Returns the nodes as {id, node, x, y, before, after}:
- * x is the layer, y the place in it, before and after are ids; node is null for what did not run, such as a source.
+ * Layers from what depends on nothing to what nothing depends on, in the order in which they are read. Returns the nodes
+ * as {id, node, x, y, before, after, lanes}: x is the layer, y the place in it, before and after are ids; node is null
+ * for what did not run, such as a source. An edge over several layers passes those between at the places `lanes`.
  */
 export function layers(nodes) {
   const graph = connect(nodes.filter((node) => !isTest(node)));
-  const columns = [];
-  for (const one of graph.values()) (columns[depth(one, graph)] ??= []).push(one);
-  for (const column of columns) column.sort((one, other) => one.id.localeCompare(other.id)).forEach((one, index) => (one.y = index));
-  for (let sweep = 0; sweep < SWEEPS; sweep += 1) {
-    const forth = sweep % 2 === 0;
-    for (const column of forth ? columns : columns.toReversed()) order(column, forth ? "before" : "after", graph);
+  const all = [...graph.values()].sort((one, other) => (one.id < other.id ? -1 : 1));
+  const places = [...all];
+  for (const one of all) Object.assign(one, { x: depth(one, graph), y: 0, wanted: 0, size: 1, left: [], right: [], lanes: [] });
+  for (const one of all) {
+    const last = Math.max(...one.after.map((id) => graph.get(id).x - 1));
+    for (let x = one.x + 1; x <= last; x += 1) {
+      const lane = { x, y: 0, wanted: 0, size: LANE, left: [one.lanes.at(-1) ?? one], right: [] };
+      lane.left[0].right.push(lane);
+      one.lanes.push(lane);
+      places.push(lane);
+    }
+    for (const next of one.after.map((id) => graph.get(id))) {
+      const from = one.lanes[next.x - one.x - 2] ?? one;
+      from.right.push(next);
+      next.left.push(from);
+    }
   }
-  const tallest = Math.max(0, ...columns.map((column) => column.length));
-  for (const column of columns) for (const one of column) one.y += (tallest - column.length) / 2;
-  return [...graph.values()];
+  const columns = [...Map.groupBy(places, (place) => place.x)].sort(([one], [other]) => one - other).map(([, column]) => column);
+  for (const column of columns) settle(column);
+  for (let sweep = 0; sweep < SWEEPS; sweep += 1) {
+    const way = sweep % 2 ? "right" : "left";
+    for (const column of sweep % 2 ? columns.toReversed() : columns) {
+      for (const place of column) place.wanted = middle(place, way);
+      settle(column.sort((one, other) => one.wanted - other.wanted));
+    }
+  }
+  for (const column of columns) {
+    for (const place of column) place.wanted = (middle(place, "left") + middle(place, "right")) / 2;
+    settle(column);
+  }
+  const top = Math.min(...places.map((place) => place.y));
+  for (const place of places) place.y -= top;
+  return all.sort((one, other) => one.x - other.x || one.y - other.y);
 }
 
 /** All ids from which `id` comes, and to which it leads. */
@@ -79,18 +118,40 @@ function connect(nodes) {
 }
 
 function depth(one, graph) {
-  one.x ??= Math.max(-1, ...one.before.map((id) => depth(graph.get(id), graph))) + 1;
+  if (one.x !== undefined) return one.x;
+  one.x = 0; // for a circle
+  one.x = Math.max(-1, ...one.before.map((id) => depth(graph.get(id), graph))) + 1;
   return one.x;
 }
 
-/** Put each node of a layer where the middle of its neighbours is, as far as the others leave room. */
-function order(column, way, graph) {
-  const middle = (one) => {
-    const places = one[way].map((id) => graph.get(id).y);
-    return places.length ? places.reduce((sum, y) => sum + y, 0) / places.length : one.y;
-  };
-  const wanted = new Map(column.map((one) => [one, middle(one)]));
-  column.sort((one, other) => wanted.get(one) - wanted.get(other)).forEach((one, index) => (one.y = index));
+/** Where the neighbours of a place are. */
+function middle(place, way) {
+  return place[way].length ? place[way].reduce((sum, other) => sum + other.y, 0) / place[way].length : place.y;
+}
+
+/** Put each place of a column, in its order, as near to where it is wanted as the others leave room (least squares). */
+function settle(column) {
+  const blocks = [];
+  let offset = 0;
+  for (const place of column) {
+    offset += place.size / 2;
+    let block = { sum: place.wanted - offset, places: [[place, offset]] };
+    while (blocks.length && average(blocks.at(-1)) > average(block)) {
+      const before = blocks.pop();
+      block = { sum: before.sum + block.sum, places: [...before.places, ...block.places] };
+    }
+    blocks.push(block);
+    offset += place.size / 2;
+  }
+  for (const block of blocks) for (const [place, offset] of block.places) place.y = average(block) + offset;
+}
+
+function average(block) {
+  return block.sum / block.places.length;
+}
+
+function longest(items, measure) {
+  return items.reduce((found, item) => (found === null || measure(item) > measure(found) ? item : found), null);
 }
 
 function endOf(node) {

@@ -6,7 +6,7 @@ import { bytes, count, number } from "./format.js";
 
 const HELD = 5000; // lines that are held, beside those that were loaded on demand
 const BLOCK = 200; // lines that the browser lays out together, or not at all while they can't be seen
-const SLICE = 1000; // lines that are drawn between two frames
+const SLICE = 250; // lines that are drawn between two frames
 const EARLIER = 256 * 1024; // bytes that are loaded on demand
 const READ = 20_000; // lines that are held beside those while a person reads, who would be moved otherwise
 const SETTLING = 4; // frames
@@ -101,7 +101,7 @@ export class LogView {
 
   drawn() {
     this.empty.hidden = this.parts.length > 0;
-    this.errorButton.hidden = !this.lines().some(isError);
+    this.errorButton.hidden = !this.parts.some((part) => part.hasError);
     if (this.search.value) this.find();
     if (this.seeksError) this.showFirstError();
   }
@@ -236,6 +236,7 @@ function drawLines(part, lines) {
     const last = part.element.lastElementChild;
     const block = last && last.childElementCount < BLOCK ? last : part.element.appendChild(h("div", { class: "block" }));
     line.kind = HEADING.test(line.text) ? "heading" : ERROR.test(line.text) ? "error" : WARNING.test(line.text) ? "warning" : "plain";
+    part.hasError ||= isError(line);
     line.element = h("div", { class: `line ${line.kind}` });
     line.element.textContent = line.text;
     block.append(line.element);

@@ -2,7 +2,7 @@
 
 import { ApiError, call, path } from "./api.js";
 import { copyable, open } from "./dialogs.js";
-import { fill, h, icon, setText, showEach } from "./dom.js";
+import { fill, h, icon, setText, showEach, showInSlices } from "./dom.js";
 import { ago, count, duration, nodeName, nodeState, number, word } from "./format.js";
 
 const STATES = ["errors", "warnings", "running", "cancelled", "skipped", "succeeded", "pending"];
@@ -53,7 +53,7 @@ export class NodeTable {
 
   update(nodes) {
     this.nodes = nodes;
-    this.longest = Math.max(0.001, ...nodes.map((node) => node.durationSeconds ?? 0));
+    this.body.style.setProperty("--longest", Math.max(0.001, ...nodes.map((node) => node.durationSeconds ?? 0)));
     const types = [...new Set(nodes.map((node) => node.resourceType))].sort();
     if (this.shown.type && !types.includes(this.shown.type)) types.push(this.shown.type); // of a link, or not begun yet
     if (types.join() !== this.offered) fill(this.types, h("option", { value: "" }, "All types"), types.map((type) => h("option", { value: type, selected: type === this.shown.type }, type)));
@@ -72,7 +72,7 @@ export class NodeTable {
       if (head.dataset.column === sort) head.setAttribute("aria-sort", sort === "time" ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
     }
-    showEach(this.body, rows, (node) => `${node.step} ${node.uniqueId}`, (node) => this.row(node));
+    showInSlices(this.body, rows, (node) => `${node.step} ${node.uniqueId}`, (node) => this.row(node));
     this.none.hidden = rows.length > 0 || this.nodes.length === 0;
   }
 
@@ -101,12 +101,11 @@ export class NodeTable {
     const row = h("tr", {}, cells.state, h("th", { scope: "row" }, name), h("td", { class: "faint" }, node.resourceType), cells.time, cells.message);
     row.update = (given) => {
       row.node = given;
-      const key = `${given.status} ${given.durationSeconds} ${given.message} ${this.longest}`;
+      const key = `${given.status} ${given.durationSeconds} ${given.message}`;
       if (row.shown === key) return;
       row.shown = key;
       fill(cells.state, icon(nodeState(given)), word(nodeState(given)));
-      const share = `${(100 * (given.durationSeconds ?? 0)) / this.longest}%`;
-      fill(cells.time, duration(given.durationSeconds), h("span", { class: "share", "aria-hidden": "true" }, h("span", { style: { width: share } })));
+      fill(cells.time, duration(given.durationSeconds), h("span", { class: "share", "aria-hidden": "true" }, h("span", { style: { "--seconds": given.durationSeconds ?? 0 } })));
       fill(cells.message, messageOf(given));
     };
     return row;

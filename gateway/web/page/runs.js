@@ -1,32 +1,34 @@
 // The history: the last runs of each pipeline as bars, and all runs with filters.
 
 import { call, persist, query } from "./api.js";
-import { fill, h, icon, showEach } from "./dom.js";
-import { OUTCOMES, ago, duration, jobState, sentence, word } from "./format.js";
+import { fill, h, icon, showInSlices } from "./dom.js";
+import { OUTCOMES, ago, duration, exact, jobState, runSeconds, sentence, word } from "./format.js";
 
 const BARS = 30;
 const PAGE = 100;
 const SLOW = 2; // times the usual duration
+const TALLEST = 4; // times the usual duration: one run that hung leaves the others their height
 
 /** A run in a list: its outcome, its pipeline, the sentence about it, how long it took and when it was. */
 export function runRow(job) {
-  const state = icon("pending");
   const text = h("span", { class: "sentence" });
   const took = h("span", { class: "number" });
   const row = h(
     "li",
     { class: "row run" },
-    h("span", { class: "state" }, state),
+    h("span", { class: "state" }),
     h("a", { class: "title", href: `#/jobs/${encodeURIComponent(job.jobId)}` }, job.pipeline),
     text,
     took,
     ago(job.createdAt),
   );
   row.update = (given) => {
+    if (row.shown === given) return;
+    row.shown = given;
     const now = jobState(given);
     fill(row.firstElementChild, icon(now), h("span", { class: "unseen" }, word(now)));
     fill(text, sentence(given));
-    fill(took, duration(given.durationSeconds));
+    fill(took, given.startedAt ? duration(runSeconds(given)) : "");
   };
   return row;
 }
@@ -36,17 +38,14 @@ export async function show(main, { query: given, signal, setQuery, setTitle }) {
   const filters = filtersOf(given);
   const bars = h("div", { class: "histories" });
   const form = h("form", { class: "filters", "aria-label": "Filters", on: { submit: (event) => event.preventDefault() } });
-  const list = new RunList(filters, signal);
+  const list = new RunList(filters, Number(given.get("shown")), signal, setQuery);
   fill(main, h("h1", {}, "Runs"), h("section", { "aria-label": "Pipelines" }, h("h2", { class: "unseen" }, "Pipelines"), bars), h("section", { "aria-label": "All runs" }, h("h2", {}, "All runs"), form, list.element));
   const ask = (where) => persist(() => call(where, { signal }), signal);
   const pipelines = ask("pipelines").then(async (answer) => {
-    fillFilters(form, answer.pipelines, filters, () => {
-      setQuery(filters);
-      list.reload();
-    });
+    fillFilters(form, answer.pipelines, filters, () => list.reload());
     await showHistories(bars, answer.pipelines, ask);
   });
-  await Promise.all([pipelines, list.reload()]);
+  await Promise.all([pipelines, list.load()]);
 }
 
 /** The filters that a URL names; what can't be one is left out. */
@@ -58,17 +57,24 @@ function filtersOf(given) {
 }
 
 class RunList {
-  constructor(filters, signal) {
-    Object.assign(this, { filters, signal, jobs: [], next: null, turn: 0 });
+  /** shown: so many runs at least are loaded at first, as the URL says. */
+  constructor(filters, shown, signal, setQuery) {
+    Object.assign(this, { filters, shown, signal, setQuery, jobs: [], next: null, turn: 0 });
     this.rows = h("ol", { class: "rows" });
-    this.more = h("button", { hidden: true, on: { click: () => this.load() } }, "Show earlier runs");
+    this.more = h("button", { hidden: true, on: { click: () => this.loadMore() } }, "Show earlier runs");
     this.empty = h("p", { class: "empty", hidden: true });
     this.element = h("div", {}, this.rows, this.empty, this.more);
   }
 
   reload() {
-    Object.assign(this, { jobs: [], next: null });
+    Object.assign(this, { jobs: [], next: null, shown: 0 });
+    this.setQuery(this.filters);
     return this.load();
+  }
+
+  async loadMore() {
+    await this.load();
+    if (!this.signal.aborted) this.setQuery({ ...this.filters, shown: this.jobs.length });
   }
 
   async load() {
@@ -77,15 +83,16 @@ class RunList {
     const [project, name] = pipeline ? pipeline.split("/", 2) : [];
     const asked = query({ project, pipeline: name, outcome, since: day(since, 0), until: day(until, 1), limit: PAGE, cursor: this.next });
     const page = await persist(() => call(`jobs${asked}`, { signal: this.signal }), this.signal);
-    if (turn !== this.turn) return;
+    if (turn !== this.turn || this.signal.aborted) return;
     this.jobs.push(...page.jobs);
     this.next = page.next;
-    showEach(this.rows, this.jobs, (job) => job.jobId, runRow);
+    showInSlices(this.rows, [...this.jobs], (job) => job.jobId, runRow);
     this.more.hidden = page.next === null;
     this.empty.hidden = this.jobs.length > 0;
     const filtered = Object.values(this.filters).some(Boolean);
     if (filtered) fill(this.empty, "No run fits these filters. Take one away to see more.");
     else fill(this.empty, "Nothing has run yet. ", h("a", { href: "#/trigger" }, "Trigger a pipeline"), " to begin.");
+    if (this.jobs.length < this.shown && page.next !== null) await this.load();
   }
 }
 
@@ -99,7 +106,7 @@ function fillFilters(form, pipelines, filters, onChange) {
   const outcomes = OUTCOMES.map((outcome) =>
     h("label", { class: "chip" }, h("input", { type: "checkbox", value: outcome, checked: chosen.has(outcome) }), icon(outcome), word(outcome)),
   );
-  const date = (name, text) => h("label", {}, text, h("input", { type: "date", name, value: filters[name] }));
+  const date = (name, text) => h("label", {}, text, h("input", { type: "date", name, max: "9999-12-31", value: filters[name] }));
   fill(
     form,
     h("label", {}, "Pipeline", pipeline),
@@ -116,7 +123,7 @@ function fillFilters(form, pipelines, filters, onChange) {
 }
 
 async function showHistories(parent, pipelines, ask) {
-  const ran = pipelines.filter((one) => one.lastRun !== null);
+  const [ran, never] = [true, false].map((hasRun) => pipelines.filter((one) => (one.lastRun !== null) === hasRun));
   const histories = ran.map((one) => {
     const bars = h("ol", { class: "bars" });
     parent.append(h("section", { class: "history", "aria-label": one.name }, historyHead(one), bars));
@@ -125,6 +132,7 @@ async function showHistories(parent, pipelines, ask) {
       showBars(bars, page.jobs.reverse(), one.usualSeconds);
     };
   });
+  if (never.length) parent.append(h("p", { class: "faint" }, "Never ran: ", never.map((one, index) => [index > 0 && ", ", linkTo(one)])));
   for (const fetchOne of histories) await fetchOne(); // in turn: a page is no load on the gateway
 }
 
@@ -132,23 +140,29 @@ function historyHead(one) {
   return h(
     "div",
     { class: "head" },
-    h("h3", {}, h("a", { href: `#/trigger/${encodeURIComponent(one.projectId)}/${encodeURIComponent(one.name)}` }, one.name)),
+    h("h3", {}, linkTo(one)),
     h("span", { class: "faint" }, one.projectId),
     one.usualSeconds !== null && h("span", { class: "faint number" }, `usually ${duration(one.usualSeconds)}`),
   );
 }
 
+function linkTo(one) {
+  return h("a", { href: `#/trigger/${encodeURIComponent(one.projectId)}/${encodeURIComponent(one.name)}` }, one.name);
+}
+
 /** jobs: the oldest first. */
 function showBars(parent, jobs, usual) {
-  const longest = Math.max(...jobs.map((job) => job.durationSeconds), usual ?? 0, 0.001);
+  const longest = Math.max(...jobs.map(runSeconds), usual ?? 0, 0.001);
+  const highest = usual ? Math.min(longest, TALLEST * usual) : longest;
   fill(
     parent,
     jobs.map((job) => {
       const state = jobState(job);
-      const slow = usual !== null && job.durationSeconds > SLOW * usual && !["running", "queued"].includes(state);
-      const label = `${word(state)} in ${duration(job.durationSeconds)}${slow ? `, more than twice the usual ${duration(usual)}` : ""}`;
-      const bar = h("span", { class: `bar is-${state}`, style: { height: `${Math.max(4, (100 * job.durationSeconds) / longest)}%` } });
-      const title = `${label}, ${new Date(job.createdAt).toLocaleString()}`;
+      const seconds = runSeconds(job);
+      const slow = usual > 0 && seconds > SLOW * usual && !["running", "queued"].includes(state);
+      const label = `${word(state)} in ${duration(seconds)}${slow ? `, more than twice the usual ${duration(usual)}` : ""}`;
+      const bar = h("span", { class: `bar is-${state}`, style: { height: `${Math.min(100, Math.max(4, (100 * seconds) / highest))}%` } });
+      const title = `${label}, ${exact(job.createdAt)}`;
       const link = h("a", { href: `#/jobs/${encodeURIComponent(job.jobId)}`, "aria-label": title, title }, slow && h("span", { class: "slow", "aria-hidden": "true" }, "▲"), bar);
       return h("li", {}, link, state === "succeeded" ? h("span", { class: "no-mark" }) : icon(state));
     }),
@@ -159,6 +173,7 @@ function showBars(parent, jobs, usual) {
 function day(text, later) {
   if (!text) return undefined;
   const moment = new Date(`${text}T00:00:00`);
+  if (Number.isNaN(moment.valueOf())) return undefined; // of a URL that a person wrote
   moment.setDate(moment.getDate() + later);
   return moment.toISOString();
 }

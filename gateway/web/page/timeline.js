@@ -1,7 +1,7 @@
 // Where the time went: a bar per step, and within a dbt step a bar per node, thread by thread.
 
 import { fill, h, icon, setText, showEach } from "./dom.js";
-import { duration, elapsed, nodeState, stepState, word } from "./format.js";
+import { count, duration, elapsed, nodeState, stepState, word } from "./format.js";
 import { criticalPath } from "./layout.js";
 
 const TICKS = 4;
@@ -18,9 +18,9 @@ export class Timeline {
     const from = Date.parse(job.startedAt ?? job.createdAt);
     const to = job.finishedAt ? Date.parse(job.finishedAt) : Date.parse(job.createdAt) + 1000 * elapsed(job);
     const scale = { from, span: Math.max(to - from, 1) };
-    const key = JSON.stringify([scale, job.steps, nodes.length, nodes.filter((node) => node.status === "running").length]);
-    if (key === this.key) return;
-    this.key = key;
+    const key = JSON.stringify([scale, job.steps]);
+    if (key === this.key && nodes === this.nodes) return;
+    Object.assign(this, { key, nodes });
     fill(this.axis, axis(scale));
     const rows = job.steps.map((step) => ({ step, nodes: nodes.filter((node) => node.step === step.name), scale }));
     showEach(this.rows, rows, ({ step }) => step.name, () => this.row());
@@ -31,9 +31,10 @@ export class Timeline {
     const row = h("div", { class: "step-row" }, name, track, took, lanes);
     row.update = ({ step, nodes, scale }) => {
       const state = stepState(step);
+      const seconds = step.status === "running" ? (scale.from + scale.span - Date.parse(step.startedAt)) / 1000 : step.durationSeconds; // its record is of a while ago
       fill(name, icon(state, word(state)), step.name);
-      fill(track, step.startedAt && h("span", { class: `step-bar is-${state}`, style: place(step.startedAt, step.durationSeconds, scale) }));
-      setText(took, step.note && !step.startedAt ? step.note : step.startedAt ? duration(step.durationSeconds) : "");
+      fill(track, step.startedAt && h("span", { class: `step-bar is-${state}`, style: place(step.startedAt, seconds, scale) }));
+      setText(took, step.note && !step.startedAt ? step.note : step.startedAt ? duration(step.status === "running" ? Math.round(seconds) : seconds) : "");
       const timed = nodes.filter((node) => node.startedAt && node.durationSeconds !== null);
       lanes.hidden = timed.length === 0;
       if (timed.length > 0) lanes.update(timed, scale);
@@ -53,7 +54,7 @@ export class Timeline {
       box.ariaLabel = `${nodes.length} nodes on ${threads.size} threads; the table of nodes has their times`;
       const sorted = [...threads].sort(([one], [other]) => one.localeCompare(other, "en", { numeric: true }));
       fill(box, sorted.map(([thread, own]) => h("div", { class: "lane", title: thread }, own.map((node) => this.bar(node, critical, scale)))));
-      setText(sum, `Critical path: ${chain.length} nodes, ${duration(chain.reduce((seconds, node) => seconds + node.durationSeconds, 0))}`);
+      setText(sum, `Critical path: ${count(chain.length, "node")}, ${duration(chain.reduce((seconds, node) => seconds + node.durationSeconds, 0))}`);
       const key = [...critical].join();
       if (lanes.shown === key) return;
       lanes.shown = key;
@@ -75,6 +76,6 @@ function axis({ span }) {
 }
 
 function place(startedAt, seconds, { from, span }) {
-  const begin = Math.max(0, Date.parse(startedAt) - from);
-  return { left: `${(100 * begin) / span}%`, width: `${(100 * 1000 * (seconds ?? 0)) / span}%` };
+  const begin = Math.min(span, Math.max(0, Date.parse(startedAt) - from)); // the clocks of two hosts may differ
+  return { left: `${(100 * begin) / span}%`, width: `${(100 * Math.min(span - begin, 1000 * (seconds ?? 0))) / span}%` };
 }

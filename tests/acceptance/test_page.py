@@ -137,7 +137,8 @@ class Live:
             return record
         progress = {**record["progress"], "done": self.turn, "total": 9}
         running = {"status": "running", "outcome": None, "phase": "build", "finishedAt": None, "firstFailure": None}
-        return {**record, **running, "progress": progress, "durationSeconds": float(self.turn)}
+        build = {**record["steps"][-1], "status": "running", "exitCode": None, "finishedAt": None, "progress": progress}
+        return {**record, **running, "steps": [*record["steps"][:-1], build], "durationSeconds": float(self.turn)}
 
 
 class View(NamedTuple):
@@ -319,7 +320,7 @@ def test_answers_that_are_not_the_gateways_are_told_and_gone_past(stage: Stage, 
         "The answer has the status 500": {"status": 500, "body": "<h1>Oops</h1>", "content_type": "text/html"},
         "is not the gateway": {"status": 200, "body": "<script>alert(1)</script>", "content_type": "text/html"},
         "has not answered since": {"status": 502, "body": "<h1>Bad gateway</h1>", "content_type": "text/html"},
-        "does not answer  since": {"status": 200, "body": '{"jobs": [', "content_type": "application/json"},
+        "has not answered  since": {"status": 200, "body": '{"jobs": [', "content_type": "application/json"},
     }
     for said, answer in strange.items():
         for view in (View("#/", ".pipelines .row"), View("#/runs", ".run"), View(f"#/jobs/{stage.failed}", ".failure")):

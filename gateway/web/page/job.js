@@ -6,6 +6,7 @@ import { announce, fill, h, icon, nextFrame, setText } from "./dom.js";
 import { follow } from "./follow.js";
 import { ago, bytes, duration, elapsed, jobState, nodeName, nodeState, number, progressOf, runSeconds, sentence, stepState, word } from "./format.js";
 import { Graph } from "./graph.js";
+import { isTest } from "./layout.js";
 import { LogView } from "./log.js";
 import { NodeTable, showNode } from "./nodes.js";
 import { Timeline } from "./timeline.js";
@@ -162,7 +163,7 @@ class JobView {
 
   jumpToError() {
     this.choose("log");
-    this.log.showFirstError();
+    this.log.findFirstError();
   }
 
   /** Look at the nodes, at most once in a while; the last look comes after the end. */
@@ -188,9 +189,9 @@ class JobView {
 
   showNodes(nodes) {
     this.nodes = nodes;
-    const none = nodes.length === 0;
-    for (const name of ["nodes", "graph"]) document.getElementById(`tab-${name}`).hidden = none;
-    if (none && ["nodes", "graph"].includes(this.tab)) this.select("log");
+    document.getElementById("tab-nodes").hidden = nodes.length === 0;
+    document.getElementById("tab-graph").hidden = nodes.every(isTest);
+    if (document.getElementById(`tab-${this.tab}`).hidden) this.select("log");
     this.timeline.update(this.record, nodes);
     nextFrame(() => {
       this.table.update(this.nodes);

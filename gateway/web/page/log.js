@@ -5,9 +5,11 @@ import { fill, h, setText } from "./dom.js";
 import { bytes, count, number } from "./format.js";
 
 const HELD = 5000; // lines that are held, beside those that were loaded on demand
+const WIDE = 200; // characters, of which a line counts as more than one
 const BLOCK = 200; // lines that the browser lays out together, or not at all while they can't be seen
 const SLICE = 250; // lines that are drawn between two frames
 const EARLIER = 256 * 1024; // bytes that are loaded on demand
+const LOADS = 8; // of earlier lines, in search of the first error
 const READ = 20_000; // lines that are held beside those while a person reads, who would be moved otherwise
 const SETTLING = 4; // frames
 const LINE = 1.21875; // rem, the height of a line: see .line in page.css
@@ -25,7 +27,7 @@ export class LogView {
     this.follows = h("input", { type: "checkbox", checked: true, on: { change: () => this.toEnd() } });
     this.search = h("input", { type: "search", placeholder: "Search", "aria-label": "Search in the lines that are shown", on: { input: () => this.find(), keydown: (event) => this.onKey(event) } });
     this.found = h("span", { class: "faint number", role: "status" });
-    this.errorButton = h("button", { class: "quiet", hidden: true, on: { click: () => this.showFirstError() } }, "First error");
+    this.errorButton = h("button", { class: "quiet", hidden: true, on: { click: () => this.findFirstError() } }, "First error");
     this.download = h("button", { class: "quiet", on: { click: () => this.save() } }, "Download");
     this.earlier = h("button", { class: "quiet earlier", hidden: true, on: { click: () => this.loadEarlier() } }, "Show earlier lines");
     this.gone = h("p", { class: "faint", hidden: true });
@@ -146,7 +148,7 @@ export class LogView {
     drawLines(part, part.lines);
     this.text.prepend(part.element);
     this.parts.unshift(part);
-    this.held += part.lines.length;
+    this.held += part.weight;
     this.first = part.offset;
     this.showEarlier();
     this.box.scrollTop += this.box.scrollHeight - height;
@@ -168,7 +170,13 @@ export class LogView {
     this.scrolled = this.box.scrollTop;
   }
 
-  /** Go to the first error, now or once it has come. */
+  /** Go to the first error, of earlier lines too as far as they are not too many. */
+  async findFirstError() {
+    for (let loads = 0; this.first > this.oldest && loads < LOADS && !this.signal.aborted; loads += 1) await this.loadEarlier();
+    this.showFirstError();
+  }
+
+  /** Go to the first error of the lines that are held, now or once it has come. */
   showFirstError() {
     const line = this.lines().find(isError);
     this.seeksError = line === undefined;
@@ -177,6 +185,7 @@ export class LogView {
 
   find() {
     const words = this.search.value.toLowerCase();
+    if (words !== this.words) Object.assign(this, { words, hit: 0 });
     this.hits = words ? this.lines().filter((line) => line.text.toLowerCase().includes(words)) : [];
     this.hit = Math.min(this.hit, this.hits.length - 1);
     if (this.hit < 0 && this.hits.length) this.hit = 0;
@@ -228,7 +237,8 @@ export class LogView {
 
 function newPart(offset, text) {
   const lines = text ? text.replace(/\n$/, "").split("\n").map((line) => ({ text: line })) : [];
-  return { offset, lines, endsLine: text.endsWith("\n"), drawn: 0, element: h("div", {}) };
+  const weight = Math.max(lines.length, text.length / WIDE);
+  return { offset, lines, weight, endsLine: text.endsWith("\n"), drawn: 0, element: h("div", {}) };
 }
 
 function drawLines(part, lines) {
@@ -251,7 +261,7 @@ function bringIntoView(element, frames) {
 }
 
 function lineCount(parts) {
-  return parts.reduce((sum, part) => sum + part.lines.length, 0);
+  return parts.reduce((sum, part) => sum + part.weight, 0);
 }
 
 function isError(line) {

@@ -1,11 +1,12 @@
 // The history: the last runs of each pipeline as bars, and all runs with filters.
 
-import { call, persist, query } from "./api.js";
+import { call, persist, query, sleep } from "./api.js";
 import { fill, h, icon, showInSlices } from "./dom.js";
 import { OUTCOMES, ago, duration, exact, jobState, runSeconds, sentence, word } from "./format.js";
 
 const BARS = 30;
 const PAGE = 100;
+const PAUSE = 10_000; // milliseconds between two looks at the newest runs
 const SLOW = 2; // times the usual duration
 const TALLEST = 4; // times the usual duration: one run that hung leaves the others their height
 
@@ -46,6 +47,10 @@ export async function show(main, { query: given, signal, setQuery, setTitle }) {
     await showHistories(bars, answer.pipelines, ask);
   });
   await Promise.all([pipelines, list.load()]);
+  for (;;) {
+    await sleep(PAUSE, signal);
+    if (!document.hidden) await list.refresh();
+  }
 }
 
 /** The filters that a URL names; what can't be one is left out. */
@@ -77,22 +82,44 @@ class RunList {
     if (!this.signal.aborted) this.setQuery({ ...this.filters, shown: this.jobs.length });
   }
 
+  /** Bring the newest runs up to date. */
+  async refresh() {
+    const page = await this.ask(null);
+    if (page === null) return;
+    const known = new Set(this.jobs.map((job) => job.jobId));
+    const fresh = new Set(page.jobs.map((job) => job.jobId));
+    if (page.next !== null && fresh.isDisjointFrom(known)) Object.assign(this, { jobs: [], next: page.next }); // more came than a page has
+    if (known.size === 0) this.next = page.next;
+    this.jobs = [...page.jobs, ...this.jobs.filter((job) => !fresh.has(job.jobId))];
+    this.render();
+  }
+
   async load() {
-    const turn = (this.turn += 1); // an answer to filters that were changed meanwhile is not shown
-    const { pipeline, outcome, since, until } = this.filters;
-    const [project, name] = pipeline ? pipeline.split("/", 2) : [];
-    const asked = query({ project, pipeline: name, outcome, since: day(since, 0), until: day(until, 1), limit: PAGE, cursor: this.next });
-    const page = await persist(() => call(`jobs${asked}`, { signal: this.signal }), this.signal);
-    if (turn !== this.turn || this.signal.aborted) return;
+    const page = await this.ask(this.next);
+    if (page === null) return;
     this.jobs.push(...page.jobs);
     this.next = page.next;
+    this.render();
+    if (this.jobs.length < this.shown && page.next !== null) await this.load();
+  }
+
+  /** A page of the runs; null where other filters were chosen meanwhile, or the view was left. */
+  async ask(cursor) {
+    const turn = (this.turn += 1);
+    const { pipeline, outcome, since, until } = this.filters;
+    const [project, name] = pipeline ? pipeline.split("/", 2) : [];
+    const asked = query({ project, pipeline: name, outcome, since: day(since, 0), until: day(until, 1), limit: PAGE, cursor });
+    const page = await persist(() => call(`jobs${asked}`, { signal: this.signal }), this.signal);
+    return turn !== this.turn || this.signal.aborted ? null : page;
+  }
+
+  render() {
     showInSlices(this.rows, [...this.jobs], (job) => job.jobId, runRow);
-    this.more.hidden = page.next === null;
+    this.more.hidden = this.next === null;
     this.empty.hidden = this.jobs.length > 0;
     const filtered = Object.values(this.filters).some(Boolean);
     if (filtered) fill(this.empty, "No run fits these filters. Take one away to see more.");
     else fill(this.empty, "Nothing has run yet. ", h("a", { href: "#/trigger" }, "Trigger a pipeline"), " to begin.");
-    if (this.jobs.length < this.shown && page.next !== null) await this.load();
   }
 }
 

@@ -32,12 +32,12 @@ from playwright.sync_api import Browser, Page, Route
 from gateway.clock import rfc3339
 from gateway.model.job import Completed, Finished, Job
 from gateway.storage.store import Store
-from runners.outcome import Exited
+from runners.outcome import Exited, Span
 from tests.benchmarks.timing import say
 from tests.support import projects
 from tests.support.browser import Pages, chromium
 from tests.support.gateway import Gateway
-from tests.support.jobs import SPAN, ended, later, make_job, planned
+from tests.support.jobs import ended, later, make_job, planned
 
 JOBS, LINES, NODES = 1_000, 5_000, 500
 LAYER = 40  # models of a layer, each of which depends on two of the layer before
@@ -154,7 +154,7 @@ def _ended_job(number: int) -> Job:
     job = make_job(
         f"ingester-1795262400000-{number:06}",
         plan=planned("ingester", resources=()),
-        steps=[Finished(Exited(0, SPAN), started=began)],
+        steps=[Finished(Exited(0, Span(began.wall, began.wall + 30, 30.0)), started=began)],
         created=began,
     )
     return ended(replace(job, pipeline="ingester", command=None), Completed(0, None), later(30, began))

@@ -151,7 +151,7 @@ function content(element, children) {
 }
 
 /** A text with a mark in the place of each letter that would change the order of others. */
-function plainText(text) {
+export function plainText(text) {
   return String(text).replace(REVERSING, "\ufffd");
 }
 

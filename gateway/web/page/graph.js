@@ -1,6 +1,6 @@
 // The models of a job as a graph, from sources on the left to what nothing depends on, coloured by outcome.
 
-import { fill, h, icon, s, showInSlices } from "./dom.js";
+import { fill, h, icon, plainText, s, showInSlices } from "./dom.js";
 import { duration, nodeName, nodeState, word } from "./format.js";
 import { isTest, layers, pathOf } from "./layout.js";
 
@@ -63,7 +63,7 @@ export class Graph {
       const failing = this.failing.get(one.id) ?? 0;
       const name = one.node?.name ?? nodeName(one.id);
       const says = one.node ? `${word(state)} in ${duration(one.node.durationSeconds)}` : one.id.startsWith("source.") ? "a source" : "not run in this job";
-      const label = `${name}: ${says}${failing ? `, ${failing} of its tests failed` : ""}`;
+      const label = plainText(`${name}: ${says}${failing ? `, ${failing} of its tests failed` : ""}`);
       mark.setAttribute("transform", `translate(${left(one)} ${top(one)})`);
       if (mark.shown === label) return;
       mark.shown = label;

@@ -42,7 +42,7 @@ from tests.support.jobs import ended, later, make_job, planned
 JOBS, LINES, NODES = 1_000, 5_000, 500
 LAYER = 40  # models of a layer, each of which depends on two of the layer before
 GOAL_OF_PAINT, GOAL_OF_TASKS = 100, 50  # milliseconds
-DISTANCE, SPEED = 15_000, 5_000  # pixels that are scrolled, and in a second
+DISTANCE, SPEED = 15_000, 5_000  # pixels that are scrolled each way, and in a second
 RATE, SECONDS = 2_000, 10  # lines in a second, of a job that runs so long
 # Prints lines at once or, told --seconds, so long at the rate, and says how far it is.
 INGESTER = f"""
@@ -271,15 +271,18 @@ def _node(number: int, started: float, has_ended: bool) -> dict[str, Any]:
 
 
 def _scroll(page: Page, where: str) -> None:
-    """From the top, as a finger would, with the pointer on an element of the page."""
-    page.evaluate("addEventListener('scroll', () => { window.wasScrolled = true; }, {capture: true, passive: true})")
+    """Down and up, as a finger would, with the pointer on an element of the page."""
     page.evaluate("scrollTo(0, 0)")
-    box, size = page.locator(where).first.bounding_box(), page.viewport_size
+    page.evaluate("addEventListener('scroll', () => { window.wasScrolled = true; }, {capture: true, passive: true})")
+    element, size = page.locator(where).first, page.viewport_size
+    element.scroll_into_view_if_needed()
+    box = element.bounding_box()
     assert box is not None
     assert size is not None
-    at = {"x": box["x"] + box["width"] / 2, "y": min(box["y"] + box["height"] / 2, size["height"] - 50)}
-    gesture = {**at, "yDistance": -DISTANCE, "speed": SPEED}
-    page.context.new_cdp_session(page).send("Input.synthesizeScrollGesture", gesture)
+    at = {"x": box["x"] + box["width"] / 2, "y": min(max(box["y"], 0) + 100, size["height"] - 10)}
+    debugger = page.context.new_cdp_session(page)
+    for distance in (-DISTANCE, DISTANCE):
+        debugger.send("Input.synthesizeScrollGesture", {**at, "yDistance": distance, "speed": SPEED})
     if not page.evaluate("window.wasScrolled"):
         raise SystemExit(f"{page.url} was not scrolled at {where}")
 

@@ -4,7 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const VERBATIM = ["code", "pre"]; // what is copied from them is what came; the stylesheet keeps them apart from what is beside
 const REVERSING = /[\u202a-\u202e\u2066-\u2069]/g; // changes the order of the letters that follow, also of ours
 const SAID = ["title", "aria-label"];
-const SLICE = 40; // items that are made in a frame, where there are many
+const SLICE = 25; // items that are made in a frame, where there are many
 
 /** An element. props: attributes; `on` maps events to handlers, `style` maps properties to values. */
 export function h(tag, props = {}, ...children) {

@@ -69,7 +69,7 @@ export class Graph {
       mark.shown = label;
       mark.setAttribute("class", `model is-${state}${failing ? " is-failing" : ""}`);
       mark.setAttribute("role", one.node ? "button" : "img");
-      mark.setAttribute("aria-label", plainText(label));
+      mark.setAttribute("aria-label", label);
       const shape = one.node && icon(state);
       for (const [name, value] of Object.entries({ x: 13, y: 8, width: 14, height: 14 })) shape?.setAttribute(name, value);
       fill(

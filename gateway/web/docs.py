@@ -57,7 +57,7 @@ _DOCUMENT = """\
 </head>
 <body>
 <nav aria-label="Manual">
-<a href="{root}./">Page</a>
+<a href="{root}./">Pipeline Gateway</a>
 {links}
 </nav>
 <main>

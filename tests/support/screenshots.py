@@ -4,8 +4,8 @@
 
 Makes the demo's lakehouse and runs its pipelines for real: one job succeeds, one is cancelled, one fails by a broken
 model and a failing test, one is halted half-way, one is queued. Then writes NAME-light.png, NAME-dark.png and
-NAME-phone.png of each view into FOLDER. Needs the extras `demo` and `test` and Debian's package chromium, and takes two
-minutes.
+NAME-phone.png of each view into FOLDER, and the pictures of the manual, page-NAME.png. Needs the extras `demo` and
+`test` and Debian's package chromium, and takes two minutes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, FloatRect, Page
 
 from gateway.demo import starter
 from tests.support import process_facts, projects
@@ -58,6 +58,9 @@ VIEWS = (
     View("docs-api", "/docs/api.md", "main h1"),
 )
 LOOKS: Mapping[str, dict[str, bool]] = {"light": {}, "dark": {"dark": True}, "phone": {"phone": True}}
+# Those of the manual, gateway/docs/<name>: the first screen of one.
+PICTURES = {"now-light.png": "page-now.png", "job-failed-light.png": "page-job.png"}
+_SCREEN: FloatRect = {"x": 0, "y": 0, "width": 1280, "height": 860}
 _HIGHEST = 3  # screens, of a page that is longer
 
 _FAILING_TEST = """
@@ -172,6 +175,8 @@ def _take(browser: Browser, view: View, url: str, folder: Path) -> None:
         _enlarge(page)
         file = folder / f"{view.name}-{look}.png"
         page.screenshot(path=file, animations="disabled")
+        if (name := PICTURES.get(file.name)) is not None:
+            page.screenshot(path=folder / name, animations="disabled", clip=_SCREEN)
         pages.close()
         sys.stdout.write(f"{file}\n")
 

@@ -56,8 +56,9 @@ export function nodeState(node) {
   return NODE_STATES[node.status] ?? "pending";
 }
 
-/** The state of a step, whose exit code other than 0 is an error. */
-export function stepState(step) {
+/** The state of a step of a job: an exit code other than 0 is an error, and what a cancel has ended is cancelled. */
+export function stepState(step, job) {
+  if (step.status === "failed" && job.outcome === "cancelled") return "cancelled";
   if (step.status !== "completed") return step.status;
   if (step.exitCode !== 0) return "errors";
   return step.progress?.warn ? "warnings" : "succeeded";

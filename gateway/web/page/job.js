@@ -117,14 +117,14 @@ class JobView {
 
   showMeta(record) {
     const took = tookText(record);
-    const key = `${record.commit} ${record.startedAt}`; // all else here is known from the start
+    const key = `${record.commit} ${tookWord(record)}`; // all else here is known from the start
     if (this.meta.dataset.shown === key) return setText(this.took, took);
     this.meta.dataset.shown = key;
     this.took = h("strong", { class: "number" }, took);
     const [first] = record.audit;
     const waited = elapsed(record) - runSeconds(record);
     const parts = [
-      record.startedAt ? ["took ", this.took, waited >= 1 && `, after ${duration(waited)} in the queue`] : ["waits since ", this.took],
+      [tookWord(record), " ", this.took, record.startedAt && waited >= 1 && `, after ${duration(waited)} in the queue`],
       ["triggered ", ago(record.createdAt), first && ` by ${first.token ?? "a caller without a token"}${first.address ? ` from ${first.address}` : ""}`],
       record.commit && ["commit ", h("code", { title: record.commit }, record.commit.slice(0, 10)), (record.version ?? record.branch) && ` (${record.version ?? record.branch})`],
       record.retryOf && ["retry of ", h("a", { href: `#/jobs/${encodeURIComponent(record.retryOf)}` }, record.retryOf)],
@@ -308,6 +308,11 @@ class JobView {
   }
 }
 
+function tookWord(record) {
+  if (record.phase === "ended") return "took";
+  return record.startedAt ? "has run for" : "has waited for";
+}
+
 function tookText(record) {
   const seconds = record.startedAt ? runSeconds(record) : elapsed(record);
   return duration(record.phase === "ended" ? seconds : Math.round(seconds));
@@ -367,7 +372,7 @@ function stepTable(record) {
       "tr",
       {},
       h("th", { scope: "row" }, step.name),
-      h("td", {}, icon(stepState(step)), " ", word(stepState(step)), step.note && h("span", { class: "faint" }, ` ${step.note}`)),
+      h("td", {}, icon(stepState(step, record)), " ", word(stepState(step, record)), step.note && h("span", { class: "faint" }, ` ${step.note}`)),
       [step.exitCode ?? "–", duration(step.durationSeconds), bytes(step.peakMemoryBytes), duration(step.cpuSeconds), step.attempts?.length ?? 1].map((value) =>
         h("td", { class: "number" }, String(value)),
       ),

@@ -105,7 +105,7 @@ export class NodeTable {
       if (row.shown === key) return;
       row.shown = key;
       fill(cells.state, icon(nodeState(given)), word(nodeState(given)));
-      fill(cells.time, duration(given.durationSeconds), h("span", { class: "share", "aria-hidden": "true" }, h("span", { style: { "--seconds": given.durationSeconds ?? 0 } })));
+      fill(cells.time, given.durationSeconds ? duration(given.durationSeconds) : "", h("span", { class: "share", "aria-hidden": "true" }, h("span", { style: { "--seconds": given.durationSeconds ?? 0 } })));
       fill(cells.message, messageOf(given));
     };
     return row;

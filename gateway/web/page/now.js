@@ -234,9 +234,8 @@ function timeText(job, usual) {
 }
 
 function refusalRow(one) {
-  const row = h("li", { class: "row" }, icon("refused", "Refused"), h("span", { class: "title" }, one.pipeline), h("span", { class: "sentence" }, one.error), ago(one.createdAt));
-  if (one.conflict?.jobId) row.append(h("a", { href: `#/jobs/${encodeURIComponent(one.conflict.jobId)}` }, "What was in the way"));
-  return row;
+  const way = one.conflict?.jobId ? h("a", { href: `#/jobs/${encodeURIComponent(one.conflict.jobId)}` }, "What was in the way") : h("span", {});
+  return h("li", { class: "row" }, icon("refused", "Refused"), h("span", { class: "title" }, one.pipeline), h("span", { class: "sentence" }, one.error), way, ago(one.createdAt));
 }
 
 function pipelineRow(one) {

@@ -22,15 +22,15 @@ export class Timeline {
     if (key === this.key && nodes === this.nodes) return;
     Object.assign(this, { key, nodes });
     fill(this.axis, axis(scale));
-    const rows = job.steps.map((step) => ({ step, nodes: nodes.filter((node) => node.step === step.name), scale }));
+    const rows = job.steps.map((step) => ({ job, step, nodes: nodes.filter((node) => node.step === step.name), scale }));
     showEach(this.rows, rows, ({ step }) => step.name, () => this.row());
   }
 
   row() {
     const [name, track, took, lanes] = [h("span", { class: "step-name" }), h("div", { class: "track" }), h("span", { class: "number" }), this.lanes()];
     const row = h("div", { class: "step-row" }, name, track, took, lanes);
-    row.update = ({ step, nodes, scale }) => {
-      const state = stepState(step);
+    row.update = ({ job, step, nodes, scale }) => {
+      const state = stepState(step, job);
       const seconds = step.status === "running" ? (scale.from + scale.span - Date.parse(step.startedAt)) / 1000 : step.durationSeconds; // its record is of a while ago
       fill(name, icon(state, word(state)), step.name);
       fill(track, step.startedAt && h("span", { class: `step-bar is-${state}`, style: place(step.startedAt, seconds, scale) }));

@@ -686,6 +686,32 @@ def test_now_goes_on_after_the_gateway_was_killed(gateway: Gateway, pages: Pages
     expect(active).to_contain_text("Nothing runs now.")
 
 
+# A tab that is hidden
+
+HIDE = """hidden => {
+    Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden});
+    document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
+def test_a_hidden_tab_has_no_stream_and_still_tells_the_end(gateway: Gateway, pages: Pages) -> None:
+    """A browser has six connections to a host for all its tabs. What was printed is there once it is shown."""
+    job = waiting(gateway, "go-hidden", lines=10, more=10)
+    page = open_page(pages, gateway, f"#/jobs/{job}?tab=log")
+    expect(page.locator(".line").last).to_have_text("waits for go-hidden")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(HIDE, True)
+    go(gateway, "go-hidden")
+    expect_state(page, "Succeeded: talk", "--succeeded")
+    assert asked
+    assert not any("/events" in url for url in asked)
+    expect(page.locator(".line").last).to_have_text("waits for go-hidden")
+    page.evaluate(HIDE, False)
+    expect(page.locator(".line").last).to_have_text(re.compile("^more 10 "))
+    assert "\n".join(lines(page)) + "\n" == log_of(gateway, job)
+
+
 # Tokens
 
 

@@ -1,4 +1,4 @@
-"""What the page computes of the dependencies of nodes, by its own module in a real Chromium."""
+"""What the page computes of jobs and of the dependencies of nodes, by its own modules in a real Chromium."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ LANES = "one.lanes.map((lane) => [lane.x, lane.y])"
 
 @pytest.fixture(scope="module")
 def run(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Evaluate an expression of the layout's functions, with `nodes` and `more`."""
+    """Evaluate an expression of the modules' functions, with `nodes` and `more`."""
     gateway = Gateway(projects.make(tmp_path_factory.mktemp("layout") / "project")).start()
     pages = Pages(chromium)
     page = pages.open(f"{gateway.base}/")
 
-    def evaluate(expression: str, nodes: list[dict[str, Any]], more: Any = None) -> Any:
+    def evaluate(expression: str, nodes: Any, more: Any = None) -> Any:
         return page.evaluate(
             "async ([nodes, more]) => { const { criticalPath, layers, pathOf } = await import('/page/layout.js');"
+            " const { progressOf, runSeconds } = await import('/page/format.js');"
             f" return {expression}; }}",
             [nodes, more],
         )
@@ -166,3 +167,42 @@ def test_the_path_of_a_node_is_all_before_and_after_it(run: Run) -> None:
     assert run(expression, nodes, "b") == ["a", "b", "d"]
     assert run(expression, nodes, "a") == ["a", "b", "c", "d", "e"]
     assert run(expression, [node("a", "b"), node("b", "a")], "a") == ["a", "b"]
+
+
+def job(phase: str, *steps: tuple[str, str, int | None, int | None]) -> dict[str, Any]:
+    """The record of a job that waited 40 minutes and ran 3. steps: name, status, exit code, nodes."""
+    counts = ("done", "total", "pass", "warn", "error", "skip", "noop")
+    return {
+        "phase": phase,
+        "createdAt": "2026-11-30T00:00:00Z",
+        "startedAt": "2026-11-30T00:40:00Z",
+        "finishedAt": "2026-11-30T00:43:00Z" if phase == "ended" else None,
+        "durationSeconds": 43 * 60,
+        "steps": [
+            {"name": name, "status": status, "exitCode": code, "progress": nodes and dict.fromkeys(counts, nodes)}
+            for name, status, code, nodes in steps
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "total"),
+    [
+        (job("deps", ("ingester", "completed", 0, 5), ("deps", "running", None, None)), None),
+        (job("build", ("ingester", "completed", 0, 5), ("build", "running", None, 85)), 85),
+        (job("cancelling", ("build", "running", None, 85)), 85),
+        (job("ended", ("build", "completed", 1, 271), ("elementary", "completed", 0, 12)), 271),
+        (job("ended", ("ingester", "completed", 0, 5), ("build", "completed", 0, 85), ("docs", "completed", 0, 2)), 87),
+        (job("ended", ("ingester", "completed", 0, 5)), 5),
+        (job("ended", ("deps", "completed", 0, None)), None),
+    ],
+)
+def test_progress_is_that_of_the_step_that_is_told(run: Run, record: dict[str, Any], total: int | None) -> None:
+    assert run("progressOf(nodes)?.total ?? null", record) == total
+
+
+def test_the_time_in_the_queue_is_no_running_time(run: Run) -> None:
+    assert run("runSeconds(nodes)", job("ended", ("build", "completed", 0, 85))) == 3 * 60
+    assert 3 * 60 <= run("runSeconds(nodes)", job("build", ("build", "running", None, 85))) < 4 * 60
+    waiting = {**job("queued", ("build", "pending", None, None)), "startedAt": None}
+    assert run("runSeconds(nodes)", waiting) == 0

@@ -18,21 +18,11 @@ from tests.support.raw import JSON, request, send
 PATHS = ["/docs", *(f"/docs/{name}" for name in docs.PAGES)]
 ELEMENTS = {
     *("html", "head", "meta", "title", "link", "body", "nav", "main", "h1", "h2", "h3", "p", "ul", "ol", "li"),
-    *("a", "code", "em", "pre", "strong", "table", "thead", "tbody", "tr", "th", "td"),
+    *("a", "img", "code", "em", "pre", "strong", "table", "thead", "tbody", "tr", "th", "td"),
 }
 ATTRIBUTES = {
-    "aria-current",
-    "aria-label",
-    "charset",
-    "class",
-    "content",
-    "href",
-    "id",
-    "lang",
-    "name",
-    "rel",
-    "start",
-    "tabindex",
+    *("alt", "aria-current", "aria-label", "charset", "class", "content", "href", "id", "lang", "name", "rel", "src"),
+    *("start", "tabindex"),
 }
 
 
@@ -73,14 +63,22 @@ async def test_a_page_is_html_without_script_or_style_in_it(api: Api, path: str)
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_page_may_load_nothing_but_its_stylesheet(api: Api, path: str) -> None:
+async def test_a_page_may_load_nothing_but_styles_and_pictures(api: Api, path: str) -> None:
     policy = (await api.call("GET", path)).headers["Content-Security-Policy"]
     assert policy == (
-        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
     )
     style = await api.call("GET", "/docs/style.css")
     assert (style.status, style.headers["Content-Type"]) == (200, "text/css; charset=utf-8")
     assert style.headers["Content-Security-Policy"].startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize("name", docs.PICTURES)
+async def test_the_pictures_of_the_manual_are_served(api: Api, name: str) -> None:
+    answer = await api.call("GET", f"/docs/{name}")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "image/png")
+    assert answer.body.startswith(b"\x89PNG")
 
 
 async def test_every_link_of_every_page_leads_to_what_is_served(api: Api) -> None:

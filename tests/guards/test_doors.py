@@ -20,7 +20,8 @@ from tests.support.gateway import PATH, Answer
 from tests.support.raw import JSON, request, send
 
 # Contract section 4: a path added here is served without a token.
-MANUAL = {f"/docs/{page.name}" for page in manual.PAGES} | {"/docs", "/docs/style.css"}
+PICTURES = {f"/docs/{picture.name}" for picture in manual.PAGES[0].parent.glob("*.png")}
+MANUAL = {f"/docs/{page.name}" for page in manual.PAGES} | {"/docs", "/docs/style.css"} | PICTURES
 PAGE = {f"/page/{file.name}" for file in files.FOLDER.iterdir() if file.suffix in (".js", ".css", ".svg")}
 PUBLIC = {"/", "/healthz", "/readyz"} | MANUAL | PAGE
 # a POST that only reads

@@ -29,7 +29,7 @@ export class Graph {
     this.box = h("div", { class: "graph-box", tabindex: 0, role: "region", "aria-label": "Graph of the models", on: { wheel: (event) => this.onWheel(event) } }, this.svg);
     const button = (text, label, factor) => h("button", { class: "quiet", "aria-label": label, on: { click: () => this.scale(this.zoom * factor) } }, text);
     const tools = h("p", { class: "actions" }, button("−", "Smaller", 1 / ZOOM), button("+", "Larger", ZOOM), h("button", { class: "quiet", on: { click: () => this.scale(this.fitting()) } }, "Fit"));
-    this.note = h("span", { class: "faint" }, "Hover or focus a model to see what it comes from and leads to.");
+    this.note = h("span", { class: "faint" }, "Hover, tap or focus a model to see what it comes from and leads to.");
     this.element = h("div", { class: "graph" }, h("div", { class: "head" }, this.note, tools), this.box);
   }
 

@@ -13,6 +13,7 @@ import { Timeline } from "./timeline.js";
 
 const TAIL = 512 * 1024; // bytes of the log that are shown at first
 const NODES_PAUSE = 1500; // milliseconds between two looks at the nodes of a job that runs
+const OTHERS = 5; // nodes that failed too, at most, beside the first failure
 const TABS = [
   ["nodes", "Nodes"],
   ["graph", "Graph"],
@@ -141,6 +142,7 @@ class JobView {
     if (this.failure.dataset.shown === key) return;
     this.failure.dataset.shown = key;
     const more = firstFailure.more;
+    const others = this.nodes.filter((one) => nodeState(one) === "errors" && one !== node).slice(0, OTHERS);
     fill(
       this.failure,
       h("h2", {}, icon("errors"), nodeName(firstFailure.node)),
@@ -153,12 +155,14 @@ class JobView {
         h("button", { on: { click: () => this.jumpToError() } }, "First error in the log"),
         more > 0 && h("button", { on: { click: () => this.showFailed() } }, `${number(more)} more failed`),
       ),
+      others.length > 0 && h("p", {}, "Also failed: ", others.map((one, index) => [index > 0 && ", ", h("button", { class: "link", on: { click: () => this.open(one) } }, one.name)])),
     );
   }
 
   showFailed() {
     this.choose("nodes");
-    this.table.filter("errors");
+    this.table.change({ show: "errors" });
+    this.tabs.scrollIntoView();
   }
 
   jumpToError() {
@@ -253,11 +257,12 @@ class JobView {
 
   async retry() {
     const failed = jobState(this.record) !== "succeeded" && jobState(this.record) !== "warnings";
+    const { commit } = this.record;
     const choices = [
-      ["failed", "From where it failed, on the same commit"],
-      ["start", "All of it, from the start"],
+      ["failed", commit ? `From where it failed, on the same commit ${commit.slice(0, 10)}` : "From where it failed, with the files of the project as they are now"],
+      ["start", commit ? "All of it, on the newest commit" : "All of it, from the start"],
     ].slice(failed ? 0 : 1);
-    const from = await ask("Run it again?", `A new job does the work of ${this.id}.`, "Run again", choices);
+    const from = await ask("Run it again?", "This makes a new job.", "Run again", choices);
     if (from === null) return;
     const job = await this.act(() => call(path`jobs/${this.id}/retry`, { method: "POST", body: { from }, headers: { "Idempotency-Key": this.key + from } }), "A new job was made");
     if (job && !this.signal.aborted) location.hash = `#/jobs/${encodeURIComponent(job.jobId)}`;

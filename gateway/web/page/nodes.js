@@ -3,7 +3,7 @@
 import { ApiError, call, path } from "./api.js";
 import { copyable, open } from "./dialogs.js";
 import { fill, h, icon, setText, showEach, showInSlices } from "./dom.js";
-import { ago, count, duration, nodeName, nodeState, number, word } from "./format.js";
+import { count, duration, exact, nodeName, nodeState, number, word } from "./format.js";
 
 const STATES = ["errors", "warnings", "running", "cancelled", "skipped", "succeeded", "pending"];
 const COLUMNS = [
@@ -124,7 +124,7 @@ export function showNode(job, node, nodes, onOther) {
     ["Failures", node.failures === null ? null : number(node.failures)],
     ["Rows", node.rowsAffected === null ? null : number(node.rowsAffected)],
     ["Took", node.durationSeconds === null ? null : duration(node.durationSeconds)],
-    ["Began", node.startedAt && ago(node.startedAt)],
+    ["Began", node.startedAt && exact(node.startedAt)],
     ["Thread", node.thread],
     ["Comes from", links(node.dependsOn, nodes, onOther)],
     ["Leads to", links(nodes.filter((one) => one.dependsOn.includes(node.uniqueId)).map((one) => one.uniqueId), nodes, onOther)],
@@ -139,8 +139,8 @@ async function showSql(parent, job, node) {
     const { compiledSql, failuresSql } = await call(path`jobs/${job}/nodes/${node.uniqueId}/sql` + `?step=${encodeURIComponent(node.step)}`);
     fill(
       parent,
-      compiledSql && [h("h3", {}, "Compiled SQL"), copyable(compiledSql, "compiled SQL")],
-      failuresSql && [h("h3", {}, "Shows the failing rows"), copyable(failuresSql, "the statement for the failing rows")],
+      compiledSql && [h("h3", {}, compiledSql === failuresSql ? "Compiled SQL, which selects the failing rows" : "Compiled SQL"), copyable(compiledSql, "compiled SQL")],
+      failuresSql && failuresSql !== compiledSql && [h("h3", {}, "Query for the failing rows"), copyable(failuresSql, "the statement for the failing rows")],
       !compiledSql && !failuresSql && h("p", { class: "faint" }, "No SQL of it is kept."),
     );
   } catch (error) {
@@ -157,8 +157,13 @@ function links(ids, nodes, onOther) {
   });
 }
 
+/** What failed and why; the rest is in the node's own dialog. */
+function firstLines(text) {
+  return text.split("\n").map((line) => line.trim()).filter(Boolean).slice(0, 2).join(" ");
+}
+
 function messageOf(node) {
   const rows = node.rowsAffected === null ? "" : count(node.rowsAffected, "row");
-  const message = node.message && !["OK", "SUCCESS", "PASS"].includes(node.message) ? node.message : "";
+  const message = node.message && !["OK", "SUCCESS", "PASS"].includes(node.message) ? firstLines(node.message) : "";
   return [message, rows].filter(Boolean).join(", ");
 }

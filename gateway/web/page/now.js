@@ -13,6 +13,8 @@ const PAUSE = 3000; // milliseconds between two looks at the list
 const SLOW = 5; // looks at the list of active jobs for one at the rest
 const WRONG = 20; // runs that went wrong, at most, in the list
 const WAITING = 5; // of which what they wait for is told
+const LATE = 2; // times the usual duration
+const SILENT = 60; // seconds
 const LAST = 4096; // bytes of output, of which the last line is shown at once
 const QUEUED = 50; // jobs that wait, at most, in the list
 const FOLLOWED = 2; // a browser keeps six connections to a host, for all its tabs
@@ -147,8 +149,15 @@ class NowView {
       parts.problem,
     );
     card.update = (given) => updateCard(card, parts, given);
-    card.showLine = (text) => setText(parts.line, text);
-    card.showTime = () => setText(parts.time, timeText(card.job, this.usual(card.job)));
+    card.showLine = (text) => {
+      card.heard = performance.now();
+      setText(parts.line, text);
+    };
+    card.showTime = () => {
+      const late = isLate(card.job, this.usual(card.job));
+      parts.time.classList.toggle("late", late);
+      setText(parts.time, timeText(card.job, this.usual(card.job), late) + silence(card));
+    };
     return card;
   }
 
@@ -228,8 +237,19 @@ function updateCard(card, parts, job) {
   card.showTime();
 }
 
-function timeText(job, usual) {
-  const usually = usual ? `, usually ${duration(usual)}` : "";
+/** Whether a job runs for much longer than it usually does. */
+function isLate(job, usual) {
+  return usual > 0 && job.status === "running" && runSeconds(job) > LATE * usual;
+}
+
+/** What is told of a followed job that has printed nothing for long, as far as the page has seen. */
+function silence({ job, heard }) {
+  const seconds = (performance.now() - heard) / 1000;
+  return job.status === "running" && seconds > SILENT ? `, no output for ${duration(seconds)}` : "";
+}
+
+function timeText(job, usual, late) {
+  const usually = usual ? `, usually ${duration(usual)}${late ? ": more than twice that" : ""}` : "";
   return `${duration(Math.round(job.status === "queued" ? elapsed(job) : runSeconds(job)))}${usually}`;
 }
 
@@ -239,10 +259,11 @@ function refusalRow(one) {
 }
 
 function pipelineRow(one) {
-  const address = `#/trigger/${encodeURIComponent(one.projectId)}/${encodeURIComponent(one.name)}`;
+  const [project, name] = [one.projectId, one.name].map(encodeURIComponent);
+  const start = h("a", { href: `#/trigger/${project}/${name}`, "aria-label": `Trigger ${one.name}` }, "Trigger");
   const last = h("span", { class: "last" });
   const usual = h("span", { class: "faint number" });
-  const row = h("li", { class: "row" }, h("a", { class: "title", href: address }, one.name), h("span", { class: "faint" }, one.projectId), last, usual);
+  const row = h("li", { class: "row" }, h("a", { class: "title", href: `#/runs?pipeline=${project}%2F${name}` }, one.name), h("span", { class: "faint" }, one.projectId), last, usual, start);
   row.update = ({ lastRun, usualSeconds, paused }) => {
     const key = `${lastRun?.jobId} ${lastRun?.status} ${paused}`;
     if (row.dataset.shown === key) return;

@@ -167,14 +167,15 @@ function historyHead(one) {
   return h(
     "div",
     { class: "head" },
-    h("h3", {}, linkTo(one)),
+    h("h3", {}, h("a", { href: `#/runs?pipeline=${encodeURIComponent(`${one.projectId}/${one.name}`)}` }, one.name)),
     h("span", { class: "faint" }, one.projectId),
     one.usualSeconds !== null && h("span", { class: "faint number" }, `usually ${duration(one.usualSeconds)}`),
+    linkTo(one, "Trigger"),
   );
 }
 
-function linkTo(one) {
-  return h("a", { href: `#/trigger/${encodeURIComponent(one.projectId)}/${encodeURIComponent(one.name)}` }, one.name);
+function linkTo(one, text = one.name) {
+  return h("a", { href: `#/trigger/${encodeURIComponent(one.projectId)}/${encodeURIComponent(one.name)}`, "aria-label": `Trigger ${one.name}` }, text);
 }
 
 /** jobs: the oldest first. */

@@ -37,7 +37,7 @@ export class Timeline {
       setText(took, step.note && !step.startedAt ? step.note : step.startedAt ? duration(step.status === "running" ? Math.round(seconds) : seconds) : "");
       const timed = nodes.filter((node) => node.startedAt && node.durationSeconds !== null);
       lanes.hidden = timed.length === 0;
-      if (timed.length > 0) lanes.update(timed, scale);
+      if (timed.length > 0) lanes.update(step, timed, scale);
     };
     return row;
   }
@@ -47,14 +47,14 @@ export class Timeline {
     const box = h("div", { class: "lane-box", role: "img" });
     const [sum, links] = [h("summary", {}), h("p", {})];
     const lanes = h("div", { class: "lanes" }, box, h("details", { class: "chain" }, sum, links));
-    lanes.update = (nodes, scale) => {
+    lanes.update = (step, nodes, scale) => {
       const threads = Map.groupBy(nodes, (node) => node.thread ?? "");
       const chain = criticalPath(nodes);
       const critical = new Set(chain.map((node) => node.uniqueId));
       box.ariaLabel = `${nodes.length} nodes on ${threads.size} threads; the table of nodes has their times`;
       const sorted = [...threads].sort(([one], [other]) => one.localeCompare(other, "en", { numeric: true }));
       fill(box, sorted.map(([thread, own]) => h("div", { class: "lane", title: thread }, own.map((node) => this.bar(node, critical, scale)))));
-      setText(sum, `Critical path: ${count(chain.length, "node")}, ${duration(chain.reduce((seconds, node) => seconds + node.durationSeconds, 0))}`);
+      setText(sum, `Critical path: ${count(chain.length, "node")}, ${duration(chain.reduce((seconds, node) => seconds + node.durationSeconds, 0))}${before(step, nodes)}`);
       const key = [...critical].join();
       if (lanes.shown === key) return;
       lanes.shown = key;
@@ -68,6 +68,12 @@ export class Timeline {
     const title = `${node.name}: ${node.status} in ${duration(node.durationSeconds)}`;
     return h("span", { class: classes, title, style: place(node.startedAt, node.durationSeconds, scale), on: { click: () => this.onNode(node) } });
   }
+}
+
+/** How long a step took before its first node: dbt starts and parses. */
+function before(step, nodes) {
+  const seconds = (Math.min(...nodes.map((node) => Date.parse(node.startedAt))) - Date.parse(step.startedAt)) / 1000;
+  return seconds >= 1 ? `; ${duration(seconds)} before the first node` : "";
 }
 
 function axis({ span }) {

@@ -111,7 +111,7 @@ export function elapsed(job) {
   return job.durationSeconds + (performance.now() - cameAt.get(job)) / 1000;
 }
 
-/** How long a job has run so far, in seconds, without its time in the queue; what is usual is told so too. */
+/** How long a job has run so far, in seconds, without its time in the queue, as `usualSeconds` of a pipeline is. */
 export function runSeconds(job) {
   const queued = job.startedAt ? (Date.parse(job.startedAt) - Date.parse(job.createdAt)) / 1000 : elapsed(job);
   return Math.max(0, elapsed(job) - queued);
@@ -133,7 +133,7 @@ export function refreshTimes() {
   for (const element of document.querySelectorAll("time")) tell(element);
 }
 
-/** How far a running job is, of what it does now. */
+/** How many nodes have ended, of how many: 12/85. */
 export function progressText(progress) {
   return `${number(progress.done)}/${number(progress.total)}`;
 }

@@ -102,7 +102,7 @@ class JobView {
     this.look();
   }
 
-  /** The button to cancel leaves the focus, where it goes with it, to the view. */
+  /** Show the buttons that make sense. Where Cancel has the focus and goes, the view gets the focus. */
   showButtons(phase) {
     const held = document.activeElement === this.cancelButton;
     this.cancelButton.hidden = phase === "ended" || phase === "cancelling";

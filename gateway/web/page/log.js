@@ -170,7 +170,7 @@ export class LogView {
     this.scrolled = this.box.scrollTop;
   }
 
-  /** Go to the first error, of earlier lines too as far as they are not too many. */
+  /** Go to the first error; earlier lines are loaded for it, up to LOADS parts. */
   async findFirstError() {
     for (let loads = 0; this.first > this.oldest && loads < LOADS && !this.signal.aborted; loads += 1) await this.loadEarlier();
     this.showFirstError();
@@ -230,7 +230,7 @@ export class LogView {
       h("a", { href: url, download: `${this.job}.log` }).click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
     } catch (error) {
-      if (!this.signal.aborted) setText(this.found, `The log could not be had: ${error.message}`);
+      if (!this.signal.aborted) setText(this.found, `The log could not be loaded: ${error.message}`);
     }
   }
 }

@@ -86,7 +86,7 @@ class NowView {
     return changed;
   }
 
-  /** The jobs, of which the first that wait have what they wait for: the list does not tell. */
+  /** The jobs; the first of them with their whole records, since the list does not tell what they wait for. */
   withWaitsFor(jobs) {
     return Promise.all(jobs.map((job, index) => (index < WAITING ? this.get(path`jobs/${job.jobId}`) : job)));
   }
